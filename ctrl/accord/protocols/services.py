@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a plug-in may ask of the host, and what it gives back once its stack is committed.
+
+Plug-ins touch the host only through the ``Services`` that they are handed, one for each negotiation, so
+that the simulator, a dry run and a test can hand in another. A committed session yields a ``Carrier``
+(Post Sockets, section 3): the byte stream that the session above it, or the application, reads and writes.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from accord.negotiation.interface import Role, Session
+
+
+class Carrier(Protocol):
+    """A bidirectional byte stream with back pressure. Errors: ``AccordError`` or ``ConnectionError``."""
+
+    async def read(self, limit: int = 65536) -> bytes:
+        """Up to ``limit`` bytes, at least one; empty once the peer has finished."""
+
+    async def write(self, data: bytes) -> None:
+        """Send all of ``data``; returns when there is room for more."""
+
+    async def finish(self) -> None:
+        """Tell the peer that nothing more will be written; reading goes on."""
+
+    async def close(self) -> None:
+        """Orderly end of both directions. May be called more than once."""
+
+    def abort(self) -> None:
+        """End at once, without waiting and without regard for what is in flight."""
+
+    @property
+    def kernel_socket(self) -> socket.socket | None:
+        """The kernel socket whose bytes are exactly this stream's, if there is one: it may be handed over."""
+
+
+class CarrierSession(Session, Protocol):
+    """A session that carries data after commit. Every protocol of ours is one."""
+
+    def carrier(self, below: Carrier | None) -> Carrier:
+        """After ``commit``: this session's stream, on top of that of the session below (None: the context)."""
+
+
+class Plugin(Protocol):
+    """One protocol; found through the entry-point group ``accord.protocols``.
+
+    A plug-in object is made once, without arguments, and keeps no state of any negotiation.
+    """
+
+    name: str
+    """Short lower-case name, as in stacks and policies: ``tcp``, ``tls``, ``quic``, ``http``."""
+    protocol: int
+    """Protocol ID."""
+
+    def open(self, role: Role, services: Services) -> CarrierSession:
+        """A session for one node of one negotiation."""
+
+
+@dataclass(frozen=True, slots=True)
+class TcpParameters:
+    """What one side's SYN or SYN-ACK says of that side (RFC 9293, 7323, 2018)."""
+
+    port: int
+    isn: int
+    mss: int
+    window: int
+    window_scale: int | None = None
+    sack: bool = False
+    timestamp: int | None = None
+    """TSval that the header bears; None: no timestamps."""
+
+
+class TcpEndpoint(Protocol):
+    """One end of a kernel TCP connection that no SYN will open."""
+
+    @property
+    def parameters(self) -> TcpParameters:
+        """Ours, as they go into the handshake data; the port is bound and stays ours."""
+
+    def install(self, peer: TcpParameters) -> None:
+        """Make the kernel socket established with both sides' numbers. Raises ``HostError``."""
+
+    def release(self) -> None:
+        """Drop the socket without a segment on the wire; nothing happens when it was handed over."""
+
+    def stream(self) -> Carrier:
+        """The installed connection as a stream; from now on the caller owns it."""
+
+
+class TcpService(Protocol):
+    """Kernel TCP connections between this negotiation's two addresses."""
+
+    def reserve(self, port: int | None = None) -> TcpEndpoint:
+        """A bound local port (``None``: a free one) with fresh numbers. Raises ``HostError``."""
+
+
+class DatagramService(Protocol):
+    """Datagrams in-band: on the negotiation's own UDP 5-tuple, told apart by the magic cookie."""
+
+    def send(self, data: bytes) -> None:
+        """Send one datagram to the peer."""
+
+    def receive(self, callback: Callable[[bytes], None] | None) -> None:
+        """From now on call back with each datagram from the peer that is not a negotiation packet."""
+
+
+class Fetch(Protocol):
+    """A request that is with the local service, before the stack that it will be answered over exists."""
+
+    @property
+    def response(self) -> bytes | None:
+        """The beginning of the response that came in time; None until then; empty: too late or failed."""
+
+    def cancel(self) -> None:
+        """Give the request up; nothing happens when it was taken over by the forwarder."""
+
+
+class ApplicationService(Protocol):
+    """Responder: the exposed local service. Initiator: the application's early request."""
+
+    early_request: bytes
+    """Initiator: bytes to be sent with the proposal (the policy calls them idempotent); empty: none."""
+    early_limit: int
+    """Responder: how many bytes of early request it is willing to serve; 0: none."""
+
+    def fetch(self, request: bytes, limit: int) -> Fetch:
+        """Responder: hand the request to the service, gather up to ``limit`` bytes of response for a short
+        time; the negotiation is resumed when ``Fetch.response`` is not None."""
+
+
+@dataclass(frozen=True, slots=True)
+class Security:
+    """How this side authenticates itself and the peer."""
+
+    server_name: str | None = None
+    """Initiator: SNI and the name that the certificate must be for (a DNS name or an IP address)."""
+    verify: bool = True
+    ca_file: Path | None = None
+    """Roots to trust; None: the system's."""
+    certificate: Path | None = None
+    """Responder: PEM chain, own certificate first."""
+    private_key: Path | None = None
+    alpn: tuple[str, ...] = ()
+    """Used only where no application node decides."""
+    key_log: Path | None = None
+    """Append session secrets in the NSS key log format, for captures in a lab (as SSLKEYLOGFILE)."""
+
+
+@dataclass(slots=True)
+class Services:
+    """The host, as one negotiation may see it."""
+
+    role: Role
+    local: tuple[str, int]
+    """Own address (textual, as it is on packets) and the port of the negotiation's context."""
+    remote: tuple[str, int]
+    now: Callable[[], float]
+    """Seconds of a monotonic clock."""
+    random: Callable[[int], bytes]
+    call_later: Callable[[float, Callable[[], None]], Callable[[], None]]
+    """Delay in seconds, what to call; returns what cancels it."""
+    security: Security = field(default_factory=Security)
+    tcp: TcpService | None = None
+    """None: this host cannot install TCP state; the tcp plug-in then refuses with NO_KERNEL_SUPPORT."""
+    datagrams: DatagramService | None = None
+    application: ApplicationService | None = None

@@ -1,0 +1,209 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The C core as Python sees it: this header, after the preprocessor, is the cffi definition.
+ *
+ * Three nouns. An *engine* turns packets into node descriptors and back; it is sans-IO, time is an
+ * argument (microseconds of any monotonic clock), all of its memory is taken when it is made. A *port*
+ * is an interface with the best back end that it could get, plus the UDP sockets that were registered
+ * with it; it moves packets between the wire and an engine. *frame* functions are what a port uses to
+ * put Ethernet, IP and UDP around a packet. Functions that can fail return 0 or a negative
+ * enum accord_reason; where the kernel said no, the port report says which call and errno.
+ */
+#ifndef ACCORD_CORE_H
+#define ACCORD_CORE_H
+
+#ifndef ACCORD_CDEF
+#include <stddef.h>
+#include <stdint.h>
+#endif
+
+#include "accord/maps.h"
+#include "accord/wire.h"
+
+/* ---- Paths ------------------------------------------------------------------------------------ */
+
+enum accord_path_constant {
+	ACCORD_PATH_NO_SOCKET = -1,
+	ACCORD_MAX_LINK_HEADER = 22, /* Ethernet and two VLAN tags */
+};
+
+/* Where a transaction's packets come from and go to. Ports in host order, addresses in network order. */
+struct accord_path {
+	uint8_t family;  /* 4 or 6 */
+	uint8_t context; /* ACCORD_PROTOCOL_UDP or ACCORD_PROTOCOL_DIRECT */
+	uint16_t local_port;
+	uint16_t remote_port;
+	int16_t socket;  /* index of a socket registered with the port; ACCORD_PATH_NO_SOCKET */
+	uint32_t scope;  /* IPv6 scope ID of a link-local remote, else 0 */
+	uint16_t queue;  /* receive queue that the last frame came in on */
+	uint8_t link_length; /* of link[]: the Ethernet header to send with, learnt by turning a received
+	                      * one round; 0: not learnt, the socket sends */
+	uint8_t link[22];
+	uint8_t local[16], remote[16]; /* IPv4 in the first four bytes, the rest zero */
+};
+
+/* ---- Engine ------------------------------------------------------------------------------------ */
+
+struct accord_engine_config {
+	uint32_t transactions; /* concurrent negotiations, both roles; default 1024 */
+	uint32_t unproven;     /* of which responder ones whose peer's address is unproven; default 256 */
+	uint32_t buffers;      /* packet buffers, receive and transmit; default 4096 */
+	uint32_t buffer_bytes; /* each; >= ACCORD_MIN_MTU_PACKET; default 2048 */
+	uint32_t events;       /* event queue; default 4096 */
+	uint32_t seed;         /* of the hash table */
+};
+
+enum accord_event_kind {
+	ACCORD_EVENT_OPENED = 1, /* a responder transaction came to be: path is set */
+	ACCORD_EVENT_NODE,       /* a node descriptor is whole and well formed: node, protocol, data, order */
+	ACCORD_EVENT_SKIPPED,    /* a node of an unsupported protocol begins: node, protocol; once per step and node */
+	ACCORD_EVENT_MESSAGE,    /* every packet of this step's message is in; comes after all its nodes */
+	ACCORD_EVENT_ARRIVED,    /* the peer acknowledged every packet of the message that we sent as this step */
+	ACCORD_EVENT_FAILED,     /* the transaction is dead, for the reason given; close it */
+};
+
+struct accord_event {
+	uint32_t handle;
+	uint16_t kind;   /* enum accord_event_kind */
+	uint16_t reason; /* enum accord_reason, of FAILED */
+	uint8_t transaction[12];
+	uint8_t step;
+	uint8_t node;
+	uint16_t order;  /* TSN offset, from the direction's first, of the node's first chunk */
+	uint32_t protocol;
+	uint32_t length;
+	const uint8_t *data; /* the descriptor; valid until the next accord_engine_events */
+	struct accord_path path; /* of OPENED: as learnt */
+};
+
+/* One node of a message to be sent: data is its whole encoded descriptor. */
+struct accord_node_out {
+	uint8_t node;
+	uint32_t protocol;
+	uint32_t length;
+	const uint8_t *data;
+};
+
+/* A packet to be put on the wire; valid until the next call that is given the engine. */
+struct accord_packet_out {
+	struct accord_path *path; /* the transaction's own: a port may learn into it */
+	const uint8_t *data;
+	uint32_t length;
+};
+
+struct accord_transaction_info {
+	uint32_t packets_sent, packets_received, retransmitted, duplicates;
+	uint64_t bytes_sent, bytes_received; /* Accord packets, without UDP and IP headers */
+	uint32_t srtt_us, rttvar_us, rto_us, window; /* window: packets */
+	uint8_t proven;
+	struct accord_path path;
+};
+
+struct accord_engine;
+
+/* NULL when memory is missing or the configuration makes no sense. Zero fields take their defaults. */
+struct accord_engine *accord_engine_new(const struct accord_engine_config *config);
+void accord_engine_free(struct accord_engine *engine);
+/* Bytes that an engine of this configuration takes, all of it at start. */
+uint64_t accord_engine_bytes(const struct accord_engine_config *config);
+
+/* Protocols whose nodes are stored; all others are acknowledged, counted and dropped. */
+int accord_engine_support(struct accord_engine *engine, const uint32_t *protocols, uint32_t count);
+
+/* Start a transaction as initiator. Returns a handle (> 0) or a negative reason. */
+int64_t accord_engine_open(struct accord_engine *engine, uint64_t now, const uint8_t *transaction,
+                           const struct accord_path *path);
+/* Send this side's message of a step. packets_min: pad to at least so many full packets (0: none). */
+int accord_engine_send(struct accord_engine *engine, uint64_t now, uint32_t handle, uint8_t step,
+                       const struct accord_node_out *nodes, uint32_t count, uint32_t packets_min);
+/* The peer proved that it receives at its address: the amplification limit is lifted. */
+int accord_engine_prove(struct accord_engine *engine, uint32_t handle);
+/* Bytes of descriptors that may be sent now without breaking the amplification limit (a floor). */
+int64_t accord_engine_budget(const struct accord_engine *engine, uint32_t handle);
+/* Forget a transaction. linger: keep answering its retransmissions for so long, then forget. */
+int accord_engine_close(struct accord_engine *engine, uint64_t now, uint32_t handle, uint64_t linger);
+int accord_engine_info(const struct accord_engine *engine, uint32_t handle, struct accord_transaction_info *info);
+
+/* One packet in, from the Accord header on. Returns 0 or a negative reason, which is also counted. */
+int accord_engine_input(struct accord_engine *engine, uint64_t now, const struct accord_path *path,
+                        const uint8_t *packet, uint32_t length);
+/* Events out, in order. Returns how many were written. */
+uint32_t accord_engine_events(struct accord_engine *engine, struct accord_event *events, uint32_t limit);
+/* Packets out: new, retransmitted, acknowledgements. Returns how many were written. */
+uint32_t accord_engine_output(struct accord_engine *engine, uint64_t now, struct accord_packet_out *packets,
+                              uint32_t limit);
+/* When accord_engine_output or _events next has something to do; UINT64_MAX: never. */
+uint64_t accord_engine_deadline(const struct accord_engine *engine);
+/* counters: ACCORD_REASON_LIMIT elements, by reason. */
+void accord_engine_counters(const struct accord_engine *engine, uint64_t *counters);
+uint32_t accord_engine_transactions(const struct accord_engine *engine);
+
+/* ---- Names ------------------------------------------------------------------------------------- */
+
+const char *accord_reason_name(uint32_t reason); /* "BAD_CHECKSUM"; NULL when there is none */
+const char *accord_reason_text(uint32_t reason);
+uint32_t accord_reason_party(uint32_t reason); /* enum accord_party */
+
+/* ---- Ports ------------------------------------------------------------------------------------- */
+
+/* The ladder, best first. */
+enum accord_rung {
+	ACCORD_RUNG_XDP_NATIVE = 0,
+	ACCORD_RUNG_XDP_GENERIC,
+	ACCORD_RUNG_PACKET, /* AF_PACKET */
+	ACCORD_RUNG_UDP,    /* the registered UDP sockets alone; needs no privilege and no interface */
+	ACCORD_RUNGS,
+};
+
+struct accord_port_config {
+	const char *interface;   /* NULL: only ACCORD_RUNG_UDP can be reached */
+	const char *object_path; /* of accord_xdp.bpf.o */
+	uint32_t first_rung, last_rung; /* try from the first to the last, enum accord_rung */
+	uint32_t any_port;       /* steer the magic cookie on every UDP port */
+	uint32_t frames;         /* of each UMEM; default 4096 */
+};
+
+struct accord_port_report {
+	uint32_t rung; /* enum accord_rung that was reached */
+	uint32_t queues;
+	uint32_t program_id;
+	uint16_t reason[4]; /* enum accord_reason, by rung: why a rung tried before was not reached */
+	int32_t error[4];   /* errno by rung */
+	char detail[4][160]; /* by rung: which call failed, and for FOREIGN_PROGRAM its name and ID */
+};
+
+/* A datagram on a registered socket that is not ours, for the protocols that share its port. */
+struct accord_datagram {
+	struct accord_path path;
+	uint32_t length;
+	const uint8_t *data; /* valid until the next accord_port_poll */
+};
+
+struct accord_port;
+
+/* Fails only if no rung between first and last could be reached; report is filled in any case. */
+int accord_port_open(const struct accord_port_config *config, struct accord_port_report *report,
+                     struct accord_port **port);
+/* Detaches the XDP program, closes the rings; registered sockets stay their owner's. */
+void accord_port_close(struct accord_port *port);
+/* File descriptors to wait on for reading (registered sockets are not among them). */
+uint32_t accord_port_fds(const struct accord_port *port, int32_t *fds, uint32_t limit);
+/* Register a bound, non-blocking UDP socket: its port is steered, its datagrams are read by poll. The
+ * port wants IP_PKTINFO / IPV6_RECVPKTINFO and IP_RECVERR / IPV6_RECVERR on it and sets them. Returns its
+ * index for accord_path.socket, or a negative reason. */
+int accord_port_add_socket(struct accord_port *port, int32_t fd);
+int accord_port_remove_socket(struct accord_port *port, int32_t index);
+/* Receive a batch from everywhere into the engine, then send what the engine has. Returns packets moved:
+ * call again while it is not 0. */
+int accord_port_poll(struct accord_port *port, struct accord_engine *engine, uint64_t now);
+/* Datagrams that poll met and that were not ours. */
+uint32_t accord_port_datagrams(struct accord_port *port, struct accord_datagram *datagrams, uint32_t limit);
+/* ICMP errors that poll met: fills the path whose packet was refused and returns a negative reason
+ * (ACCORD_REASON_UNREACHABLE), or 0 when there is none. */
+int accord_port_error(struct accord_port *port, struct accord_path *path);
+/* A sign of life: call at least every ACCORD_HEARTBEAT_MS / 3. */
+void accord_port_heartbeat(struct accord_port *port);
+/* Steering counters, by reason, summed over CPUs; ACCORD_REASON_LIMIT elements. */
+int accord_port_counters(struct accord_port *port, uint64_t *counters);
+
+#endif /* ACCORD_CORE_H */
