@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from accord.negotiation.interface import Role, Session
+from accord.wire.tcp_header import TcpParameters as TcpParameters
 
 
 class Carrier(Protocol):
@@ -60,20 +61,6 @@ class Plugin(Protocol):
 
     def open(self, role: Role, services: Services) -> CarrierSession:
         """A session for one node of one negotiation."""
-
-
-@dataclass(frozen=True, slots=True)
-class TcpParameters:
-    """What one side's SYN or SYN-ACK says of that side (RFC 9293, 7323, 2018)."""
-
-    port: int
-    isn: int
-    mss: int
-    window: int
-    window_scale: int | None = None
-    sack: bool = False
-    timestamp: int | None = None
-    """TSval that the header bears; None: no timestamps."""
 
 
 class TcpEndpoint(Protocol):
