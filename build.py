@@ -1,0 +1,181 @@
+#!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
+""":"
+# Two languages, one file. To the shell, the line above is the command ":", and what follows is run; to Python all
+# of this is a string. A minimal Debian has no python3: then install it, and in any case go on there.
+if ! command -v python3 >/dev/null 2>&1; then
+    if ! command -v apt-get >/dev/null 2>&1; then
+        echo "accord: python3 is missing: install Python 3.11 or later, then run it again" >&2
+        exit 1
+    fi
+    as_root=
+    if [ "$(id -u)" != 0 ]; then
+        if ! command -v sudo >/dev/null 2>&1; then
+            echo "accord: python3 is missing, and there is no sudo: as root, apt-get install python3" >&2
+            exit 1
+        fi
+        as_root=sudo
+    fi
+    echo "[accord] python3 is missing: installing it with apt-get" >&2
+    $as_root apt-get -q update || exit 1
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends python3 || exit 1
+fi
+exec python3 "$0" "$@"
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+# Started as root or not, leave no bytecode behind that the other one could not remove.
+sys.dont_write_bytecode = True
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+
+from buildtools import checks, clean, environment  # noqa: E402
+from buildtools.console import ROOT, BuildFailure, as_root, replace, say  # noqa: E402
+
+DESCRIPTION = """Set up, build, run and check Accord. Every command first does what the ones above it do, as far as
+something changed; nothing is downloaded but Debian and Python packages."""
+
+
+def command_setup(_: argparse.Namespace) -> int:
+    environment.setup()
+    say("set up: Debian packages, .venv, Python packages")
+    return 0
+
+
+def command_build(_: argparse.Namespace) -> int:
+    environment.build()
+    say("built: the C core, the BPF objects and .venv/bin/accord")
+    return 0
+
+
+def command_demo(arguments: argparse.Namespace) -> int:
+    environment.build()
+    replace_by_module("accord.lab.demo", arguments.rest)
+    return 0
+
+
+def command_test(arguments: argparse.Namespace) -> int:
+    environment.build()
+    return checks.run(arguments.quick, arguments.k, arguments.rest, arguments.fuzz_seconds)
+
+
+def command_bench(arguments: argparse.Namespace) -> int:
+    existing = sorted(path.stem for path in (ROOT / "bench").glob("*.py") if not path.stem.startswith("_"))
+    listing = ", ".join(existing) or "none yet"
+    if arguments.name is None:
+        print(f"benchmarks: {listing}")
+        return 0
+    if arguments.name not in existing:
+        raise BuildFailure(f"there is no benchmark {arguments.name!r} in bench/; there is: {listing}")
+    environment.build()
+    replace(as_root([str(environment.PYTHON), f"bench/{arguments.name}.py", *arguments.rest]))
+    return 0
+
+
+def command_fuzz(arguments: argparse.Namespace) -> int:
+    targets = checks.fuzz_targets()
+    if arguments.list:
+        print("fuzz targets: " + (", ".join(targets) or "none yet"))
+        return 0
+    chosen = targets if arguments.target is None else [arguments.target]
+    unknown = [target for target in chosen if target not in targets]
+    if unknown or not chosen:
+        raise BuildFailure(f"no fuzz target {arguments.target or ''}; there is: {', '.join(targets) or 'none yet'}")
+    environment.setup()
+    return checks.fuzz(chosen, arguments.seconds)
+
+
+def command_sim(arguments: argparse.Namespace) -> int:
+    simulator = ROOT / "ctrl/accord/lab/sim"
+    if not simulator.with_suffix(".py").exists() and not (simulator / "__main__.py").exists():
+        print("accord: the deterministic simulator comes with a later release; `./build.py demo` runs on real packets")
+        return 2
+    environment.build()
+    replace([str(environment.PYTHON), "-m", "accord.lab.sim", *arguments.rest])
+    return 0
+
+
+def command_clean(_: argparse.Namespace) -> int:
+    clean.run()
+    return 0
+
+
+def replace_by_module(module: str, arguments: list[str]) -> None:
+    """Become ``python -m module`` as root: its Ctrl-C, its exit code."""
+    # The demo's ladder is drawn for the terminal that sudo would make it forget.
+    terminal = {name: os.environ[name] for name in ("TERM", "COLUMNS", "NO_COLOR", "LANG") if name in os.environ}
+    replace(as_root([str(environment.PYTHON), "-m", module, *arguments], terminal))
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line; what a command does not know goes to the program that it starts."""
+    top = argparse.ArgumentParser(prog="./build.py", description=DESCRIPTION)
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    def add(name: str, function: object, summary: str, more: str = "") -> argparse.ArgumentParser:
+        sub = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}".strip())
+        sub.set_defaults(function=function, forwards=False)
+        return sub
+
+    add("setup", command_setup, "install Debian packages, make .venv, install Python packages")
+    add("build", command_build, "compile the C core and the BPF objects, install the command accord in .venv")
+    demo = add(
+        "demo",
+        command_demo,
+        "negotiate whole stacks between two namespaces and measure them",
+        "Needs root (asks sudo). Other arguments go to the demo, for instance --rtt 50 or --json; "
+        "`./build.py demo -- --help` lists them.",
+    )
+    demo.set_defaults(forwards=True)
+    test = add(
+        "test",
+        command_test,
+        "run all checks and tests; pytest's summary comes last",
+        "C core under sanitizers, ruff, mypy, clang-format, clang-tidy, a slice of fuzzing, then pytest as root (asks "
+        "sudo). Other arguments go to pytest; with any, or with -k, only pytest runs.",
+    )
+    test.add_argument("--quick", action="store_true", help="leave out fuzzing and clang-tidy")
+    test.add_argument("-k", metavar="EXPRESSION", help="only the pytest tests that match")
+    test.add_argument("--fuzz-seconds", type=int, default=5, metavar="N", help="of each target (default %(default)s)")
+    test.set_defaults(forwards=True)
+    bench = add(
+        "bench", command_bench, "run a benchmark of bench/ as root (asks sudo)", "Without a name: list what there is."
+    )
+    bench.add_argument("name", nargs="?")
+    bench.set_defaults(forwards=True)
+    fuzz = add("fuzz", command_fuzz, "fuzz the C core with libFuzzer under sanitizers")
+    fuzz.add_argument("--target", metavar="T", help="only this one")
+    fuzz.add_argument("--seconds", type=int, default=60, metavar="N", help="per target (default %(default)s)")
+    fuzz.add_argument("--list", action="store_true", help="list the targets")
+    sim = add("sim", command_sim, "run the deterministic simulator", "Other arguments go to it.")
+    sim.set_defaults(forwards=True)
+    add("clean", command_clean, "remove everything that was built, and .venv")
+    return top
+
+
+def main() -> int:
+    """Returns the exit code: 0, 1 for a failure, 2 for a wrong command line, 130 after Ctrl-C."""
+    top = parser()
+    arguments, rest = top.parse_known_args()
+    if rest and not arguments.forwards:
+        top.error(f"unrecognized arguments: {' '.join(rest)}")
+    arguments.rest = [argument for argument in rest if argument != "--"]
+    os.chdir(ROOT)
+    try:
+        code: int = arguments.function(arguments)
+    except BuildFailure as error:
+        print(f"accord: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("\naccord: interrupted", file=sys.stderr)
+        return 130
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What `./build.py test` and `./build.py fuzz` run.
+
+The cheap and certain checks come first, pytest last, so that its summary is the last thing on the screen.
+A check that fails does not keep the others from running: one run shows everything that is wrong.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Sequence
+
+from buildtools.console import ROOT, BuildFailure, as_root, live, say, step
+from buildtools.environment import PYTHON, VENV
+from buildtools.stamps import files
+
+C_SOURCES = ("dataplane_c/*/*.[ch]", "ebpf/*.[ch]", "include/accord/*.h")
+PYTHON_SOURCES = ("build.py", "setup.py", "buildtools", "ctrl", "tests", "bench")
+
+
+def run(quick: bool, expression: str | None, rest: Sequence[str], fuzz_seconds: int) -> int:
+    """All checks, or only pytest where its tests were chosen. Returns the exit code."""
+    failed = []
+    if expression is None and not rest:
+        for name, command in static_checks(quick):
+            if not attempt(name, command):
+                failed.append(name)
+        if not quick and fuzz(fuzz_targets(), fuzz_seconds) != 0:
+            failed.append("fuzz")
+    selection = ["-k", expression] if expression is not None else []
+    say("pytest")
+    if live(pytest(*selection, *rest)) != 0:
+        failed.append("pytest")
+    if failed:
+        say(f"FAILED: {', '.join(failed)}")
+        return 1
+    return 0
+
+
+def attempt(name: str, command: Sequence[str]) -> bool:
+    """One check; its whole output is shown when it fails."""
+    say(name)
+    try:
+        step(name, command)
+    except BuildFailure as error:
+        say(f"  {error}")
+        return False
+    return True
+
+
+def static_checks(quick: bool) -> list[tuple[str, list[str]]]:
+    """Name and command of everything but fuzzing and pytest."""
+    c_files = [str(path.relative_to(ROOT)) for path in files(*C_SOURCES)]
+    core = [path for path in c_files if path.startswith("dataplane_c/src/") and path.endswith(".c")]
+    python = [path for path in PYTHON_SOURCES if (ROOT / path).exists()]
+    ruff = str(VENV / "bin/ruff")
+    checks = [
+        ("c-core", ["make", "-C", "dataplane_c", "test"]),
+        ("ruff", [ruff, "check", *python]),
+        ("ruff-format", [ruff, "format", "--check", *python]),
+        ("mypy", [str(PYTHON), "-m", "mypy", "ctrl"]),
+        ("clang-format", ["clang-format", "--dry-run", "--Werror", *c_files]),
+    ]
+    if not quick:
+        flags = ["-std=c11", "-D_GNU_SOURCE", "-Iinclude", "-Idataplane_c/src"]
+        checks.append(("clang-tidy", ["clang-tidy", "--quiet", *core, "--", *flags]))
+    return checks
+
+
+def pytest(*arguments: str) -> list[str]:
+    """pytest as root, so that nothing skips for want of it."""
+    # Root's caches would be in the way of the next run without root.
+    environment = {"PYTHONDONTWRITEBYTECODE": "1"} if os.geteuid() != 0 else {}
+    return as_root([str(PYTHON), "-m", "pytest", *arguments], environment)
+
+
+def fuzz_targets() -> list[str]:
+    """One for each dataplane_c/fuzz/fuzz_NAME.c."""
+    return [path.stem[len("fuzz_") :] for path in files("dataplane_c/fuzz/fuzz_*.c")]
+
+
+def fuzz(targets: Sequence[str], seconds: int) -> int:
+    """libFuzzer on each target for so long. Returns 0 when none found anything."""
+    worst = 0
+    for target in targets:
+        say(f"fuzzing {target} for {seconds} s")
+        command = ["make", "-C", "dataplane_c", "fuzz", f"TARGET={target}", f"SECONDS={seconds}"]
+        try:
+            step(f"fuzz-{target}", command)
+        except BuildFailure as error:
+            say(f"  {error}")
+            worst = 1
+    return worst
