@@ -163,6 +163,13 @@ struct accord_port_config {
 	uint32_t frames;         /* of each UMEM; default 4096 */
 };
 
+/* Why something could not be had. */
+struct accord_failure {
+	uint16_t reason; /* enum accord_reason; ACCORD_REASON_OK: nothing failed */
+	int32_t error;   /* errno, or 0 */
+	char detail[160]; /* which call failed, and on what */
+};
+
 struct accord_port_report {
 	uint32_t rung; /* enum accord_rung that was reached */
 	uint32_t queues;
@@ -205,5 +212,24 @@ int accord_port_error(struct accord_port *port, struct accord_path *path);
 void accord_port_heartbeat(struct accord_port *port);
 /* Steering counters, by reason, summed over CPUs; ACCORD_REASON_LIMIT elements. */
 int accord_port_counters(struct accord_port *port, uint64_t *counters);
+
+/* ---- The XDP program alone, for tests and probes ------------------------------------------------ */
+
+struct accord_program;
+
+/* Load the object and give its maps the present layout. Nothing is attached. */
+int accord_program_open(const char *object_path, struct accord_program **program, struct accord_failure *failure);
+void accord_program_close(struct accord_program *program);
+/* The map "settings" itself, as the program sees it. */
+struct accord_settings *accord_program_settings(struct accord_program *program);
+/* Steer (or no longer) a UDP destination port, in host order. */
+int accord_program_steer(struct accord_program *program, uint16_t port, uint32_t steered);
+/* Put an AF_XDP socket into the map "xsks"; -1 takes the queue's socket out. */
+int accord_program_join(struct accord_program *program, uint32_t queue, int32_t fd);
+int accord_program_counters(struct accord_program *program, uint64_t *counters);
+/* BPF_PROG_TEST_RUN: run it on one frame, `repeat` times. output: room for output_length bytes; then what the
+ * program left of the frame. verdict: enum xdp_action. duration_ns: of one run, the mean. */
+int accord_program_test_run(struct accord_program *program, const uint8_t *frame, uint32_t length, uint32_t repeat,
+                            uint8_t *output, uint32_t *output_length, uint32_t *verdict, uint32_t *duration_ns);
 
 #endif /* ACCORD_CORE_H */

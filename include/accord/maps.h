@@ -8,7 +8,7 @@
 #endif
 
 enum accord_map_constant {
-	ACCORD_MAP_LAYOUT = 1,
+	ACCORD_MAP_LAYOUT = 2,
 	ACCORD_MAX_QUEUES = 64,
 	ACCORD_MAX_PORTS = 4096, /* UDP destination ports that are steered, when not all are */
 };
@@ -22,6 +22,9 @@ struct accord_settings {
 	__u32 layout;       /* ACCORD_MAP_LAYOUT; anything else: pass */
 	__u32 flags;        /* enum accord_settings_flag */
 	__u64 heartbeat_ns; /* CLOCK_BOOTTIME of the daemon's last sign of life */
+	__u32 frame_limit;  /* bytes of the longest frame that fits an AF_XDP ring; longer ones pass */
+	__u8 address[6];    /* Ethernet address of the interface: frames to others pass */
+	__u8 reserved[2];
 };
 
 /* Map "counters": per CPU, index is enum accord_reason.

@@ -182,6 +182,7 @@ enum accord_party {
 	X(STALE_HEARTBEAT, 9, OURS, "the daemon was silent for too long, so everything passes") \
 	X(NO_SOCKET, 10, OURS, "no AF_XDP socket on this receive queue") \
 	X(MAP_MISMATCH, 11, OURS, "map missing or of another layout") \
+	X(NOT_LOCAL, 12, NONE, "addressed to another host or to a group") \
 	/* packets */ \
 	X(SHORT_PACKET, 32, PEER, "shorter than a header") \
 	X(BAD_VERSION, 33, PEER, "a protocol version that we do not speak") \

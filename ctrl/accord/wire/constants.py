@@ -174,6 +174,7 @@ class Reason(enum.IntEnum):
     STALE_HEARTBEAT = 9, Party.OURS, "the daemon was silent for too long, so everything passes"
     NO_SOCKET = 10, Party.OURS, "no AF_XDP socket on this receive queue"
     MAP_MISMATCH = 11, Party.OURS, "map missing or of another layout"
+    NOT_LOCAL = 12, Party.NONE, "addressed to another host or to a group"
     # Packets.
     SHORT_PACKET = 32, Party.PEER, "shorter than a header"
     BAD_VERSION = 33, Party.PEER, "a protocol version that we do not speak"

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* The XDP program and its maps, from the object file to the interface. */
+#ifndef ACCORD_LOADER_H
+#define ACCORD_LOADER_H
+
+#include "core.h"
+
+/*
+ * Attach by bpf_link, so that the program goes when this process does, however it ends. flags:
+ * XDP_FLAGS_DRV_MODE or XDP_FLAGS_SKB_MODE. A program of somebody else stays: FOREIGN_PROGRAM, with its name
+ * and ID in the failure's detail.
+ */
+int accord_program_attach(struct accord_program *program, int ifindex, uint32_t flags, struct accord_failure *failure);
+uint32_t accord_program_id(const struct accord_program *program);
+
+/* CLOCK_BOOTTIME into the settings: a store into mapped memory, and the vDSO. */
+void accord_program_heartbeat(struct accord_program *program);
+
+#endif
