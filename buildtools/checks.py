@@ -56,6 +56,7 @@ def static_checks(quick: bool) -> list[tuple[str, list[str]]]:
     ruff = str(VENV / "bin/ruff")
     checks = [
         ("c-core", ["make", "-C", "dataplane_c", "test"]),
+        ("c-lab", ["make", "-C", "dataplane_c/lab", "test"]),
         ("ruff", [ruff, "check", *python]),
         ("ruff-format", [ruff, "format", "--check", *python]),
         ("mypy", [str(PYTHON), "-m", "mypy", "ctrl"]),
