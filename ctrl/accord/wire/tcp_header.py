@@ -37,8 +37,8 @@ DEFAULT_MSS_IPV4: Final = 536
 """RFC 9293, section 3.7.1: what a SYN without the option means."""
 DEFAULT_MSS_IPV6: Final = 1220
 
-MIN_MSS: Final = 48
-"""As Linux's ``TCP_MIN_SND_MSS``: 8 bytes of data beside a full 40 bytes of options; less only burdens a host."""
+MIN_MSS: Final = 88
+"""As Linux's ``TCP_MIN_MSS``: 48 bytes of data beside a full 40 bytes of options. Less only burdens a host."""
 
 FLAG_SYN: Final = 0x02
 FLAG_ACK: Final = 0x10

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The TLVs of node descriptors: parameters of Accord's own, made, checked and read.
+
+On the wire: type u16, length u16, value; big-endian, no padding, types strictly ascending within a node.
+Types with the bit ``TLV_CRITICAL`` must be known to the receiver; other unknown ones are ignored, and stay
+where they are, so that the transcript covers them.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Final
+
+from accord.wire.constants import TLV_CRITICAL, Limit, NodeId, Reason, TlvType
+from accord.wire.errors import error
+
+HASH_BYTES: Final = 32
+"""SHA-256: the size of a transcript hash and of a MAC."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tlv:
+    """One parameter. ``type`` is a ``TlvType``, or a number that this version does not know."""
+
+    type: int
+    value: bytes
+
+
+def cookie(value: bytes) -> Tlv:
+    """COOKIE, on the context of an answer: opaque to the initiator, at least one byte."""
+    return Tlv(TlvType.COOKIE, value)
+
+
+def pruned(reasons: Mapping[int, int]) -> Tlv:
+    """PRUNED, on the context: node ID to the reason why that node is gone. (ID u8, reason u8), IDs ascending."""
+    return Tlv(TlvType.PRUNED, b"".join(bytes((node, reasons[node])) for node in sorted(reasons)))
+
+
+def preference(value: int) -> Tlv:
+    """PREFERENCE, on any node of a proposal but the context: 0..255, higher is preferred."""
+    return Tlv(TlvType.PREFERENCE, bytes((value,)))
+
+
+def reason(value: int) -> Tlv:
+    """REASON, on the context: this message is an abort. A reason number of 1..255."""
+    return Tlv(TlvType.REASON, bytes((value,)))
+
+
+def service(port: int) -> Tlv:
+    """SERVICE, on the context of a proposal: the port, 1..65535, where the context itself has none."""
+    return Tlv(TlvType.SERVICE, struct.pack(">H", port))
+
+
+def transcript(value: bytes) -> Tlv:
+    """TRANSCRIPT, on the context of a commit: the 32 bytes of T(1)."""
+    return Tlv(TlvType.TRANSCRIPT, value)
+
+
+def mac(value: bytes) -> Tlv:
+    """MAC, on the topmost security node of an answer or a commit: 32 bytes."""
+    return Tlv(TlvType.MAC, value)
+
+
+# Readers. They take values that ``check`` has passed.
+
+
+def read_number(value: bytes) -> int:
+    """Of PREFERENCE, REASON, SERVICE: an unsigned big-endian number."""
+    return int.from_bytes(value, "big")
+
+
+def read_pruned(value: bytes) -> dict[int, int]:
+    """Of PRUNED: node ID to reason number, in ascending order. A number may be unknown to this version."""
+    return dict(zip(value[::2], value[1::2], strict=True))
+
+
+# Checks.
+
+
+def _pruned_ok(value: bytes) -> bool:
+    ids = value[::2]
+    ascending = all(low < high for low, high in pairwise(ids))
+    in_range = all(NodeId.CONTEXT < node < Limit.MAX_NODES for node in ids)
+    return 0 < len(value) == 2 * len(ids) and ascending and in_range and all(value[1::2])
+
+
+_CONTEXT = True
+_OTHERS = False
+# Type: on the context or on other nodes, form of the value, and the form in words.
+_FORMS: Final[dict[int, tuple[bool, Callable[[bytes], bool], str]]] = {
+    TlvType.COOKIE: (_CONTEXT, lambda value: len(value) > 0, "at least one byte"),
+    TlvType.PRUNED: (_CONTEXT, _pruned_ok, "pairs of node ID and reason, IDs ascending in 1..63, reasons not 0"),
+    TlvType.PREFERENCE: (_OTHERS, lambda value: len(value) == 1, "one byte"),
+    TlvType.REASON: (_CONTEXT, lambda value: len(value) == 1 and value[0] != 0, "one byte, not 0"),
+    TlvType.SERVICE: (_CONTEXT, lambda value: len(value) == 2 and any(value), "a port, two bytes, not 0"),
+    TlvType.TRANSCRIPT: (_CONTEXT, lambda value: len(value) == HASH_BYTES, "32 bytes"),
+    TlvType.MAC: (_OTHERS, lambda value: len(value) == HASH_BYTES, "32 bytes"),
+}
+
+
+def check(node: int, tlvs: Iterable[Tlv]) -> None:
+    """Whether each TLV may stand on this node, and its value has the right form.
+
+    Raises ``PeerError``: UNKNOWN_CRITICAL_TLV, BAD_TLV.
+    """
+    for tlv in tlvs:
+        form = _FORMS.get(tlv.type)
+        if form is None:
+            if tlv.type & TLV_CRITICAL:
+                raise error(Reason.UNKNOWN_CRITICAL_TLV, f"type 0x{tlv.type:04x} on node {node}")
+            continue
+        on_context, well_formed, words = form
+        name = TlvType(tlv.type).name
+        if on_context is not (node == NodeId.CONTEXT):
+            where = "the context" if on_context else "another node than the context"
+            raise error(Reason.BAD_TLV, f"{name} belongs on {where}, not on node {node}")
+        if not well_formed(tlv.value):
+            raise error(Reason.BAD_TLV, f"{name} of node {node} is not {words}: {tlv.value[:40].hex() or 'empty'}")
