@@ -1,0 +1,104 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What this kernel would have put into its own SYN towards a peer.
+
+A connection that no SYN opens should not differ from one that a SYN did, so its numbers come from where the
+kernel takes its own: the route (through a scratch socket) and the ``net.ipv4`` settings, IPv6 included.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from dataclasses import dataclass
+from typing import Final
+
+from accord.datapath import tcp_sockopt
+from accord.wire.tcp_header import MAX_WINDOW, MAX_WINDOW_SCALE
+
+SocketAddress = tuple[str, int] | tuple[str, int, int, int]
+"""As ``socket`` has them: (host, port), or (host, port, flow label, scope ID)."""
+
+_SCRATCH_PORT: Final = 9
+"""Discard (RFC 863). Nothing is sent to it: the port only has to be some port."""
+_REMEMBERED_SECONDS: Final = 1.0
+"""How old an answer may be: asking costs more than installing, and routes and settings seldom change."""
+_REMEMBERED_PEERS: Final = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class TcpNumbers:
+    """A SYN's numbers towards one peer, but for port, ISN and timestamp."""
+
+    mss: int
+    """Bytes; from the route's MTU, or its advmss."""
+    window: int
+    """Bytes, at most 65535."""
+    window_scale: int | None
+    sack: bool
+    timestamps: bool
+
+
+_remembered: dict[tuple[int, SocketAddress, SocketAddress], tuple[float, TcpNumbers]] = {}
+
+
+def numbers_towards(family: socket.AddressFamily, local: SocketAddress, remote: SocketAddress) -> TcpNumbers:
+    """The numbers that the kernel uses now, or used a second ago. Ports of the addresses do not matter.
+
+    Raises ``HostError``: NO_PRIVILEGE without CAP_NET_ADMIN, CANNOT_INSTALL without a route to the peer.
+    """
+    now = time.monotonic()
+    # Of the calling thread's network namespace: the same addresses may be other hosts in another one.
+    key = (os.stat("/proc/thread-self/ns/net").st_ino, with_port(local, 0), with_port(remote, 0))
+    known = _remembered.get(key)
+    if known is not None and now - known[0] < _REMEMBERED_SECONDS:
+        return known[1]
+    if len(_remembered) >= _REMEMBERED_PEERS:
+        _remembered.clear()
+    numbers = _ask(family, local, remote)
+    _remembered[key] = (now, numbers)
+    return numbers
+
+
+def _ask(family: socket.AddressFamily, local: SocketAddress, remote: SocketAddress) -> TcpNumbers:
+    """A scratch socket is connected in repair mode and closed in it: neither sends anything."""
+    with tcp_sockopt.tcp_socket(family) as scratch:
+        tcp_sockopt.enter_repair(scratch)
+        with tcp_sockopt.naming(f"bind({local[0]})"):
+            scratch.bind(with_port(local, 0))
+        with tcp_sockopt.naming(f"connect({remote[0]}) for its route"):
+            scratch.connect(with_port(remote, _SCRATCH_PORT))
+        mss = tcp_sockopt.info(scratch).advertised_mss
+        window = tcp_sockopt.get_window(scratch).receive_window
+    return TcpNumbers(
+        mss=min(mss, 0xFFFF),
+        window=min(window, MAX_WINDOW),
+        window_scale=_window_scale() if _setting("net/ipv4/tcp_window_scaling") else None,
+        sack=bool(_setting("net/ipv4/tcp_sack")),
+        timestamps=bool(_setting("net/ipv4/tcp_timestamps")),
+    )
+
+
+def _window_scale() -> int:
+    """As ``tcp_select_initial_window``: enough for the largest buffer that the settings allow."""
+    space = max(_setting("net/ipv4/tcp_rmem", 2), _setting("net/core/rmem_max"), 1)
+    return max(0, min(space.bit_length() - 1 - 15, MAX_WINDOW_SCALE))
+
+
+def _setting(name: str, column: int = 0) -> int:
+    """A number from /proc/sys; 0 where this namespace does not show it (net.core.rmem_max, before 6.15)."""
+    try:
+        descriptor = os.open(f"/proc/sys/{name}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return 0
+    try:
+        return int(os.read(descriptor, 128).split()[column])
+    finally:
+        os.close(descriptor)
+
+
+def with_port(address: SocketAddress, port: int) -> SocketAddress:
+    """The same host, another port."""
+    if len(address) == 4:
+        return address[0], port, address[2], address[3]
+    return address[0], port
