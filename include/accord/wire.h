@@ -239,6 +239,7 @@ enum accord_party {
 	X(LEGACY_PEER, 145, NONE, "the peer does not speak Accord") \
 	X(SHUTDOWN, 146, NONE, "the daemon is stopping") \
 	X(DOWNGRADE, 147, PEER, "a weaker stack than both sides would have chosen") \
+	X(STREAM_BROKEN, 148, PEER, "the stream broke off or was tampered with, after the commit") \
 	/* host and user */ \
 	X(NO_PRIVILEGE, 160, HOST, "a privilege is missing") \
 	X(NO_KERNEL_SUPPORT, 161, HOST, "this kernel or NIC does not offer it") \

@@ -231,6 +231,7 @@ class Reason(enum.IntEnum):
     LEGACY_PEER = 145, Party.NONE, "the peer does not speak Accord"
     SHUTDOWN = 146, Party.NONE, "the daemon is stopping"
     DOWNGRADE = 147, Party.PEER, "a weaker stack than both sides would have chosen"
+    STREAM_BROKEN = 148, Party.PEER, "the stream broke off or was tampered with, after the commit"
     # Host and user.
     NO_PRIVILEGE = 160, Party.HOST, "a privilege is missing"
     NO_KERNEL_SUPPORT = 161, Party.HOST, "this kernel or NIC does not offer it"
