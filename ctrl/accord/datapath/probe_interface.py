@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What one network interface offers. It is asked, through netlink and /sys, and never touched."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute
+from pyroute2.netlink import NLM_F_REQUEST, genlmsg
+from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink.generic import GenericNetlinkSocket
+
+from accord.datapath.probe_finding import Finding, kernel_error
+
+# enum netdev_xdp_act of <linux/netdev.h>, Linux 6.3.
+_XDP_BASIC = 0x01
+_XDP_REDIRECT = 0x02
+_XDP_XSK_ZEROCOPY = 0x08
+_NETDEV_CMD_DEV_GET = 1
+
+# A frame has to lie in one page, beside what the kernel keeps there: 4096 less headroom, shared info and Ethernet.
+_XDP_MTU = 3498
+_MAX_QUEUES = 64  # ACCORD_MAX_QUEUES
+
+_IFF_UP = 0x1
+# XDP_ATTACHED_* of <linux/if_link.h>.
+_ATTACHED = {1: "in the driver", 2: "in generic mode", 3: "in the NIC", 4: "in several modes"}
+
+
+class _NetdevMessage(genlmsg):  # type: ignore[misc]  # pyroute2 has no types
+    """Generic netlink family ``netdev``, attributes of a device (Documentation/netlink/specs/netdev.yaml)."""
+
+    prefix = "NETDEV_A_DEV_"
+    nla_map = (
+        ("NETDEV_A_DEV_UNSPEC", "none"),
+        ("NETDEV_A_DEV_IFINDEX", "uint32"),
+        ("NETDEV_A_DEV_PAD", "none"),
+        ("NETDEV_A_DEV_XDP_FEATURES", "uint64"),
+    )
+
+
+def interface(name: str) -> Iterator[Finding]:
+    """Findings about one interface by name."""
+    group = f"interface {name}"
+    try:
+        with IPRoute() as netlink:
+            link: Any = netlink.link("get", ifname=name)[0]
+    except (NetlinkError, OSError, IndexError) as error:
+        code = getattr(error, "code", None) or errno.ENODEV
+        reason = kernel_error(OSError(code, ""))
+        yield Finding(group, "link", "everything", False, reason, "ip -brief link lists what there is")
+        return
+    mtu = int(link.get_attr("IFLA_MTU"))
+    up = bool(link["flags"] & _IFF_UP)
+    driver = _driver(name)
+    state = f"{'up' if up else 'down'}, MTU {mtu}, driver {driver}"
+    yield Finding(group, "link", "everything", up, state, "" if up else f"ip link set {name} up")
+    yield _foreign_program(group, link)
+    yield _queues(group, name)
+    features = xdp_features(int(link["index"]))
+    yield _native(group, features, mtu, driver)
+    yield _zero_copy(group, features, driver)
+
+
+def xdp_features(index: int) -> int | None:
+    """Bits of enum netdev_xdp_act that the driver declares; None where the kernel (before 6.3) does not tell."""
+    try:
+        with GenericNetlinkSocket() as netlink:
+            netlink.bind("netdev", _NetdevMessage)
+            message = _NetdevMessage()
+            message["cmd"] = _NETDEV_CMD_DEV_GET
+            message["version"] = 1
+            message["attrs"] = [("NETDEV_A_DEV_IFINDEX", index)]
+            for answer in netlink.nlm_request(message, msg_type=netlink.prid, msg_flags=NLM_F_REQUEST):
+                value = answer.get_attr("NETDEV_A_DEV_XDP_FEATURES")
+                return None if value is None else int(value)
+    except (NetlinkError, OSError):
+        pass
+    return None
+
+
+def _driver(name: str) -> str:
+    try:
+        return os.path.basename(os.readlink(f"/sys/class/net/{name}/device/driver"))
+    except OSError:
+        return "of the kernel itself (a virtual interface)"
+
+
+def _foreign_program(group: str, link: Any) -> Finding:
+    """Another XDP program is never replaced, so with one there the ladder goes on at AF_PACKET."""
+    purpose = "XDP, which a NIC runs one of"
+    attributes = link.get_attr("IFLA_XDP")
+    attached = int((attributes.get_attr("IFLA_XDP_ATTACHED") if attributes is not None else 0) or 0)
+    if attached == 0:
+        return Finding(group, "XDP slot", purpose, True, "free")
+    program = attributes.get_attr("IFLA_XDP_PROG_ID")
+    reason = f"program {program} is attached {_ATTACHED.get(attached, '')}".rstrip()
+    mend = f"stop what attached it (bpftool prog show id {program}); our own daemon shows up here too"
+    return Finding(group, "XDP slot", purpose, False, reason, mend)
+
+
+def _queues(group: str, name: str) -> Finding:
+    purpose = "one AF_XDP socket for each"
+    found = len(list(Path(f"/sys/class/net/{name}/queues").glob("rx-*")))
+    if 0 < found <= _MAX_QUEUES:
+        return Finding(group, "receive queues", purpose, True, str(found))
+    mend = f"ethtool -L {name} combined {_MAX_QUEUES}"
+    reason = f"{found}, of which Accord serves {_MAX_QUEUES}: packets on the others pass to the kernel"
+    return Finding(group, "receive queues", purpose, False, reason, mend)
+
+
+def _native(group: str, features: int | None, mtu: int, driver: str) -> Finding:
+    name, purpose = "native XDP", "packets taken in the driver"
+    if features is None:
+        reason = "the kernel does not tell (Linux 6.3 does)"
+        mend = "the daemon tries it: accord status says which rung was reached"
+        return Finding(group, name, purpose, False, reason, mend)
+    needed = _XDP_BASIC | _XDP_REDIRECT
+    if features & needed != needed:
+        reason = f"driver {driver} declares {'no XDP' if not features & _XDP_BASIC else 'XDP without redirect'}"
+        return Finding(group, name, purpose, False, reason, "generic XDP serves on any interface; or another NIC")
+    if mtu > _XDP_MTU:
+        reason = f"an MTU of {mtu} is more than a page holds for XDP"
+        return Finding(group, name, purpose, False, reason, f"an MTU of at most {_XDP_MTU}; or generic XDP")
+    return Finding(group, name, purpose, True, "the driver declares XDP and redirect")
+
+
+def _zero_copy(group: str, features: int | None, driver: str) -> Finding:
+    name, purpose = "zero-copy AF_XDP", "speed only: copying works too"
+    if features is None:
+        reason, mend = "the kernel does not tell (Linux 6.3 does)", "nothing to do: it is used where it is there"
+        return Finding(group, name, purpose, False, reason, mend)
+    if features & _XDP_XSK_ZEROCOPY:
+        return Finding(group, name, purpose, True, "the driver declares it")
+    return Finding(
+        group,
+        name,
+        purpose,
+        False,
+        f"driver {driver} does not declare it",
+        "another NIC, if copying turns out too slow",
+    )
