@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: Apache-2.0
+"""UDP echo, both ends, to measure a round trip. Run by path, without the package: it starts in a blink.
+
+echo.py serve ADDRESS               prints the port, answers until its standard input ends
+echo.py ask ADDRESS PORT COUNT WAIT  prints a JSON list: seconds of each round trip that came back within WAIT
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import select
+import socket
+import sys
+import time
+
+_PAYLOAD = 64
+_TRIES = 20  # per sample wanted, for links that lose nearly everything
+
+
+def _socket(address: str) -> socket.socket:
+    return socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_DGRAM)
+
+
+def serve(address: str) -> None:
+    """Answer each datagram with itself."""
+    with _socket(address) as server:
+        server.bind((address, 0))
+        print(server.getsockname()[1], flush=True)
+        poll = select.poll()
+        poll.register(server, select.POLLIN)
+        poll.register(sys.stdin, select.POLLIN | select.POLLHUP)
+        while all(ready == server.fileno() for ready, _ in poll.poll()):
+            datagram, peer = server.recvfrom(2048)
+            server.sendto(datagram, peer)
+
+
+def _sample(client: socket.socket, wait: float) -> float | None:
+    nonce = secrets.token_bytes(_PAYLOAD)
+    sent = time.monotonic()
+    client.send(nonce)
+    while (left := sent + wait - time.monotonic()) > 0:
+        client.settimeout(left)
+        try:
+            answer = client.recv(2048)
+        except TimeoutError:
+            return None
+        if answer == nonce:  # else a duplicate, or one that was given up
+            return time.monotonic() - sent
+    return None
+
+
+def ask(address: str, port: int, count: int, wait: float) -> list[float]:
+    """Up to ``count`` round trips, one after the other. The first is left out: it warms caches up."""
+    found: list[float] = []
+    with _socket(address) as client:
+        client.connect((address, port))
+        for _ in range((count + 1) * _TRIES):
+            sample = _sample(client, wait)
+            if sample is not None:
+                found.append(sample)
+            if len(found) > count:
+                break
+    return found[1:]
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "serve":
+        serve(sys.argv[2])
+    else:
+        print(json.dumps(ask(sys.argv[2], int(sys.argv[3]), int(sys.argv[4]), float(sys.argv[5]))))
