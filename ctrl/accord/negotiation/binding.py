@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Messages that hold one stack, and the MAC that binds such a message to the whole negotiation before it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+
+from accord.negotiation import transcript
+from accord.negotiation.graph import Graph, Stack
+from accord.negotiation.interface import Role
+from accord.wire import tlv
+from accord.wire.constants import Limit, NodeId, Reason, TlvType
+from accord.wire.errors import error
+from accord.wire.node import Node, descriptor_bytes
+
+
+def chain(context: Node, graph: Graph, stack: Stack, payloads: Mapping[int, bytes], security: int | None) -> list[Node]:
+    """The nodes of a message that holds one stack, context first; the security node bears a MAC of zeros."""
+    above = dict(zip((NodeId.CONTEXT, *stack), stack, strict=False))
+    nodes = [replace(context, children=(stack[0],))]
+    for node_id in stack:
+        children = (above[node_id],) if node_id in above else ()
+        tlvs = (tlv.mac(transcript.NO_MAC),) if node_id == security else ()
+        nodes.append(Node(node_id, graph.nodes[node_id].protocol, children, tlvs, payloads.get(node_id, b"")))
+    return nodes
+
+
+def room_for(nodes: Iterable[Node]) -> int:
+    """Payload bytes that a message may take besides these nodes, which are as yet without payload."""
+    return Limit.MAX_MESSAGE_BYTES - sum(map(descriptor_bytes, nodes))
+
+
+def seal(nodes: Sequence[Node], exporter: bytes | None, sender: Role, hashed: bytes) -> list[Node]:
+    """The nodes with the sender's MAC over the transcript in place of the zeros; as they are without exporter."""
+    if exporter is None:
+        return list(nodes)
+    return [transcript.with_mac(node, transcript.compute_mac(exporter, sender, hashed)) for node in nodes]
+
+
+def check_macs(nodes: Iterable[Node], security: int | None) -> None:
+    """MAC is on the topmost security node and nowhere else. Raises ``PeerError`` BAD_TLV."""
+    bearing = [node.id for node in nodes if node.tlv(TlvType.MAC) is not None]
+    wanted = [] if security is None else [security]
+    if bearing != wanted:
+        raise error(Reason.BAD_TLV, f"MAC is on nodes {bearing}, and has to be on nodes {wanted}")
+
+
+def check_mac(node: Node, exporter: bytes, sender: Role, hashed: bytes) -> None:
+    """Raises ``PeerError`` BAD_MAC."""
+    given = node.tlv(TlvType.MAC) or b""
+    if not transcript.equal(given, transcript.compute_mac(exporter, sender, hashed)):
+        raise error(Reason.BAD_MAC, f"on {node.name}")

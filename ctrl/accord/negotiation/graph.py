@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Protocol graphs (HotNets 2009, section 2.1): every stack that a side could use, shared nodes held once.
+
+Edges run upwards, from a node to its children: those that may build on it. A *stack* is a path from the
+context, which it leaves out, to a *top*: a node that had no children in the proposal as it was sent. Pruning
+takes nodes away but makes no new tops, so what the initiator did not propose as a whole stack is none.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import chain
+from typing import Final
+
+from accord.wire.constants import Limit, NodeId, Protocol, Reason, protocol_name
+from accord.wire.errors import error
+from accord.wire.node import Node
+
+MAX_STACKS: Final = 256
+"""Paths can be exponentially many in the nodes. The first so many, in ascending order of node IDs, are looked
+at, on both sides: an initiator gives what it prefers the lower IDs."""
+
+Stack = tuple[int, ...]
+"""Node IDs from the bottom to the top, without the context."""
+
+CONTEXT_PROTOCOLS: Final = frozenset({Protocol.UDP, Protocol.DIRECT})
+
+
+def stack_name(protocols: Iterable[int]) -> str:
+    """A stack as people write it, top first, from its protocol IDs bottom to top: ``http/tls/tcp``."""
+    return "/".join(reversed([protocol_name(protocol) for protocol in protocols]))
+
+
+class Graph:
+    """A valid graph. Immutable: ``prune`` makes another one. All methods but ``stacks`` take O(n + e)."""
+
+    def __init__(self, nodes: Iterable[Node], skipped: Mapping[int, int] | None = None) -> None:
+        """Check and hold what a message said.
+
+        ``skipped``: ID to protocol of nodes of which the receiver knows no more, because it does not support
+        their protocols; it cannot see where their edges lead.
+
+        Raises ``PeerError``: TOO_MANY_NODES, DUPLICATE_NODE, NO_CONTEXT, DANGLING_CHILD, CYCLE, UNREACHABLE_NODE.
+        """
+        self.nodes: Final[Mapping[int, Node]] = _by_id(nodes, skipped or {})
+        self.skipped: Final[Mapping[int, int]] = dict(skipped or {})
+        self._check()
+        self.tops: Final[frozenset[int]] = frozenset(
+            node.id for node in self.nodes.values() if not node.children and node.id != NodeId.CONTEXT
+        )
+        self._edges: Final[Mapping[int, tuple[int, ...]]] = {
+            node.id: tuple(child for child in node.children if child in self.nodes) for node in self.nodes.values()
+        }
+
+    @property
+    def context(self) -> Node:
+        """The node that everything builds on."""
+        return self.nodes[NodeId.CONTEXT]
+
+    def children(self, node_id: int) -> tuple[int, ...]:
+        """Those children, ascending, that are in this graph."""
+        return self._edges[node_id]
+
+    def protocols(self, stack: Stack) -> tuple[int, ...]:
+        """The protocol IDs of a stack's nodes."""
+        return tuple(self.nodes[node_id].protocol for node_id in stack)
+
+    def order(self) -> tuple[int, ...]:
+        """All node IDs, each after everything that it builds on; the context first, lower IDs first."""
+        return tuple(_topological(self._edges))
+
+    def above(self, node_id: int) -> tuple[int, ...]:
+        """What may build on a node, nearest first."""
+        return tuple(_breadth_first(self._edges, node_id))[1:]
+
+    def below(self, node_id: int) -> tuple[int, ...]:
+        """What a node may build on, nearest first, without the context."""
+        parents: dict[int, list[int]] = {node: [] for node in self._edges}
+        for node, children in self._edges.items():
+            for child in children:
+                parents[child].append(node)
+        return tuple(node for node in _breadth_first(parents, node_id) if node not in (node_id, NodeId.CONTEXT))
+
+    def prune(self, ids: Collection[int]) -> Graph:
+        """Without these nodes, and without those that then lie on no path from the context to a top."""
+        edges = {node: [c for c in kids if c not in ids] for node, kids in self._edges.items() if node not in ids}
+        reached = set(_breadth_first(edges, NodeId.CONTEXT)) if NodeId.CONTEXT in edges else set()
+        alive = {NodeId.CONTEXT, *self.tops}
+        for node in reversed(_topological(edges)):
+            if any(child in alive for child in edges[node]):
+                alive.add(node)
+        kept = reached & alive
+        return self._part({node: tuple(c for c in kids if c in kept) for node, kids in edges.items() if node in kept})
+
+    def stacks(self) -> Iterator[Stack]:
+        """Paths from the context to a top, in ascending order of their node IDs; at most ``MAX_STACKS``."""
+        usable = self.prune(())._edges
+        path: list[int] = []
+        ahead: list[Iterator[int]] = [iter(usable[NodeId.CONTEXT])]
+        found = 0
+        while ahead and found < MAX_STACKS:
+            node = next(ahead[-1], None)
+            if node is None:
+                ahead.pop()
+                if path:
+                    path.pop()
+                continue
+            path.append(node)
+            ahead.append(iter(usable[node]))
+            if node in self.tops:
+                found += 1
+                yield tuple(path)
+
+    def only_stack(self) -> Stack | None:
+        """The stack, when this graph is one chain from the context and nothing else; None otherwise."""
+        path: list[int] = []
+        node: int = NodeId.CONTEXT
+        while len(children := self._edges[node]) == 1:
+            node = children[0]
+            path.append(node)
+        whole = not self.skipped and len(path) == len(self.nodes) - 1 > 0 and not self.nodes[node].children
+        return tuple(path) if whole else None
+
+    def _part(self, edges: Mapping[int, tuple[int, ...]]) -> Graph:
+        part = object.__new__(Graph)
+        # A part of a valid graph is valid, and its tops are the whole graph's: nothing is checked again.
+        object.__setattr__(part, "nodes", {node: self.nodes[node] for node in self.nodes if node in edges})
+        object.__setattr__(part, "skipped", {})
+        object.__setattr__(part, "tops", self.tops & edges.keys())
+        object.__setattr__(part, "_edges", edges)
+        return part
+
+    def _check(self) -> None:
+        nodes = self.nodes
+        edges = sum(len(node.children) for node in nodes.values())
+        if len(nodes) + len(self.skipped) > Limit.MAX_NODES or edges > Limit.MAX_EDGES:
+            raise error(Reason.TOO_MANY_NODES, f"{len(nodes) + len(self.skipped)} nodes, {edges} edges")
+        context = nodes.get(NodeId.CONTEXT)
+        if context is None or context.protocol not in CONTEXT_PROTOCOLS:
+            raise error(Reason.NO_CONTEXT, "no node 0" if context is None else context.name)
+        for node in nodes.values():
+            for child in node.children:
+                if child == NodeId.CONTEXT:
+                    raise error(Reason.CYCLE, f"an edge from {node.name} to the context")
+                if child not in nodes and child not in self.skipped:
+                    raise error(Reason.DANGLING_CHILD, f"{child} of {node.name}")
+        stored = {node.id: [child for child in node.children if child in nodes] for node in nodes.values()}
+        if len(_topological(stored)) < len(nodes):
+            raise error(Reason.CYCLE)
+        reached = set(_breadth_first(stored, NodeId.CONTEXT))
+        # Through a skipped node, everything could be reached; if none of them can be, they are no excuse.
+        into_the_dark = any(child in self.skipped for node in reached for child in nodes[node].children)
+        if not into_the_dark and len(reached) < len(nodes) + len(self.skipped):
+            lost = sorted(set(chain(nodes, self.skipped)) - reached)
+            raise error(Reason.UNREACHABLE_NODE, ", ".join(map(str, lost)))
+
+
+def _by_id(nodes: Iterable[Node], skipped: Mapping[int, int]) -> Mapping[int, Node]:
+    by_id: dict[int, Node] = {}
+    for node in nodes:
+        if node.id in by_id or node.id in skipped:
+            raise error(Reason.DUPLICATE_NODE, node.name)
+        by_id[node.id] = node
+    return by_id
+
+
+def _breadth_first(edges: Mapping[int, Iterable[int]], start: int) -> Iterator[int]:
+    seen = {start}
+    queue = deque([start])
+    while queue:
+        node = queue.popleft()
+        yield node
+        for child in edges[node]:
+            if child not in seen:
+                seen.add(child)
+                queue.append(child)
+
+
+def _topological(edges: Mapping[int, Iterable[int]]) -> list[int]:
+    """Kahn's algorithm, lower IDs first. Nodes on a cycle, or above one, are left out."""
+    incoming = dict.fromkeys(edges, 0)
+    for child in chain.from_iterable(edges.values()):
+        incoming[child] += 1
+    ready = [node for node, count in incoming.items() if count == 0]
+    heapq.heapify(ready)
+    order: list[int] = []
+    while ready:
+        node = heapq.heappop(ready)
+        order.append(node)
+        for child in edges[node]:
+            incoming[child] -= 1
+            if incoming[child] == 0:
+                heapq.heappush(ready, child)
+    return order

@@ -1,0 +1,225 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the initiator's and the responder's state machines have in common.
+
+A machine is a table: (state, kind of event) to the name of the method that handles it. Every pair is in it,
+also those in which nothing happens, so that what a repeated or late event does is a decision that was taken.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, ClassVar, Final, get_args
+
+from accord.negotiation.choice import CandidateStack
+from accord.negotiation.events import (
+    Aborted,
+    Action,
+    Committed,
+    Event,
+    Failed,
+    NodeArrived,
+    NodeSkipped,
+    Note,
+    Resume,
+    Send,
+)
+from accord.negotiation.graph import Graph, Stack, stack_name
+from accord.negotiation.inbox import Inbox
+from accord.negotiation.interface import Outcome, Refuse, Role, Session, View
+from accord.negotiation.walk import Call, Walk, told
+from accord.wire import tlv
+from accord.wire.constants import Limit, NodeId, Party, Reason, Step, protocol_name, reason_of
+from accord.wire.errors import AccordError, error
+from accord.wire.message import Message
+from accord.wire.node import Node
+
+EVENT_KINDS: Final[tuple[type, ...]] = get_args(Event)
+
+Table = Mapping[tuple[Any, type], str]
+
+
+class Machine:
+    """Events in, actions out."""
+
+    ROLE: ClassVar[Role]
+    TABLE: ClassVar[Table]
+    ABORTED: ClassVar[enum.Enum]
+    """The state that ends a negotiation without a stack."""
+
+    def __init__(self, transaction: bytes, context_protocol: int) -> None:
+        self.transaction = transaction
+        self.state: enum.Enum
+        self._context = context_protocol
+        self._actions: list[Action] = []
+        self._inboxes: dict[int, Inbox] = {}
+        self._sessions: dict[int, Session] = {}
+        """Those that have not been pruned, by node ID."""
+        self._walk: Walk | None = None
+
+    def receive(self, event: Event) -> tuple[Action, ...]:
+        """Handle one event. The actions are to be carried out in their order."""
+        handler: Callable[[Any], None] = getattr(self, self.TABLE[self.state, type(event)])
+        try:
+            handler(event)
+        except AccordError as fault:
+            self._fault(fault)
+        return self._take_actions()
+
+    # ---- handlers that both tables name ----
+
+    def _ignore(self, event: Event) -> None:
+        """Too late, too early or a repetition."""
+
+    def _collect(self, event: NodeArrived | NodeSkipped) -> None:
+        steps_of_peer = 1 if self.ROLE is Role.INITIATOR else 0
+        if event.step % 2 != steps_of_peer or event.step >= Limit.MAX_STEPS:
+            raise error(Reason.BAD_STEP, f"step {event.step} is not the peer's")
+        if event.step not in self._inboxes:
+            self._inboxes[event.step] = Inbox(event.step)
+        self._inboxes[event.step].add(event)
+
+    def _failed(self, event: Failed) -> None:
+        self._abort(event.reason, event.detail)
+
+    def _resume(self, event: Resume) -> None:
+        assert self._walk is not None
+        if self._walk.waiting == event.id and self._walk.resume(event.id):
+            self._walked(self._walk)
+
+    # ---- what a role adds ----
+
+    def _fault(self, fault: AccordError) -> None:
+        """A handler found that the peer broke the protocol, or that there is no stack."""
+        raise NotImplementedError
+
+    def _walked(self, walk: Walk) -> None:
+        """Every session of the walk has answered, or one refused."""
+        raise NotImplementedError
+
+    # ---- actions ----
+
+    def _take_actions(self) -> tuple[Action, ...]:
+        actions, self._actions = tuple(self._actions), []
+        return actions
+
+    def _note(self, text: str) -> None:
+        self._actions.append(Note(text))
+
+    def _send(self, step: int, nodes: Iterable[Node], packets_min: int = 0) -> None:
+        self._actions.append(Send(step, Message(step, tuple(nodes)).encode(), packets_min))
+
+    def _start(self, walk: Walk) -> None:
+        self._walk = walk
+        if walk.run():
+            self._walked(walk)
+        else:
+            self._note(f"waiting: {walk.why}" if walk.why else "waiting")
+
+    # ---- ends ----
+
+    def _abort(
+        self,
+        reason: Reason,
+        detail: str = "",
+        *,
+        tell: int | None = None,
+        pruned: Mapping[int, int] | None = None,
+        by_peer: bool = False,
+    ) -> None:
+        """End without a stack. ``tell``: the step of the message that tells the peer; None: silence."""
+        self.state = self.ABORTED
+        for node_id in list(self._sessions):
+            session = self._sessions.pop(node_id)
+            self._told(node_id, partial(session.abort, reason))
+        if tell is not None and tell < Limit.MAX_STEPS:
+            tlvs = (tlv.pruned(pruned),) if pruned else ()
+            self._send(tell, [Node(NodeId.CONTEXT, self._context, (), (*tlvs, tlv.reason(reason)))])
+        # The table of reasons says OURS, HOST or USER from where the reason arose; what arose over there is the peer's.
+        theirs = by_peer and reason.party in (Party.OURS, Party.HOST, Party.USER)
+        self._actions.append(Aborted(reason, detail, Party.PEER if theirs else reason.party, by_peer))
+
+    def _abort_by_peer(self, context: Node) -> None:
+        number = context.reason or 0
+        reason = reason_of(number)
+        detail = "" if reason else f"with reason number {number}, which is not known here"
+        if context.pruned:
+            self._note("the peer " + pruned_words(context.pruned))
+        self._abort(reason or Reason.NO_COMMON_STACK, detail, by_peer=True)
+
+    def _prune(self, node_id: int, reason: int) -> None:
+        """Tell a session that its node is out."""
+        session = self._sessions.pop(node_id, None)
+        if session is not None:
+            self._told(node_id, partial(session.prune, reason_of(reason) or Reason.NOT_PREFERRED))
+
+    def _commit(self, stack: Stack, protocols: Sequence[int]) -> Committed:
+        """Bottom to top: a session that commits finds the one below it committed. Raises its error."""
+        for node_id in stack:
+            session, view = self._sessions[node_id], self._view(stack, node_id, Step.COMMIT)
+            failure = told(partial(session.commit, view))
+            if failure is not None:
+                raise error(failure.reason, failure.detail or f"node {node_id} could not commit")
+        sessions = tuple(self._sessions[node_id] for node_id in stack)
+        return Committed(stack, tuple(protocols), sessions, stack_name(protocols))
+
+    def _told(self, node_id: int, call: Callable[[], None]) -> None:
+        failure = told(call)
+        if failure is not None:
+            self._note(f"node {node_id} failed while it was let go: {failure.detail}")
+
+    # ---- stacks ----
+
+    def _candidates(self, graph: Graph) -> list[CandidateStack]:
+        return [self._candidate(graph, stack) for stack in graph.stacks()]
+
+    def _candidate(self, graph: Graph, stack: Stack) -> CandidateStack:
+        secure = any(self._sessions[node_id].secure for node_id in stack)
+        preference = sum(graph.nodes[node_id].preference for node_id in stack)
+        return CandidateStack(stack, graph.protocols(stack), secure, preference)
+
+    def _security_node(self, stack: Stack) -> int | None:
+        """The topmost one: its MAC vouches for everything."""
+        return next((node_id for node_id in reversed(stack) if self._sessions[node_id].secure), None)
+
+    def _view(self, stack: Stack, node_id: int, step: int) -> View:
+        place = stack.index(node_id)
+        below = tuple(self._sessions[other] for other in reversed(stack[:place]))
+        above = tuple(self._sessions[other] for other in stack[place + 1 :])
+        return View(self.ROLE, step, node_id, below, above)
+
+    def _call(self, stack: Stack, node_id: int, step: int, ask: Callable[[View], Outcome]) -> Call:
+        return Call(node_id, self._sessions[node_id], self._view(stack, node_id, step), ask)
+
+    def _advancing(self, stack: Stack, message: Graph, step: int) -> list[Call]:
+        """Each session of the stack is to be given what the peer's message holds for it."""
+        return [
+            self._call(stack, node_id, step, partial(_advance, self._sessions[node_id], message.nodes[node_id].payload))
+            for node_id in stack
+        ]
+
+    def _exporter(self, node_id: int) -> bytes | Refuse:
+        keys: list[bytes | None] = []
+        session = self._sessions[node_id]
+        failure = told(lambda: keys.append(session.exporter()))
+        key = keys[0] if keys else None
+        if failure is not None or not isinstance(key, bytes) or len(key) != tlv.HASH_BYTES:
+            return failure or Refuse(
+                Reason.PLUGIN_FAILED, f"node {node_id} has no exporter to key the transcript's MAC"
+            )
+        return key
+
+
+def _advance(session: Session, payload: bytes, view: View) -> Outcome:
+    return session.advance(view, payload)
+
+
+def pruned_words(reasons: Mapping[int, int], protocols: Mapping[int, int] | None = None) -> str:
+    """For the ladder: ``pruned 3 quic (UNSUPPORTED), ...``."""
+    words = []
+    for node_id, number in sorted(reasons.items()):
+        known = reason_of(number)
+        protocol = f" {protocol_name(protocols[node_id])}" if protocols and node_id in protocols else ""
+        words.append(f"{node_id}{protocol} ({known.name if known else number})")
+    return "pruned " + ", ".join(words)

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Calling a row of sessions, each of which may answer, refuse, wait or fail, without being hurt by any."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+
+from accord.negotiation.interface import Answer, Outcome, Refuse, Session, View, Wait
+from accord.wire.constants import Reason
+from accord.wire.errors import AccordError
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One session to be asked. ``ask`` gets the view with the budget filled in."""
+
+    id: int
+    session: Session
+    view: View
+    ask: Callable[[View], Outcome]
+
+
+class Walk:
+    """Asks sessions in order and keeps what they answer. A session that waits holds up those after it."""
+
+    def __init__(
+        self,
+        calls: Sequence[Call],
+        *,
+        room: int,
+        budget: int,
+        stop_at_refusal: bool,
+        after: Callable[[int], Refuse | None] | None = None,
+    ) -> None:
+        """``room``: payload bytes that fit into the message, more is a fault; ``budget``: what sessions are told
+        that they may use, if that is less. ``after`` is called with the ID of each node whose session answered,
+        and can refuse it."""
+        self.payloads: dict[int, bytes] = {}
+        self.refused: dict[int, Refuse] = {}
+        self.waiting: int | None = None
+        """The node whose session waits; None: the walk is over."""
+        self.why = ""
+        """What it waits for."""
+        self._calls = list(reversed(calls))
+        self._room = room
+        self._budget = budget
+        self._stop_at_refusal = stop_at_refusal
+        self._after = after
+
+    def run(self) -> bool:
+        """Go on until the end (True) or until a session waits (False)."""
+        while self._calls and self.waiting is None:
+            call = self._calls.pop()
+            self._take(call, guarded(partial(call.ask, self._view(call))))
+        return self.waiting is None
+
+    def resume(self, node_id: int) -> bool:
+        """Ask the waiting session again, then go on as ``run``. Another node's ID changes nothing."""
+        if self.waiting is None or self.waiting != node_id:
+            return self.waiting is None
+        self.waiting = None
+        call = self._calls.pop()
+        self._take(call, guarded(partial(call.session.resume, self._view(call))))
+        return self.run()
+
+    def _view(self, call: Call) -> View:
+        return replace(call.view, budget=max(0, min(self._room, self._budget)))
+
+    def _take(self, call: Call, outcome: Outcome) -> None:
+        if isinstance(outcome, Wait):
+            self.waiting, self.why = call.id, outcome.detail
+            self._calls.append(call)
+            return
+        if isinstance(outcome, Answer):
+            length = len(outcome.payload)
+            if length > self._room:
+                outcome = Refuse(Reason.PLUGIN_FAILED, f"{length} bytes of handshake, {self._room} have room")
+            else:
+                self.payloads[call.id] = outcome.payload
+                self._room -= length
+                self._budget -= length
+                outcome = (self._after and self._after(call.id)) or outcome
+        if isinstance(outcome, Refuse):
+            self.payloads.pop(call.id, None)
+            self.refused[call.id] = outcome
+            if self._stop_at_refusal:
+                self._calls.clear()
+
+
+def guarded(call: Callable[[], Outcome]) -> Outcome:
+    """What a session said; an exception or nonsense is a refusal with PLUGIN_FAILED (threat model, row 30)."""
+    try:
+        outcome = call()
+    except AccordError as fault:
+        return Refuse(fault.reason, fault.detail)
+    except Exception as fault:
+        return Refuse(Reason.PLUGIN_FAILED, f"{type(fault).__name__}: {fault}")
+    sound = isinstance(outcome, Refuse | Wait) or (isinstance(outcome, Answer) and isinstance(outcome.payload, bytes))
+    return outcome if sound else Refuse(Reason.PLUGIN_FAILED, f"answered {outcome!r:.80}")
+
+
+def told(call: Callable[[], None]) -> Refuse | None:
+    """Call for its effect. What went wrong, if anything did."""
+    try:
+        call()
+    except AccordError as fault:
+        return Refuse(fault.reason, fault.detail)
+    except Exception as fault:
+        return Refuse(Reason.PLUGIN_FAILED, f"{type(fault).__name__}: {fault}")
+    return None
