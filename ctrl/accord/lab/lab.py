@@ -128,6 +128,12 @@ class Lab:
         return self._state.name
 
     @property
+    def up(self) -> bool:
+        """It is still there: nobody has taken it down, and its link runs."""
+        found = state.read(self.name)
+        return found is not None and found.instance == self._state.instance and found.alive
+
+    @property
     def kind(self) -> str:
         """``netem`` or ``forwarder``."""
         return self._state.kind

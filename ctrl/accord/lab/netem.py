@@ -4,10 +4,15 @@
 from __future__ import annotations
 
 import errno
+import os
+import socket
+import struct
 from typing import Any
 
 from pyroute2 import IPRoute
-from pyroute2.netlink.exceptions import NetlinkError
+from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_EXCL, NLM_F_REQUEST
+from pyroute2.netlink.rtnl import RTM_NEWQDISC, TC_H_ROOT
+from pyroute2.netlink.rtnl.tcmsg import sched_netem, tcmsg
 
 from accord.lab.forwarder import Counters, DirectionCounters
 from accord.lab.namespace import Namespace
@@ -15,14 +20,25 @@ from accord.lab.settings import Direction, LinkSettings
 from accord.lab.topology import TO_CLIENT, TO_SERVER
 
 _BRIDGE = "link"
-_ROOT = "1:"
+_HANDLE = 0x10000  # 1:
 # What a kernel without sch_netem answers, by version.
-_ABSENT = (errno.ENOENT, errno.EOPNOTSUPP, errno.EINVAL)
+_ABSENT = (errno.ENOENT, errno.EOPNOTSUPP)
 
 
-def parameters(direction: Direction) -> dict[str, Any]:
-    """One direction as pyroute2's netem takes it: microseconds, percent, bytes per second."""
-    return {
+def request(index: int, direction: Direction, flags: int) -> bytes:
+    """The netlink message (rtnetlink(7), RTM_NEWQDISC) that puts netem with these settings at an interface's root.
+
+    Made here and not by ``IPRoute.tc``, which sends a netem ``rate`` a second time, as TCA_RATE, where it
+    means something else.
+    """
+    message = tcmsg()
+    message["header"]["type"] = RTM_NEWQDISC
+    message["header"]["flags"] = NLM_F_REQUEST | NLM_F_ACK | flags
+    message["index"] = index
+    message["parent"] = TC_H_ROOT
+    message["handle"] = _HANDLE
+    # Microseconds, percent, bytes per second.
+    parameters = {
         "delay": round(direction.delay * 1e6),
         "jitter": round(direction.jitter * 1e6),
         "loss": direction.loss * 100,
@@ -31,6 +47,19 @@ def parameters(direction: Direction) -> dict[str, Any]:
         "rate": None if direction.rate is None else direction.rate // 8,
         "limit": direction.packets,
     }
+    message["attrs"] = [("TCA_KIND", "netem"), ("TCA_OPTIONS", sched_netem.get_parameters(parameters))]
+    message.encode()
+    return bytes(message.data)
+
+
+def _send(message: bytes) -> None:
+    """Raises ``OSError`` with what the kernel answers."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as netlink:
+        netlink.send(message)
+        # struct nlmsghdr, 16 bytes, then the acknowledgement's negative errno, or 0 (netlink(7)).
+        (code,) = struct.unpack_from("=i", netlink.recv(65536), 16)
+    if code:
+        raise OSError(-code, f"netem: {os.strerror(-code)}")
 
 
 def start(link: Namespace, settings: LinkSettings) -> bool:
@@ -41,9 +70,9 @@ def start(link: Namespace, settings: LinkSettings) -> bool:
 def _start(settings: LinkSettings) -> bool:
     with IPRoute() as route:
         try:
-            _apply(route, "add", settings)
-        except NetlinkError as error:
-            if error.code not in _ABSENT:
+            _apply(route, settings, NLM_F_CREATE | NLM_F_EXCL)
+        except OSError as error:
+            if error.errno not in _ABSENT:
                 raise
             return False
         _bridge(route)
@@ -59,11 +88,11 @@ def _bridge(route: Any) -> None:
     route.link("set", index=bridge, state="up")
 
 
-def _apply(route: Any, command: str, settings: LinkSettings) -> None:
+def _apply(route: Any, settings: LinkSettings, flags: int) -> None:
     """Up leaves the bridge at the server's side, down at the client's."""
     for name, direction in ((TO_SERVER, settings.up), (TO_CLIENT, settings.down)):
         (index,) = route.link_lookup(ifname=name)
-        route.tc(command, "netem", index, _ROOT, **parameters(direction))
+        _send(request(index, direction, flags))
 
 
 def change(link: Namespace, settings: LinkSettings) -> None:
@@ -71,7 +100,7 @@ def change(link: Namespace, settings: LinkSettings) -> None:
 
     def body() -> None:
         with IPRoute() as route:
-            _apply(route, "change", settings)
+            _apply(route, settings, 0)
 
     link.call(body)
 

@@ -48,6 +48,13 @@ def parse_rate(text: str) -> int:
     return round(_measure(text, RATES, "rate", "100mbit or 1gbit"))
 
 
+def parse_count(text: str) -> int:
+    """A whole number. Raises ``ValueError``."""
+    if not re.fullmatch(r"[0-9]{1,9}", text.strip(), re.ASCII):
+        raise ValueError(f"{text!r} is no whole number")
+    return int(text)
+
+
 def format_duration(seconds: float) -> str:
     """``50 ms``, ``250 us``, ``1.2 s``."""
     if seconds == 0:
