@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TLS 1.3 (RFC 8446) as a node of a negotiation, and as a plain protocol over a stream.
+
+    proposal    ClientHello                                                 record layer and all, as on TCP
+    answer      ServerHello, ChangeCipherSpec, EncryptedExtensions, Certificate, CertificateVerify, Finished
+    commit      ChangeCipherSpec, Finished
+
+So the bytes in the nodes are those of a TLS connection over TCP, moved; after commit the same connection goes on
+over the carrier below, session tickets first. A HelloRetryRequest does not fit into three steps: the responder
+refuses the node (``HANDSHAKE_FAILED``). OpenSSL sends shares for X25519MLKEM768 and X25519, and prefers them, so that
+happens only with a peer that has neither or wants another.
+
+The initiator verifies the certificate before it commits. The responder does not authenticate the initiator.
+"""
+
+from __future__ import annotations
+
+from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View
+from accord.protocols.alpn import wanted
+from accord.protocols.lifecycle import Call, Lifecycle
+from accord.protocols.services import Carrier, Security, Services
+from accord.protocols.tls_carrier import TlsCarrier
+from accord.protocols.tls_connection import TlsConnection, is_retry
+from accord.wire.constants import Protocol, Reason
+from accord.wire.errors import AccordError, error
+
+_READ_BYTES = 65536
+
+
+class TlsSession:
+    """One TLS node."""
+
+    protocol: int = Protocol.TLS13
+    secure: bool = True
+
+    def __init__(self, role: Role, services: Services) -> None:
+        self._security = services.security
+        self._life = Lifecycle("tls", role)
+        self._tls: TlsConnection | None = None
+
+    @property
+    def alpn_selected(self) -> str | None:
+        """The application protocol that the handshake agreed upon, once it has."""
+        return self._tls.alpn if self._tls is not None else None
+
+    def propose(self, view: View) -> Outcome:
+        """The ClientHello. Refuses with ``BAD_CONFIG`` when this side's files cannot be used."""
+        self._life.enter(Call.PROPOSE)
+        try:
+            self._tls = TlsConnection(Role.INITIATOR, self._security, wanted(view.above, self._security.alpn))
+            self._tls.handshake()
+        except AccordError as failure:
+            return self._refuse(failure.reason, failure.detail)
+        return Answer(self._tls.output())
+
+    def respond(self, view: View, payload: bytes) -> Outcome:
+        """ClientHello in, the server's whole flight out."""
+        self._life.enter(Call.RESPOND)
+        if not view.below:
+            return self._refuse(Reason.HANDSHAKE_FAILED, "TLS: no stream below to run over")
+        try:
+            self._tls = TlsConnection(Role.RESPONDER, self._security, wanted(view.above, self._security.alpn))
+            self._tls.feed(payload)
+            self._tls.handshake()
+        except AccordError as failure:
+            return self._refuse(failure.reason, failure.detail)
+        flight = self._tls.output()
+        if is_retry(flight):
+            return self._refuse(Reason.HANDSHAKE_FAILED, "TLS: no share for a group in common, and no step for a retry")
+        if self._tls.exporter() is None:
+            return self._refuse(Reason.HANDSHAKE_FAILED, f"TLS: no whole ClientHello in {len(payload)} bytes")
+        return Answer(flight)
+
+    def resume(self, view: View) -> Outcome:
+        """Never waits, so never called."""
+        raise error(Reason.PLUGIN_FAILED, "tls: resume without a wait")
+
+    def advance(self, view: View, payload: bytes) -> Outcome:
+        """Initiator: the server's flight in, Finished out. Responder: Finished in."""
+        self._life.enter(Call.ADVANCE)
+        if self._tls is None:
+            return self._refuse(Reason.HANDSHAKE_FAILED, "TLS: the handshake was refused before")
+        self._tls.feed(payload)
+        try:
+            done = self._tls.handshake()
+        except AccordError as failure:
+            return self._refuse(failure.reason, failure.detail)
+        if not done:
+            return self._refuse(
+                Reason.HANDSHAKE_FAILED,
+                "TLS: the server asks for a retry, and there is no step for one"
+                if is_retry(payload)
+                else f"TLS: the handshake is not complete after {len(payload)} bytes",
+            )
+        # What the responder's OpenSSL has to say now (tickets) stays with it until there is a carrier.
+        return Answer(self._tls.output() if view.role is Role.INITIATOR else b"")
+
+    def exporter(self) -> bytes | None:
+        """RFC 8446 section 7.5, label ``EXPORTER-accord-transcript``, no context."""
+        return self._tls.exporter() if self._tls is not None else None
+
+    def prune(self, reason: Reason) -> None:
+        """Forget the keys."""
+        if self._life.leave():
+            self._tls = None
+
+    def commit(self, view: View) -> None:
+        """From now on ``carrier`` may be called."""
+        self._life.enter(Call.COMMIT)
+
+    def abort(self, reason: Reason) -> None:
+        """Forget the keys."""
+        self.prune(reason)
+
+    def carrier(self, below: Carrier | None) -> Carrier:
+        """The decrypted stream. Raises ``OurError`` (``PLUGIN_FAILED``) before commit or with nothing below."""
+        self._life.enter(Call.CARRIER)
+        if below is None or self._tls is None:
+            raise error(Reason.PLUGIN_FAILED, "tls: no stream below to run over")
+        return TlsCarrier(self._tls, below)
+
+    def _refuse(self, reason: Reason, detail: str) -> Refuse:
+        self._tls = None
+        return Refuse(reason, detail)
+
+
+class TlsPlugin:
+    """TLS 1.3, found as ``tls``."""
+
+    name: str = "tls"
+    protocol: int = Protocol.TLS13
+
+    def open(self, role: Role, services: Services) -> TlsSession:
+        """A session for one node of one negotiation."""
+        return TlsSession(role, services)
+
+
+async def client(carrier: Carrier, security: Security, alpn: tuple[str, ...]) -> TlsCarrier:
+    """TLS over a stream that is connected to the peer, as without Accord; the server's certificate is verified.
+
+    Takes ``carrier`` over when it succeeds. Raises ``UserError`` (``BAD_CONFIG``), ``PeerError`` with the reasons of
+    ``TlsConnection.handshake``, and whatever ``carrier`` raises; the caller then closes ``carrier``.
+    """
+    return await _handshake(TlsConnection(Role.INITIATOR, security, alpn), carrier)
+
+
+async def server(carrier: Carrier, security: Security, alpn: tuple[str, ...]) -> TlsCarrier:
+    """TLS over a stream that a peer has opened, as without Accord. As ``client`` otherwise."""
+    return await _handshake(TlsConnection(Role.RESPONDER, security, alpn), carrier)
+
+
+async def _handshake(connection: TlsConnection, carrier: Carrier) -> TlsCarrier:
+    try:
+        while not connection.handshake():
+            flight = connection.output()
+            if flight:
+                await carrier.write(flight)
+            received = await carrier.read(_READ_BYTES)
+            if not received:
+                raise error(Reason.HANDSHAKE_FAILED, "TLS: the peer closed the connection during the handshake")
+            connection.feed(received)
+    except AccordError:
+        # The alert, so that the peer can name the cause too.
+        alert = connection.output()
+        if alert:
+            await carrier.write(alert)
+        raise
+    flight = connection.output()
+    if flight:
+        await carrier.write(flight)
+    return TlsCarrier(connection, carrier)
