@@ -41,6 +41,9 @@ DESCRIPTION = """Set up, build, run and check Accord. Every command first does w
 something changed; nothing is downloaded but Debian and Python packages."""
 
 
+DEMO = "accord.cli.demo"
+
+
 def command_setup(_: argparse.Namespace) -> int:
     environment.setup()
     say("set up: Debian packages, .venv, Python packages")
@@ -55,8 +58,20 @@ def command_build(_: argparse.Namespace) -> int:
 
 def command_demo(arguments: argparse.Namespace) -> int:
     environment.build()
-    replace_by_module("accord.lab.demo", arguments.rest)
+    replace_by_module(DEMO, arguments.rest)
     return 0
+
+
+class DemoHelp(argparse.Action):
+    """The demo's own options come from the demo itself, once there is one to ask."""
+
+    def __call__(self, sub: argparse.ArgumentParser, *_: object) -> None:
+        sub.print_help()
+        sys.stdout.flush()
+        if environment.PYTHON.exists():
+            print("\nOptions of the demo:\n", flush=True)
+            replace([str(environment.PYTHON), "-m", DEMO, "--help"])
+        sub.exit()
 
 
 def command_test(arguments: argparse.Namespace) -> int:
@@ -117,8 +132,11 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="./build.py", description=DESCRIPTION)
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
-    def add(name: str, function: object, summary: str, more: str = "") -> argparse.ArgumentParser:
-        sub = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}. {more}".strip())
+    def add(
+        name: str, function: object, summary: str, more: str = "", own_help: bool = True
+    ) -> argparse.ArgumentParser:
+        description = f"{summary[0].upper()}{summary[1:]}. {more}".strip()
+        sub = commands.add_parser(name, help=summary, description=description, add_help=own_help, allow_abbrev=False)
         sub.set_defaults(function=function, forwards=False)
         return sub
 
@@ -128,9 +146,10 @@ def parser() -> argparse.ArgumentParser:
         "demo",
         command_demo,
         "negotiate whole stacks between two namespaces and measure them",
-        "Needs root (asks sudo). Other arguments go to the demo, for instance --rtt 50 or --json; "
-        "`./build.py demo -- --help` lists them.",
+        "Needs root (asks sudo). All arguments go to the demo, for instance --rtt 50 or --json.",
+        own_help=False,
     )
+    demo.add_argument("-h", "--help", action=DemoHelp, nargs=0, help="show this and the options of the demo")
     demo.set_defaults(forwards=True)
     test = add(
         "test",
