@@ -1,0 +1,11 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* AF_PACKET: copies of the frames that bear the magic cookie; the kernel gets the frames, too. */
+#ifndef ACCORD_IO_PACKET_H
+#define ACCORD_IO_PACKET_H
+
+#include "io.h"
+#include "netdev.h"
+
+int accord_io_packet_open(const struct accord_netdev *netdev, struct accord_io **io, struct accord_failure *failure);
+
+#endif

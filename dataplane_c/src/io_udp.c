@@ -1,0 +1,456 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "io_udp.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <linux/errqueue.h>
+#include <linux/icmp.h>
+#include <linux/icmpv6.h>
+
+#include "address.h"
+
+enum {
+	MAX_SOCKETS = ACCORD_MAX_PORTS,
+	PORTS = 65536,
+	/* Datagrams of others that wait for Python. When they are all in use the sockets are not read: the
+	 * kernel's buffers hold the rest, and a slow reader loses what it would have lost anyway. */
+	SLOTS = 256,
+	SLOT_BYTES = 65536,
+	ERRORS = 64,
+	ERRORS_PER_SOCKET = 16, /* read at one time */
+	CONTROL_BYTES = 256,
+	NO_SOCKET = ACCORD_PATH_NO_SOCKET,
+};
+
+struct udp_socket {
+	int fd; /* -1: the slot is free */
+	sa_family_t family;
+	uint16_t port;
+	int16_t next;      /* socket with the same port */
+	uint8_t local[16]; /* that it is bound to, in its family's own form; zeros: any */
+};
+
+struct accord_udp {
+	struct accord_io io;
+	int epoll;
+	uint32_t sockets; /* slots of socket[] that were ever used */
+	struct udp_socket socket[MAX_SOCKETS];
+	int16_t first[PORTS]; /* first socket of a port */
+
+	/*
+	 * A ring of slots. [base, next) was handed out, [next, tail) waits, the rest is free; positions grow for
+	 * ever, order[] says which slot a position means, so that packets of ours leave no holes.
+	 */
+	uint32_t base, next, tail;
+	uint16_t order[SLOTS];
+	struct accord_datagram slot[SLOTS];
+	uint8_t *data; /* SLOTS * SLOT_BYTES; pages are taken when they are first used */
+
+	uint32_t error_first, error_count;
+	struct accord_path error[ERRORS];
+
+	struct mmsghdr message[ACCORD_IO_BATCH];
+	struct iovec vector[ACCORD_IO_BATCH];
+	struct sockaddr_storage from[ACCORD_IO_BATCH];
+	uint8_t control[ACCORD_IO_BATCH][CONTROL_BYTES] __attribute__((aligned(sizeof(struct cmsghdr))));
+};
+
+int accord_io_is_ours(const uint8_t *packet, uint32_t length)
+{
+	const uint32_t magic = htonl(ACCORD_MAGIC);
+
+	return length >= ACCORD_HEADER_BYTES && packet[0] >= ACCORD_VERSION_FIRST && packet[0] <= ACCORD_VERSION_LAST &&
+	       !memcmp(packet + 4, &magic, sizeof(magic));
+}
+
+/* ---- errors ---- */
+
+static void push_error(struct accord_udp *udp, const struct accord_path *path)
+{
+	if (udp->error_count == ERRORS) /* the oldest are the least news */
+		udp->error_first++, udp->error_count--;
+	udp->error[(udp->error_first + udp->error_count++) % ERRORS] = *path;
+}
+
+int accord_udp_error(struct accord_udp *udp, struct accord_path *path)
+{
+	if (!udp->error_count)
+		return 0;
+	*path = udp->error[udp->error_first++ % ERRORS];
+	udp->error_count--;
+	return -ACCORD_REASON_UNREACHABLE;
+}
+
+/* "Fragmentation needed" is news about the path's MTU, not about the peer (and the kernel keeps it). */
+static int is_unreachable(const struct sock_extended_err *error)
+{
+	if (error->ee_origin == SO_EE_ORIGIN_ICMP)
+		return error->ee_type == ICMP_DEST_UNREACH && error->ee_code != ICMP_FRAG_NEEDED;
+	return error->ee_origin == SO_EE_ORIGIN_ICMP6 && error->ee_type == ICMPV6_DEST_UNREACH;
+}
+
+static struct accord_path path_of_socket(const struct accord_udp *udp, int index)
+{
+	const struct accord_path path = {
+	        .context = ACCORD_PROTOCOL_UDP,
+	        .local_port = udp->socket[index].port,
+	        .socket = (int16_t)index,
+	};
+
+	return path;
+}
+
+static void read_errors(struct accord_udp *udp, int index)
+{
+	for (int i = 0; i < ERRORS_PER_SOCKET; i++) {
+		struct accord_path path = path_of_socket(udp, index);
+		uint8_t packet[1], control[CONTROL_BYTES] __attribute__((aligned(sizeof(struct cmsghdr))));
+		struct sockaddr_storage to = {0};
+		struct iovec vector = {packet, sizeof(packet)};
+		struct msghdr message = {
+		        .msg_name = &to, /* where the packet that was refused went */
+		        .msg_namelen = sizeof(to),
+		        .msg_iov = &vector,
+		        .msg_iovlen = 1,
+		        .msg_control = control,
+		        .msg_controllen = sizeof(control),
+		};
+
+		if (recvmsg(udp->socket[index].fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+			return;
+		if (accord_address_remote(&path, &to))
+			continue;
+		for (struct cmsghdr *each = CMSG_FIRSTHDR(&message); each; each = CMSG_NXTHDR(&message, each)) {
+			struct sock_extended_err error;
+
+			if (!(each->cmsg_level == IPPROTO_IP && each->cmsg_type == IP_RECVERR) &&
+			    !(each->cmsg_level == IPPROTO_IPV6 && each->cmsg_type == IPV6_RECVERR))
+				continue;
+			memcpy(&error, CMSG_DATA(each), sizeof(error));
+			if (is_unreachable(&error))
+				push_error(udp, &path);
+		}
+	}
+}
+
+/* ---- receipt ---- */
+
+static struct accord_datagram *slot_at(struct accord_udp *udp, uint32_t position)
+{
+	return &udp->slot[udp->order[position % SLOTS]];
+}
+
+static void swap_slots(struct accord_udp *udp, uint32_t one, uint32_t other)
+{
+	uint16_t kept = udp->order[one % SLOTS];
+
+	udp->order[one % SLOTS] = udp->order[other % SLOTS];
+	udp->order[other % SLOTS] = kept;
+}
+
+static void prepare_message(struct accord_udp *udp, uint32_t i, uint8_t *data)
+{
+	struct msghdr *header = &udp->message[i].msg_hdr;
+
+	udp->vector[i] = (struct iovec){data, SLOT_BYTES};
+	header->msg_name = &udp->from[i];
+	header->msg_namelen = sizeof(udp->from[i]);
+	header->msg_iov = &udp->vector[i];
+	header->msg_iovlen = 1;
+	header->msg_control = udp->control[i];
+	header->msg_controllen = sizeof(udp->control[i]);
+}
+
+static uint32_t receive_socket(struct accord_udp *udp, int index, const struct accord_sink *sink, uint32_t limit)
+{
+	uint32_t room = SLOTS - (udp->tail - udp->base), kept = 0;
+	int count;
+
+	if (limit > ACCORD_IO_BATCH)
+		limit = ACCORD_IO_BATCH;
+	if (limit > room)
+		limit = room;
+	if (!limit)
+		return 0;
+	for (uint32_t i = 0; i < limit; i++)
+		prepare_message(udp, i, (uint8_t *)slot_at(udp, udp->tail + i)->data);
+	count = recvmmsg(udp->socket[index].fd, udp->message, limit, MSG_DONTWAIT, NULL);
+	for (int i = 0; i < count; i++) {
+		struct accord_datagram *slot = slot_at(udp, udp->tail + (uint32_t)i);
+		int interface = 0;
+
+		slot->path = path_of_socket(udp, index);
+		slot->length = udp->message[i].msg_len;
+		if (accord_address_remote(&slot->path, &udp->from[i]))
+			continue;
+		accord_address_local(&slot->path, &udp->message[i].msg_hdr, &interface);
+		if (accord_io_is_ours(slot->data, slot->length)) {
+			sink->packet(sink->context, &slot->path, interface, slot->data, slot->length);
+		} else {
+			sink->drop(sink->context, ACCORD_REASON_NOT_OURS_MAGIC);
+			swap_slots(udp, udp->tail + kept++, udp->tail + (uint32_t)i);
+		}
+	}
+	udp->tail += kept;
+	return count > 0 ? (uint32_t)count : 0;
+}
+
+static uint32_t udp_receive(struct accord_io *io, const struct accord_sink *sink, uint32_t limit)
+{
+	struct accord_udp *udp = (struct accord_udp *)io;
+	struct epoll_event ready[ACCORD_IO_BATCH];
+	uint32_t moved = 0;
+	int count = epoll_wait(udp->epoll, ready, ACCORD_IO_BATCH, 0);
+
+	for (int i = 0; i < count; i++) {
+		int index = (int)ready[i].data.u32;
+
+		if (udp->socket[index].fd < 0)
+			continue;
+		if (ready[i].events & EPOLLERR)
+			read_errors(udp, index);
+		if (ready[i].events & EPOLLIN)
+			moved += receive_socket(udp, index, sink, limit);
+	}
+	return moved;
+}
+
+void accord_udp_recycle(struct accord_udp *udp)
+{
+	udp->base = udp->next;
+}
+
+uint32_t accord_udp_datagrams(struct accord_udp *udp, struct accord_datagram *datagrams, uint32_t limit)
+{
+	uint32_t count = 0;
+
+	while (count < limit && udp->next != udp->tail)
+		datagrams[count++] = *slot_at(udp, udp->next++);
+	return count;
+}
+
+/* ---- sending ---- */
+
+static enum accord_reason reason_of_send(int error)
+{
+	switch (error) {
+	case EAGAIN:
+	case ENOBUFS:
+	case ENOMEM:
+		return ACCORD_REASON_NO_MEMORY;
+	case EMSGSIZE:
+		return ACCORD_REASON_LONG_PACKET;
+	default:
+		return ACCORD_REASON_UNREACHABLE;
+	}
+}
+
+static int udp_send(struct accord_io *io, const struct accord_path *path, const uint8_t *packet, uint32_t length)
+{
+	struct accord_udp *udp = (struct accord_udp *)io;
+	uint8_t control[CMSG_SPACE(sizeof(struct in6_pktinfo))] __attribute__((aligned(sizeof(struct cmsghdr))));
+	struct iovec vector = {(void *)(uintptr_t)packet, length};
+	struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
+	const struct udp_socket *socket;
+	struct sockaddr_storage to;
+
+	if (path->context != ACCORD_PROTOCOL_UDP || accord_udp_port(udp, path->socket) < 0)
+		return -ACCORD_REASON_NO_SOCKET;
+	socket = &udp->socket[path->socket];
+	message.msg_name = &to;
+	message.msg_namelen = accord_address_to(path, socket->family, &to);
+	if (!message.msg_namelen)
+		return -ACCORD_REASON_NO_SOCKET;
+	accord_address_from(path, socket->family, &message, control);
+	/* An ICMP error for an earlier packet, maybe another peer's, fails the next call: once. */
+	for (int attempt = 0; attempt < 2; attempt++) {
+		if (sendmsg(socket->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL) >= 0)
+			return 0;
+		if (errno != ECONNREFUSED && errno != EHOSTUNREACH && errno != ENETUNREACH)
+			break;
+	}
+	if (errno == EHOSTUNREACH || errno == ENETUNREACH)
+		push_error(udp, path); /* no route: sooner known than by a time-out */
+	return -(int)reason_of_send(errno);
+}
+
+static void udp_flush(struct accord_io *io)
+{
+	(void)io;
+}
+
+/* ---- sockets ---- */
+
+int accord_udp_port(const struct accord_udp *udp, int index)
+{
+	if (index < 0 || (uint32_t)index >= udp->sockets || udp->socket[index].fd < 0)
+		return -ACCORD_REASON_NO_SOCKET;
+	return udp->socket[index].port;
+}
+
+int accord_udp_uses(const struct accord_udp *udp, uint16_t port)
+{
+	return udp->first[port] != NO_SOCKET;
+}
+
+int16_t accord_udp_find(const struct accord_udp *udp, const struct accord_path *path)
+{
+	static const uint8_t any[16];
+	int16_t found = NO_SOCKET;
+
+	for (int16_t index = udp->first[path->local_port]; index != NO_SOCKET; index = udp->socket[index].next) {
+		const struct udp_socket *socket = &udp->socket[index];
+
+		if (socket->family == (path->family == 4 ? AF_INET : AF_INET6) &&
+		    !memcmp(socket->local, path->local, sizeof(any)))
+			return index;
+		/* A wildcard of IPv6 may take IPv4 as well, but one of IPv4 itself comes before it. */
+		if (!memcmp(socket->local, any, sizeof(any)) && (path->family == 4 || socket->family == AF_INET6) &&
+		    (found == NO_SOCKET || socket->family == AF_INET))
+			found = index;
+	}
+	return found;
+}
+
+static int option(int fd, int level, int name)
+{
+	const int on = 1;
+
+	return setsockopt(fd, level, name, &on, sizeof(on));
+}
+
+/* Fills in what the kernel knows of fd, and asks for the control messages. */
+static int inspect(struct udp_socket *socket, int fd)
+{
+	struct sockaddr_storage bound = {0};
+	socklen_t bytes = sizeof(bound), integer = sizeof(int);
+	struct accord_path path = {0};
+	int protocol = 0;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &integer) || protocol != IPPROTO_UDP ||
+	    getsockname(fd, (struct sockaddr *)&bound, &bytes) || accord_address_remote(&path, &bound) ||
+	    !path.remote_port)
+		return -ACCORD_REASON_BAD_CONFIG; /* not a bound UDP socket */
+	if (bound.ss_family == AF_INET6) {
+		if (option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO) || option(fd, IPPROTO_IPV6, IPV6_RECVERR))
+			return -ACCORD_REASON_NO_KERNEL_SUPPORT;
+		option(fd, IPPROTO_IP, IP_RECVERR); /* of IPv4 on it; nothing to be had when it is IPv6 only */
+	} else if (option(fd, IPPROTO_IP, IP_PKTINFO) || option(fd, IPPROTO_IP, IP_RECVERR)) {
+		return -ACCORD_REASON_NO_KERNEL_SUPPORT;
+	}
+	socket->fd = fd;
+	socket->family = bound.ss_family;
+	socket->port = path.remote_port;
+	memcpy(socket->local, path.remote, sizeof(socket->local));
+	return 0;
+}
+
+int accord_udp_add(struct accord_udp *udp, int fd)
+{
+	struct epoll_event interest = {.events = EPOLLIN};
+	struct udp_socket inspected;
+	uint32_t index = 0;
+	int result = inspect(&inspected, fd);
+
+	if (result)
+		return result;
+	while (index < udp->sockets && udp->socket[index].fd >= 0)
+		index++;
+	if (index == MAX_SOCKETS)
+		return -ACCORD_REASON_NO_MEMORY;
+	interest.data.u32 = index;
+	if (epoll_ctl(udp->epoll, EPOLL_CTL_ADD, fd, &interest))
+		return errno == EEXIST ? -ACCORD_REASON_BAD_CONFIG : -ACCORD_REASON_NO_MEMORY;
+	inspected.next = udp->first[inspected.port];
+	udp->first[inspected.port] = (int16_t)index;
+	udp->socket[index] = inspected;
+	if (index == udp->sockets)
+		udp->sockets++;
+	return (int)index;
+}
+
+static int only_user(const struct accord_udp *udp, int index)
+{
+	for (uint32_t other = 0; other < udp->sockets; other++)
+		if (other != (uint32_t)index && udp->socket[other].fd == udp->socket[index].fd)
+			return 0;
+	return 1;
+}
+
+int accord_udp_remove(struct accord_udp *udp, int index)
+{
+	int port = accord_udp_port(udp, index);
+	int16_t *link;
+
+	if (port < 0)
+		return port;
+	/* Had its owner closed it first, the kernel took it out by itself, and the number may be another's by now. */
+	if (only_user(udp, index))
+		epoll_ctl(udp->epoll, EPOLL_CTL_DEL, udp->socket[index].fd, NULL);
+	for (link = &udp->first[port]; *link != index; link = &udp->socket[*link].next)
+		;
+	*link = udp->socket[index].next;
+	udp->socket[index].fd = -1;
+	return port;
+}
+
+static uint32_t udp_fds(const struct accord_io *io, int32_t *fds, uint32_t limit)
+{
+	(void)io, (void)fds, (void)limit;
+	return 0; /* whoever registered a socket waits on it */
+}
+
+static void udp_close(struct accord_io *io)
+{
+	struct accord_udp *udp = (struct accord_udp *)io;
+
+	if (udp->epoll >= 0)
+		close(udp->epoll);
+	if (udp->data)
+		munmap(udp->data, (size_t)SLOTS * SLOT_BYTES);
+	free(udp);
+}
+
+static const struct accord_io_operations operations = {
+        .receive = udp_receive,
+        .send = udp_send,
+        .flush = udp_flush,
+        .fds = udp_fds,
+        .close = udp_close,
+};
+
+struct accord_io *accord_udp_io(struct accord_udp *udp)
+{
+	return &udp->io;
+}
+
+struct accord_udp *accord_udp_new(void)
+{
+	struct accord_udp *udp = calloc(1, sizeof(*udp));
+	void *data;
+
+	if (!udp)
+		return NULL;
+	udp->io.operations = &operations;
+	udp->epoll = epoll_create1(EPOLL_CLOEXEC);
+	data = mmap(NULL, (size_t)SLOTS * SLOT_BYTES, PROT_READ | PROT_WRITE,
+	            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	if (udp->epoll < 0 || data == MAP_FAILED) {
+		udp_close(&udp->io);
+		return NULL;
+	}
+	udp->data = data;
+	memset(udp->first, 0xff, sizeof(udp->first)); /* ACCORD_PATH_NO_SOCKET */
+	for (uint32_t i = 0; i < SLOTS; i++) {
+		udp->order[i] = (uint16_t)i;
+		udp->slot[i].data = udp->data + (size_t)i * SLOT_BYTES;
+	}
+	return udp;
+}

@@ -1,0 +1,353 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Bind flags name neither XDP_ZEROCOPY nor XDP_COPY: the kernel then tries the first and falls back to the
+ * second; naming one would take the fallback away.
+ *
+ * A NIC that strips VLAN tags in hardware does so before XDP: behind one, tagged traffic looks untagged here,
+ * and answers would leave untagged. Switch it off (`ethtool -K IF rxvlan off`) where both kinds are in use.
+ */
+#include "io_xdp.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include <xdp/libxdp.h>
+#include <xdp/xsk.h>
+
+#include "failure.h"
+#include "frame.h"
+
+/* Newer than Debian 12's <linux/if_xdp.h>: packets per transmit call in copy mode, 32 by default. */
+#ifndef XDP_MAX_TX_SKB_BUDGET
+#define XDP_MAX_TX_SKB_BUDGET 9
+#endif
+
+enum {
+	DEFAULT_FRAMES = 4096,
+	MIN_FRAMES = 2 * ACCORD_IO_BATCH,
+	MAX_FRAMES = 65536,
+	SMALL_FRAME = 2048,
+	LARGE_FRAME = 4096, /* a page is the most that an aligned UMEM allows */
+	HEADROOM = 256,     /* XDP_PACKET_HEADROOM, at the start of each frame on receipt */
+	TX_BUDGET = 256,
+	/* EAGAIN from a kick means "kick again": enough rounds for a whole ring at 32 a kick. */
+	MAX_KICKS = 64,
+	/* A ring that was closed a moment ago is torn down asynchronously. */
+	BIND_RETRY_MS = 200,
+	BIND_PAUSE_MS = 10,
+};
+
+struct ring {
+	struct xsk_umem *umem;
+	struct xsk_socket *socket;
+	struct xsk_ring_prod fill, tx;
+	struct xsk_ring_cons completion, rx;
+	uint8_t *area;
+	size_t area_bytes;
+	uint64_t *free; /* transmit frames that the kernel does not have */
+	uint32_t free_count, in_flight;
+	int fd;
+};
+
+struct io_xdp {
+	struct accord_io io;
+	struct accord_program *program;
+	uint32_t frame_bytes, mtu_bytes, ring_size, count;
+	struct ring rings[];
+};
+
+static int quiet(enum libxdp_print_level level, const char *format, va_list arguments)
+{
+	(void)level, (void)format, (void)arguments;
+	return 0;
+}
+
+static uint32_t frame_size(const struct accord_netdev *netdev)
+{
+	return netdev->mtu + ACCORD_MAX_LINK_HEADER + HEADROOM <= SMALL_FRAME ? SMALL_FRAME : LARGE_FRAME;
+}
+
+uint32_t accord_io_xdp_frame_limit(const struct accord_netdev *netdev)
+{
+	return frame_size(netdev) - HEADROOM;
+}
+
+/* Give transmitted frames back to the free list. */
+static void reap(struct ring *ring)
+{
+	uint32_t index, count = xsk_ring_cons__peek(&ring->completion, ring->in_flight, &index);
+
+	for (uint32_t i = 0; i < count; i++)
+		ring->free[ring->free_count++] = *xsk_ring_cons__comp_addr(&ring->completion, index + i);
+	xsk_ring_cons__release(&ring->completion, count);
+	ring->in_flight -= count;
+}
+
+static uint32_t receive_ring(struct io_xdp *xdp, uint32_t queue, const struct accord_sink *sink, uint32_t limit)
+{
+	const struct accord_frame_tag untagged = {0, 0};
+	struct ring *ring = &xdp->rings[queue];
+	uint32_t rx, fill, count = xsk_ring_cons__peek(&ring->rx, limit, &rx);
+
+	if (!count) {
+		/* Nothing to reap by, so the driver may be waiting for us. */
+		if (xsk_ring_prod__needs_wakeup(&ring->fill))
+			recvfrom(ring->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
+		return 0;
+	}
+	/* Never short: there are as many receive frames as the fill ring has room for. */
+	if (xsk_ring_prod__reserve(&ring->fill, count, &fill) != count) {
+		xsk_ring_cons__cancel(&ring->rx, count);
+		return 0;
+	}
+	for (uint32_t i = 0; i < count; i++) {
+		const struct xdp_desc *descriptor = xsk_ring_cons__rx_desc(&ring->rx, rx + i);
+		const uint8_t *packet;
+		struct accord_path path;
+		uint32_t length;
+		int result = accord_frame_parse(xsk_umem__get_data(ring->area, descriptor->addr), descriptor->len,
+		                                untagged, &path, &packet, &length);
+
+		path.queue = (uint16_t)queue;
+		if (result < 0)
+			sink->drop(sink->context, (enum accord_reason)-result);
+		else
+			sink->packet(sink->context, &path, 0, packet, length);
+		*xsk_ring_prod__fill_addr(&ring->fill, fill + i) = descriptor->addr;
+	}
+	xsk_ring_cons__release(&ring->rx, count);
+	xsk_ring_prod__submit(&ring->fill, count);
+	if (xsk_ring_prod__needs_wakeup(&ring->fill))
+		recvfrom(ring->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
+	return count;
+}
+
+static uint32_t xdp_receive(struct accord_io *io, const struct accord_sink *sink, uint32_t limit)
+{
+	struct io_xdp *xdp = (struct io_xdp *)io;
+	uint32_t count = 0;
+
+	for (uint32_t queue = 0; queue < xdp->count; queue++)
+		count += receive_ring(xdp, queue, sink, limit);
+	return count;
+}
+
+static int xdp_send(struct accord_io *io, const struct accord_path *path, const uint8_t *packet, uint32_t length)
+{
+	struct io_xdp *xdp = (struct io_xdp *)io;
+	struct xdp_desc *descriptor;
+	struct ring *ring;
+	uint64_t address;
+	uint32_t index;
+	int built;
+
+	if (path->queue >= xdp->count)
+		return -ACCORD_REASON_NO_SOCKET;
+	if (accord_frame_bytes(path, length) - path->link_length > xdp->mtu_bytes)
+		return -ACCORD_REASON_LONG_PACKET;
+	ring = &xdp->rings[path->queue];
+	if (!ring->free_count)
+		reap(ring);
+	if (!ring->free_count)
+		return -ACCORD_REASON_NO_MEMORY;
+	address = ring->free[ring->free_count - 1];
+	built = accord_frame_build(path, packet, length, xsk_umem__get_data(ring->area, address), xdp->frame_bytes);
+	if (built < 0)
+		return built;
+	if (xsk_ring_prod__reserve(&ring->tx, 1, &index) != 1)
+		return -ACCORD_REASON_NO_MEMORY;
+	descriptor = xsk_ring_prod__tx_desc(&ring->tx, index);
+	descriptor->addr = address;
+	descriptor->len = (uint32_t)built;
+	descriptor->options = 0;
+	ring->free_count--;
+	ring->in_flight++;
+	xsk_ring_prod__submit(&ring->tx, 1);
+	return 0;
+}
+
+static void xdp_flush(struct accord_io *io)
+{
+	struct io_xdp *xdp = (struct io_xdp *)io;
+
+	for (uint32_t queue = 0; queue < xdp->count; queue++) {
+		struct ring *ring = &xdp->rings[queue];
+
+		if (!ring->in_flight)
+			continue;
+		for (int kicks = 0; kicks < MAX_KICKS && xsk_ring_prod__needs_wakeup(&ring->tx); kicks++)
+			if (sendto(ring->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) >= 0 || errno != EAGAIN)
+				break; /* ENOBUFS, EBUSY, ENETDOWN: what is left in the ring goes with the next flush */
+		reap(ring);
+	}
+}
+
+static uint32_t xdp_fds(const struct accord_io *io, int32_t *fds, uint32_t limit)
+{
+	const struct io_xdp *xdp = (const struct io_xdp *)io;
+	uint32_t count = 0;
+
+	while (count < xdp->count && count < limit) {
+		fds[count] = xdp->rings[count].fd;
+		count++;
+	}
+	return count;
+}
+
+static void close_ring(struct ring *ring)
+{
+	if (ring->socket)
+		xsk_socket__delete(ring->socket);
+	if (ring->umem)
+		xsk_umem__delete(ring->umem);
+	if (ring->area)
+		munmap(ring->area, ring->area_bytes);
+	free(ring->free);
+}
+
+static void xdp_close(struct accord_io *io)
+{
+	struct io_xdp *xdp = (struct io_xdp *)io;
+
+	for (uint32_t queue = 0; queue < xdp->count; queue++) {
+		if (xdp->rings[queue].socket)
+			accord_program_join(xdp->program, queue, -1);
+		close_ring(&xdp->rings[queue]);
+	}
+	free(xdp);
+}
+
+static const struct accord_io_operations operations = {
+        .receive = xdp_receive,
+        .send = xdp_send,
+        .flush = xdp_flush,
+        .fds = xdp_fds,
+        .close = xdp_close,
+};
+
+static int create_umem(struct ring *ring, uint32_t frames, uint32_t bytes, struct accord_failure *failure)
+{
+	const struct xsk_umem_config config = {
+	        .fill_size = frames / 2,
+	        .comp_size = frames / 2,
+	        .frame_size = bytes,
+	};
+	const struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY};
+	void *area;
+	int result;
+
+	ring->area_bytes = (size_t)frames * bytes;
+	area = mmap(NULL, ring->area_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	ring->free = calloc(frames / 2, sizeof(*ring->free));
+	if (area == MAP_FAILED || !ring->free)
+		return accord_fail(failure, ACCORD_REASON_NO_MEMORY, ENOMEM, "a UMEM of %zu bytes", ring->area_bytes);
+	ring->area = area;
+	result = xsk_umem__create(&ring->umem, ring->area, ring->area_bytes, &ring->fill, &ring->completion, &config);
+	/* Without CAP_IPC_LOCK the pages count against a limit, which CAP_SYS_RESOURCE may lift. */
+	if (result == -ENOBUFS && !setrlimit(RLIMIT_MEMLOCK, &unlimited))
+		result = xsk_umem__create(&ring->umem, ring->area, ring->area_bytes, &ring->fill, &ring->completion,
+		                          &config);
+	if (result) {
+		ring->umem = NULL;
+		return accord_fail(failure, accord_reason_of_errno(-result, ACCORD_REASON_NO_KERNEL_SUPPORT), -result,
+		                   "registering a UMEM of %zu bytes (see ulimit -l)", ring->area_bytes);
+	}
+	return 0;
+}
+
+static int create_socket(struct ring *ring, const char *interface, uint32_t queue, uint32_t size,
+                         struct accord_failure *failure)
+{
+	const struct xsk_socket_config config = {
+	        .rx_size = size,
+	        .tx_size = size,
+	        .libxdp_flags = XSK_LIBXDP_FLAGS__INHIBIT_PROG_LOAD, /* the program is ours, and is there already */
+	        .bind_flags = XDP_USE_NEED_WAKEUP,
+	};
+	const struct timespec pause = {.tv_nsec = BIND_PAUSE_MS * 1000000L};
+	const int budget = TX_BUDGET;
+	int result;
+
+	for (int waited = 0;; waited += BIND_PAUSE_MS) {
+		result = xsk_socket__create(&ring->socket, interface, queue, ring->umem, &ring->rx, &ring->tx, &config);
+		if (result != -EBUSY || waited >= BIND_RETRY_MS)
+			break;
+		nanosleep(&pause, NULL);
+	}
+	if (result) {
+		ring->socket = NULL;
+		return accord_fail(failure, accord_reason_of_errno(-result, ACCORD_REASON_NO_KERNEL_SUPPORT), -result,
+		                   "binding AF_XDP to %s, queue %u", interface, queue);
+	}
+	ring->fd = xsk_socket__fd(ring->socket);
+	fcntl(ring->fd, F_SETFD, FD_CLOEXEC);
+	/* Fails on kernels that do not know it; then a kick sends 32. */
+	setsockopt(ring->fd, SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &budget, sizeof(budget));
+	return 0;
+}
+
+/* Half of the frames to the kernel for receipt, the other half to the free list for transmission. */
+static void distribute(struct ring *ring, uint32_t frames, uint32_t bytes)
+{
+	uint32_t index = 0, half = frames / 2;
+
+	xsk_ring_prod__reserve(&ring->fill, half, &index);
+	for (uint32_t i = 0; i < half; i++) {
+		*xsk_ring_prod__fill_addr(&ring->fill, index + i) = (uint64_t)i * bytes;
+		ring->free[i] = (uint64_t)(half + i) * bytes;
+	}
+	xsk_ring_prod__submit(&ring->fill, half);
+	ring->free_count = half;
+}
+
+static uint32_t power_of_two(uint32_t frames)
+{
+	uint32_t power = MIN_FRAMES;
+
+	while (power < MAX_FRAMES && power < frames)
+		power *= 2;
+	return power;
+}
+
+int accord_io_xdp_open(const struct accord_netdev *netdev, struct accord_program *program, uint32_t frames,
+                       struct accord_io **io, struct accord_failure *failure)
+{
+	struct io_xdp *xdp = calloc(1, sizeof(*xdp) + netdev->queues * sizeof(*xdp->rings));
+	libxdp_print_fn_t before;
+	int result = 0;
+
+	if (!xdp)
+		return accord_fail(failure, ACCORD_REASON_NO_MEMORY, ENOMEM, "AF_XDP sockets");
+	frames = power_of_two(frames ? frames : DEFAULT_FRAMES);
+	xdp->io.operations = &operations;
+	xdp->program = program;
+	xdp->count = netdev->queues;
+	xdp->frame_bytes = frame_size(netdev);
+	xdp->mtu_bytes = netdev->mtu;
+	before = libxdp_set_print(quiet);
+	for (uint32_t queue = 0; queue < xdp->count && !result; queue++) {
+		struct ring *ring = &xdp->rings[queue];
+
+		result = create_umem(ring, frames, xdp->frame_bytes, failure);
+		if (!result)
+			result = create_socket(ring, netdev->name, queue, frames / 2, failure);
+		if (result)
+			break;
+		distribute(ring, frames, xdp->frame_bytes);
+		if (accord_program_join(program, queue, ring->fd))
+			result = accord_fail(failure, ACCORD_REASON_NO_SOCKET, 0, "queue %u does not fit the map xsks", queue);
+	}
+	libxdp_set_print(before);
+	if (result) {
+		xdp_close(&xdp->io);
+		return result;
+	}
+	*io = &xdp->io;
+	return 0;
+}

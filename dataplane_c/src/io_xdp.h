@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* AF_XDP: one UMEM and one socket for each receive queue, fed by the XDP program. */
+#ifndef ACCORD_IO_XDP_H
+#define ACCORD_IO_XDP_H
+
+#include "io.h"
+#include "netdev.h"
+
+/*
+ * Opens the rings and puts the sockets into the program's map; the program should be attached already, as
+ * some drivers make their AF_XDP queues only then. frames: of each UMEM, half of them for each direction;
+ * 0: 4096.
+ */
+int accord_io_xdp_open(const struct accord_netdev *netdev, struct accord_program *program, uint32_t frames,
+                       struct accord_io **io, struct accord_failure *failure);
+
+/* Bytes of the longest frame that a ring takes on this interface. */
+uint32_t accord_io_xdp_frame_limit(const struct accord_netdev *netdev);
+
+#endif

@@ -1,0 +1,267 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * A port has at most two ways: frames, through the back end that the ladder reached, and the registered UDP
+ * sockets, which are served on every rung, since XDP passes what is in doubt and a first packet has no link
+ * header to leave by. An answer takes the way that its packet came.
+ */
+#include "core.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "io_udp.h"
+#include "ladder.h"
+#include "loader.h"
+#include "locals.h"
+
+enum {
+	/* Of ACCORD_IO_BATCH packets, per poll: more than the initial windows of a burst of negotiations. */
+	OUTPUT_BATCHES = 8,
+};
+
+struct accord_port {
+	struct accord_foothold foothold;
+	struct accord_udp *udp;
+	struct accord_locals locals; /* on ACCORD_RUNG_PACKET */
+	uint32_t any_port;
+	uint64_t counters[ACCORD_REASON_LIMIT]; /* what the XDP program does not count */
+	/* During a poll. */
+	struct accord_engine *engine;
+	uint64_t now;
+};
+
+static void count(struct accord_port *port, enum accord_reason reason)
+{
+	port->counters[reason]++;
+}
+
+/* ---- receipt ---- */
+
+static int is_link_local(const struct accord_path *path)
+{
+	return path->family == 6 && path->remote[0] == 0xfe && (path->remote[1] & 0xc0) == 0x80;
+}
+
+/* On ACCORD_RUNG_PACKET there is no program that did the steering; the rules are the same. */
+static enum accord_reason steer_copy(const struct accord_port *port, const struct accord_path *path)
+{
+	if (path->context == ACCORD_PROTOCOL_UDP && !port->any_port && !accord_udp_uses(port->udp, path->local_port))
+		return ACCORD_REASON_NOT_OURS_PORT;
+	return accord_locals_contain(&port->locals, path) ? ACCORD_REASON_STEERED : ACCORD_REASON_NOT_LOCAL;
+}
+
+static void frame_packet(void *context, struct accord_path *path, int interface, const uint8_t *packet, uint32_t length)
+{
+	struct accord_port *port = context;
+	enum accord_reason reason;
+
+	(void)interface;
+	if (!accord_io_is_ours(packet, length)) {
+		count(port, ACCORD_REASON_NOT_OURS_MAGIC);
+		return;
+	}
+	if (port->foothold.rung == ACCORD_RUNG_PACKET) {
+		reason = steer_copy(port, path);
+		count(port, reason);
+		if (reason != ACCORD_REASON_STEERED)
+			return;
+	}
+	if (is_link_local(path))
+		path->scope = (uint32_t)port->foothold.netdev.index;
+	if (path->context == ACCORD_PROTOCOL_UDP)
+		path->socket = accord_udp_find(port->udp, path);
+	accord_engine_input(port->engine, port->now, path, packet, length);
+}
+
+static void socket_packet(void *context, struct accord_path *path, int interface, const uint8_t *packet,
+                          uint32_t length)
+{
+	struct accord_port *port = context;
+
+	/* The kernel's own copy of a frame that AF_PACKET gave us already. */
+	if (port->foothold.rung == ACCORD_RUNG_PACKET && interface == port->foothold.netdev.index &&
+	    steer_copy(port, path) == ACCORD_REASON_STEERED)
+		return;
+	if (port->foothold.rung == ACCORD_RUNG_UDP)
+		count(port, ACCORD_REASON_STEERED);
+	accord_engine_input(port->engine, port->now, path, packet, length);
+}
+
+static void frame_drop(void *context, enum accord_reason reason)
+{
+	count(context, reason);
+}
+
+/* Where there is a program, it has counted the datagrams of others already. */
+static void socket_drop(void *context, enum accord_reason reason)
+{
+	struct accord_port *port = context;
+
+	if (port->foothold.rung == ACCORD_RUNG_UDP)
+		count(port, reason);
+}
+
+static uint32_t receive(struct accord_port *port)
+{
+	const struct accord_sink frame_sink = {frame_packet, frame_drop, port};
+	const struct accord_sink socket_sink = {socket_packet, socket_drop, port};
+	struct accord_io *frames = port->foothold.frames, *sockets = accord_udp_io(port->udp);
+	uint32_t moved = 0;
+
+	if (frames)
+		moved += frames->operations->receive(frames, &frame_sink, ACCORD_IO_BATCH);
+	return moved + sockets->operations->receive(sockets, &socket_sink, ACCORD_IO_BATCH);
+}
+
+/* ---- sending ---- */
+
+static void send_packet(struct accord_port *port, const struct accord_packet_out *out)
+{
+	struct accord_io *frames = port->foothold.frames, *sockets = accord_udp_io(port->udp);
+	int result;
+
+	if (frames && out->path->link_length &&
+	    !frames->operations->send(frames, out->path, out->data, out->length))
+		return;
+	result = sockets->operations->send(sockets, out->path, out->data, out->length);
+	if (result < 0)
+		count(port, (enum accord_reason)-result);
+}
+
+static uint32_t send_all(struct accord_port *port)
+{
+	struct accord_io *frames = port->foothold.frames, *sockets = accord_udp_io(port->udp);
+	struct accord_packet_out out[ACCORD_IO_BATCH];
+	uint32_t moved = 0;
+
+	for (int batch = 0; batch < OUTPUT_BATCHES; batch++) {
+		uint32_t packets = accord_engine_output(port->engine, port->now, out, ACCORD_IO_BATCH);
+
+		for (uint32_t i = 0; i < packets; i++)
+			send_packet(port, &out[i]);
+		moved += packets;
+		if (packets < ACCORD_IO_BATCH)
+			break;
+	}
+	/* Also when there was nothing new: a full ring may have kept some back. */
+	if (frames)
+		frames->operations->flush(frames);
+	sockets->operations->flush(sockets);
+	return moved;
+}
+
+int accord_port_poll(struct accord_port *port, struct accord_engine *engine, uint64_t now)
+{
+	uint32_t moved;
+
+	port->engine = engine;
+	port->now = now;
+	accord_udp_recycle(port->udp);
+	moved = receive(port);
+	moved += send_all(port);
+	port->engine = NULL;
+	return (int)moved;
+}
+
+/* ---- the rest ---- */
+
+int accord_port_open(const struct accord_port_config *config, struct accord_port_report *report,
+                     struct accord_port **opened)
+{
+	struct accord_port *port = calloc(1, sizeof(*port));
+	int result;
+
+	*opened = NULL;
+	if (!port)
+		return -ACCORD_REASON_NO_MEMORY;
+	port->any_port = config->any_port;
+	port->udp = accord_udp_new();
+	result = port->udp ? accord_ladder_climb(config, report, &port->foothold) : -ACCORD_REASON_NO_MEMORY;
+	if (result) {
+		accord_port_close(port);
+		return result;
+	}
+	if (port->foothold.rung == ACCORD_RUNG_PACKET)
+		accord_locals_refresh(&port->locals);
+	*opened = port;
+	return 0;
+}
+
+void accord_port_close(struct accord_port *port)
+{
+	if (!port)
+		return;
+	accord_ladder_leave(&port->foothold);
+	if (port->udp)
+		accord_udp_io(port->udp)->operations->close(accord_udp_io(port->udp));
+	accord_locals_free(&port->locals);
+	free(port);
+}
+
+uint32_t accord_port_fds(const struct accord_port *port, int32_t *fds, uint32_t limit)
+{
+	const struct accord_io *frames = port->foothold.frames;
+
+	return frames ? frames->operations->fds(frames, fds, limit) : 0;
+}
+
+int accord_port_add_socket(struct accord_port *port, int32_t fd)
+{
+	int index = accord_udp_add(port->udp, fd);
+
+	/* With a full map the port is not steered, and its packets come by the socket: counted, not refused. */
+	if (index >= 0 && port->foothold.program &&
+	    accord_program_steer(port->foothold.program, (uint16_t)accord_udp_port(port->udp, index), 1))
+		count(port, ACCORD_REASON_NO_MEMORY);
+	return index;
+}
+
+int accord_port_remove_socket(struct accord_port *port, int32_t index)
+{
+	int number = accord_udp_remove(port->udp, index);
+
+	if (number < 0)
+		return number;
+	if (port->foothold.program && !accord_udp_uses(port->udp, (uint16_t)number))
+		accord_program_steer(port->foothold.program, (uint16_t)number, 0);
+	return 0;
+}
+
+uint32_t accord_port_datagrams(struct accord_port *port, struct accord_datagram *datagrams, uint32_t limit)
+{
+	return accord_udp_datagrams(port->udp, datagrams, limit);
+}
+
+int accord_port_error(struct accord_port *port, struct accord_path *path)
+{
+	return accord_udp_error(port->udp, path);
+}
+
+void accord_port_heartbeat(struct accord_port *port)
+{
+	struct accord_foothold *foothold = &port->foothold;
+	struct accord_settings *settings;
+
+	if (foothold->rung == ACCORD_RUNG_PACKET)
+		accord_locals_refresh(&port->locals);
+	if (!foothold->program)
+		return;
+	accord_netdev_refresh(&foothold->netdev);
+	settings = accord_program_settings(foothold->program);
+	if (memcmp(settings->address, foothold->netdev.address, sizeof(settings->address)))
+		memcpy(settings->address, foothold->netdev.address, sizeof(settings->address));
+	accord_program_heartbeat(foothold->program);
+}
+
+int accord_port_counters(struct accord_port *port, uint64_t *counters)
+{
+	int result = 0;
+
+	if (port->foothold.program)
+		result = accord_program_counters(port->foothold.program, counters);
+	else
+		memset(counters, 0, ACCORD_REASON_LIMIT * sizeof(*counters));
+	for (uint32_t reason = 0; !result && reason < ACCORD_REASON_LIMIT; reason++)
+		counters[reason] += port->counters[reason];
+	return result;
+}
