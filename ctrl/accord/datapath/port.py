@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A port: an interface with the best back end that it could get, and the UDP sockets registered with it.
+
+A typed skin over ``accord_port_*`` of ``dataplane_c/src/core.h``. Nothing here blocks.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path as FilePath
+from typing import Any, Protocol
+
+from accord.datapath._core import ffi, lib
+from accord.datapath.path import Path
+from accord.wire.constants import Reason
+from accord.wire.errors import error
+
+OBJECT_PATH = FilePath(__file__).with_name("accord_xdp.bpf.o")
+"""The XDP program, compiled when the package was built."""
+
+_MAX_QUEUES: int = lib.ACCORD_MAX_QUEUES
+_BATCH = 64
+
+_MENDS = {
+    Reason.NO_PRIVILEGE: "run as root, or give CAP_NET_ADMIN, CAP_NET_RAW and CAP_BPF",
+    Reason.FOREIGN_PROGRAM: "detach it (bpftool net), choose another interface, or allow a lower rung",
+    Reason.NO_INTERFACE: "see ip link for the names",
+    Reason.NO_KERNEL_SUPPORT: "accord doctor says what this host has; allow a lower rung",
+    Reason.LOAD_FAILED: "./build.py build",
+    Reason.MAP_MISMATCH: "./build.py build",
+}
+
+
+class Rung(enum.IntEnum):
+    """``enum accord_rung``: the back ends, best first."""
+
+    XDP_NATIVE = 0
+    XDP_GENERIC = 1
+    PACKET = 2
+    UDP = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why a rung was not reached: ``errno`` is 0 when no call failed, ``detail`` says which one did."""
+
+    reason: Reason
+    errno: int
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class PortReport:
+    """What ``open`` came to. ``queues`` are those with a ring of ours, ``program_id`` is 0 without XDP."""
+
+    rung: Rung
+    queues: int
+    program_id: int
+    refusals: dict[Rung, Refusal]
+
+
+class EnginePointer(Protocol):
+    """What ``poll`` wants of an engine."""
+
+    @property
+    def pointer(self) -> Any:
+        """``struct accord_engine *``."""
+
+
+def _refusals(report: Any) -> dict[Rung, Refusal]:
+    return {
+        rung: Refusal(Reason(report.reason[rung]), report.error[rung], ffi.string(report.detail[rung]).decode())
+        for rung in Rung
+        if report.reason[rung]
+    }
+
+
+class Port:
+    """Made by ``Port.open``; closed by ``close`` or by leaving its ``with`` block."""
+
+    def __init__(self, pointer: Any, report: PortReport) -> None:
+        self._pointer = pointer
+        self.report = report
+        self._datagrams: Any = ffi.new("struct accord_datagram[]", _BATCH)
+        self._path: Any = ffi.new("struct accord_path *")
+
+    @classmethod
+    def open(
+        cls,
+        interface: str | None = None,
+        first_rung: Rung = Rung.XDP_NATIVE,
+        last_rung: Rung = Rung.UDP,
+        any_port: bool = False,
+        *,
+        object_path: str | os.PathLike[str] = OBJECT_PATH,
+        frames: int = 0,
+    ) -> Port:
+        """Try the rungs from ``first_rung`` to ``last_rung``; ``report`` says which was reached, and why no better.
+
+        ``any_port`` takes the magic cookie on every UDP port rather than on the registered ones. ``frames``
+        is the size of each receive queue's UMEM in frames, half of them for each direction; 0 is the default.
+        Raises ``HostError`` or ``UserError`` when none could be reached, with the last rung's reason.
+        """
+        config = ffi.new("struct accord_port_config *")
+        keep = [ffi.new("char[]", os.fsencode(text)) for text in (interface or "", object_path)]
+        config.interface = keep[0] if interface else ffi.NULL
+        config.object_path = keep[1]
+        config.first_rung, config.last_rung = first_rung, last_rung
+        config.any_port, config.frames = any_port, frames
+        report = ffi.new("struct accord_port_report *")
+        pointer = ffi.new("struct accord_port **")
+        result = lib.accord_port_open(config, report, pointer)
+        refusals = _refusals(report)
+        if result < 0:
+            reason = Reason(-result)
+            details = "; ".join(refusal.detail for refusal in refusals.values())
+            raise error(reason, details or f"no rung from {first_rung} to {last_rung}", _MENDS.get(reason, ""))
+        return cls(pointer[0], PortReport(Rung(report.rung), report.queues, report.program_id, refusals))
+
+    def __enter__(self) -> Port:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def _open(self) -> Any:
+        if self._pointer is None:
+            raise ValueError("the port is closed")
+        return self._pointer
+
+    def close(self) -> None:
+        """Detach the XDP program and close the rings; registered sockets stay open. Twice does no harm."""
+        pointer, self._pointer = self._pointer, None
+        if pointer is not None:
+            lib.accord_port_close(pointer)
+
+    def fds(self) -> list[int]:
+        """File descriptors to wait on for reading, beside the registered sockets."""
+        fds = ffi.new("int32_t[]", _MAX_QUEUES)
+        return list(fds[0 : lib.accord_port_fds(self._open, fds, _MAX_QUEUES)])
+
+    def add_socket(self, sock: socket.socket) -> int:
+        """Register a bound UDP socket, which ``poll`` reads from now on; returns its index for ``Path.socket``.
+
+        Raises ``UserError`` (``BAD_CONFIG``) when it is no bound UDP socket or is registered already.
+        """
+        index: int = lib.accord_port_add_socket(self._open, sock.fileno())
+        if index < 0:
+            raise error(Reason(-index), f"cannot register {sock}", "pass a bound UDP socket, once")
+        return index
+
+    def remove_socket(self, index: int) -> None:
+        """Forget a registered socket, before its owner closes it. Raises ``OurError`` when there is none."""
+        result = lib.accord_port_remove_socket(self._open, index)
+        if result < 0:
+            raise error(Reason(-result), f"no socket is registered as {index}")
+
+    def poll(self, engine: EnginePointer, now_us: int) -> int:
+        """Receive a batch from everywhere, then send what the engine has. Call again while it is not 0."""
+        return int(lib.accord_port_poll(self._open, engine.pointer, now_us))
+
+    def datagrams(self) -> list[tuple[Path, bytes]]:
+        """Datagrams on registered sockets that are not negotiation packets, each once and in order of arrival."""
+        found: list[tuple[Path, bytes]] = []
+        while count := lib.accord_port_datagrams(self._open, self._datagrams, _BATCH):
+            for each in self._datagrams[0:count]:
+                found.append((Path.from_c(each.path), bytes(ffi.buffer(each.data, each.length))))
+        return found
+
+    def errors(self) -> list[Path]:
+        """Paths whose packets ICMP called undeliverable: a hint, as ICMP can be forged."""
+        found: list[Path] = []
+        while lib.accord_port_error(self._open, self._path) < 0:
+            found.append(Path.from_c(self._path))
+        return found
+
+    def heartbeat(self) -> None:
+        """A sign of life, due three times in ``Limit.HEARTBEAT_MS``: without it the XDP program passes everything."""
+        lib.accord_port_heartbeat(self._open)
+
+    def counters(self) -> dict[Reason, int]:
+        """Packets since ``open`` by what became of them, zeros left out. Raises ``OurError`` (``MAP_MISMATCH``)."""
+        counters = ffi.new("uint64_t[]", lib.ACCORD_REASON_LIMIT)
+        result = lib.accord_port_counters(self._open, counters)
+        if result < 0:
+            raise error(Reason(-result), "reading the BPF map counters")
+        return {Reason(index): count for index, count in enumerate(counters) if count}
