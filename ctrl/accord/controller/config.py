@@ -1,0 +1,238 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon's configuration file. docs/POLICY.md is its reference.
+
+A file is read whole or not at all: every error of it is reported at once, and nothing of a bad one is used.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import pwd
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+from accord.controller.policy import Policy, Secure, load_policy, read_policy
+from accord.controller.stacks import PROTOCOLS
+from accord.controller.toml import Document, Table
+from accord.wire.errors import AccordError
+
+ATTACH: Final = ("auto", "native", "generic", "none")
+BACK_ENDS: Final = ("auto", "af_xdp", "af_packet", "udp")
+
+_MAX_INTERFACE: Final = 15
+"""Bytes: IFNAMSIZ without its final NUL."""
+_MAX_EARLY: Final = 65536
+_MAX_TRANSACTIONS: Final = 1 << 20
+_MAX_BUFFERS: Final = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class ExposeConfig:
+    """One ``[[expose]]``: a local plain service that peers reach over negotiated stacks."""
+
+    listen: int
+    """Port that peers name."""
+    to: tuple[str, int] | None
+    """Address and port of the service, plain TCP; None: connections go to the program that asked."""
+    certificate: Path | None = None
+    """None: that of [tls], else one that the daemon makes."""
+    private_key: Path | None = None
+    early_limit: int = 0
+    """Bytes of early request that are served; 0: none. Whoever sees one may replay it."""
+    plain: bool = True
+    """Hosts without Accord are served on the same TCP port."""
+    secure: Secure | None = None
+    """None: as the policy says for the peer."""
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonConfig:
+    """The whole file. Limits of 0 leave the engine its own."""
+
+    interface: str | None = None
+    attach: str = "auto"
+    back_end: str = "auto"
+    control: Path | None = None
+    any_port: bool = False
+    users: frozenset[int] = frozenset()
+    """User IDs that may use the control socket, beside root and the daemon's own."""
+    certificate: Path | None = None
+    private_key: Path | None = None
+    ca_file: Path | None = None
+    key_log: Path | None = None
+    expose: tuple[ExposeConfig, ...] = ()
+    policy: Policy = field(default_factory=Policy)
+    transactions: int = 0
+    unproven: int = 0
+    buffers: int = 0
+
+    def override(self, **values: Any) -> DaemonConfig:
+        """This configuration with the values that are not None, as command line options give them."""
+        return replace(self, **{name: value for name, value in values.items() if value is not None})
+
+
+def load_config(path: Path, protocols: Mapping[str, int] = PROTOCOLS) -> DaemonConfig:
+    """The configuration of a file; relative paths in it start at its directory. ``protocols``: IDs by name.
+
+    Raises ``UserError`` (BAD_CONFIG), with a line of text for everything that is wrong with the file.
+    """
+    return _read(Document.read(path), path.parent, protocols)
+
+
+def parse_config(
+    text: str, name: str = "configuration", directory: Path = Path(), protocols: Mapping[str, int] = PROTOCOLS
+) -> DaemonConfig:
+    """As ``load_config``, of a text that errors call ``name``."""
+    return _read(Document(text, name), directory, protocols)
+
+
+def _read(document: Document, directory: Path, protocols: Mapping[str, int]) -> DaemonConfig:
+    top = document.top
+    config = DaemonConfig()
+    if (table := top.table("daemon")) is not None:
+        config = replace(
+            config,
+            interface=table.converted("interface", _interface, None),
+            attach=table.choice("attach", {name: name for name in ATTACH}, config.attach),
+            back_end=table.choice("back_end", {name: name for name in BACK_ENDS}, config.back_end),
+            control=_path(table, "control", directory),
+            any_port=table.boolean("any_port", config.any_port),
+        )
+        table.finish()
+    if (table := top.table("control")) is not None:
+        config = replace(config, users=_users(table))
+        table.finish()
+    if (table := top.table("tls")) is not None:
+        certificate, private_key = _certificate(table, directory)
+        config = replace(
+            config,
+            certificate=certificate,
+            private_key=private_key,
+            ca_file=_path(table, "ca", directory),
+            key_log=_path(table, "key_log", directory),
+        )
+        table.finish()
+    if (table := top.table("limits")) is not None:
+        config = replace(
+            config,
+            transactions=table.integer("transactions", 1, _MAX_TRANSACTIONS, 0),
+            unproven=table.integer("unproven", 1, _MAX_TRANSACTIONS, 0),
+            buffers=table.integer("buffers", 1, _MAX_BUFFERS, 0),
+        )
+        if config.transactions and config.unproven > config.transactions:
+            table.note(
+                "unproven", f"{config.unproven} of {config.transactions} transactions", "no more than transactions"
+            )
+        table.finish()
+    config = replace(config, expose=_exposed(top, directory), policy=_policy(top, directory, protocols))
+    top.finish()
+    document.finish()
+    return config
+
+
+def _policy(top: Table, directory: Path, protocols: Mapping[str, int]) -> Policy:
+    table = top.table("policy")
+    if table is None:
+        return Policy()
+    path = _path(table, "file", directory)
+    if path is None:
+        policy = read_policy(table, protocols)
+    else:
+        policy = Policy()
+        for key in ("default", "destination"):
+            if key in table:
+                table.note(key, "stands beside file", "give the policy here or in a file of its own")
+                table.discard(key)
+        try:
+            policy = load_policy(path, protocols)
+        except AccordError as wrong:
+            table.document.include(wrong.detail)
+    table.finish()
+    return policy
+
+
+def _exposed(top: Table, directory: Path) -> tuple[ExposeConfig, ...]:
+    found: list[ExposeConfig] = []
+    for table in top.tables("expose"):
+        for key in ("listen", "to"):
+            if key not in table:
+                table.note(key, "is missing", 'an exposed service needs listen = 443 and to = "127.0.0.1:8080"')
+        listen = table.integer("listen", 1, 65535, 0)
+        if listen and any(other.listen == listen for other in found):
+            table.note("listen", f"port {listen} is exposed twice", "each port once")
+        to = table.converted("to", _address_and_port, None)
+        certificate, private_key = _certificate(table, directory)
+        found.append(
+            ExposeConfig(
+                listen=listen,
+                to=to,
+                certificate=certificate,
+                private_key=private_key,
+                early_limit=table.integer("early_limit", 0, _MAX_EARLY, 0),
+                plain=table.boolean("plain", True),
+                secure=table.choice("secure", {member.value: member for member in Secure}, None),
+            )
+        )
+        table.finish()
+    return tuple(found)
+
+
+def _users(table: Table) -> frozenset[int]:
+    """Names and numbers; a name is looked up now, so that a misspelt one is found now."""
+    return frozenset(table.strings("users", _user, ()))
+
+
+def _user(text: str) -> int:
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    try:
+        return pwd.getpwnam(text).pw_uid
+    except (KeyError, ValueError) as wrong:
+        raise ValueError(f"{text!r} is no user of this host; a name (getent passwd) or a number in quotes") from wrong
+
+
+def _certificate(table: Table, directory: Path) -> tuple[Path | None, Path | None]:
+    certificate, key = _path(table, "certificate", directory), _path(table, "key", directory)
+    if (certificate is None) != (key is None):
+        table.note("certificate" if key is None else "key", "stands alone", "certificate and key go together")
+    return certificate, key
+
+
+def _path(table: Table, key: str, directory: Path) -> Path | None:
+    text = table.text(key)
+    if text is None:
+        return None
+    if "\0" in text:
+        table.note(key, "has a NUL character in it", "a path belongs here")
+        return None
+    return directory / text
+
+
+def _interface(text: str) -> str:
+    if (
+        len(text.encode()) > _MAX_INTERFACE
+        or "/" in text
+        or text in (".", "..")
+        or not text.isprintable()
+        or " " in text
+    ):
+        raise ValueError(f"{text!r} cannot be an interface's name; names are in: ip -br link")
+    return text
+
+
+def _address_and_port(text: str) -> tuple[str, int]:
+    host, colon, digits = text.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    wrong = ValueError(f'{text!r} is no address with a port; write "127.0.0.1:8080" or "[::1]:8080"')
+    if not colon or not digits.isascii() or not digits.isdecimal() or len(digits) > 5 or not 0 < int(digits) < 65536:
+        raise wrong
+    if (":" in bare) != (host == f"[{bare}]"):
+        raise wrong
+    if bare != "localhost":
+        try:
+            ipaddress.ip_address(bare)
+        except ValueError:
+            raise wrong from None
+    return bare, int(digits)

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stacks by name, as policies write them: ``tls/tcp``, top first, the application node left out.
+
+Inside, a stack is the tuple of its protocol IDs from bottom to top, as in ``CandidateStack``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Final
+
+from accord.wire.constants import Protocol, protocol_name
+
+StackIds = tuple[int, ...]
+
+PROTOCOLS: Final[Mapping[str, int]] = {
+    "tcp": int(Protocol.TCP),
+    "tls": int(Protocol.TLS13),
+    "quic": int(Protocol.QUIC),
+    "http": int(Protocol.HTTP),
+}
+"""The protocols that come with Accord."""
+SECURE: Final[frozenset[int]] = frozenset({int(Protocol.TLS13), int(Protocol.QUIC)})
+"""Those of them whose sessions authenticate the peer and encrypt what is above them."""
+APPLICATIONS: Final[frozenset[int]] = frozenset({int(Protocol.HTTP)})
+"""Protocols that are the application's part of a stack: a policy's ``tls/tcp`` means ``http/tls/tcp`` too."""
+USUAL: Final[tuple[StackIds, ...]] = (
+    (int(Protocol.TCP), int(Protocol.TLS13)),
+    (int(Protocol.QUIC),),
+    (int(Protocol.TCP),),
+)
+"""What is tried, in this order, after the stacks that a policy prefers."""
+
+_MAX_HEIGHT: Final = 8
+_TOP_PREFERENCE: Final = 255
+"""The PREFERENCE TLV's value is one byte."""
+
+
+def parse_stack(text: str, protocols: Mapping[str, int] = PROTOCOLS) -> StackIds:
+    """``"tls/tcp"`` as IDs from bottom to top. Raises ``ValueError``: what is wrong, and what is allowed.
+
+    A protocol without a plug-in here is written as its ID: ``0x7e000001/tcp``.
+    """
+    names = text.split("/")
+    known = ", ".join(protocols)
+    if len(names) > _MAX_HEIGHT:
+        raise ValueError(f"{text!r} has more than {_MAX_HEIGHT} protocols; write top/.../bottom")
+    ids = []
+    for name in names:
+        number = protocols.get(name)
+        if number is None:
+            number = _parse_id(name)
+        if number is None:
+            raise ValueError(f"{name!r} in {text!r} is no protocol; allowed: {known}, or an ID as 0x7e000001")
+        ids.append(number)
+    if len(set(ids)) != len(ids):
+        raise ValueError(f"{text!r} names a protocol twice; write top/.../bottom, each once")
+    return tuple(reversed(ids))
+
+
+def format_stack(stack: StackIds, protocols: Mapping[str, int] = PROTOCOLS) -> str:
+    """The inverse of ``parse_stack``."""
+    names = {number: name for name, number in protocols.items()}
+    return "/".join(names.get(number) or protocol_name(number) for number in reversed(stack))
+
+
+def without_application(stack: StackIds) -> StackIds:
+    """The stack below its application nodes."""
+    while stack and stack[-1] in APPLICATIONS:
+        stack = stack[:-1]
+    return stack
+
+
+def node_preferences(stacks: Sequence[Sequence[str]]) -> dict[str, int]:
+    """PREFERENCE values by protocol name, whose sums over the stacks fall in the order of ``stacks``, best first.
+
+    A stack's sum is raised above the next one's at its top. Where one stack only adds protocols to a better one no
+    values can say so, and the sum only comes out higher than it should: the responder then learns a wrong
+    preference, and each side's own policy still rules. Values are at most 255.
+    """
+    values = {name: 0 for stack in stacks for name in stack}
+    floor = 0
+    for stack in reversed(stacks):
+        missing = floor + 1 - sum(values[name] for name in stack)
+        if missing > 0:
+            top = stack[-1]
+            values[top] = min(_TOP_PREFERENCE, values[top] + missing)
+        floor = sum(values[name] for name in stack)
+    return values
+
+
+def usable(stacks: Collection[StackIds], available: Collection[int]) -> list[StackIds]:
+    """Those of which every protocol is available, in order."""
+    return [stack for stack in stacks if stack and all(number in available for number in stack)]
+
+
+def _parse_id(text: str) -> int | None:
+    if not text.startswith("0x") or not text.isascii() or not 3 <= len(text) <= 10:
+        return None
+    try:
+        return int(text, 16)
+    except ValueError:
+        return None

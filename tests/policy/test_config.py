@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the daemon's configuration file means, and that a broken one is refused with everything that is wrong."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from accord.controller.config import DaemonConfig, load_config, parse_config
+from accord.controller.policy import Secure
+from accord.wire.constants import Reason
+from accord.wire.errors import UserError
+from hypothesis import given
+from hypothesis import strategies as st
+
+FILE = """
+[daemon]
+interface = "eth0"
+attach = "generic"
+back_end = "af_packet"
+control = "/run/accord/control.sock"
+any_port = true
+
+[control]
+users = ["root", "1000"]
+
+[tls]
+certificate = "cert.pem"
+key = "key.pem"
+ca = "/etc/ssl/roots.pem"
+
+[policy.default]
+secure = "preferred"
+
+[[policy.destination]]
+match = ["10.0.0.0/8"]
+secure = "no"
+
+[[expose]]
+listen = 443
+to = "127.0.0.1:8080"
+secure = "required"
+early_limit = 1000
+
+[[expose]]
+listen = 8443
+to = "[::1]:9000"
+certificate = "other.pem"
+key = "other.key"
+plain = false
+
+[limits]
+transactions = 4096
+unproven = 256
+buffers = 16384
+"""
+
+
+def test_every_value_of_a_file_arrives_where_it_belongs(tmp_path: Path) -> None:
+    path = tmp_path / "accord.toml"
+    path.write_text(FILE)
+    config = load_config(path)
+    assert (config.interface, config.attach, config.back_end, config.any_port) == ("eth0", "generic", "af_packet", True)
+    assert config.control == Path("/run/accord/control.sock")
+    assert config.users == {0, 1000}
+    assert config.certificate == tmp_path / "cert.pem"
+    assert config.private_key == tmp_path / "key.pem"
+    assert config.ca_file == Path("/etc/ssl/roots.pem")
+    assert (config.transactions, config.unproven, config.buffers) == (4096, 256, 16384)
+    first, second = config.expose
+    assert (first.listen, first.to, first.secure, first.early_limit) == (
+        443,
+        ("127.0.0.1", 8080),
+        Secure.REQUIRED,
+        1000,
+    )
+    assert (second.to, second.certificate, second.plain) == (("::1", 9000), tmp_path / "other.pem", False)
+    assert second.secure is None
+    assert config.policy.for_destination("10.0.0.1", 1).secure is Secure.NO
+    assert config.policy.for_destination("192.0.2.1", 1).secure is Secure.PREFERRED
+
+
+def test_an_empty_file_is_the_default_configuration() -> None:
+    assert parse_config("") == DaemonConfig()
+
+
+def test_command_line_options_override_the_file_where_they_are_given() -> None:
+    config = parse_config('[daemon]\ninterface = "eth0"\nattach = "generic"')
+    changed = config.override(interface="eth1", attach=None, control=Path("/x"))
+    assert (changed.interface, changed.attach, changed.control) == ("eth1", "generic", Path("/x"))
+
+
+def test_the_policy_may_stand_in_a_file_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "policy.toml").write_text('[default]\nsecure = "no"\n')
+    path = tmp_path / "accord.toml"
+    path.write_text('[policy]\nfile = "policy.toml"\n')
+    assert load_config(path).policy.for_destination("a", 1).secure is Secure.NO
+
+
+def test_errors_of_the_policy_file_are_reported_with_those_of_the_configuration(tmp_path: Path) -> None:
+    (tmp_path / "policy.toml").write_text('[default]\nsecure = "maybe"\nonly = 1\n')
+    path = tmp_path / "accord.toml"
+    path.write_text('[policy]\nfile = "policy.toml"\n[daemon]\nattach = "magic"\n')
+    with pytest.raises(UserError) as caught:
+        load_config(path)
+    assert [line.split(": ")[0] for line in caught.value.detail.splitlines()] == [
+        f"{path}:4",
+        f"{tmp_path / 'policy.toml'}:2",
+        f"{tmp_path / 'policy.toml'}:3",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ('[daemon]\ninterface = "a-name-that-is-too-long"', "f:2: daemon.interface: "),
+        ('[daemon]\ninterface = "eth/0"', "cannot be an interface's name"),
+        ('[daemon]\nback_end = "xdp"', "allowed: auto, af_xdp, af_packet, udp"),
+        ('[daemon]\ncontrol = ""', "f:2: daemon.control: '' is no text"),
+        ('[daemon]\ncontrol = "a\\u0000b"', "NUL"),
+        ('[daemon]\ninterfase = "eth0"', "did you mean interface?"),
+        ("daemon = 1", "f:1: daemon: 1 is no table; write [daemon]"),
+        ('[control]\nusers = ["no-such-user-here"]', "is no user of this host"),
+        ("[control]\nusers = [1000]", "element 1: 1000 is no text"),
+        ('[tls]\ncertificate = "a.pem"', "f:2: tls.certificate: stands alone; certificate and key go together"),
+        ('[[expose]]\nlisten = 443', "f:1: expose[1].to: is missing"),
+        ('[[expose]]\nto = "127.0.0.1:80"', "f:1: expose[1].listen: is missing"),
+        ('[[expose]]\nlisten = 0\nto = "127.0.0.1:80"', "f:2: expose[1].listen: 0 is out of range; allowed: 1..65535"),
+        ('[[expose]]\nlisten = 1\nto = "127.0.0.1"', 'write "127.0.0.1:8080" or "[::1]:8080"'),
+        ('[[expose]]\nlisten = 1\nto = "::1:80"', "is no address with a port"),
+        ('[[expose]]\nlisten = 1\nto = "[127.0.0.1]:80"', "is no address with a port"),
+        ('[[expose]]\nlisten = 1\nto = "1.2.3.4:1"\n[[expose]]\nlisten = 1\nto = "1.2.3.4:1"', "f:5: expose[2].listen: "),
+        ("[limits]\ntransactions = 10\nunproven = 11", "f:3: limits.unproven: 11 of 10"),
+        ("[limits]\nbuffers = -1", "allowed: 1.."),
+        ('[policy]\nfile = "x"\n[policy.default]\nsecure = "no"', "stands beside file"),
+        ('[policy]\nfile = "/nonexistent/policy.toml"', "No such file"),
+        ("[polices]", "did you mean policy?"),
+    ],
+)  # fmt: skip
+def test_an_error_names_the_line_and_the_mend(text: str, wrong: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_config(text, "f")
+    assert caught.value.reason is Reason.BAD_CONFIG
+    assert wrong in caught.value.detail
+
+
+@given(st.data())
+def test_a_mutated_or_truncated_file_is_read_or_is_a_user_error_with_a_line(data: st.DataObject) -> None:
+    text = FILE[: data.draw(st.integers(0, len(FILE)))]
+    for _ in range(data.draw(st.integers(0, 2))):
+        start = data.draw(st.integers(0, len(text)))
+        end = min(len(text), start + data.draw(st.sampled_from([0, 1, 5])))
+        text = text[:start] + data.draw(st.text(alphabet="[]{}\"'=,#\n ab0-9.:/*\\", max_size=3)) + text[end:]
+    try:
+        parse_config(text, "f")
+    except UserError as wrong:
+        for line in wrong.detail.splitlines():
+            number = int(line.split(":")[1])
+            if not 1 <= number <= text.count("\n") + 1:
+                raise AssertionError(line) from wrong
