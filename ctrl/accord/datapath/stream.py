@@ -57,6 +57,16 @@ class SocketCarrier:
             except (BlockingIOError, InterruptedError):
                 await self._readable()
 
+    async def peek(self) -> int | None:
+        """The next byte, which stays to be read; None once the peer has finished."""
+        while True:
+            try:
+                ahead = self._open().recv(1, socket.MSG_PEEK)
+            except (BlockingIOError, InterruptedError):
+                await self._readable()
+            else:
+                return ahead[0] if ahead else None
+
     async def write(self, data: bytes) -> None:
         """Send all of ``data``; returns when the kernel has taken it, and waits while its buffer is full."""
         rest = memoryview(data)

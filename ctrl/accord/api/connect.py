@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``accord.connect``: ask the host's daemon for a stack to a peer."""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+from collections.abc import Generator, Mapping
+from types import TracebackType
+from typing import Any
+
+from accord.api.association import Association
+from accord.controller.control import call, control_path, raise_failure
+from accord.wire.constants import Reason
+from accord.wire.errors import error
+
+
+def parse_remote(remote: str) -> tuple[str, int]:
+    """``host:port`` or ``[v6]:port``. Raises ``UserError`` when it is neither."""
+    host, separator, port = remote.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not separator or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise error(Reason.BAD_CONFIG, f"{remote!r} is not HOST:PORT", "write example.net:443 or [fd00::1]:443")
+    return host, int(port)
+
+
+class connect:
+    """``async with accord.connect("host:443", policy={"secure": "required"}) as conn:`` or ``await`` it.
+
+    ``policy`` overrides keys of the daemon's policy for this one destination (docs/POLICY.md), within what
+    that policy allows; ``early`` is a request that may be repeated without harm and may travel in the first
+    message (policy ``early = "idempotent"``). Whether it did or not, its answer is what is read first.
+    ``server_name`` is the name that the peer's certificate must be for, when it is not ``host``; ``ca_file``
+    holds the roots to trust instead of the system's. ``family`` is 4 or 6; None: whichever works.
+
+    Raises ``AccordError``; its class says whose fault it was: ``UserError`` ``NO_DAEMON`` without a daemon,
+    ``PeerError``, ``PathError``, ``HostError``.
+    """
+
+    def __init__(
+        self,
+        remote: str,
+        policy: Mapping[str, Any] | None = None,
+        *,
+        early: bytes = b"",
+        server_name: str | None = None,
+        ca_file: str | os.PathLike[str] | None = None,
+        verify: bool = True,
+        family: int | None = None,
+        control: str | os.PathLike[str] | None = None,
+    ) -> None:
+        host, port = parse_remote(remote)
+        self._request = {
+            "op": "connect",
+            "host": host,
+            "port": port,
+            "policy": dict(policy or {}),
+            "early": base64.b64encode(early).decode(),
+            "server_name": server_name,
+            "ca_file": None if ca_file is None else os.path.abspath(ca_file),
+            "verify": verify,
+            "family": family,
+        }
+        self._control = control_path(control)
+        self._association: Association | None = None
+
+    async def _open(self) -> Association:
+        channel = call(self._control)
+        try:
+            await channel.send(self._request)
+            answer = await channel.receive()
+        finally:
+            channel.close()
+        if answer is None:
+            raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
+        message, fds = answer
+        raise_failure(message)
+        return Association(socket.socket(fileno=fds[0]), message["report"])
+
+    def __await__(self) -> Generator[Any, None, Association]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Association:
+        self._association = await self._open()
+        return self._association
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._association is not None:
+            await self._association.close()

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``accord.listen``: take the stacks that peers negotiate with a port of this host."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Generator
+from types import TracebackType
+from typing import Any, Self
+
+from accord.api.association import Association
+from accord.controller.control import Channel, call, control_path, raise_failure
+from accord.wire.constants import Reason
+from accord.wire.errors import error
+
+
+class Listener:
+    """A port that the daemon listens on for this process, as long as this process keeps it open."""
+
+    def __init__(self, channel: Channel, details: dict[str, Any]) -> None:
+        self._channel = channel
+        self.details = details
+
+    async def accept(self) -> Association:
+        """The next association. Raises ``ConnectionError`` when the daemon is gone."""
+        answer = await self._channel.receive()
+        if answer is None:
+            raise ConnectionAbortedError("the daemon closed the control connection")
+        message, fds = answer
+        return Association(socket.socket(fileno=fds[0]), message["report"])
+
+    async def __aiter__(self) -> AsyncIterator[Association]:
+        while True:
+            try:
+                yield await self.accept()
+            except ConnectionAbortedError:
+                return
+
+    async def close(self) -> None:
+        """Stop listening. Associations that were accepted stay."""
+        self._channel.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+
+class listen:
+    """``async with accord.listen(443, certificate=..., private_key=...) as listener:`` or ``await`` it.
+
+    ``forward_to`` lets the daemon hand each association's bytes to a local plain service instead of to this
+    process. Without a certificate the daemon's own is used. ``secure`` (``required``, ``preferred``, ``no``) overrides
+    the daemon's policy for this port; ``plain`` serves hosts without Accord on the same TCP port; ``early_limit``
+    is the longest request, in bytes, that may come in the proposal, in clear and perhaps replayed. Raises ``AccordError`` as ``connect`` does.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        *,
+        forward_to: tuple[str, int] | None = None,
+        certificate: str | os.PathLike[str] | None = None,
+        private_key: str | os.PathLike[str] | None = None,
+        early_limit: int = 0,
+        secure: str | None = None,
+        plain: bool = True,
+        control: str | os.PathLike[str] | None = None,
+    ) -> None:
+        self._request = {
+            "op": "listen",
+            "port": port,
+            "forward_to": list(forward_to) if forward_to else None,
+            "certificate": None if certificate is None else os.path.abspath(certificate),
+            "private_key": None if private_key is None else os.path.abspath(private_key),
+            "early_limit": early_limit,
+            "secure": secure,
+            "plain": plain,
+        }
+        self._control = control_path(control)
+        self._listener: Listener | None = None
+
+    async def _open(self) -> Listener:
+        channel = call(self._control)
+        try:
+            await channel.send(self._request)
+            answer = await channel.receive()
+            if answer is None:
+                raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
+            raise_failure(answer[0])
+        except BaseException:
+            channel.close()
+            raise
+        return Listener(channel, answer[0])
+
+    def __await__(self) -> Generator[Any, None, Listener]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Listener:
+        self._listener = await self._open()
+        return self._listener
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._listener is not None:
+            await self._listener.close()

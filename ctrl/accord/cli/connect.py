@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``accord connect``: a pipe over the negotiated stack, as ``openssl s_client`` is one over TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import sys
+import threading
+from concurrent.futures import CancelledError
+from pathlib import Path
+from typing import Any
+
+import click
+
+from accord.api.association import Association
+from accord.api.connect import connect as open_association
+from accord.api.connect import parse_remote
+from accord.controller.bridge import bridge
+from accord.controller.ladder import render
+from accord.datapath.stream import SocketCarrier
+from accord.wire.errors import AccordError
+
+_CHUNK = 65536
+
+
+def _describe(report: dict[str, Any]) -> str:
+    way = "negotiated" if report["negotiated"] else f"plain connection ({report['reason']})"
+    path = f"{report['back_end']}, attach {report['attach_mode']}"
+    return f"{'/'.join(report['stack'])} to {report['peer']}, {way}, ready in {report['ready_ms']:.1f} ms, {path}"
+
+
+async def _pipe(association: Association) -> None:
+    """Standard input to the peer, the peer to standard output; ends when the peer has finished."""
+    loop = asyncio.get_running_loop()
+    pieces: asyncio.Queue[bytes] = asyncio.Queue(4)
+
+    def read_input() -> None:  # a thread, since a file cannot be polled; a daemon one, since a read cannot be stopped
+        try:
+            while True:
+                data = os.read(sys.stdin.fileno(), _CHUNK)
+                asyncio.run_coroutine_threadsafe(pieces.put(data), loop).result()
+                if not data:
+                    return
+        except (OSError, RuntimeError, CancelledError):
+            return
+
+    async def send() -> None:
+        while data := await pieces.get():
+            await association.write(data)
+        await association.finish()
+
+    threading.Thread(target=read_input, daemon=True).start()
+    sender = asyncio.create_task(send())
+    try:
+        while data := await association.read():
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
+    finally:
+        sender.cancel()
+
+
+async def _serve(address: str, options: dict[str, Any], remote: str, verbose: bool) -> None:
+    """Each connection to ``address`` (unix:PATH or HOST:PORT) becomes one negotiated stack."""
+    if address.startswith("unix:"):
+        path = Path(address.removeprefix("unix:"))
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        listener.bind(os.fspath(path))
+    else:
+        host, port = parse_remote(address)
+        path = None
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    listener.listen(64)
+    listener.setblocking(False)
+    loop = asyncio.get_running_loop()
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def one(local: socket.socket) -> None:
+        near = SocketCarrier(local)
+        try:
+            far = await open_association(remote, **options)
+        except AccordError as failure:
+            near.abort()
+            click.echo(f"accord: {failure}", err=True)
+            return
+        if verbose:
+            click.echo(_describe(far.report), err=True)
+        await bridge(near, far.carrier)
+
+    try:
+        click.echo(f"listening on {address}; each connection goes to {remote}", err=True)
+        while True:
+            local, _ = await loop.sock_accept(listener)
+            task = asyncio.create_task(one(local))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+    finally:
+        listener.close()
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+
+@click.command()
+@click.argument("remote", metavar="HOST:PORT")
+@click.option("-v", "--verbose", is_flag=True, help="Print the ladder of what happened.")
+@click.option("--secure", type=click.Choice(["required", "preferred", "no"]), help="Policy: is security needed?")
+@click.option("--prefer", multiple=True, metavar="STACK", help="Policy: tls/tcp, quic or tcp; best first, repeatable.")
+@click.option("--only", is_flag=True, help="Policy: nothing but the stacks named by --prefer.")
+@click.option(
+    "--fallback",
+    type=click.Choice(["parallel", "delayed", "never"]),
+    help="Policy: is a plain SYN sent at once, only when no answer comes, or never?",
+)
+@click.option("--early", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True), metavar="FILE",
+              help="A request that may be repeated without harm, to travel in the first message.")  # fmt: skip
+@click.option("--server-name", help="Name that the certificate must be for, when it is not HOST.")
+@click.option("--ca", "ca_file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Roots to trust.")
+@click.option("--insecure", is_flag=True, help="Do not verify the certificate.")
+@click.option("-4", "family", flag_value=4, type=int, help="IPv4 only.")
+@click.option("-6", "family", flag_value=6, type=int, help="IPv6 only.")
+@click.option("--listen", "address", metavar="ADDRESS", help="Serve unix:PATH or HOST:PORT instead of the terminal.")
+@click.option("--control", type=click.Path(path_type=Path), help="Control socket of the daemon.")
+def connect(
+    remote: str,
+    verbose: bool,
+    secure: str | None,
+    prefer: tuple[str, ...],
+    only: bool,
+    fallback: str | None,
+    early: Path | None,
+    server_name: str | None,
+    ca_file: Path | None,
+    insecure: bool,
+    family: int | None,
+    address: str | None,
+    control: Path | None,
+) -> None:
+    """Open a negotiated stack to HOST:PORT and pipe it to standard input and output.
+
+    With --listen, serve local programs instead: curl --unix-socket PATH http://HOST/ then goes over the
+    negotiated stack.
+    """
+    policy: dict[str, Any] = {}
+    if secure:
+        policy["secure"] = secure
+    if prefer:
+        policy["prefer"] = list(prefer)
+    if only:
+        policy["only"] = True
+    if fallback:
+        policy["fallback"] = fallback
+    request = b""
+    if early is not None:
+        policy["early"] = "idempotent"
+        request = sys.stdin.buffer.read() if str(early) == "-" else early.read_bytes()
+    options: dict[str, Any] = {
+        "policy": policy,
+        "server_name": server_name,
+        "ca_file": ca_file,
+        "verify": not insecure,
+        "family": family,
+        "control": control,
+    }
+    parse_remote(remote)
+
+    async def run() -> None:
+        if address is not None:
+            await _serve(address, options, remote, verbose)
+            return
+        async with open_association(remote, early=request, **options) as association:
+            if verbose:
+                click.echo(_describe(association.report), err=True)
+                click.echo(render(association.report["ladder"]), err=True)
+            await _pipe(association)
+
+    asyncio.run(run())

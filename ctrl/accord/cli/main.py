@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The command ``accord``. Each subcommand is a module of its own, loaded when it is called."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+import click
+
+from accord import __version__
+from accord.wire.constants import Party
+from accord.wire.errors import AccordError
+
+# name: (module, attribute, first line of help)
+_COMMANDS = {
+    "connect": ("accord.cli.connect", "connect", "Open a negotiated stack to HOST:PORT and pipe it to the terminal."),
+    "daemon": ("accord.cli.daemon", "daemon", "Run the daemon of this host."),
+    "doctor": ("accord.cli.doctor", "doctor", "Say what this host's kernel and NIC support, and why not."),
+    "expose": ("accord.cli.expose", "expose", "Offer a local plain service over negotiated stacks."),
+    "lab": ("accord.cli.lab", "lab", "Two hosts and a slow link between them, in network namespaces."),
+    "status": ("accord.cli.status", "status", "Show what the daemon has, does and counted."),
+}
+
+# sysexits.h: whose fault it was, for scripts.
+_EXIT = {Party.USER: 64, Party.HOST: 71, Party.PEER: 76, Party.PATH: 69, Party.OURS: 70, Party.NONE: 1}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _COMMANDS:
+            return None
+        module, attribute, _ = _COMMANDS[cmd_name]
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_line) for name, (_, _, help_line) in _COMMANDS.items()])
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def accord() -> None:
+    """Set up a whole protocol stack between two hosts in one round trip."""
+
+
+def run(command: click.Command) -> None:
+    """Run a command; an ``AccordError`` becomes one line and an exit code that says whose fault it was."""
+    try:
+        command(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as wrong:
+        wrong.show()
+        sys.exit(wrong.exit_code)
+    except AccordError as failure:
+        click.echo(f"accord: {failure} [{failure.reason.name}, {failure.reason.party.name.lower()}]", err=True)
+        sys.exit(_EXIT[failure.reason.party])
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def main() -> None:
+    """Entry point of ``accord``."""
+    run(accord)
+
+
+if __name__ == "__main__":
+    main()

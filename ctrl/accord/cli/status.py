@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``accord status``: what the daemon has, does and counted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from accord.controller.control import call, control_path, raise_failure
+from accord.wire.constants import Reason
+from accord.wire.errors import error
+
+
+async def ask(control: Path | None, message: dict[str, Any]) -> dict[str, Any]:
+    """One question to the daemon. Raises what the daemon answers, or ``UserError`` ``NO_DAEMON``."""
+    channel = call(control_path(control))
+    try:
+        await channel.send(message)
+        answer = await channel.receive()
+    finally:
+        channel.close()
+    if answer is None:
+        raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
+    raise_failure(answer[0])
+    return answer[0]
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--control", type=click.Path(path_type=Path), help="Control socket of the daemon.")
+def status(as_json: bool, control: Path | None) -> None:
+    """Show what the daemon has, does and counted."""
+    answer = asyncio.run(ask(control, {"op": "status"}))
+    answer.pop("ok")
+    if as_json:
+        click.echo(json.dumps(answer, indent=2))
+        return
+    console = Console()
+    table = Table(title=f"accord daemon, pid {answer['pid']}")
+    table.add_column("what")
+    table.add_column("value")
+    for name in ("interface", "back_end", "attach_mode", "queues", "program_id", "engine_bytes", "negotiations"):
+        table.add_row(name.replace("_", " "), str(answer[name]))
+    for rung in answer["rungs_refused"]:
+        table.add_row(f"not {rung['rung']}", f"{rung['reason']}: {rung['detail']}")
+    for listener in answer["listeners"]:
+        table.add_row("listens on", f"port {listener['port']} -> {listener['to']}")
+    console.print(table)
+    counters = Table(title="counters")
+    for column in ("floor", "reason", "count", "meaning"):
+        counters.add_column(column, justify="right" if column == "count" else "left")
+    for floor, by_reason in answer["counters"].items():
+        for name, count in sorted(by_reason.items()):
+            counters.add_row(floor, name, str(count), Reason[name].text)
+    console.print(counters)

@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What came out of a connect or an accept: the stack's byte stream, and how it came to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from accord.protocols.services import Carrier
+
+
+@dataclass(slots=True)
+class Report:
+    """How an association came to be. Times are milliseconds since the call."""
+
+    peer: str
+    stack: list[str] = field(default_factory=list)
+    """Top first: ``["http", "tls", "tcp"]``."""
+    negotiated: bool = False
+    """False: the plain connection, as without Accord."""
+    reason: str = "OK"
+    """Name out of the reason enum: why the plain connection was taken, ``OK`` when it was not."""
+    detail: str = ""
+    ready_ms: float = 0.0
+    alpn: str = ""
+    back_end: str = ""
+    attach_mode: str = ""
+    packets_sent: int = 0
+    packets_received: int = 0
+    bytes_sent: int = 0
+    bytes_received: int = 0
+    retransmitted: int = 0
+    early: bool = False
+    """The first request travelled in the proposal and was taken."""
+    ladder: list[dict[str, object]] = field(default_factory=list)
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON and the control socket."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+
+@dataclass(slots=True)
+class Association:
+    """An established stack between this host and a peer (Post Sockets: Association and its Carrier)."""
+
+    carrier: Carrier
+    report: Report

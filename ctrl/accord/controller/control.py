@@ -1,0 +1,139 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The control socket: how programs on a host talk to its daemon.
+
+A Unix socket of type SOCK_SEQPACKET: one message is one JSON object, and file descriptors ride beside it
+(SCM_RIGHTS). The daemon learns who is calling from the kernel (SO_PEERCRED, unix(7)), never from the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from accord.wire.constants import Reason
+from accord.wire.errors import AccordError, error
+
+DEFAULT_PATH = Path("/run/accord/control.sock")
+ENVIRONMENT = "ACCORD_CONTROL"
+MAX_MESSAGE = 128 * 1024
+"""Bytes of one message; an early request travels in one, base64."""
+_MAX_FDS = 2
+
+
+def control_path(explicit: str | os.PathLike[str] | None = None) -> Path:
+    """The socket to use: as asked, else ``$ACCORD_CONTROL``, else the system's."""
+    return Path(explicit or os.environ.get(ENVIRONMENT) or DEFAULT_PATH)
+
+
+class Channel:
+    """One end of a control connection."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self.sock = sock
+
+    async def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+        """Send one message. Raises ``ConnectionError`` when the other end is gone, ``ValueError`` when too long."""
+        data = json.dumps(message, separators=(",", ":")).encode()
+        if len(data) > MAX_MESSAGE:
+            raise ValueError(f"control message of {len(data)} bytes, {MAX_MESSAGE} are allowed")
+        while True:
+            try:
+                socket.send_fds(self.sock, [data], list(fds), socket.MSG_NOSIGNAL)
+                return
+            except BlockingIOError:
+                await self._wait(self.sock.fileno(), write=True)
+
+    async def receive(self) -> tuple[dict[str, Any], list[int]] | None:
+        """The next message and its file descriptors; None when the other end has closed.
+
+        Raises ``UserError`` (``BAD_CONFIG``) for what is no JSON object; descriptors are closed then.
+        """
+        while True:
+            try:
+                data, fds, flags, _ = socket.recv_fds(self.sock, MAX_MESSAGE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+                break
+            except BlockingIOError:
+                await self._wait(self.sock.fileno(), write=False)
+            except ConnectionError:
+                return None
+        if not data:
+            return None
+        try:
+            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+                raise ValueError("message is too long")
+            message = json.loads(data)
+            if not isinstance(message, dict):
+                raise ValueError("not an object")
+        except (ValueError, RecursionError) as wrong:
+            for fd in fds:
+                os.close(fd)
+            raise error(Reason.BAD_CONFIG, f"control message: {wrong}") from wrong
+        return message, fds
+
+    @staticmethod
+    async def _wait(fd: int, *, write: bool) -> None:
+        loop = asyncio.get_running_loop()
+        ready: asyncio.Future[None] = loop.create_future()
+
+        def wake() -> None:
+            if not ready.done():
+                ready.set_result(None)
+
+        if write:
+            loop.add_writer(fd, wake)
+        else:
+            loop.add_reader(fd, wake)
+        try:
+            await ready
+        finally:
+            if write:
+                loop.remove_writer(fd)
+            else:
+                loop.remove_reader(fd)
+
+    def close(self) -> None:
+        """Close this end."""
+        self.sock.close()
+
+
+def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
+    """(pid, uid, gid) of the process at the other end, as the kernel saw it connect."""
+    pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return pid, uid, gid
+
+
+def call(path: Path) -> Channel:
+    """Connect to a daemon. Raises ``UserError``: ``NO_DAEMON``, ``NOT_PERMITTED``."""
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)
+    try:
+        sock.connect(os.fspath(path))
+    except PermissionError as refusal:
+        sock.close()
+        raise error(
+            Reason.NOT_PERMITTED, f"control socket {path}", "run as root, or add your user to [control] users"
+        ) from refusal
+    except OSError as refusal:
+        sock.close()
+        raise error(
+            Reason.NO_DAEMON, f"control socket {path}: {refusal.strerror}", "start one: sudo accord daemon --iface IF"
+        ) from refusal
+    return Channel(sock)
+
+
+def failure_message(failure: AccordError) -> dict[str, Any]:
+    """An error as it crosses the control socket."""
+    return {"ok": False, "reason": failure.reason.name, "detail": failure.detail, "mend": failure.mend}
+
+
+def raise_failure(message: dict[str, Any]) -> None:
+    """The other way round: raise what ``failure_message`` described."""
+    if not message.get("ok"):
+        reason = Reason.__members__.get(str(message.get("reason")), Reason.PLUGIN_FAILED)
+        raise error(reason, str(message.get("detail", "")), str(message.get("mend", "")))

@@ -1,0 +1,222 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The Controller (HotNets 2009, section 4): decides to negotiate, in which context, and what may come of it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from accord.controller import initiating, responding
+from accord.controller.association import Association
+from accord.controller.certificate import own_certificate
+from accord.controller.config import DaemonConfig, ExposeConfig
+from accord.controller.endpoint import Endpoint, EndpointConfig
+from accord.controller.exchange import Exchange
+from accord.controller.exposed import Deliver, Exposed, forward, service_policy
+from accord.controller.host import HostFetch
+from accord.datapath.engine import Event
+from accord.datapath.port import Rung
+from accord.datapath.tcp_repair import TcpRepair
+from accord.protocols.registry import load_plugins
+from accord.protocols.services import Security
+from accord.wire.constants import Protocol, Reason
+from accord.wire.errors import AccordError, error
+
+log = logging.getLogger("accord.controller")
+
+_RUNGS = {
+    # (back end, attach): first and last rung of the ladder
+    ("auto", "auto"): (Rung.XDP_NATIVE, Rung.UDP),
+    ("auto", "native"): (Rung.XDP_NATIVE, Rung.XDP_NATIVE),
+    ("auto", "generic"): (Rung.XDP_GENERIC, Rung.XDP_GENERIC),
+    ("auto", "none"): (Rung.PACKET, Rung.UDP),
+    ("af_xdp", "auto"): (Rung.XDP_NATIVE, Rung.XDP_GENERIC),
+    ("af_xdp", "native"): (Rung.XDP_NATIVE, Rung.XDP_NATIVE),
+    ("af_xdp", "generic"): (Rung.XDP_GENERIC, Rung.XDP_GENERIC),
+    ("af_packet", "auto"): (Rung.PACKET, Rung.PACKET),
+    ("af_packet", "none"): (Rung.PACKET, Rung.PACKET),
+    ("udp", "auto"): (Rung.UDP, Rung.UDP),
+    ("udp", "none"): (Rung.UDP, Rung.UDP),
+}
+_BACK_ENDS = {
+    Rung.XDP_NATIVE: ("af_xdp", "native"),
+    Rung.XDP_GENERIC: ("af_xdp", "generic"),
+    Rung.PACKET: ("af_packet", "none"),
+    Rung.UDP: ("udp", "none"),
+}
+
+
+class Controller:
+    """One data path, the plug-ins, the policy, the exposed ports. Lives on the running event loop."""
+
+    def __init__(self, config: DaemonConfig) -> None:
+        rungs = _RUNGS.get((config.back_end, config.attach))
+        if rungs is None:
+            raise error(
+                Reason.BAD_CONFIG,
+                f"back end {config.back_end} with attach mode {config.attach}",
+                "af_xdp attaches native or generic; af_packet and udp attach nothing",
+            )
+        self.config = config
+        self.plugins, broken = load_plugins()
+        for name, reason in broken.items():
+            log.warning("plug-in %s is left out: %s", name, reason)
+        self.tcp_refusal = _tcp_refusal()
+        if self.tcp_refusal is not None:
+            log.warning("TCP without a SYN is not to be had: %s", self.tcp_refusal)
+        self.exposed: dict[int, Exposed] = {}
+        self.outcomes: dict[str, int] = {}
+        supported = [int(Protocol.UDP), *(plugin.protocol for plugin in self.plugins.values())]
+        self.endpoint = Endpoint(
+            EndpointConfig(
+                interface=config.interface,
+                first_rung=rungs[0],
+                last_rung=rungs[1],
+                any_port=config.any_port,
+                transactions=config.transactions,
+                unproven=config.unproven,
+                buffers=config.buffers,
+            ),
+            supported,
+            self._opened,
+        )
+        self.back_end, self.attach_mode = _BACK_ENDS[self.endpoint.port.report.rung]
+
+    # ---- what programs ask for ----
+
+    async def connect(
+        self,
+        host: str,
+        port: int,
+        *,
+        overrides: Mapping[str, Any] | None = None,
+        security: Security | None = None,
+        early: bytes = b"",
+        family: int | None = None,
+    ) -> Association:
+        """A stack to a peer. Raises ``AccordError``."""
+        policy = self.config.policy.for_destination(host, port).override(overrides or {})
+        security = security or Security(server_name=host)
+        if security.ca_file is None:
+            security = dataclasses.replace(security, ca_file=self.config.ca_file)
+        security = dataclasses.replace(security, key_log=self.config.key_log)
+        attempt = initiating.Attempt(self, host, port, policy, security, early)
+        association = await attempt.run(family)
+        self.count(association.report.reason)
+        return association
+
+    def expose(self, config: ExposeConfig, accepted: asyncio.Queue[Association] | None = None) -> Exposed:
+        """Offer a port: forwarded to ``config.to``, else put on ``accepted``. Raises ``AccordError``."""
+        if config.listen in self.exposed:
+            raise error(Reason.BAD_CONFIG, f"port {config.listen} is exposed already", "see: accord status")
+        certificate, key = config.certificate or self.config.certificate, config.private_key or self.config.private_key
+        if certificate is None or key is None:
+            certificate, key = own_certificate()
+            log.warning("port %d: no certificate was given, peers are shown %s", config.listen, certificate)
+        security = Security(certificate=certificate, private_key=key, key_log=self.config.key_log, alpn=("http/1.1",))
+        exposed = Exposed(
+            port=config.listen,
+            target=config.to,
+            security=security,
+            secure=config.secure,
+            policy=service_policy(self.config.policy, config.secure),
+            early_limit=config.early_limit,
+            deliver=forward(config.to) if config.to is not None else _enqueue(accepted),
+        )
+        exposed.open(self.endpoint, plain=config.plain)
+        self.exposed[config.listen] = exposed
+        return exposed
+
+    def withdraw(self, exposed: Exposed) -> None:
+        """Take an exposed port back."""
+        if self.exposed.get(exposed.port) is exposed:
+            del self.exposed[exposed.port]
+            exposed.close(self.endpoint)
+
+    def reload(self, config: DaemonConfig) -> None:
+        """Take over what can change at run time: policy, certificates for new ports, roots."""
+        self.config = dataclasses.replace(
+            self.config,
+            policy=config.policy,
+            ca_file=config.ca_file,
+            certificate=config.certificate,
+            private_key=config.private_key,
+            users=config.users,
+        )
+        for exposed in self.exposed.values():
+            exposed.policy = service_policy(config.policy, exposed.secure)
+
+    def status(self) -> dict[str, Any]:
+        """Everything that ``accord status`` shows."""
+        report = self.endpoint.port.report
+        return {
+            "interface": self.config.interface,
+            "back_end": self.back_end,
+            "attach_mode": self.attach_mode,
+            "queues": report.queues,
+            "program_id": report.program_id,
+            "rungs_refused": [
+                {"rung": rung.name, "reason": refusal.reason.name, "detail": refusal.detail}
+                for rung, refusal in report.refusals.items()
+            ],
+            "engine_bytes": self.endpoint.engine.bytes,
+            "negotiations": self.endpoint.engine.transactions,
+            "plugins": sorted(self.plugins),
+            "listeners": [
+                {"port": exposed.port, "to": f"{exposed.target[0]}:{exposed.target[1]}" if exposed.target else "program"}
+                for exposed in self.exposed.values()
+            ],
+            "counters": {
+                "steering": {reason.name: count for reason, count in self.endpoint.port.counters().items()},
+                "engine": {reason.name: count for reason, count in self.endpoint.engine.counters().items()},
+                "negotiation": dict(self.outcomes),
+            },
+        }
+
+    def describe(self) -> str:
+        """One line for people: what was attached to, and how."""
+        where = self.config.interface or "no interface"
+        queues = self.endpoint.port.report.queues
+        return f"{where}, {self.back_end}, attach {self.attach_mode}" + (f", {queues} queue(s)" if queues else "")
+
+    def count(self, reason: str) -> None:
+        """One more negotiation or connection that ended in this reason."""
+        self.outcomes[reason] = self.outcomes.get(reason, 0) + 1
+
+    def close(self) -> None:
+        """Stop: exposed ports back, program detached, memory freed."""
+        for exposed in list(self.exposed.values()):
+            self.withdraw(exposed)
+        self.endpoint.close()
+
+    # ---- what peers ask for ----
+
+    def _opened(self, event: Event) -> Exchange:
+        path = event.path
+        assert path is not None, "an OPENED event bears its path"
+        return responding.respond(self, event.handle, event.transaction, path)
+
+
+def _tcp_refusal() -> str | None:
+    """Why this process cannot make kernel TCP connections without a SYN; None when it can."""
+    try:
+        TcpRepair("127.0.0.1", "127.0.0.1").reserve().release()
+    except AccordError as refusal:
+        return str(refusal)
+    return None
+
+
+def _enqueue(accepted: asyncio.Queue[Association] | None) -> Deliver:
+    assert accepted is not None, "a port is forwarded or accepted"
+
+    async def deliver(association: Association, fetch: HostFetch | None) -> None:
+        try:
+            accepted.put_nowait(association)
+        except asyncio.QueueFull:
+            log.warning("%s: the listening program does not accept; closed", association.report.peer)
+            association.carrier.abort()
+
+    return deliver

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One engine on one port, driven by asyncio: packets in and out, events to whoever owns the transaction."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import socket
+import struct
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from accord.controller.host import DatagramChannel
+from accord.datapath import clock
+from accord.datapath.engine import Engine, Event, EventKind
+from accord.datapath.path import Path
+from accord.datapath.port import Port, Rung
+from accord.wire.constants import Limit, Reason
+from accord.wire.errors import error
+
+log = logging.getLogger("accord.endpoint")
+
+_HEARTBEAT_SECONDS = Limit.HEARTBEAT_MS / 1000 / 5
+_IP_PKTINFO = 8  # linux/in.h; the socket module has it from Python 3.12 on
+# One burst of work before other tasks get their turn.
+_ROUNDS = 64
+
+
+class Owner(Protocol):
+    """Whoever a transaction belongs to."""
+
+    def on_event(self, event: Event) -> None:
+        """An engine event of this transaction."""
+
+    def on_unreachable(self) -> None:
+        """ICMP said that the peer or its port cannot be reached (a hint: it may be forged)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointConfig:
+    """What the data path is to be. Zero limits take the engine's defaults."""
+
+    interface: str | None = None
+    first_rung: Rung = Rung.XDP_NATIVE
+    last_rung: Rung = Rung.UDP
+    any_port: bool = False
+    transactions: int = 0
+    unproven: int = 0
+    buffers: int = 0
+
+
+@dataclass(slots=True)
+class UdpSocket:
+    """A UDP socket that the port reads."""
+
+    sock: socket.socket
+    index: int
+    port: int
+    wildcard: bool
+    channels: dict[tuple[str, str, int], DatagramChannel] = field(default_factory=dict)
+
+
+class Endpoint:
+    """Owns the data path. ``opened`` is asked for an owner when a peer begins a negotiation."""
+
+    def __init__(
+        self, config: EndpointConfig, supported: Iterable[int], opened: Callable[[Event], Owner | None]
+    ) -> None:
+        self.engine = Engine(
+            transactions=config.transactions, unproven=config.unproven, buffers=config.buffers, seed=clock.now_us() & 0xFFFFFFFF
+        )
+        self.engine.support(supported)
+        self.port = Port.open(config.interface, config.first_rung, config.last_rung, config.any_port)
+        self._loop = asyncio.get_running_loop()
+        self._opened = opened
+        self._owners: dict[int, Owner] = {}
+        self._sockets: dict[int, UdpSocket] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._pumping = False
+        self._kicked = False
+        self._closed = False
+        for fd in self.port.fds():
+            self._loop.add_reader(fd, self.pump)
+        self._beat()
+
+    # ---- sockets ----
+
+    def bind(self, address: str, port: int) -> UdpSocket:
+        """A UDP socket on the port. Raises ``HostError`` when the address or port cannot be had."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((address, port))
+            index = self.port.add_socket(sock)
+        except OSError as refusal:
+            sock.close()
+            raise error(
+                Reason.CANNOT_INSTALL,
+                f"UDP {address} port {port}: {refusal.strerror}",
+                "see who holds it: ss -lunp",
+            ) from refusal
+        bound = UdpSocket(sock, index, sock.getsockname()[1], ipaddress.ip_address(address).is_unspecified)
+        self._sockets[index] = bound
+        self._loop.add_reader(sock.fileno(), self.pump)
+        return bound
+
+    def unbind(self, bound: UdpSocket) -> None:
+        """Take a socket off the port and close it."""
+        if self._sockets.pop(bound.index, None) is None:
+            return
+        self._loop.remove_reader(bound.sock.fileno())
+        self.port.remove_socket(bound.index)
+        bound.sock.close()
+
+    def channel(self, bound: UdpSocket, path: Path) -> DatagramChannel:
+        """The in-band datagrams of one path; there is one channel to a path."""
+        key = (path.local, path.remote, path.remote_port)
+        channel = bound.channels.get(key)
+        if channel is None:
+            channel = bound.channels[key] = DatagramChannel(lambda data: self._send_datagram(bound, path, data))
+        return channel
+
+    def drop_channel(self, bound: UdpSocket, path: Path) -> None:
+        """Datagrams of this path are nobody's any more."""
+        bound.channels.pop((path.local, path.remote, path.remote_port), None)
+
+    def socket_of(self, path: Path) -> UdpSocket | None:
+        """The socket that a path's packets leave by."""
+        found = self._sockets.get(path.socket)
+        if found is not None:
+            return found
+        family = socket.AF_INET6 if path.family == 6 else socket.AF_INET
+        return next((s for s in self._sockets.values() if s.port == path.local_port and s.sock.family == family), None)
+
+    def _send_datagram(self, bound: UdpSocket, path: Path, data: bytes) -> None:
+        control: list[tuple[int, int, bytes]] = []
+        if bound.wildcard:
+            packed = ipaddress.ip_address(path.local.partition("%")[0]).packed
+            if path.family == 4:  # struct in_pktinfo: ifindex, spec_dst, addr
+                control = [(socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=I4s4x", 0, packed))]
+            else:  # struct in6_pktinfo: addr, ifindex
+                control = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, packed + struct.pack("=I", path.scope))]
+        remote = (path.remote, path.remote_port) if path.family == 4 else (path.remote, path.remote_port, 0, path.scope)
+        with contextlib.suppress(OSError):  # a datagram may always be lost; the protocol above repeats it
+            bound.sock.sendmsg([data], control, 0, remote)
+
+    # ---- transactions ----
+
+    def adopt(self, handle: int, owner: Owner) -> None:
+        """From now on events of ``handle`` go to ``owner``."""
+        self._owners[handle] = owner
+
+    def release(self, handle: int, linger: float = 0.0) -> None:
+        """The transaction is over for us; its retransmissions are answered for ``linger`` seconds more."""
+        self._owners.pop(handle, None)
+        self.engine.close(clock.now_us(), handle, int(linger * 1_000_000))
+        self.kick()
+
+    # ---- the pump ----
+
+    def kick(self) -> None:
+        """There is something to send: pump soon (at once for callers outside of the pump's own round)."""
+        if not self._pumping and not self._kicked and not self._closed:
+            self._kicked = True
+            self._loop.call_soon(self.pump)
+
+    def pump(self) -> None:
+        """Move packets and events until there are none, then set the timer."""
+        if self._pumping or self._closed:
+            return
+        self._pumping, self._kicked = True, False
+        try:
+            for _ in range(_ROUNDS):
+                moved = self.port.poll(self.engine, clock.now_us())
+                events = self.engine.events()
+                datagrams = self.port.datagrams()
+                for event in events:
+                    self._dispatch(event)
+                for path, data in datagrams:
+                    self._deliver(path, data)
+                for path in self.port.errors():
+                    self._unreachable(path)
+                if not (moved or events or datagrams):
+                    break
+            else:
+                self._loop.call_soon(self.pump)
+        finally:
+            self._pumping = False
+        if not self._closed:
+            self._arm()
+
+    def _dispatch(self, event: Event) -> None:
+        if event.kind is EventKind.OPENED:
+            owner = self._opened(event)
+            if owner is None:
+                self.engine.close(clock.now_us(), event.handle)
+            else:
+                self._owners[event.handle] = owner
+            return
+        owner = self._owners.get(event.handle)
+        if owner is not None:
+            owner.on_event(event)
+
+    def _deliver(self, path: Path, data: bytes) -> None:
+        bound = self._sockets.get(path.socket)
+        channel = bound.channels.get((path.local, path.remote, path.remote_port)) if bound else None
+        if channel is not None:
+            channel.deliver(data)
+
+    def _unreachable(self, path: Path) -> None:
+        for handle, owner in list(self._owners.items()):
+            info = self.engine.info(handle)
+            if info is None or (info.path.remote, info.path.remote_port) != (path.remote, path.remote_port):
+                continue
+            if info.path.local_port == path.local_port:
+                owner.on_unreachable()
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        deadline = self.engine.deadline()
+        if deadline is not None:
+            self._timer = self._loop.call_later(max(0.0, (deadline - clock.now_us()) / 1_000_000), self.pump)
+
+    def _beat(self) -> None:
+        if self._closed:
+            return
+        self.port.heartbeat()
+        self._loop.call_later(_HEARTBEAT_SECONDS, self._beat)
+
+    def close(self) -> None:
+        """Detach from the interface and give everything back."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._timer is not None:
+            self._timer.cancel()
+        for fd in self.port.fds():
+            self._loop.remove_reader(fd)
+        for bound in list(self._sockets.values()):
+            self.unbind(bound)
+        self.port.close()

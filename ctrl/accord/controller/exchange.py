@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One negotiation on this host: the sans-IO machine, driven by engine events, its actions carried out."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+from accord.controller.endpoint import Endpoint
+from accord.controller.ladder import Ladder, Way
+from accord.datapath import clock
+from accord.datapath.engine import Event as EngineEvent
+from accord.datapath.engine import EventKind, TransactionInfo
+from accord.negotiation import events
+from accord.negotiation.interface import Role
+from accord.wire.constants import Reason, protocol_name
+from accord.wire.errors import AccordError
+
+log = logging.getLogger("accord.exchange")
+
+# An abort is worth sending again until it arrives, but not for long; a commit is answered as long as it may come.
+_DYING_SECONDS = 2.0
+_LINGER_SECONDS = 10.0
+
+_STEP_NAMES = {0: "proposal", 1: "answer", 2: "commit"}
+
+
+class Machine(Protocol):
+    """``negotiation.Initiator`` or ``Responder``."""
+
+    def receive(self, event: events.Event) -> Sequence[events.Action]:
+        """One event in, the actions that follow from it out, in order."""
+
+
+class Exchange:
+    """Owner of one engine transaction. ``committed`` resolves to the stack or fails with an ``AccordError``."""
+
+    def __init__(
+        self, endpoint: Endpoint, handle: int, ladder: Ladder, role: Role, released: Callable[[], None]
+    ) -> None:
+        """``released`` is called when the engine's transaction is closed."""
+        self.ladder = ladder
+        self._role = role
+        self.committed: asyncio.Future[events.Committed] = asyncio.get_running_loop().create_future()
+        # Nobody has to wait for a negotiation that fails: the failure is logged where it is dealt with.
+        self.committed.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self.info: TransactionInfo | None = None
+        self.unreachable = False
+        self.on_unconfirmed: Callable[[Reason], None] | None = None
+        self._machine: Machine | None = None
+        self._endpoint = endpoint
+        self._handle = handle
+        self._released: Callable[[], None] | None = released
+        self._incoming: dict[int, list[str]] = {}
+        self._release_timer: asyncio.TimerHandle | None = None
+
+    def run(self, machine: Machine, first: Sequence[events.Action] = ()) -> None:
+        """Begin: carry out the machine's first actions, and from now on give it what happens."""
+        self._machine = machine
+        self._perform(first)
+
+    def feed(self, event: events.Event) -> None:
+        """Give the machine an event that is not the engine's: ``Resume``, ``Stop``."""
+        if self._machine is not None:
+            self._perform(self._machine.receive(event))
+            self._endpoint.kick()
+
+    @property
+    def over(self) -> bool:
+        """The engine's transaction is closed."""
+        return self._released is None
+
+    def give_up(self) -> None:
+        """Something on this side failed: nothing more is sent, sessions are told."""
+        self.feed(events.Failed(Reason.PLUGIN_FAILED))
+        self._release(0.0)
+
+    # ---- endpoint.Owner ----
+
+    def on_event(self, event: EngineEvent) -> None:
+        """An engine event of this transaction, in the negotiation's terms."""
+        if event.kind is EventKind.NODE:
+            self._incoming.setdefault(event.step, []).append(protocol_name(event.protocol))
+            self.feed(events.NodeArrived(event.step, event.node, event.protocol, event.data))
+        elif event.kind is EventKind.SKIPPED:
+            self.feed(events.NodeSkipped(event.step, event.node, event.protocol))
+        elif event.kind is EventKind.MESSAGE:
+            nodes = ", ".join(self._incoming.pop(event.step, []))
+            self.ladder.note(Way.IN, f"step {event.step} {_STEP_NAMES.get(event.step, '')}: {nodes}")
+            self.feed(events.MessageComplete(event.step, self._endpoint.engine.budget(self._handle)))
+        elif event.kind is EventKind.ARRIVED:
+            self.feed(events.MessageArrived(event.step))
+            if self._release_timer is not None:
+                self._release(0.0)
+        elif event.kind is EventKind.FAILED:
+            reason = Reason.UNREACHABLE if self.unreachable and event.reason is Reason.TIMEOUT else event.reason
+            self.feed(events.Failed(reason))
+            self._release(0.0)
+
+    def on_unreachable(self) -> None:
+        """ICMP: a hint that anybody can forge; whoever waits with a plain connection stops waiting."""
+        if not self.unreachable and not self.committed.done():
+            self.unreachable = True
+            self.ladder.note(Way.IN, "ICMP: nobody negotiates on that port")
+            self.feed(events.Failed(Reason.UNREACHABLE))
+            self._release(0.0)
+
+    # ---- actions ----
+
+    def _perform(self, actions: Sequence[events.Action]) -> None:
+        for action in actions:
+            match action:
+                case events.Send():
+                    self._send(action)
+                case events.Prove():
+                    self._endpoint.engine.prove(self._handle)
+                case events.Note():
+                    self.ladder.note(Way.HERE, action.text)
+                case events.Committed():
+                    self.ladder.note(Way.HERE, f"committed to {action.name}")
+                    if not self.committed.done():
+                        self.committed.set_result(action)
+                    if self._role is Role.RESPONDER:
+                        self._release_later(_LINGER_SECONDS)
+                case events.Confirmed():
+                    self._release(_DYING_SECONDS)
+                case events.Unconfirmed():
+                    if self.on_unconfirmed is not None:
+                        self.on_unconfirmed(action.reason)
+                case events.Aborted():
+                    self._aborted(action.error())
+
+    def _send(self, action: events.Send) -> None:
+        nodes = ", ".join(f"{protocol_name(protocol)} {len(data)}" for _, protocol, data in action.nodes)
+        try:
+            self._endpoint.engine.send(clock.now_us(), self._handle, action.step, list(action.nodes), action.packets_min)
+        except AccordError as failure:
+            self.feed(events.Failed(failure.reason, failure.detail))
+            return
+        self.ladder.note(Way.OUT, f"step {action.step} {_STEP_NAMES.get(action.step, '')}: {nodes} bytes")
+
+    def _aborted(self, failure: AccordError) -> None:
+        self.ladder.note(Way.HERE, f"aborted: {failure}")
+        if not self.committed.done():
+            self.committed.set_exception(failure)
+        elif not self.committed.cancelled() and self.on_unconfirmed is not None:
+            self.on_unconfirmed(failure.reason)
+        self._release_later(_DYING_SECONDS)
+
+    # ---- the end ----
+
+    def _release_later(self, seconds: float) -> None:
+        if self._release_timer is None and self._released is not None:
+            self._release_timer = asyncio.get_running_loop().call_later(seconds, self._release, 0.0)
+
+    def _release(self, linger: float) -> None:
+        if self._released is None:
+            return
+        if self._release_timer is not None:
+            self._release_timer.cancel()
+        self.info = self._endpoint.engine.info(self._handle) or self.info
+        self._endpoint.release(self._handle, linger)
+        released, self._released = self._released, None
+        released()
+
+    def figures(self) -> TransactionInfo | None:
+        """Packets and bytes so far."""
+        if self._released is not None:
+            self.info = self._endpoint.engine.info(self._handle) or self.info
+        return self.info

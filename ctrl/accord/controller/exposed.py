@@ -1,0 +1,195 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A port that this host offers: negotiated stacks, and plain connections of hosts without Accord."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import logging
+import socket
+from collections.abc import Callable, Coroutine, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from accord.controller.association import Association, Report
+from accord.controller.bridge import bridge
+from accord.controller.endpoint import Endpoint, UdpSocket
+from accord.controller.host import HostFetch, open_service
+from accord.controller.policy import EffectivePolicy, Policy, Secure
+from accord.datapath.stream import SocketCarrier
+from accord.protocols import tls
+from accord.protocols.services import Carrier, Security
+from accord.wire.constants import Reason
+from accord.wire.errors import AccordError, error
+
+log = logging.getLogger("accord.exposed")
+
+_PLAIN_HANDSHAKE_SECONDS = 10.0
+# A legacy client is asked for nothing before it has spoken; as many as this may be in that state.
+_PLAIN_PENDING = 256
+_TLS_HANDSHAKE_RECORD = 0x16  # RFC 8446 section 5.1
+
+Deliver = Callable[[Association, HostFetch | None], Coroutine[None, None, None]]
+
+
+@dataclass(slots=True)
+class Exposed:
+    """One exposed port. ``deliver`` is given every association that comes up on it."""
+
+    port: int
+    target: tuple[str, int] | None
+    security: Security
+    secure: Secure | None
+    policy: EffectivePolicy
+    early_limit: int
+    deliver: Deliver
+    sockets: list[UdpSocket] = field(default_factory=list)
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    listeners: list[socket.socket] = field(default_factory=list)
+    pending: int = 0
+
+    @property
+    def certificate(self) -> Path | None:
+        """The chain that peers are shown."""
+        return self.security.certificate
+
+    def open(self, endpoint: Endpoint, *, plain: bool) -> None:
+        """Bind the port. Raises ``HostError`` and leaves nothing behind when a socket cannot be had."""
+        try:
+            for address in ("0.0.0.0", "::"):
+                with _unless_no_such_family():
+                    self.sockets.append(endpoint.bind(address, self.port))
+                if plain:
+                    with _unless_no_such_family():
+                        self.listeners.append(_listen(address, self.port))
+        except BaseException:
+            self.close(endpoint)
+            raise
+        for listener in self.listeners:
+            self.spawn(self._accept_plain(listener))
+
+    def spawn(self, work: Coroutine[None, None, None]) -> None:
+        """Run something that ends with this port."""
+        task = asyncio.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self._done)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (failure := task.exception()) is not None:
+            log.error("port %d: %s", self.port, failure, exc_info=failure)
+
+    def close(self, endpoint: Endpoint) -> None:
+        """Take the port back; associations on it end."""
+        for task in list(self.tasks):
+            task.cancel()
+        for listener in self.listeners:
+            listener.close()
+        for bound in self.sockets:
+            endpoint.unbind(bound)
+        self.listeners.clear()
+        self.sockets.clear()
+
+    # ---- hosts without Accord ----
+
+    async def _accept_plain(self, listener: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                client, address = await loop.sock_accept(listener)
+            except OSError as refusal:  # out of descriptors, or the client has gone again
+                if refusal.errno not in (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED, errno.ENOBUFS, errno.ENOMEM):
+                    raise
+                await asyncio.sleep(0.1)
+                continue
+            if self.pending >= _PLAIN_PENDING:
+                client.close()
+                continue
+            self.pending += 1
+            self.spawn(self._serve_plain(client, str(address[0])))
+
+    async def _serve_plain(self, client: socket.socket, peer: str) -> None:
+        bare = SocketCarrier(client)
+        try:
+            async with asyncio.timeout(_PLAIN_HANDSHAKE_SECONDS):
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                carrier, stack = await self._greet(bare)
+        except (AccordError, ConnectionError, TimeoutError) as failure:
+            log.info("plain connection from %s: %s", peer, failure)
+            bare.abort()
+            return
+        except BaseException:
+            bare.abort()
+            raise
+        finally:
+            self.pending -= 1
+        report = Report(peer=peer, stack=stack, reason=Reason.LEGACY_PEER.name)
+        await self.deliver(Association(carrier, report), None)
+
+    async def _greet(self, bare: SocketCarrier) -> tuple[Carrier, list[str]]:
+        """TLS for a client that says ClientHello first; bare TCP only where the policy asks for no security."""
+        if await bare.peek() == _TLS_HANDSHAKE_RECORD:
+            return await tls.server(bare, self.security, self.security.alpn), ["tls", "tcp"]
+        if self.policy.secure is Secure.REQUIRED:
+            raise error(Reason.INSECURE, "a plain client that does not begin with TLS", "let it use TLS")
+        return bare, ["tcp"]
+
+
+def service_policy(policy: Policy, secure: Secure | None) -> EffectivePolicy:
+    """What holds for peers of an exposed port. Unless the policy file says which stacks this host prefers, the
+    initiator's preference decides: whoever calls knows better what the call is for."""
+    default = policy.default
+    prefer = default.prefer if "prefer" in default.fixed else ()
+    return dataclasses.replace(default, prefer=prefer, secure=default.secure if secure is None else secure)
+
+
+def forward(target: tuple[str, int]) -> Deliver:
+    """Delivery to a local plain service: its bytes joined to the association's."""
+
+    async def deliver(association: Association, fetch: HostFetch | None) -> None:
+        service = fetch.take() if fetch is not None else None
+        if service is None:
+            try:
+                service = await open_service(target)
+            except AccordError as failure:
+                log.warning("%s: %s", association.report.peer, failure)
+                association.carrier.abort()
+                return
+        broken = await bridge(association.carrier, service)
+        if broken is not None:
+            log.info("%s: %s", association.report.peer, broken)
+
+    return deliver
+
+
+def _listen(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        listener.bind((address, port))
+        listener.listen(128)
+    except OSError as refusal:
+        listener.close()
+        if refusal.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise
+        raise error(
+            Reason.CANNOT_INSTALL,
+            f"TCP {address} port {port}: {refusal.strerror}",
+            "see who holds it (ss -ltnp), or leave plain hosts to it with --no-plain",
+        ) from refusal
+    return listener
+
+
+@contextlib.contextmanager
+def _unless_no_such_family() -> Iterator[None]:
+    """A host without IPv6 offers IPv4 only."""
+    try:
+        yield
+    except OSError as refusal:
+        if refusal.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise

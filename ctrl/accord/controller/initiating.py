@@ -1,0 +1,273 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Connecting to a peer: the negotiation, the plain connection, and the race between them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import socket
+from typing import TYPE_CHECKING
+
+from accord.controller import legacy
+from accord.controller.association import Association, Report
+from accord.controller.exchange import Exchange
+from accord.controller.host import HostApplication
+from accord.controller.ladder import Ladder, Way
+from accord.controller.policy import EffectivePolicy, Fallback
+from accord.controller.proposal import propose
+from accord.controller.stack import build_carrier, services_for
+from accord.datapath import clock
+from accord.datapath.path import Path
+from accord.negotiation import events
+from accord.negotiation.initiator import Initiator
+from accord.negotiation.interface import Role
+from accord.protocols.services import Security
+from accord.wire.constants import Protocol, Reason, protocol_name
+from accord.wire.errors import AccordError, PathError, error
+
+if TYPE_CHECKING:
+    from accord.controller.controller import Controller
+
+# With fallback = "delayed": how long a peer may be silent before the plain connection is tried after all. Two
+# probe time-outs without an estimate of the round trip (RFC 9002, section 6.2.2) lose a lone packet twice.
+_SILENCE_SECONDS = 3.0
+_TRANSACTION_BYTES = 12
+_GREASE_BYTES = 16
+
+
+class Attempt:
+    """One call of ``connect``: tries the host's addresses in the resolver's order."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        host: str,
+        port: int,
+        policy: EffectivePolicy,
+        security: Security,
+        early: bytes,
+    ) -> None:
+        self._controller = controller
+        self._host = host
+        self._port = port
+        self._policy = policy
+        self._security = security
+        self._early = early if policy.early_in_clear else b""
+        self._request = early
+        self.ladder = Ladder(clock.now)
+
+    async def run(self, family: int | None) -> Association:
+        """The association. Raises the last address's ``AccordError`` when none of them works."""
+        failure: AccordError | None = None
+        for address in await self._resolve(family):
+            try:
+                return await self._to(address)
+            except PathError as unreachable:
+                self.ladder.note(Way.HERE, f"{address}: {unreachable}")
+                failure = unreachable
+        assert failure is not None, "a resolver that finds nothing raises"
+        raise failure
+
+    async def _resolve(self, family: int | None) -> list[str]:
+        wanted = {None: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}.get(family)
+        if wanted is None:
+            raise error(Reason.BAD_CONFIG, f"address family {family}", "4, 6 or none")
+        try:
+            found = await asyncio.get_running_loop().getaddrinfo(
+                self._host, self._port, family=wanted, type=socket.SOCK_STREAM
+            )
+        except socket.gaierror as unknown:
+            raise error(
+                Reason.UNREACHABLE, f"{self._host}: {unknown.strerror}", "check the name, or give an address"
+            ) from unknown
+        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+    # ---- the race ----
+
+    async def _to(self, address: str) -> Association:
+        """Whichever is ready first: a negotiated stack needs one round trip, TLS over plain TCP two."""
+        self.ladder.note(Way.HERE, f"to {address} port {self._port}, security {self._policy.secure}, fallback {self._policy.fallback}")
+        negotiating = asyncio.create_task(self._negotiate(address))
+        plain: asyncio.Task[Association] | None = None
+        winner: Association | None = None
+        try:
+            if self._policy.fallback is Fallback.PARALLEL:
+                plain = asyncio.create_task(self._plain(address))
+            elif self._policy.fallback is Fallback.DELAYED:
+                plain = await self._delayed(negotiating, address)
+            winner = await self._first(negotiating, plain)
+        finally:
+            for task in (negotiating, plain):
+                if task is not None:
+                    await _dispose(task, winner)
+        # Not before the race is over: a request that is not idempotent must not travel twice.
+        if self._request and not (winner.report.negotiated and self._early):
+            await winner.carrier.write(self._request)
+        return winner
+
+    async def _delayed(
+        self, negotiating: asyncio.Task[Association], address: str
+    ) -> asyncio.Task[Association] | None:
+        await asyncio.wait({negotiating}, timeout=_SILENCE_SECONDS)
+        if negotiating.done() and (negotiating.exception() is None or not _may_fall_back(negotiating.exception())):
+            return None
+        return asyncio.create_task(self._plain(address))
+
+    async def _first(
+        self, negotiating: asyncio.Task[Association], plain: asyncio.Task[Association] | None
+    ) -> Association:
+        if plain is None:
+            return await negotiating
+        pending: set[asyncio.Task[Association]] = {negotiating, plain}
+        while pending:
+            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            if negotiating in done:
+                failure = negotiating.exception()
+                if failure is None or not _may_fall_back(failure):
+                    return negotiating.result()
+            if plain in done and plain.exception() is None:
+                association = plain.result()
+                self._explain(association.report, negotiating)
+                return association
+        # Both failed. The plain connection's failure is what a host without Accord would see; with an answer from
+        # the negotiation that says why, that is the more telling one.
+        failure = negotiating.exception()
+        if isinstance(failure, AccordError) and failure.reason not in (Reason.UNREACHABLE, Reason.TIMEOUT):
+            raise failure
+        return plain.result()
+
+    def _explain(self, report: Report, negotiating: asyncio.Task[Association]) -> None:
+        """Why the plain connection was taken: the negotiation's own failure, or that it was slower."""
+        failure = negotiating.exception() if negotiating.done() else None
+        if failure is None:
+            report.reason = Reason.LEGACY_FIRST.name
+        elif isinstance(failure, AccordError):
+            silent = failure.reason in (Reason.UNREACHABLE, Reason.TIMEOUT)
+            report.reason = Reason.LEGACY_PEER.name if silent else failure.reason.name
+            report.detail = str(failure)
+        else:
+            report.reason = Reason.PLUGIN_FAILED.name
+            report.detail = f"{type(failure).__name__}: {failure}"
+
+    # ---- the plain connection ----
+
+    async def _plain(self, address: str) -> Association:
+        carrier, stack = await legacy.connect((address, self._port), self._policy.secure, self._security, self.ladder)
+        return Association(carrier, self._report(address, stack))
+
+    def _report(self, address: str, stack: list[str]) -> Report:
+        controller = self._controller
+        return Report(
+            peer=f"{address} port {self._port}",
+            stack=stack,
+            ready_ms=round(self.ladder.elapsed() * 1000, 3),
+            back_end=controller.back_end,
+            attach_mode=controller.attach_mode,
+            ladder=self.ladder.as_dicts(),
+        )
+
+    # ---- the negotiation ----
+
+    async def _negotiate(self, address: str) -> Association:
+        endpoint = self._controller.endpoint
+        bound = endpoint.bind(_source_address(address, self._port), 0)
+        path = Path(
+            family=6 if ":" in address else 4,
+            context=int(Protocol.UDP),
+            local=bound.sock.getsockname()[0],
+            local_port=bound.port,
+            remote=address.partition("%")[0],
+            remote_port=self._port,
+            socket=bound.index,
+            scope=bound.sock.getsockname()[3] if ":" in address else 0,
+        )
+        transaction = secrets.token_bytes(_TRANSACTION_BYTES)
+        in_use = contextlib.ExitStack()  # the socket goes when the negotiation and all in-band data have ended
+        in_use.callback(endpoint.unbind, bound)
+        try:
+            handle = endpoint.engine.open(clock.now_us(), transaction, path)
+        except BaseException:
+            in_use.close()
+            raise
+        channel = endpoint.channel(bound, path)
+        exchange = Exchange(
+            endpoint, handle, self.ladder, Role.INITIATOR, lambda: None if channel.in_use else in_use.close()
+        )
+        channel.ended = lambda: in_use.close() if exchange.over else None
+        endpoint.adopt(handle, exchange)
+        application = HostApplication(self.ladder, lambda: None, early_request=self._early)
+        services = services_for(
+            self._controller, Role.INITIATOR, path, (address, self._port), self._security, channel, application
+        )
+        try:
+            proposed = propose(self._controller.plugins, self._policy, services)
+            machine = Initiator(
+                transaction,
+                proposed,
+                self._policy,
+                grease=secrets.token_bytes(_GREASE_BYTES),
+                packets_min=self._policy.packets_min,
+            )
+            exchange.run(machine, machine.start())
+            endpoint.pump()
+            committed = await exchange.committed
+        except asyncio.CancelledError:
+            exchange.feed(events.Stop(Reason.LEGACY_FIRST))
+            raise
+        except BaseException:
+            exchange.give_up()
+            raise
+        return Association(build_carrier(committed.sessions), self._negotiated(address, committed, exchange))
+
+    def _negotiated(self, address: str, committed: events.Committed, exchange: Exchange) -> Report:
+        report = self._report(address, [protocol_name(protocol) for protocol in reversed(committed.protocols)])
+        report.negotiated = True
+        top = committed.sessions[-1]
+        report.alpn = getattr(top, "alpn_selected", None) or ""
+        report.early = bool(getattr(top, "taken", False))
+        figures = exchange.figures()
+        if figures is not None:
+            report.packets_sent, report.packets_received = figures.packets_sent, figures.packets_received
+            report.bytes_sent, report.bytes_received = figures.bytes_sent, figures.bytes_received
+            report.retransmitted = figures.retransmitted
+        return report
+
+
+def _may_fall_back(failure: BaseException | None) -> bool:
+    """A peer without Accord, or without a common stack, is reached as always; a forged or broken one is not.
+
+    A certificate that does not verify, or a transcript that was changed, is no reason to try again with less.
+    """
+    if not isinstance(failure, AccordError):
+        return True
+    return failure.reason not in (
+        Reason.BAD_CERTIFICATE,
+        Reason.CERTIFICATE_EXPIRED,
+        Reason.CERTIFICATE_NAME,
+        Reason.BAD_MAC,
+        Reason.BAD_TRANSCRIPT,
+        Reason.DOWNGRADE,
+        Reason.BAD_CONFIG,
+    )
+
+
+async def _dispose(task: asyncio.Task[Association], winner: Association | None) -> None:
+    """End the loser of the race; what it had already opened is closed without ceremony."""
+    if not task.done():
+        task.cancel()
+        await asyncio.wait({task})
+    if not task.cancelled() and task.exception() is None and task.result() is not winner:
+        task.result().carrier.abort()
+
+
+def _source_address(address: str, port: int) -> str:
+    """The own address that the kernel would send from. Raises ``PathError`` when there is no route."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.connect((address, port))
+        except OSError as refusal:
+            raise error(Reason.UNREACHABLE, f"{address}: {refusal.strerror}") from refusal
+        return str(probe.getsockname()[0])
+

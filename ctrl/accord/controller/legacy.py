@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plain connection: TCP with a SYN, and TLS above it when the policy wants security.
+
+What a host does today. Taken when the peer has no Accord, or when it is ready first (HotNets 2009,
+section 5, "Backward Compatibility").
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+
+from accord.controller.ladder import Ladder, Way
+from accord.controller.policy import Secure
+from accord.datapath.stream import SocketCarrier
+from accord.protocols import tls
+from accord.protocols.services import Carrier, Security
+from accord.wire.constants import Reason
+from accord.wire.errors import AccordError, error
+
+_HANDSHAKE_SECONDS = 30.0
+
+
+async def open_tcp(address: tuple[str, int], ladder: Ladder, deadline: float) -> socket.socket:
+    """A connected, non-blocking TCP socket. Raises ``PathError`` when the peer cannot be reached."""
+    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        ladder.note(Way.OUT, f"TCP SYN to port {address[1]}")
+        async with asyncio.timeout(deadline):
+            await asyncio.get_running_loop().sock_connect(sock, address)
+    except TimeoutError as late:
+        sock.close()
+        raise error(Reason.TIMEOUT, f"TCP to {address[0]} port {address[1]}: no answer in {deadline:g} s") from late
+    except OSError as refusal:
+        sock.close()
+        text = errno.errorcode.get(refusal.errno or 0, "")
+        raise error(Reason.UNREACHABLE, f"TCP to {address[0]} port {address[1]}: {refusal.strerror} {text}") from refusal
+    except BaseException:
+        sock.close()
+        raise
+    ladder.note(Way.IN, "TCP SYN-ACK: connected")
+    return sock
+
+
+async def connect(
+    address: tuple[str, int], secure: Secure, security: Security, ladder: Ladder, deadline: float = 20.0
+) -> tuple[Carrier, list[str]]:
+    """A plain stream to ``address`` and its stack, top first. ``secure`` is the policy's word.
+
+    With ``preferred``, a peer that does not speak TLS gets a second, bare connection; one whose certificate
+    is bad does not: that is no reason to talk to it in clear.
+    """
+    sock = await open_tcp(address, ladder, deadline)
+    bare = SocketCarrier(sock)
+    if secure is Secure.NO:
+        return bare, ["tcp"]
+    try:
+        async with asyncio.timeout(_HANDSHAKE_SECONDS):
+            carrier = await tls.client(bare, security, security.alpn)
+    except (AccordError, ConnectionError, TimeoutError) as failure:
+        bare.abort()
+        certificate = (Reason.BAD_CERTIFICATE, Reason.CERTIFICATE_EXPIRED, Reason.CERTIFICATE_NAME)
+        if secure is Secure.REQUIRED or (isinstance(failure, AccordError) and failure.reason in certificate):
+            if isinstance(failure, AccordError):
+                raise
+            raise error(Reason.HANDSHAKE_FAILED, f"TLS over plain TCP: {failure or 'no answer in time'}") from failure
+        ladder.note(Way.HERE, "peer speaks no TLS on this port; security is only preferred, so once more without")
+        return SocketCarrier(await open_tcp(address, ladder, deadline)), ["tcp"]
+    except BaseException:
+        bare.abort()
+        raise
+    ladder.note(Way.HERE, "TLS 1.3 over the plain connection is ready")
+    return carrier, ["tls", "tcp"]

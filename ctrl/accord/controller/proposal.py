@@ -1,0 +1,48 @@
+# SPDX-License-Identifier: Apache-2.0
+"""From the stacks that the policy wants to the graph that is proposed: shared nodes once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from accord.controller.policy import EffectivePolicy
+from accord.negotiation.initiator import Proposed
+from accord.negotiation.interface import Role
+from accord.protocols.services import Plugin, Services
+from accord.wire.constants import NodeId, Protocol, Reason
+from accord.wire.errors import error
+
+APPLICATION = "http"
+"""The node on top of every stack: it decides the ALPN and may carry the first request."""
+
+
+def propose(plugins: Mapping[str, Plugin], policy: EffectivePolicy, services: Services) -> list[Proposed]:
+    """The nodes of a proposal, context first, preferred stacks first after it.
+
+    A protocol instance is shared by the stacks that have the same protocols below it, and the application
+    node by all. Raises ``UserError`` (POLICY) when the policy leaves nothing to propose.
+    """
+    stacks = policy.stacks_wanted(set(plugins) - {APPLICATION})
+    if not stacks:
+        raise error(Reason.POLICY, "no stack is left to propose", "allow more in prefer, only or secure")
+    ids: dict[tuple[str, ...], int] = {}
+    children: dict[int, set[int]] = {NodeId.CONTEXT: set()}
+    preference: dict[int, int] = {}
+    application = 1 + len({stack[: depth + 1] for stack in stacks for depth in range(len(stack))})
+    for rank, stack in enumerate(stacks):
+        below = int(NodeId.CONTEXT)
+        for depth in range(len(stack)):
+            node = ids.setdefault(stack[: depth + 1], 1 + len(ids))
+            children.setdefault(node, set())
+            children[below].add(node)
+            below = node
+        children[below].add(application)
+        preference[below] = len(stacks) - rank
+    nodes = [Proposed(NodeId.CONTEXT, int(Protocol.UDP), None, tuple(sorted(children[NodeId.CONTEXT])))]
+    for prefix, node in ids.items():
+        plugin = plugins[prefix[-1]]
+        session = plugin.open(Role.INITIATOR, services)
+        nodes.append(Proposed(node, plugin.protocol, session, tuple(sorted(children[node])), preference.get(node)))
+    top = plugins[APPLICATION]
+    nodes.append(Proposed(application, top.protocol, top.open(Role.INITIATOR, services)))
+    return nodes

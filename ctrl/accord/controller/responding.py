@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answering a peer that began a negotiation with an exposed port."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from typing import TYPE_CHECKING
+
+from accord.controller.association import Association, Report
+from accord.controller.exchange import Exchange
+from accord.controller.exposed import Exposed
+from accord.controller.host import DatagramChannel, HostApplication, HostFetch
+from accord.controller.ladder import Ladder, Way
+from accord.controller.stack import build_carrier, services_for
+from accord.datapath import clock
+from accord.datapath.path import Path
+from accord.negotiation import events
+from accord.negotiation.interface import Refuse, Role, Session
+from accord.negotiation.responder import COOKIE_BYTES, Accepted, Responder
+from accord.wire.constants import Reason, protocol_name
+from accord.wire.errors import AccordError
+
+if TYPE_CHECKING:
+    from accord.controller.controller import Controller
+
+log = logging.getLogger("accord.responding")
+
+
+def respond(controller: Controller, handle: int, transaction: bytes, path: Path) -> Exchange:
+    """An owner for the transaction. Everything that follows comes from its events."""
+    exposed = controller.exposed.get(path.local_port)
+    endpoint = controller.endpoint
+    bound = endpoint.socket_of(path)
+    channel: DatagramChannel | None = None
+    if bound is not None:
+        channel = endpoint.channel(bound, path)
+
+    def released() -> None:
+        if channel is not None and bound is not None and not channel.in_use:
+            endpoint.drop_channel(bound, path)
+
+    ladder = Ladder(clock.now)
+    ladder.note(Way.HERE, f"from {path.remote} port {path.remote_port} for port {path.local_port}")
+    exchange = Exchange(endpoint, handle, ladder, Role.RESPONDER, released)
+    if channel is not None:
+        channel.ended = lambda: released() if exchange.over else None
+    sessions: dict[int, Session] = {}
+
+    def resume() -> None:
+        """The local service has answered: whichever session waits for it goes on."""
+        for node_id in sessions:
+            exchange.feed(events.Resume(node_id))
+
+    def accept(service: int | None) -> Accepted | Refuse:
+        if exposed is None:
+            return Refuse(Reason.NO_SERVICE, f"port {path.local_port}")
+        application = HostApplication(ladder, resume, target=exposed.target, early_limit=exposed.early_limit)
+        remote = (path.remote, path.remote_port)
+        services = services_for(controller, Role.RESPONDER, path, remote, exposed.security, channel, application)
+
+        def open_session(node_id: int, protocol: int) -> Session:
+            sessions[node_id] = by_protocol[protocol].open(Role.RESPONDER, services)
+            return sessions[node_id]
+
+        return Accepted(exposed.policy, open_session)
+
+    by_protocol = {plugin.protocol: plugin for plugin in controller.plugins.values()}
+    exchange.run(Responder(transaction, accept, secrets.token_bytes(COOKIE_BYTES)))
+    exchange.committed.add_done_callback(lambda outcome: _committed(controller, exposed, exchange, path, outcome))
+    return exchange
+
+
+def _committed(
+    controller: Controller,
+    exposed: Exposed | None,
+    exchange: Exchange,
+    path: Path,
+    outcome: asyncio.Future[events.Committed],
+) -> None:
+    peer = f"{path.remote} port {path.remote_port}"
+    if outcome.cancelled():
+        return
+    failure = outcome.exception()
+    if failure is not None:
+        reason = failure.reason if isinstance(failure, AccordError) else Reason.PLUGIN_FAILED
+        controller.count(reason.name)
+        log.info("port %d, %s: %s", path.local_port, peer, failure)
+        return
+    assert exposed is not None, "nothing is accepted on a port that is not exposed"
+    committed = outcome.result()
+    controller.count(Reason.OK.name)
+    report = Report(
+        peer=peer,
+        stack=[protocol_name(protocol) for protocol in reversed(committed.protocols)],
+        negotiated=True,
+        ready_ms=round(exchange.ladder.elapsed() * 1000, 3),
+        back_end=controller.back_end,
+        attach_mode=controller.attach_mode,
+        ladder=exchange.ladder.as_dicts(),
+    )
+    log.info("port %d, %s: %s", exposed.port, peer, committed.name)
+    top = committed.sessions[-1]
+    fetch = getattr(top, "fetch_taken", None)
+    assert fetch is None or isinstance(fetch, HostFetch)
+    carrier = build_carrier(committed.sessions)
+    exposed.spawn(exposed.deliver(Association(carrier, report), fetch))

@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The daemon: one controller on one interface, and a control socket for the programs of the host."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import stat
+from pathlib import Path
+
+import click
+
+from accord.controller.config import DaemonConfig, load_config
+from accord.controller.control import Channel, control_path, failure_message, peer_credentials
+from accord.controller.controller import Controller
+from accord.daemon.operations import Operations
+from accord.wire.constants import Reason
+from accord.wire.errors import AccordError, error
+
+log = logging.getLogger("accord.daemon")
+
+
+class Daemon:
+    """Runs until SIGINT or SIGTERM; SIGHUP reads the configuration again (a bad one is refused, the old one stays)."""
+
+    def __init__(self, config: DaemonConfig, config_file: Path | None) -> None:
+        self._config = config
+        self._config_file = config_file
+        self._stop = asyncio.Event()
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Start, say so, serve, clean up. Raises ``AccordError`` when it cannot start; nothing is attached then."""
+        loop = asyncio.get_running_loop()
+        control = control_path(self._config.control)
+        listener = self._listen(control)
+        try:
+            controller = Controller(self._config)
+        except BaseException:
+            listener.close()
+            control.unlink(missing_ok=True)
+            raise
+        operations = Operations(controller)
+        try:
+            for signum in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(signum, self._stop.set)
+            loop.add_signal_handler(signal.SIGHUP, self._reload, controller)
+            for exposed in self._config.expose:
+                controller.expose(exposed)
+            click.echo(f"accord daemon ready: {controller.describe()}, control socket {control}")
+            accepting = asyncio.create_task(self._accept(listener, operations))
+            await self._stop.wait()
+            accepting.cancel()
+        finally:
+            for client in list(self._clients):
+                client.cancel()
+            if self._clients:
+                await asyncio.wait(self._clients, timeout=2)
+            controller.close()
+            listener.close()
+            with contextlib.suppress(OSError):
+                control.unlink()
+            click.echo("accord daemon stopped")
+
+    def _listen(self, path: Path) -> socket.socket:
+        """The control socket, mode 0600, or 0666 with users named (the kernel's credentials then decide)."""
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+                try:
+                    sock.connect(os.fspath(path))
+                except ConnectionRefusedError:
+                    path.unlink()  # left by a daemon that was killed
+                else:
+                    raise error(Reason.BAD_CONFIG, f"a daemon already answers at {path}", "stop it, or give --control")
+                sock.close()
+                sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            before = os.umask(0o177)
+            try:
+                sock.bind(os.fspath(path))
+            finally:
+                os.umask(before)
+            if self._config.users:
+                path.chmod(0o666)
+            sock.listen(64)
+        except OSError as refusal:
+            sock.close()
+            raise error(Reason.NO_PRIVILEGE, f"control socket {path}: {refusal.strerror}", "run with sudo") from refusal
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    async def _accept(self, listener: socket.socket, operations: Operations) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            client, _ = await loop.sock_accept(listener)
+            task = asyncio.create_task(self._serve(client, operations))
+            self._clients.add(task)
+            task.add_done_callback(self._clients.discard)
+
+    async def _serve(self, client: socket.socket, operations: Operations) -> None:
+        channel = Channel(client)
+        try:
+            _, uid, _ = peer_credentials(client)
+            if uid not in (0, os.geteuid()) and uid not in self._config.users:
+                log.warning("user %d was refused at the control socket", uid)
+                await channel.send(
+                    failure_message(error(Reason.NOT_PERMITTED, f"user {uid}", "name the user in [control] users"))
+                )
+                return
+            while True:
+                try:
+                    received = await channel.receive()
+                    if received is None:
+                        return
+                    message, fds = received
+                    for fd in fds:
+                        os.close(fd)
+                    await operations.handle(message, channel)
+                except AccordError as failure:
+                    await channel.send(failure_message(failure))
+        except ConnectionError:
+            return
+        except Exception:
+            log.exception("control connection")
+            with contextlib.suppress(OSError):
+                await channel.send(
+                    failure_message(error(Reason.PLUGIN_FAILED, "the daemon met an error", "see the daemon's log"))
+                )
+        finally:
+            channel.close()
+
+    def _reload(self, controller: Controller) -> None:
+        if self._config_file is None:
+            log.warning("SIGHUP: there is no configuration file to read again")
+            return
+        try:
+            controller.reload(load_config(self._config_file))
+        except AccordError as wrong:
+            log.error("configuration not reloaded, the old one stays: %s", wrong)
+        else:
+            log.warning("policy and certificates reloaded; interface and back end change with a restart")

@@ -1,0 +1,164 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What programs may ask of the daemon over the control socket: connect, listen, status."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+from accord.controller.association import Association
+from accord.controller.bridge import bridge
+from accord.controller.config import ExposeConfig
+from accord.controller.control import Channel
+from accord.controller.controller import Controller
+from accord.controller.policy import Secure
+from accord.datapath.stream import SocketCarrier
+from accord.protocols.services import Security
+from accord.wire.constants import Reason
+from accord.wire.errors import error
+
+log = logging.getLogger("accord.daemon")
+
+
+def _take(message: dict[str, Any], name: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
+    value = message.get(name, default)
+    if value is not None and (not isinstance(value, kind) or (isinstance(value, bool) and kind is int)):
+        raise error(Reason.BAD_CONFIG, f"control message: {name!r} is not of the right type")
+    return value
+
+
+def _port(message: dict[str, Any]) -> int:
+    port = _take(message, "port", int, 0)
+    if not 0 < port < 65536:
+        raise error(Reason.BAD_CONFIG, f"port {port}", "ports are 1..65535")
+    return int(port)
+
+
+def _path(message: dict[str, Any], name: str) -> Path | None:
+    value = _take(message, name, str)
+    return None if value is None else Path(value)
+
+
+def _secure(message: dict[str, Any]) -> Secure | None:
+    word = _take(message, "secure", str)
+    try:
+        return None if word is None else Secure(word)
+    except ValueError:
+        raise error(Reason.BAD_CONFIG, f"secure = {word!r}", f"allowed: {', '.join(Secure)}") from None
+
+
+class Operations:
+    """Handlers by the message's ``op``."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._bridges: set[asyncio.Task[None]] = set()
+        self._handlers: dict[str, Callable[[dict[str, Any], Channel], Awaitable[None]]] = {
+            "connect": self._connect,
+            "listen": self._listen,
+            "status": self._status,
+        }
+
+    async def handle(self, message: dict[str, Any], channel: Channel) -> None:
+        """Carry out one message and answer it. Raises ``AccordError``, which is the answer then."""
+        handler = self._handlers.get(str(message.get("op")))
+        if handler is None:
+            raise error(Reason.BAD_CONFIG, f"unknown operation {message.get('op')!r}", f"known: {', '.join(self._handlers)}")
+        await handler(message, channel)
+
+    async def _connect(self, message: dict[str, Any], channel: Channel) -> None:
+        host = _take(message, "host", str, "")
+        try:
+            early = base64.b64decode(_take(message, "early", str, ""), validate=True)
+        except binascii.Error as wrong:
+            raise error(Reason.BAD_CONFIG, f"control message: 'early' is no base64: {wrong}") from wrong
+        security = Security(
+            server_name=_take(message, "server_name", str) or host,
+            verify=bool(_take(message, "verify", bool, True)),
+            ca_file=_path(message, "ca_file"),
+        )
+        association = await self._controller.connect(
+            host,
+            _port(message),
+            overrides=_take(message, "policy", dict, {}),
+            security=security,
+            early=early,
+            family=_take(message, "family", int),
+        )
+        await self._hand_over(association, channel, {"ok": True})
+
+    async def _hand_over(self, association: Association, channel: Channel, message: dict[str, Any]) -> None:
+        """Give the stream to the caller: the kernel's own socket when it is one, else a socket pair to it."""
+        message = {**message, "report": association.report.as_dict()}
+        kernel = association.carrier.kernel_socket
+        if kernel is not None:
+            fd = os.dup(kernel.fileno())
+            try:
+                await channel.send(message, [fd])
+            finally:
+                os.close(fd)
+                kernel.close()
+            return
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            await channel.send(message, [theirs.fileno()])
+        except BaseException:
+            ours.close()
+            association.carrier.abort()
+            raise
+        finally:
+            theirs.close()
+        task = asyncio.create_task(self._bridge(SocketCarrier(ours), association))
+        self._bridges.add(task)
+        task.add_done_callback(self._bridges.discard)
+
+    @staticmethod
+    async def _bridge(near: SocketCarrier, association: Association) -> None:
+        failure = await bridge(near, association.carrier)
+        if failure is not None:
+            log.info("%s: %s", association.report.peer, failure)
+
+    async def _listen(self, message: dict[str, Any], channel: Channel) -> None:
+        forward_to = _take(message, "forward_to", list)
+        target: tuple[str, int] | None = None
+        if forward_to is not None:
+            if len(forward_to) != 2 or not isinstance(forward_to[0], str) or not isinstance(forward_to[1], int):
+                raise error(Reason.BAD_CONFIG, "control message: 'forward_to' is not [address, port]")
+            target = (forward_to[0], forward_to[1])
+        config = ExposeConfig(
+            listen=_port(message),
+            to=target,
+            certificate=_path(message, "certificate"),
+            private_key=_path(message, "private_key"),
+            early_limit=_take(message, "early_limit", int, 0),
+            secure=_secure(message),
+            plain=bool(_take(message, "plain", bool, True)),
+        )
+        accepted: asyncio.Queue[Association] = asyncio.Queue(64)
+        exposed = self._controller.expose(config, None if target else accepted)
+        gone = asyncio.create_task(channel.receive())
+        try:
+            await channel.send({"ok": True, "port": exposed.port, "certificate": str(exposed.certificate)})
+            while not gone.done():
+                waiting = asyncio.create_task(accepted.get())
+                await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if waiting.done():
+                    await self._hand_over(waiting.result(), channel, {"ok": True, "event": "accepted"})
+                else:
+                    waiting.cancel()
+        finally:
+            gone.cancel()
+            self._controller.withdraw(exposed)
+            while not accepted.empty():
+                accepted.get_nowait().carrier.abort()
+        raise ConnectionResetError("the listening program is gone")
+
+    async def _status(self, message: dict[str, Any], channel: Channel) -> None:
+        await channel.send({"ok": True, "pid": os.getpid(), **self._controller.status()})

@@ -1,0 +1,179 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C engine, in Python's terms: batches of events out, whole messages in.
+
+A thin, typed skin over ``accord_engine_*`` of ``dataplane_c/src/core.h``, where the behaviour is described.
+Times are microseconds of one monotonic clock that the caller chooses.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from accord.datapath._core import ffi, lib
+from accord.datapath.path import Path
+from accord.wire.constants import Reason
+from accord.wire.errors import error
+
+_EVENT_BATCH = 64
+
+
+class EventKind(enum.IntEnum):
+    """``enum accord_event_kind``."""
+
+    OPENED = 1
+    NODE = 2
+    SKIPPED = 3
+    MESSAGE = 4
+    ARRIVED = 5
+    FAILED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """``struct accord_event``; which fields mean something depends on the kind."""
+
+    handle: int
+    kind: EventKind
+    transaction: bytes
+    step: int = 0
+    node: int = 0
+    protocol: int = 0
+    order: int = 0
+    reason: Reason = Reason.OK
+    data: bytes = b""
+    path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TransactionInfo:
+    """``struct accord_transaction_info``: bytes and packets of the negotiation, round-trip times in microseconds."""
+
+    packets_sent: int
+    packets_received: int
+    retransmitted: int
+    duplicates: int
+    bytes_sent: int
+    bytes_received: int
+    srtt_us: int
+    proven: bool
+    path: Path
+
+
+def _check(result: int, detail: str) -> int:
+    if result < 0:
+        raise error(Reason(-result), detail)
+    return result
+
+
+class Engine:
+    """One engine. All of its memory is taken here, none later (``bytes`` says how much).
+
+    Raises ``OurError`` (``NO_MEMORY``) when it cannot be had.
+    """
+
+    def __init__(
+        self, *, transactions: int = 0, unproven: int = 0, buffers: int = 0, events: int = 0, seed: int = 0
+    ) -> None:
+        config = ffi.new("struct accord_engine_config *")
+        config.transactions = transactions
+        config.unproven = unproven
+        config.buffers = buffers
+        config.events = events
+        config.seed = seed
+        self.bytes: int = lib.accord_engine_bytes(config)
+        pointer = lib.accord_engine_new(config)
+        if pointer == ffi.NULL:
+            raise error(Reason.NO_MEMORY, f"an engine of {self.bytes} bytes", "lower [limits] in the configuration")
+        self.pointer: Any = ffi.gc(pointer, lib.accord_engine_free)
+        self._events: Any = ffi.new("struct accord_event[]", _EVENT_BATCH)
+
+    def support(self, protocols: Iterable[int]) -> None:
+        """The protocols whose nodes are stored; all others are acknowledged, counted and dropped."""
+        numbers = list(protocols)
+        _check(lib.accord_engine_support(self.pointer, numbers, len(numbers)), "too many protocols")
+
+    def open(self, now: int, transaction: bytes, path: Path) -> int:
+        """Begin a transaction as initiator; returns its handle. Raises ``OurError`` when the table is full."""
+        return _check(lib.accord_engine_open(self.pointer, now, transaction, path.to_c()), "cannot begin a negotiation")
+
+    def send(
+        self, now: int, handle: int, step: int, nodes: Sequence[tuple[int, int, bytes]], packets_min: int = 0
+    ) -> None:
+        """Send one message: (node ID, protocol ID, encoded descriptor) in the order in which they should arrive."""
+        array = ffi.new("struct accord_node_out[]", len(nodes))
+        keep = [ffi.from_buffer("uint8_t[]", descriptor) for _, _, descriptor in nodes]
+        for out, (node, protocol, descriptor), data in zip(array, nodes, keep, strict=True):
+            out.node, out.protocol, out.length, out.data = node, protocol, len(descriptor), data
+        result = lib.accord_engine_send(self.pointer, now, handle, step, array, len(nodes), packets_min)
+        _check(result, f"cannot send step {step}")
+
+    def prove(self, handle: int) -> None:
+        """The peer receives at its address: lift the amplification limit."""
+        _check(lib.accord_engine_prove(self.pointer, handle), "no such negotiation")
+
+    def budget(self, handle: int) -> int:
+        """Bytes of descriptors that the amplification limit allows to be sent now."""
+        return _check(lib.accord_engine_budget(self.pointer, handle), "no such negotiation")
+
+    def close(self, now: int, handle: int, linger_us: int = 0) -> None:
+        """Forget a transaction, after answering its retransmissions for ``linger_us`` more."""
+        lib.accord_engine_close(self.pointer, now, handle, linger_us)
+
+    def info(self, handle: int) -> TransactionInfo | None:
+        """Figures of a live transaction; None when it is gone."""
+        info = ffi.new("struct accord_transaction_info *")
+        if lib.accord_engine_info(self.pointer, handle, info) < 0:
+            return None
+        return TransactionInfo(
+            packets_sent=info.packets_sent,
+            packets_received=info.packets_received,
+            retransmitted=info.retransmitted,
+            duplicates=info.duplicates,
+            bytes_sent=info.bytes_sent,
+            bytes_received=info.bytes_received,
+            srtt_us=info.srtt_us,
+            proven=bool(info.proven),
+            path=Path.from_c(info.path),
+        )
+
+    def events(self) -> list[Event]:
+        """All events that are waiting, in order; descriptors are copied out."""
+        events: list[Event] = []
+        while count := lib.accord_engine_events(self.pointer, self._events, _EVENT_BATCH):
+            events.extend(self._event(self._events[index]) for index in range(count))
+        return events
+
+    @staticmethod
+    def _event(event: Any) -> Event:
+        kind = EventKind(event.kind)
+        return Event(
+            handle=event.handle,
+            kind=kind,
+            transaction=bytes(event.transaction),
+            step=event.step,
+            node=event.node,
+            protocol=event.protocol,
+            order=event.order,
+            reason=Reason(event.reason),
+            data=bytes(ffi.buffer(event.data, event.length)) if kind is EventKind.NODE else b"",
+            path=Path.from_c(event.path) if kind is EventKind.OPENED else None,
+        )
+
+    def deadline(self) -> int | None:
+        """When, in microseconds, the engine next has something to do by itself; None: never."""
+        deadline: int = lib.accord_engine_deadline(self.pointer)
+        return None if deadline == 0xFFFF_FFFF_FFFF_FFFF else deadline
+
+    def counters(self) -> dict[Reason, int]:
+        """Events counted since the start, by reason, zeros left out."""
+        counters = ffi.new("uint64_t[]", lib.ACCORD_REASON_LIMIT)
+        lib.accord_engine_counters(self.pointer, counters)
+        return {Reason(index): count for index, count in enumerate(counters) if count}
+
+    @property
+    def transactions(self) -> int:
+        """How many there are now."""
+        return int(lib.accord_engine_transactions(self.pointer))
