@@ -88,9 +88,9 @@ def descriptor_bytes(node: Node) -> int:
 
 def encode_descriptor(node: Node) -> bytes:
     """The one valid encoding of a node. Raises ``ValueError`` for a node that has none: our own mistake."""
-    area = b"".join(_TLV_HEADER.pack(tlv.type, len(tlv.value)) + tlv.value for tlv in node.tlvs)
     flags = NodeFlag.PLACEHOLDER if node.placeholder else 0
     try:
+        area = b"".join(_TLV_HEADER.pack(tlv.type, len(tlv.value)) + tlv.value for tlv in node.tlvs)
         head = _HEADER.pack(len(node.children), flags, len(area)) + bytes(node.children)
         data = head + area + node.payload
         _check(node, len(area))
