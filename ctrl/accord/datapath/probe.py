@@ -29,8 +29,8 @@ _IPPROTO_SCTP = 132
 _IPPROTO_MPTCP = 262
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_IPC_LOCK": 14, "CAP_SYS_ADMIN": 21, "CAP_BPF": 39}
 
-# AF_XDP rings are charged to RLIMIT_MEMLOCK: 4096 frames of 2 KiB for each queue, and the rings themselves.
-_MEMLOCK_BYTES = 64 << 20
+# AF_XDP memory is charged to RLIMIT_MEMLOCK: for each queue 4096 frames of up to 4 KiB, and the rings themselves.
+_MEMLOCK_BYTES = 17 << 20
 
 _BTF = Path("/sys/kernel/btf/vmlinux")
 
@@ -85,7 +85,7 @@ def memlock() -> Finding:
     if soft == resource.RLIM_INFINITY or "CAP_IPC_LOCK" in capabilities():
         return Finding("host", name, purpose, True, "unlimited for this process")
     enough = soft >= _MEMLOCK_BYTES
-    reason = f"limit {soft >> 10} KiB, one queue's rings take up to {_MEMLOCK_BYTES >> 10} KiB"
+    reason = f"limit {soft >> 10} KiB, one queue's frames and rings take up to {_MEMLOCK_BYTES >> 10} KiB"
     return Finding("host", name, purpose, enough, reason, "" if enough else "ulimit -l unlimited, as root")
 
 
@@ -199,12 +199,12 @@ def _socket_protocol(name: str, purpose: str, protocol: int, mend: str) -> Findi
 def sctp() -> Finding:
     """Kernel SCTP."""
     mend = "modprobe sctp, or a kernel with CONFIG_IP_SCTP"
-    return _socket_protocol("SCTP", "negotiated as a plan, the kernel sets it up", _IPPROTO_SCTP, mend)
+    return _socket_protocol("SCTP", "SCTP stacks, negotiated as a plan", _IPPROTO_SCTP, mend)
 
 
 def mptcp() -> Finding:
     """Kernel Multipath TCP, and its switch."""
-    purpose = "negotiated as a plan, the kernel sets it up"
+    purpose = "MPTCP stacks, negotiated as a plan"
     if read("/proc/sys/net/mptcp/enabled") == "0":
         return Finding("protocols", "MPTCP", purpose, False, "switched off", "sysctl -w net.mptcp.enabled=1")
     return _socket_protocol("MPTCP", purpose, _IPPROTO_MPTCP, "boot a kernel with CONFIG_MPTCP=y")

@@ -1,12 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What one network interface offers. It is asked, through netlink and /sys, and never touched."""
+"""What one network interface offers. It is asked, through netlink and ethtool, and never touched."""
 
 from __future__ import annotations
 
+import array
 import errno
-import os
+import fcntl
+import socket
+import struct
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 from pyroute2 import IPRoute
@@ -27,8 +29,17 @@ _XDP_MTU = 3498
 _MAX_QUEUES = 64  # ACCORD_MAX_QUEUES
 
 _IFF_UP = 0x1
-# XDP_ATTACHED_* of <linux/if_link.h>.
-_ATTACHED = {1: "in the driver", 2: "in generic mode", 3: "in the NIC", 4: "in several modes"}
+# <linux/sockios.h>, <linux/ethtool.h>.
+_SIOCETHTOOL = 0x8946
+_ETHTOOL_GDRVINFO = 0x3
+_ETHTOOL_GCHANNELS = 0x3C
+# XDP_ATTACHED_* of <linux/if_link.h>, in pyroute2's words.
+_ATTACHED = {
+    "xdp": "in the driver",
+    "xdpgeneric": "in generic mode",
+    "xdpoffload": "in the NIC",
+    "xdpmulti": "in several modes",
+}
 
 
 class _NetdevMessage(genlmsg):  # type: ignore[misc]  # pyroute2 has no types
@@ -60,7 +71,7 @@ def interface(name: str) -> Iterator[Finding]:
     state = f"{'up' if up else 'down'}, MTU {mtu}, driver {driver}"
     yield Finding(group, "link", "everything", up, state, "" if up else f"ip link set {name} up")
     yield _foreign_program(group, link)
-    yield _queues(group, name)
+    yield _queues(group, name, link)
     features = xdp_features(int(link["index"]))
     yield _native(group, features, mtu, driver)
     yield _zero_copy(group, features, driver)
@@ -83,30 +94,54 @@ def xdp_features(index: int) -> int | None:
     return None
 
 
+def _ethtool(name: str, request: bytes) -> bytes | None:
+    """One ETHTOOL_* question by its structure; None where the driver has no answer.
+
+    Rather than /sys, which goes on showing the namespace that it was mounted in.
+    """
+    asked = array.array("B", request)
+    ifreq = struct.pack("16sP16x", name.encode(), asked.buffer_info()[0])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        try:
+            fcntl.ioctl(control, _SIOCETHTOOL, ifreq)
+        except OSError:
+            return None
+    return asked.tobytes()
+
+
 def _driver(name: str) -> str:
-    try:
-        return os.path.basename(os.readlink(f"/sys/class/net/{name}/device/driver"))
-    except OSError:
-        return "of the kernel itself (a virtual interface)"
+    """``struct ethtool_drvinfo``: the command, then 32 bytes of driver name, of 196 in all."""
+    answer = _ethtool(name, struct.pack("=I192x", _ETHTOOL_GDRVINFO))
+    driver = b"" if answer is None else answer[4:36].rstrip(b"\0")
+    return driver.decode("ascii", "replace") or "unknown"
+
+
+def _queue_count(name: str, link: Any) -> int:
+    """``struct ethtool_channels``: command, four maxima, then receive, transmit, other, combined."""
+    if (answer := _ethtool(name, struct.pack("=I32x", _ETHTOOL_GCHANNELS))) is not None:
+        channels = struct.unpack("=9I", answer)
+        if count := channels[5] + channels[8]:
+            return int(count)
+    return int(link.get_attr("IFLA_NUM_RX_QUEUES") or 1)
 
 
 def _foreign_program(group: str, link: Any) -> Finding:
     """Another XDP program is never replaced, so with one there the ladder goes on at AF_PACKET."""
     purpose = "XDP, which a NIC runs one of"
     attributes = link.get_attr("IFLA_XDP")
-    attached = int((attributes.get_attr("IFLA_XDP_ATTACHED") if attributes is not None else 0) or 0)
-    if attached == 0:
+    attached = attributes.get_attr("IFLA_XDP_ATTACHED") if attributes is not None else None
+    if not attached:
         return Finding(group, "XDP slot", purpose, True, "free")
     program = attributes.get_attr("IFLA_XDP_PROG_ID")
-    reason = f"program {program} is attached {_ATTACHED.get(attached, '')}".rstrip()
+    reason = f"program {program} is attached {_ATTACHED.get(attached, attached)}"
     mend = f"stop what attached it (bpftool prog show id {program}); our own daemon shows up here too"
     return Finding(group, "XDP slot", purpose, False, reason, mend)
 
 
-def _queues(group: str, name: str) -> Finding:
+def _queues(group: str, name: str, link: Any) -> Finding:
     purpose = "one AF_XDP socket for each"
-    found = len(list(Path(f"/sys/class/net/{name}/queues").glob("rx-*")))
-    if 0 < found <= _MAX_QUEUES:
+    found = _queue_count(name, link)
+    if found <= _MAX_QUEUES:
         return Finding(group, "receive queues", purpose, True, str(found))
     mend = f"ethtool -L {name} combined {_MAX_QUEUES}"
     reason = f"{found}, of which Accord serves {_MAX_QUEUES}: packets on the others pass to the kernel"

@@ -149,7 +149,7 @@ def qdiscs() -> list[Finding]:
     trials = (
         ("lab", "tc netem", "the lab's link; else its own forwarder delays and drops", _try_netem, "sch_netem"),
         ("kernel TCP", "tc clsact", "captured SYNs, sockets born from segments", _try_clsact, "sch_ingress"),
-        ("protocols", "WireGuard", "negotiated as a plan, the kernel sets it up", _try_wireguard, "wireguard"),
+        ("protocols", "WireGuard", "WireGuard stacks, negotiated as a plan", _try_wireguard, "wireguard"),
     )
     findings = []
     for group, name, purpose, trial, module in trials:
