@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which TSNs of a direction have come in, and which of them the peer has not been told of.
+ *
+ * A packet acknowledges one contiguous range (HotNets 2009, section 3.3, after SST): the one that holds
+ * the most recently received TSN. Where several ranges have news, several packets tell it.
+ */
+#ifndef ACCORD_ACKRANGE_H
+#define ACCORD_ACKRANGE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core.h"
+
+enum ackrange_constant {
+	ACKRANGE_WORDS = ACCORD_MAX_PACKETS / 64,
+};
+
+struct ackrange {
+	uint64_t received[ACKRANGE_WORDS];
+	uint64_t unreported[ACKRANGE_WORDS];
+	uint16_t recent; /* offset of the packet that came last; meaningless while highest is -1 */
+	int16_t highest; /* -1: nothing received */
+	uint16_t prefix; /* offsets [0, prefix) have all come */
+};
+
+void ackrange_init(struct ackrange *range);
+bool ackrange_has(const struct ackrange *range, uint32_t offset);
+/* Note an arrival, new or repeated. */
+void ackrange_add(struct ackrange *range, uint32_t offset);
+/* Whether all of [from, to] have come. */
+bool ackrange_holds(const struct ackrange *range, uint32_t from, uint32_t to);
+/* The range to acknowledge next: offsets [*first, *first + count). Returns count; 0: nothing ever came. */
+uint16_t ackrange_next(const struct ackrange *range, uint16_t *first);
+/* A packet that acknowledges [first, first + count) was sent. */
+void ackrange_reported(struct ackrange *range, uint16_t first, uint16_t count);
+bool ackrange_has_news(const struct ackrange *range);
+
+#endif /* ACCORD_ACKRANGE_H */

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The engine's parts, and what its halves (receive, transmit) and its outside (engine.c) share. All memory
+ * is one block, taken when the engine is made.
+ */
+#ifndef ACCORD_ENGINE_H
+#define ACCORD_ENGINE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core.h"
+#include "event.h"
+#include "slab.h"
+#include "timer.h"
+#include "transaction.h"
+
+enum engine_constant {
+	ENGINE_MAX_PROTOCOLS = 256,
+	ENGINE_OUTPUT_BATCH = 256,
+	ENGINE_SCRATCH_BYTES = 4 * ACCORD_MAX_MESSAGE_BYTES, /* descriptors of one batch of events */
+	ENGINE_MAX_TRANSACTIONS = 1 << 20,
+	ENGINE_MAX_BUFFERS = 1 << 20,
+	ENGINE_MAX_EVENTS = 1 << 24,
+	/* A packet's chunks may each make an event; besides them it may open, skip, complete, arrive, fail. */
+	ENGINE_EVENTS_PER_PACKET = 16,
+};
+
+struct accord_engine {
+	struct accord_engine_config config;
+	uint64_t bytes;
+	uint64_t now; /* the latest that was given */
+	uint64_t counters[ACCORD_REASON_LIMIT];
+	uint32_t protocols[ENGINE_MAX_PROTOCOLS]; /* ascending */
+	uint32_t protocol_count;
+	struct transaction_table table;
+	struct slab slab;
+	struct timer timer;
+	struct event_queue events;
+	uint8_t *scratch;
+	/* Pure acknowledgements, from accord_engine_output to the next call. */
+	uint8_t acknowledgements[ENGINE_OUTPUT_BATCH][ACCORD_HEADER_BYTES];
+};
+
+/* engine.c */
+static inline void engine_count(struct accord_engine *engine, uint32_t reason)
+{
+	engine->counters[reason]++;
+}
+void engine_see(struct accord_engine *engine, uint64_t now);
+bool engine_supports(const struct accord_engine *engine, uint8_t node, uint32_t protocol);
+bool engine_tell(struct accord_engine *engine, struct transaction *transaction, struct event event);
+/* FAILED goes out, buffers come back. False: no room for the event, nothing was done. */
+bool engine_fail(struct accord_engine *engine, struct transaction *transaction, uint32_t reason);
+/* Take everything of a transaction back, its events included, and free its slot. */
+void engine_forget(struct accord_engine *engine, struct transaction *transaction);
+
+/* transmit.c: when does this transaction next have something to do? */
+uint64_t transmit_deadline(const struct accord_engine *engine, const struct transaction *transaction);
+void transmit_schedule(struct accord_engine *engine, struct transaction *transaction);
+
+#endif /* ACCORD_ENGINE_H */

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Packets from being queued to being acknowledged: what to send next, what is lost, what arrived. */
+#ifndef ACCORD_OUTBOX_H
+#define ACCORD_OUTBOX_H
+
+#include <stdint.h>
+
+#include "slab.h"
+#include "transaction.h"
+
+/* Does this range acknowledge only what was sent? */
+bool outbox_sent(const struct transaction *transaction, uint32_t ack_tsn, uint16_t count);
+/* Enter an acknowledgement. Returns a bit mask of steps (1 << step) that arrived whole by it. */
+uint32_t outbox_acknowledge(struct transaction *transaction, struct slab *slab, uint64_t now, uint32_t ack_tsn,
+                            uint16_t count);
+/* Mark what counts as lost, and set recovery.loss_time for what may soon (RFC 9002 section 6.1). */
+void outbox_detect_losses(struct transaction *transaction, struct slab *slab, uint64_t now);
+/*
+ * Is there anything to probe for: packets in flight, or an answer that the amplification limit may be
+ * holding back? The latter is the deadlock of RFC 9002 section 6.2.2.1: the proposal arrived, part of the
+ * answer got lost, and the responder may not repeat it before it hears more of the initiator. So an
+ * initiator keeps its proposal until the answer is whole, and repeats a packet of it.
+ */
+bool outbox_awaits(const struct transaction *transaction);
+/* Mark the first unacknowledged packets to be sent again regardless of the window. */
+void outbox_probe(struct transaction *transaction, struct slab *slab);
+/* The answer is whole, or no longer wanted: give the proposal's packets back. */
+void outbox_release_retained(struct transaction *transaction, struct slab *slab);
+/* TSN offset of the packet to send next; total when there is none that the window lets go. */
+uint16_t outbox_pick(const struct transaction *transaction, const struct slab *slab);
+/* The picked packet goes out now. */
+void outbox_on_sent(struct transaction *transaction, struct slab *slab, uint64_t now, uint16_t offset);
+/* When the oldest unacknowledged packet was queued; UINT64_MAX: there is none. */
+uint64_t outbox_oldest(const struct transaction *transaction, const struct slab *slab);
+void outbox_release(struct transaction *transaction, struct slab *slab);
+
+#endif /* ACCORD_OUTBOX_H */

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Chunks into node descriptors. Each node is put together by itself, so it can be delivered while packets
+ * of earlier nodes are missing (HotNets 2009, section 3.3). Chunk data is stored densely, piece after
+ * piece, in the transaction's buffers, so small packets do not cost whole ones.
+ */
+#ifndef ACCORD_REASSEMBLY_H
+#define ACCORD_REASSEMBLY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ackrange.h"
+#include "packet.h"
+#include "slab.h"
+
+enum reassembly_constant {
+	REASSEMBLY_STEPS = ACCORD_MAX_STEPS / 2, /* steps of one direction; step / 2 is the index */
+};
+
+#define PIECE_NONE 0u
+
+enum node_status {
+	NODE_UNSEEN,
+	NODE_STORED,  /* arriving */
+	NODE_SKIPPED, /* of an unsupported protocol: followed, not stored */
+	NODE_DELIVERED,
+};
+
+/* One node of the latest step in which it was met. TSN offsets; -1: not known yet. */
+struct node_in {
+	uint32_t protocol;
+	uint32_t head, tail; /* pieces, by TSN; PIECE_NONE: none */
+	uint32_t bytes;
+	int16_t first, last; /* of the chunks that bore F and L */
+	int16_t low, high;   /* of any chunk */
+	uint16_t count;      /* chunks */
+	int8_t step;         /* -1: never met */
+	uint8_t status;      /* enum node_status */
+};
+
+/* One message of the peer's. TSN offsets; -1: not known yet. */
+struct step_in {
+	int16_t low, high, end;
+	uint32_t bytes; /* of descriptors */
+	bool complete;
+};
+
+struct reassembly {
+	struct node_in nodes[ACCORD_MAX_NODES];
+	struct step_in steps[REASSEMBLY_STEPS];
+	int8_t latest;      /* highest step met; -1: none */
+	uint32_t fill;      /* buffer that the next piece goes to; SLAB_NONE: a new one */
+	uint32_t fill_used; /* bytes of it */
+};
+
+void reassembly_init(struct reassembly *reassembly);
+/* Does this packet, of a TSN not seen before, agree with what came before it? Returns enum accord_reason. */
+uint32_t reassembly_check(const struct reassembly *reassembly, const struct packet *packet);
+/* Buffers that storing these bytes of chunks, one after the other, would take. */
+uint32_t reassembly_need(const struct reassembly *reassembly, const struct slab *slab, const uint16_t *lengths,
+                         uint32_t count);
+/* Enter a checked packet's step, TSN and END. */
+void reassembly_enter(struct reassembly *reassembly, const struct packet *packet);
+/* The node that a checked chunk belongs to, ready for this step: what was left of an older one goes. */
+struct node_in *reassembly_node(struct reassembly *reassembly, struct slab *slab, struct slab_share *share,
+                                const struct packet *packet, const struct chunk *chunk);
+/* Enter a checked chunk; its data is stored unless the node is skipped. Memory was made sure of. */
+void reassembly_add(struct reassembly *reassembly, struct slab *slab, struct slab_share *share, struct node_in *node,
+                    const struct packet *packet, const struct chunk *chunk);
+bool node_whole(const struct node_in *node);
+/* Is this the moment at which the message is complete? True once per step. */
+bool reassembly_completes(struct reassembly *reassembly, const struct ackrange *range, uint8_t step);
+/* Of a complete message: did all nodes come to their end? */
+bool reassembly_sound(const struct reassembly *reassembly, uint8_t step);
+/* Copy up to limit bytes of a list of pieces. Returns how many. */
+uint32_t pieces_copy(const struct slab *slab, uint32_t head, uint8_t *to, uint32_t limit);
+void pieces_release(struct reassembly *reassembly, struct slab *slab, struct slab_share *share, uint32_t head);
+/* Give back everything that has not been delivered. */
+void reassembly_release(struct reassembly *reassembly, struct slab *slab, struct slab_share *share);
+
+#endif /* ACCORD_REASSEMBLY_H */

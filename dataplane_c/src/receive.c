@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The incoming half. A packet is checked completely, cheap checks first, before it changes anything:
+ * by itself (packet.c), against its transaction, against what of its message is here already, and for
+ * the memory it needs. Then it is consumed.
+ *
+ *   wrong by itself, or from elsewhere   dropped, counted
+ *   no memory                            dropped, counted; its sender repeats it
+ *   contradicts an earlier packet        the transaction fails
+ */
+#include "descriptor.h"
+#include "engine.h"
+#include "outbox.h"
+#include "packet.h"
+
+static bool is_padding(const struct chunk *chunk)
+{
+	return chunk->node == ACCORD_NODE_PADDING;
+}
+
+/* Will this chunk's data be kept? As long as a node is followed, its protocol is treated as at first. */
+static bool is_stored(const struct accord_engine *engine, const struct transaction *transaction,
+                      const struct packet *packet, const struct chunk *chunk)
+{
+	const struct node_in *node;
+
+	if (is_padding(chunk))
+		return false;
+	node = &transaction->reassembly.nodes[chunk->node];
+	if (node->step > (int8_t)packet->step)
+		return false;
+	if (node->step == (int8_t)packet->step)
+		return node->status == NODE_STORED;
+	return engine_supports(engine, chunk->node, chunk->protocol);
+}
+
+static uint32_t check_memory(const struct accord_engine *engine, const struct transaction *transaction,
+                             const struct packet *packet)
+{
+	uint16_t lengths[PACKET_MAX_CHUNKS];
+	uint32_t count = 0;
+
+	if (event_room(&engine->events) < packet->chunk_count + ENGINE_EVENTS_PER_PACKET)
+		return ACCORD_REASON_NO_MEMORY;
+	for (uint32_t i = 0; i < packet->chunk_count; i++)
+		if (is_stored(engine, transaction, packet, &packet->chunks[i]))
+			lengths[count++] = packet->chunks[i].length;
+	if (reassembly_need(&transaction->reassembly, &engine->slab, lengths, count) >
+	    slab_available(&engine->slab, &transaction->share))
+		return ACCORD_REASON_NO_MEMORY;
+	return ACCORD_REASON_OK;
+}
+
+/* What this packet is to a live transaction: OK, DUPLICATE, or why not. */
+static uint32_t check_packet(const struct accord_engine *engine, const struct transaction *transaction,
+                             const struct packet *packet)
+{
+	uint32_t reason;
+
+	if (packet->sender == ROLE_RESPONDER && transaction->outbox.sent == 0)
+		return ACCORD_REASON_BAD_STEP; /* an answer before the question */
+	if (packet->flags & ACCORD_FLAG_ACK && !outbox_sent(transaction, packet->ack_tsn, packet->ack_count))
+		return ACCORD_REASON_BAD_ACK;
+	if (!packet->chunk_count)
+		return ACCORD_REASON_OK;
+	if (ackrange_has(&transaction->range, packet->offset)) {
+		if (transaction->fingerprints[packet->offset] != packet->fingerprint)
+			return ACCORD_REASON_CONTRADICTION;
+		return ACCORD_REASON_DUPLICATE;
+	}
+	reason = reassembly_check(&transaction->reassembly, packet);
+	return reason ? reason : check_memory(engine, transaction, packet);
+}
+
+/* Reasons that say what the peer is, not what befell one packet. */
+static bool is_fatal(uint32_t reason)
+{
+	return reason == ACCORD_REASON_BAD_ACK || reason == ACCORD_REASON_BAD_CHUNK ||
+	       reason == ACCORD_REASON_CONTRADICTION || reason == ACCORD_REASON_MESSAGE_TOO_LONG;
+}
+
+static void consume_acknowledgement(struct accord_engine *engine, struct transaction *transaction,
+                                    const struct packet *packet)
+{
+	uint32_t arrived;
+
+	if (!(packet->flags & ACCORD_FLAG_ACK))
+		return;
+	arrived = outbox_acknowledge(transaction, &engine->slab, engine->now, packet->ack_tsn, packet->ack_count);
+	for (uint8_t step = 0; arrived && step < ACCORD_MAX_STEPS; step++)
+		if (arrived & 1u << step)
+			engine_tell(engine, transaction, (struct event){.kind = ACCORD_EVENT_ARRIVED, .step = step});
+}
+
+static uint32_t deliver(struct accord_engine *engine, struct transaction *transaction, const struct packet *packet,
+                        const struct chunk *chunk, struct node_in *node)
+{
+	uint8_t prefix[DESCRIPTOR_PREFIX_BYTES];
+	struct event event = {
+		.kind = ACCORD_EVENT_NODE,
+		.step = packet->step,
+		.node = chunk->node,
+		.protocol = node->protocol,
+		.length = node->bytes,
+		.order = (uint16_t)node->first,
+		.head = node->head,
+	};
+	uint32_t reason;
+	uint16_t length;
+
+	pieces_copy(&engine->slab, node->head, prefix, sizeof(prefix));
+	reason = descriptor_check(prefix, node->bytes, chunk->node);
+	if (reason)
+		return reason;
+	if (chunk->node == ACCORD_NODE_CONTEXT && descriptor_find(prefix, ACCORD_TLV_REASON, &length))
+		transaction->aborted = true;
+	node->status = NODE_DELIVERED;
+	node->head = node->tail = PIECE_NONE;
+	engine_tell(engine, transaction, event);
+	return ACCORD_REASON_OK;
+}
+
+static uint32_t consume_chunk(struct accord_engine *engine, struct transaction *transaction,
+                              const struct packet *packet, const struct chunk *chunk)
+{
+	struct reassembly *reassembly = &transaction->reassembly;
+	struct node_in *node = reassembly_node(reassembly, &engine->slab, &transaction->share, packet, chunk);
+
+	if (node->status == NODE_UNSEEN) {
+		node->status = NODE_STORED;
+		if (!engine_supports(engine, chunk->node, chunk->protocol)) {
+			node->status = NODE_SKIPPED;
+			engine_tell(engine, transaction,
+			            (struct event){.kind = ACCORD_EVENT_SKIPPED,
+			                           .step = packet->step,
+			                           .node = chunk->node,
+			                           .protocol = chunk->protocol,
+			                           .order = packet->offset});
+		}
+	}
+	if (node->status == NODE_SKIPPED)
+		engine_count(engine, ACCORD_REASON_UNSUPPORTED);
+	reassembly_add(reassembly, &engine->slab, &transaction->share, node, packet, chunk);
+	if (node->status == NODE_STORED && node_whole(node))
+		return deliver(engine, transaction, packet, chunk, node);
+	return ACCORD_REASON_OK;
+}
+
+/* A packet may complete its own message, and, as the one that closed the gap, the one after it. */
+static uint32_t complete_messages(struct accord_engine *engine, struct transaction *transaction, uint8_t step,
+                                  bool *complete)
+{
+	*complete = false;
+	for (; step < ACCORD_MAX_STEPS; step += 2) {
+		if (!reassembly_completes(&transaction->reassembly, &transaction->range, step))
+			continue;
+		if (!reassembly_sound(&transaction->reassembly, step))
+			return ACCORD_REASON_BAD_CHUNK;
+		*complete = true;
+		if (step == ACCORD_STEP_ANSWER)
+			outbox_release_retained(transaction, &engine->slab);
+		engine_tell(engine, transaction, (struct event){.kind = ACCORD_EVENT_MESSAGE, .step = step});
+	}
+	return ACCORD_REASON_OK;
+}
+
+/*
+ * At once: a repetition, a gap, every second packet, the end of a message that may have no answer (a
+ * commit, an abort). Else after a delay, in the hope that the answer carries it; so too for the last
+ * packet of a message that asks for an answer, first, second or not.
+ */
+static void schedule_acknowledgement(struct accord_engine *engine, struct transaction *transaction,
+                                     const struct packet *packet, bool complete)
+{
+	const struct ackrange *range = &transaction->range;
+	bool in_order = packet->offset == range->highest && range->prefix == range->highest + 1;
+	bool final = transaction->aborted || (packet->step >= ACCORD_STEP_COMMIT && packet->step % 2 == 0);
+	uint64_t due = engine->now + TRANSACTION_ACK_DELAY_US;
+
+	transaction->arrivals++;
+	if (!in_order || (complete && final) || (!complete && transaction->arrivals >= TRANSACTION_ACK_EVERY))
+		due = engine->now;
+	if (due < transaction->ack_due)
+		transaction->ack_due = due;
+}
+
+static uint32_t consume_new(struct accord_engine *engine, struct transaction *transaction, const struct packet *packet)
+{
+	uint32_t reason = ACCORD_REASON_OK;
+	bool complete;
+
+	ackrange_add(&transaction->range, packet->offset);
+	if (!transaction->recovery.in_flight) {
+		transaction->recovery.timer_base = engine->now; /* what is awaited is coming */
+		transaction->recovery.timeouts = 0;
+	}
+	transaction->fingerprints[packet->offset] = packet->fingerprint;
+	reassembly_enter(&transaction->reassembly, packet);
+	for (uint32_t i = 0; !reason && i < packet->chunk_count; i++)
+		if (!is_padding(&packet->chunks[i]))
+			reason = consume_chunk(engine, transaction, packet, &packet->chunks[i]);
+	if (!reason)
+		reason = complete_messages(engine, transaction, packet->step, &complete);
+	if (!reason)
+		schedule_acknowledgement(engine, transaction, packet, complete);
+	return reason;
+}
+
+static void consume_repeated(struct accord_engine *engine, struct transaction *transaction, const struct packet *packet)
+{
+	ackrange_add(&transaction->range, packet->offset);
+	transaction->duplicates++;
+	transaction->ack_due = engine->now;
+}
+
+static void note_arrival(struct transaction *transaction, const struct accord_path *path, uint32_t length)
+{
+	transaction_learn(transaction, path);
+	transaction->packets_received++;
+	transaction->bytes_received += length;
+	transaction->wire_received += length + transaction_overhead(transaction);
+}
+
+/* reason: what check_packet said. */
+static uint32_t receive_live(struct accord_engine *engine, struct transaction *transaction,
+                             const struct accord_path *path, const struct packet *packet, uint32_t reason)
+{
+	bool repeated = reason == ACCORD_REASON_DUPLICATE;
+
+	if (is_fatal(reason) && !engine_fail(engine, transaction, reason))
+		return ACCORD_REASON_NO_MEMORY;
+	if (reason && !repeated)
+		return reason;
+	if (event_room(&engine->events) < ENGINE_EVENTS_PER_PACKET)
+		return ACCORD_REASON_NO_MEMORY;
+
+	note_arrival(transaction, path, packet->length);
+	consume_acknowledgement(engine, transaction, packet);
+	if (repeated)
+		consume_repeated(engine, transaction, packet);
+	else if (packet->chunk_count)
+		reason = consume_new(engine, transaction, packet);
+	if (reason && !repeated)
+		engine_fail(engine, transaction, reason);
+	else
+		transmit_schedule(engine, transaction);
+	return reason;
+}
+
+/* Forgotten by the user: whatever comes is acknowledged, so that the peer comes to an end; nothing is kept. */
+static uint32_t receive_lingering(struct accord_engine *engine, struct transaction *transaction,
+                                  const struct accord_path *path, const struct packet *packet)
+{
+	bool repeated = packet->chunk_count && ackrange_has(&transaction->range, packet->offset);
+
+	if (transaction->mute)
+		return ACCORD_REASON_CLOSED;
+	if (packet->flags & ACCORD_FLAG_ACK && !outbox_sent(transaction, packet->ack_tsn, packet->ack_count))
+		return ACCORD_REASON_BAD_ACK;
+	note_arrival(transaction, path, packet->length);
+	if (packet->flags & ACCORD_FLAG_ACK)
+		outbox_acknowledge(transaction, &engine->slab, engine->now, packet->ack_tsn, packet->ack_count);
+	if (packet->chunk_count) {
+		ackrange_add(&transaction->range, packet->offset);
+		transaction->ack_due = engine->now;
+		transaction->duplicates += repeated;
+	}
+	transmit_schedule(engine, transaction);
+	return repeated ? ACCORD_REASON_DUPLICATE : ACCORD_REASON_OK;
+}
+
+/* The first packet of a negotiation. Silence, and no state, for anything that is not quite right. */
+static uint32_t admit(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet)
+{
+	struct transaction *transaction;
+	uint32_t reason;
+
+	if (packet->sender != ROLE_INITIATOR || packet->step != ACCORD_STEP_PROPOSAL || !packet->chunk_count)
+		return ACCORD_REASON_UNKNOWN_TRANSACTION;
+	transaction = transaction_new(&engine->table, engine->now, packet->transaction, ROLE_RESPONDER, path, &reason);
+	if (!transaction)
+		return reason;
+	reason = check_packet(engine, transaction, packet);
+	if (reason) {
+		engine_forget(engine, transaction);
+		return reason;
+	}
+	engine_tell(engine, transaction, (struct event){.kind = ACCORD_EVENT_OPENED});
+	return receive_live(engine, transaction, path, packet, reason);
+}
+
+int accord_engine_input(struct accord_engine *engine, uint64_t now, const struct accord_path *path,
+                        const uint8_t *bytes, uint32_t length)
+{
+	struct transaction *transaction;
+	struct packet packet;
+	uint32_t reason;
+
+	engine_see(engine, now);
+	reason = packet_parse(&packet, bytes, length);
+	if (!reason) {
+		transaction = transaction_find(&engine->table, packet.transaction, role_other(packet.sender));
+		if (!transaction)
+			reason = admit(engine, path, &packet);
+		else if (!transaction_same_remote(transaction, path))
+			reason = ACCORD_REASON_UNKNOWN_TRANSACTION;
+		else if (transaction->state == TRANSACTION_LIVE)
+			reason = receive_live(engine, transaction, path, &packet, check_packet(engine, transaction, &packet));
+		else if (transaction->state == TRANSACTION_LINGERING)
+			reason = receive_lingering(engine, transaction, path, &packet);
+		else
+			reason = ACCORD_REASON_CLOSED;
+	}
+	engine_count(engine, reason);
+	return -(int)reason;
+}

@@ -1,0 +1,181 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "transaction.h"
+
+#include <string.h>
+
+#include "hash.h"
+
+uint32_t transaction_power(uint32_t value)
+{
+	uint32_t power = 1;
+
+	while (power < value)
+		power *= 2;
+	return power;
+}
+
+void transaction_table_init(struct transaction_table *table, struct transaction *slots, uint32_t *heads,
+                            const struct accord_engine_config *config)
+{
+	memset(table, 0, sizeof(*table));
+	table->slots = slots;
+	table->heads = heads;
+	table->count = config->transactions;
+	table->unproven_limit = config->unproven;
+	table->slot_mask = transaction_power(config->transactions) - 1;
+	table->head_mask = transaction_power(config->transactions) - 1;
+	table->seed = hash_mix(UINT64_C(0x9e3779b97f4a7c15) + config->seed);
+	for (uint32_t head = 0; head <= table->head_mask; head++)
+		heads[head] = TRANSACTION_NONE;
+	for (uint32_t slot = 0; slot < table->count; slot++) {
+		slots[slot].state = TRANSACTION_FREE;
+		slots[slot].slot = slot;
+		/* A handle is generation * size + slot. Generations start at 1, so it is never 0. */
+		slots[slot].handle = slot;
+		slots[slot].next = slot + 1 < table->count ? slot + 1 : TRANSACTION_NONE;
+	}
+	table->free_head = 0;
+	table->free_tail = table->count - 1;
+}
+
+static uint32_t *chain(const struct transaction_table *table, const uint8_t *id, enum role role)
+{
+	return &table->heads[hash_bytes(table->seed + (uint64_t)role, id, ACCORD_TRANSACTION_BYTES) & table->head_mask];
+}
+
+struct transaction *transaction_find(const struct transaction_table *table, const uint8_t *id, enum role role)
+{
+	for (uint32_t slot = *chain(table, id, role); slot != TRANSACTION_NONE; slot = table->slots[slot].next) {
+		struct transaction *transaction = &table->slots[slot];
+
+		if (transaction->role == role && memcmp(transaction->id, id, ACCORD_TRANSACTION_BYTES) == 0)
+			return transaction;
+	}
+	return NULL;
+}
+
+struct transaction *transaction_of(const struct transaction_table *table, uint32_t handle)
+{
+	uint32_t slot = handle & table->slot_mask;
+	struct transaction *transaction;
+
+	if (slot >= table->count)
+		return NULL;
+	transaction = &table->slots[slot];
+	if (transaction->handle != handle)
+		return NULL;
+	if (transaction->state != TRANSACTION_LIVE && transaction->state != TRANSACTION_FAILED)
+		return NULL;
+	return transaction;
+}
+
+struct transaction *transaction_new(struct transaction_table *table, uint64_t now, const uint8_t *id, enum role role,
+                                    const struct accord_path *path, uint32_t *reason)
+{
+	uint32_t slot = table->free_head;
+	uint32_t *head = chain(table, id, role);
+	struct transaction *transaction;
+	uint32_t handle;
+
+	if (slot == TRANSACTION_NONE) {
+		*reason = ACCORD_REASON_NO_MEMORY;
+		return NULL;
+	}
+	if (role == ROLE_RESPONDER && table->unproven >= table->unproven_limit) {
+		*reason = ACCORD_REASON_QUOTA;
+		return NULL;
+	}
+	transaction = &table->slots[slot];
+	table->free_head = transaction->next;
+	if (table->free_head == TRANSACTION_NONE)
+		table->free_tail = TRANSACTION_NONE;
+
+	handle = transaction->handle + table->slot_mask + 1;
+	if (handle <= table->slot_mask)
+		handle += table->slot_mask + 1;
+	memset(transaction, 0, sizeof(*transaction));
+	transaction->handle = handle;
+	transaction->slot = slot;
+	transaction->state = TRANSACTION_LIVE;
+	transaction->role = (uint8_t)role;
+	memcpy(transaction->id, id, ACCORD_TRANSACTION_BYTES);
+	transaction->path = *path;
+	transaction->created = now;
+	transaction->ack_due = UINT64_MAX;
+	transaction->outbox.step = -1;
+	ackrange_init(&transaction->range);
+	reassembly_init(&transaction->reassembly);
+	recovery_init(&transaction->recovery);
+
+	table->live++;
+	transaction->share.unproven = role == ROLE_RESPONDER;
+	table->unproven += transaction->share.unproven;
+	transaction->next = *head;
+	*head = slot;
+	return transaction;
+}
+
+void transaction_free(struct transaction_table *table, struct transaction *transaction)
+{
+	uint32_t *link = chain(table, transaction->id, transaction->role);
+
+	while (*link != transaction->slot)
+		link = &table->slots[*link].next;
+	*link = transaction->next;
+	table->live--;
+	table->unproven -= transaction->share.unproven;
+	transaction->state = TRANSACTION_FREE;
+	/* To the end of the queue: a slot rests for as long as possible before its handle is of use again. */
+	transaction->next = TRANSACTION_NONE;
+	if (table->free_tail == TRANSACTION_NONE)
+		table->free_head = transaction->slot;
+	else
+		table->slots[table->free_tail].next = transaction->slot;
+	table->free_tail = transaction->slot;
+}
+
+void transaction_prove(struct transaction_table *table, struct slab *slab, struct transaction *transaction)
+{
+	table->unproven -= transaction->share.unproven;
+	slab_prove(slab, &transaction->share);
+}
+
+bool transaction_same_remote(const struct transaction *transaction, const struct accord_path *path)
+{
+	const struct accord_path *ours = &transaction->path;
+
+	return ours->family == path->family && ours->context == path->context && ours->remote_port == path->remote_port &&
+	       memcmp(ours->remote, path->remote, path->family == 4 ? 4 : sizeof(path->remote)) == 0;
+}
+
+void transaction_learn(struct transaction *transaction, const struct accord_path *path)
+{
+	static const uint8_t unspecified[sizeof(path->local)];
+	struct accord_path *ours = &transaction->path;
+
+	if (path->socket != ACCORD_PATH_NO_SOCKET)
+		ours->socket = path->socket;
+	if (path->link_length && path->link_length <= ACCORD_MAX_LINK_HEADER) {
+		ours->queue = path->queue;
+		ours->link_length = path->link_length;
+		memcpy(ours->link, path->link, sizeof(ours->link));
+	}
+	if (memcmp(ours->local, unspecified, sizeof(unspecified)) == 0)
+		memcpy(ours->local, path->local, sizeof(ours->local));
+	if (!ours->local_port)
+		ours->local_port = path->local_port;
+}
+
+uint32_t transaction_overhead(const struct transaction *transaction)
+{
+	uint32_t ip = transaction->path.family == 4 ? 20 : 40;
+
+	return ip + (transaction->path.context == ACCORD_PROTOCOL_UDP ? 8 : 0);
+}
+
+bool transaction_may_send(const struct transaction *transaction, uint32_t length)
+{
+	uint64_t after = transaction->wire_sent + length + transaction_overhead(transaction);
+
+	return !transaction->share.unproven || after <= ACCORD_AMPLIFICATION * transaction->wire_received;
+}

@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * One negotiation as the transport sees it, and the table of them: fixed slots, found by handle or by
+ * transaction ID and role. The role belongs to the key, so both ends may live in one engine.
+ */
+#ifndef ACCORD_TRANSACTION_H
+#define ACCORD_TRANSACTION_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "ackrange.h"
+#include "core.h"
+#include "packet.h"
+#include "reassembly.h"
+#include "recovery.h"
+#include "slab.h"
+
+enum transaction_constant {
+	TRANSACTION_ACK_DELAY_US = 25000,
+	TRANSACTION_ACK_EVERY = 2, /* packets; RFC 9000 section 13.2.2 */
+	TRANSACTION_LIFETIME_US = ACCORD_MAX_LIFETIME_MS * 1000,
+};
+
+#define TRANSACTION_NONE UINT32_MAX
+
+/*
+ *   FREE --open, admit--> LIVE --fail--> FAILED --close--> FREE
+ *                          |  \                            ^ ^
+ *                          |   `-----close, no linger------' |
+ *                          `--close, linger--> LINGERING --expire
+ */
+enum transaction_state {
+	TRANSACTION_FREE,
+	TRANSACTION_LIVE,
+	TRANSACTION_FAILED,    /* the user has been, or will be, told; nothing moves any more */
+	TRANSACTION_LINGERING, /* the user has forgotten it; what was sent arrives, what comes is acknowledged */
+};
+
+/* What this side sends. TSN offsets. */
+struct outbox {
+	uint32_t buffers[ACCORD_MAX_PACKETS];      /* SLAB_NONE once given back */
+	uint16_t total;                            /* [0, total) have been queued */
+	uint16_t sent;                             /* [0, sent) have been on the wire at least once */
+	uint16_t oldest;                           /* all before it are acknowledged */
+	uint16_t retained;                         /* packets kept although they are; see outbox_awaits */
+	int8_t step;                               /* latest; -1: none */
+	uint16_t unacknowledged[REASSEMBLY_STEPS]; /* packets, by step / 2 */
+};
+
+struct transaction {
+	uint32_t handle;
+	uint32_t slot;
+	uint32_t next; /* in its hash chain, or among the free */
+	uint8_t state; /* enum transaction_state */
+	uint8_t role;  /* enum role: this side's */
+	uint8_t id[ACCORD_TRANSACTION_BYTES];
+	struct accord_path path;
+	uint64_t created, expires; /* expires: while lingering */
+	struct slab_share share;   /* share.unproven: the peer's address is not proven */
+
+	struct ackrange range;
+	struct reassembly reassembly;
+	uint32_t fingerprints[ACCORD_MAX_PACKETS]; /* of received packets, by TSN offset */
+	uint64_t ack_due;                          /* UINT64_MAX: nothing to tell */
+	uint32_t arrivals;                         /* packets with chunks since the last acknowledgement */
+	bool aborted;                              /* the peer's context node carried a REASON */
+	bool mute;                                 /* failed before it was closed: linger in silence */
+
+	struct outbox outbox;
+	struct recovery recovery;
+	uint64_t wire_received, wire_sent; /* bytes with UDP and IP, for the amplification limit */
+
+	uint32_t packets_sent, packets_received, retransmitted, duplicates;
+	uint64_t bytes_sent, bytes_received;
+	uint32_t events; /* in the queue */
+};
+
+struct transaction_table {
+	struct transaction *slots;
+	uint32_t *heads; /* hash chains */
+	uint32_t count, live, unproven, unproven_limit;
+	uint32_t slot_mask, head_mask; /* powers of two, minus one */
+	uint32_t free_head, free_tail;
+	uint64_t seed;
+};
+
+/* Smallest power of two >= value. */
+uint32_t transaction_power(uint32_t value);
+void transaction_table_init(struct transaction_table *table, struct transaction *slots, uint32_t *heads,
+                            const struct accord_engine_config *config);
+struct transaction *transaction_find(const struct transaction_table *table, const uint8_t *id, enum role role);
+/* NULL: stale or never given out. */
+struct transaction *transaction_of(const struct transaction_table *table, uint32_t handle);
+/* Takes a free slot (the one free for longest) and makes it LIVE. NULL: none, or no quota; see reason. */
+struct transaction *transaction_new(struct transaction_table *table, uint64_t now, const uint8_t *id, enum role role,
+                                    const struct accord_path *path, uint32_t *reason);
+void transaction_free(struct transaction_table *table, struct transaction *transaction);
+void transaction_prove(struct transaction_table *table, struct slab *slab, struct transaction *transaction);
+
+/* Is this path's remote end the transaction's? */
+bool transaction_same_remote(const struct transaction *transaction, const struct accord_path *path);
+/* Learn from the path on which a valid packet came. */
+void transaction_learn(struct transaction *transaction, const struct accord_path *path);
+/* Bytes of UDP and IP around each packet. */
+uint32_t transaction_overhead(const struct transaction *transaction);
+/* May a packet of so many bytes be sent without amplifying? */
+bool transaction_may_send(const struct transaction *transaction, uint32_t length);
+
+#endif /* ACCORD_TRANSACTION_H */

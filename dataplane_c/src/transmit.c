@@ -1,0 +1,180 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The outgoing half: timers, then packets. A transaction that is due is worked off until nothing of it
+ * can go now; what is held back by the window waits for an acknowledgement or the probe timer, what is
+ * held back by the amplification limit waits for bytes of the peer's.
+ */
+#include "engine.h"
+#include "outbox.h"
+#include "packet.h"
+
+/* Has this negotiation come as far as its lifetime has to carry it? HotNets 2009, Figure 1: the responder
+ * is there when the commit proved the peer's address, the initiator when it has sent the commit. */
+static bool committed(const struct transaction *transaction)
+{
+	if (transaction->role == ROLE_RESPONDER)
+		return !transaction->share.unproven;
+	return transaction->outbox.step >= ACCORD_STEP_COMMIT;
+}
+
+static uint64_t lifetime_end(const struct transaction *transaction)
+{
+	return committed(transaction) ? UINT64_MAX : transaction->created + TRANSACTION_LIFETIME_US;
+}
+
+static uint64_t delivery_end(const struct accord_engine *engine, const struct transaction *transaction)
+{
+	uint64_t oldest = outbox_oldest(transaction, &engine->slab);
+
+	return oldest == UINT64_MAX ? UINT64_MAX : oldest + TRANSACTION_LIFETIME_US;
+}
+
+static bool acknowledgement_due(const struct transaction *transaction, uint64_t now)
+{
+	return transaction->ack_due <= now && transaction_may_send(transaction, ACCORD_HEADER_BYTES);
+}
+
+static bool packet_due(const struct accord_engine *engine, const struct transaction *transaction)
+{
+	const struct outbox *outbox = &transaction->outbox;
+	uint16_t offset = outbox_pick(transaction, &engine->slab);
+
+	if (offset == outbox->total)
+		return false;
+	return transaction_may_send(transaction, slab_head(&engine->slab, outbox->buffers[offset])->length);
+}
+
+static uint64_t earlier(uint64_t one, uint64_t other)
+{
+	return one < other ? one : other;
+}
+
+uint64_t transmit_deadline(const struct accord_engine *engine, const struct transaction *transaction)
+{
+	const struct recovery *recovery = &transaction->recovery;
+	uint64_t due;
+
+	if (transaction->state == TRANSACTION_LIVE)
+		due = earlier(lifetime_end(transaction), delivery_end(engine, transaction));
+	else if (transaction->state == TRANSACTION_LINGERING)
+		due = transaction->expires;
+	else
+		return UINT64_MAX;
+
+	if (acknowledgement_due(transaction, engine->now) || packet_due(engine, transaction))
+		return engine->now;
+	if (transaction->ack_due > engine->now)
+		due = earlier(due, transaction->ack_due);
+	if (recovery->loss_time)
+		due = earlier(due, recovery->loss_time);
+	return outbox_awaits(transaction) ? earlier(due, recovery_deadline(recovery)) : due;
+}
+
+void transmit_schedule(struct accord_engine *engine, struct transaction *transaction)
+{
+	timer_set(&engine->timer, transaction->slot, transmit_deadline(engine, transaction));
+}
+
+/* Returns false when the transaction came to its end by it. */
+static bool run_timers(struct accord_engine *engine, struct transaction *transaction)
+{
+	struct recovery *recovery = &transaction->recovery;
+	uint64_t now = engine->now;
+
+	if (transaction->state == TRANSACTION_LINGERING && transaction->expires <= now) {
+		engine_forget(engine, transaction);
+		return false;
+	}
+	if (transaction->state == TRANSACTION_LIVE) {
+		bool waiting = outbox_oldest(transaction, &engine->slab) != UINT64_MAX || !transaction->packets_received;
+		uint32_t reason = ACCORD_REASON_OK;
+
+		if (delivery_end(engine, transaction) <= now)
+			reason = ACCORD_REASON_TIMEOUT;
+		else if (lifetime_end(transaction) <= now)
+			reason = waiting ? ACCORD_REASON_TIMEOUT : ACCORD_REASON_LIFETIME;
+		if (reason) {
+			/* Without room for the event, try again when the user has taken some. */
+			if (!engine_fail(engine, transaction, reason))
+				timer_set(&engine->timer, transaction->slot, now + 1000);
+			return false;
+		}
+	}
+	if (recovery->loss_time && recovery->loss_time <= now)
+		outbox_detect_losses(transaction, &engine->slab, now);
+	if (outbox_awaits(transaction) && recovery_deadline(recovery) <= now) {
+		recovery_on_timeout(recovery, now);
+		outbox_probe(transaction, &engine->slab);
+	}
+	return true;
+}
+
+/* Put the range to be acknowledged, if any, into a packet that leaves now, and make it good. */
+static void seal(struct transaction *transaction, uint8_t *bytes, uint32_t length)
+{
+	uint32_t first_tsn = packet_first_tsn(transaction->id, role_other(transaction->role));
+	uint16_t first = 0;
+	uint16_t count = ackrange_next(&transaction->range, &first);
+
+	packet_seal(bytes, length, first_tsn + first, count);
+	ackrange_reported(&transaction->range, first, count);
+	if (!ackrange_has_news(&transaction->range)) {
+		transaction->ack_due = UINT64_MAX;
+		transaction->arrivals = 0;
+	}
+	transaction->packets_sent++;
+	transaction->bytes_sent += length;
+	transaction->wire_sent += length + transaction_overhead(transaction);
+}
+
+static void send_packet(struct accord_engine *engine, struct transaction *transaction, struct accord_packet_out *out)
+{
+	uint16_t offset = outbox_pick(transaction, &engine->slab);
+	uint32_t buffer = transaction->outbox.buffers[offset];
+
+	out->path = &transaction->path;
+	out->data = slab_bytes(&engine->slab, buffer);
+	out->length = slab_head(&engine->slab, buffer)->length;
+	seal(transaction, slab_bytes(&engine->slab, buffer), out->length);
+	outbox_on_sent(transaction, &engine->slab, engine->now, offset);
+}
+
+static void send_acknowledgement(struct transaction *transaction, struct accord_packet_out *out, uint8_t *bytes)
+{
+	const struct outbox *outbox = &transaction->outbox;
+	struct packet_fields fields = {
+		.transaction = transaction->id,
+		.sender = transaction->role,
+		.step = outbox->step >= 0 ? (uint8_t)outbox->step : transaction->role == ROLE_RESPONDER,
+		.offset = outbox->sent,
+	};
+
+	packet_write_header(bytes, &fields);
+	seal(transaction, bytes, ACCORD_HEADER_BYTES);
+	out->path = &transaction->path;
+	out->data = bytes;
+	out->length = ACCORD_HEADER_BYTES;
+}
+
+uint32_t accord_engine_output(struct accord_engine *engine, uint64_t now, struct accord_packet_out *packets,
+                              uint32_t limit)
+{
+	uint32_t done = 0, acknowledgements = 0;
+
+	engine_see(engine, now);
+	if (limit > ENGINE_OUTPUT_BATCH)
+		limit = ENGINE_OUTPUT_BATCH;
+	while (done < limit && engine->timer.count && engine->timer.entries[0].due <= engine->now) {
+		struct transaction *transaction = &engine->table.slots[engine->timer.entries[0].slot];
+
+		if (!run_timers(engine, transaction))
+			continue;
+		while (done < limit && packet_due(engine, transaction))
+			send_packet(engine, transaction, &packets[done++]);
+		/* One range to a packet: several, if news lies in several. */
+		while (done < limit && acknowledgement_due(transaction, engine->now))
+			send_acknowledgement(transaction, &packets[done++], engine->acknowledgements[acknowledgements++]);
+		transmit_schedule(engine, transaction);
+	}
+	return done;
+}
