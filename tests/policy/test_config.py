@@ -129,7 +129,7 @@ def test_errors_of_the_policy_file_are_reported_with_those_of_the_configuration(
         ('[[expose]]\nlisten = 1\nto = "127.0.0.1"', 'write "127.0.0.1:8080" or "[::1]:8080"'),
         ('[[expose]]\nlisten = 1\nto = "::1:80"', "is no address with a port"),
         ('[[expose]]\nlisten = 1\nto = "[127.0.0.1]:80"', "is no address with a port"),
-        ('[[expose]]\nlisten = 1\nto = "1.2.3.4:1"\n[[expose]]\nlisten = 1\nto = "1.2.3.4:1"', "f:5: expose[2].listen: "),
+        ('[[expose]]\nlisten = 1\nto = "1.2.3.4:1"\n[[expose]]\nlisten = 1\nto = "::1:1"', "f:5: expose[2].listen: "),
         ("[limits]\ntransactions = 10\nunproven = 11", "f:3: limits.unproven: 11 of 10"),
         ("[limits]\nbuffers = -1", "allowed: 1.."),
         ('[policy]\nfile = "x"\n[policy.default]\nsecure = "no"', "stands beside file"),
