@@ -119,12 +119,18 @@ def headers(root: Path) -> list[str]:
 
 
 def make_ffi() -> FFI:
-    """The builder that ``setup.py`` hands to setuptools; the current directory is the project's root."""
+    """The builder that ``setup.py`` hands to setuptools; the current directory is the project's root.
+
+    Raises SystemExit with BuildError's words: whoever runs pip is not helped by a traceback of setuptools.
+    """
     root = Path()
-    check_headers(root)
     ffi = FFI()
-    for text, packed in definitions(root):
-        ffi.cdef(text, packed=packed)
+    try:
+        check_headers(root)
+        for text, packed in definitions(root):
+            ffi.cdef(text, packed=packed)
+    except BuildError as error:
+        raise SystemExit(f"accord: {error}") from error
     ffi.set_source(
         "accord.datapath._core",
         '#include "core.h"\n',
