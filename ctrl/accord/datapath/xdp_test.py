@@ -87,8 +87,8 @@ class Program:
         ffi.memmove(self._settings.address, bytes.fromhex(address.replace(":", "")), 6)
 
     def heartbeat(self, age_ms: int = 0) -> None:
-        """A sign of life, ``age_ms`` milliseconds ago."""
-        self._settings.heartbeat_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - age_ms * 1_000_000
+        """A sign of life, ``age_ms`` milliseconds ago, or when the host was started."""
+        self._settings.heartbeat_ns = max(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME) - age_ms * 1_000_000)
 
     def steer(self, port: int, steered: bool = True) -> None:
         """Put a UDP port into the map "ports", or take it out. Raises ``OurError`` when the map is full."""

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every packet of the table through BPF_PROG_TEST_RUN: the verdict, the counter, and not one byte changed."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from accord.datapath.xdp_test import Program, Verdict
+from accord.wire.constants import Reason
+from accord.wire.errors import OurError
+
+from tests.xdp.packets import TABLE, Case
+
+pytestmark = pytest.mark.root
+
+
+def run(program: Program, row: Case) -> None:
+    program.configure(**row.settings)  # type: ignore[arg-type]
+    program.join(row.joined)
+    program.heartbeat(row.age_ms)
+    result = program.run(row.frame)
+    assert result.reason is row.reason
+    assert result.verdict is (Verdict.REDIRECT if row.reason is Reason.STEERED else Verdict.PASS)
+    assert result.output == row.frame
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+def test_each_packet_of_the_table_is_steered_or_passed_for_its_reason_and_left_as_it_is(
+    program: Program, row: Case
+) -> None:
+    run(program, row)
+
+
+def test_the_names_in_the_table_are_all_different() -> None:
+    assert len({row.name for row in TABLE}) == len(TABLE) >= 50
+
+
+def test_the_table_meets_every_reason_that_the_program_counts() -> None:
+    sources = Path(__file__).parents[2] / "ebpf"
+    text = "".join(path.read_text() for path in sources.glob("*.[ch]"))
+    named = {Reason[name] for name in re.findall(r"ACCORD_REASON_(\w+)", text) if name not in ("OK", "LIMIT")}
+    assert {row.reason for row in TABLE} == named
+
+
+def test_a_port_is_steered_from_its_registration_to_its_removal(program: Program) -> None:
+    row = next(row for row in TABLE if row.name == "a port that nobody registered")
+    assert program.run(row.frame).reason is Reason.NOT_OURS_PORT
+    program.steer(444)
+    assert program.run(row.frame).reason is Reason.STEERED
+    program.steer(444, False)
+    assert program.run(row.frame).reason is Reason.NOT_OURS_PORT
+
+
+def test_a_full_port_map_refuses_another_port_and_still_steers_the_first(program: Program) -> None:
+    others = range(1024, 1024 + 4095)
+    try:
+        for port in others:
+            program.steer(port)
+        with pytest.raises(OurError, match="no room"):
+            program.steer(others.stop)
+        assert program.run(TABLE[0].frame).reason is Reason.STEERED
+    finally:
+        for port in others:
+            program.steer(port, False)
