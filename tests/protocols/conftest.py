@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from accord.lab.certificates import Files, issue, make_ca
+from accord.protocols.authority import Files, issue, make_ca
 from accord.protocols.services import Security
 
 from tests.protocols.support import HOST
@@ -26,6 +26,8 @@ class Pki:
     other_name: Files
     nameless: Files
     unknown_ca: Files
+    long: Files
+    huge: Files
 
     def trusting(self, server_name: str = HOST, **options: object) -> Security:
         """An initiator that trusts the authority."""
@@ -53,4 +55,6 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
         other_name=issue(ours, ["other.accord.test", "198.51.100.7"], stem="other"),
         nameless=issue(ours, [], stem="nameless"),
         unknown_ca=issue(theirs, names),
+        long=issue(ours, names + [f"name-{number}.accord.test" for number in range(40)], stem="long"),
+        huge=issue(ours, names + [f"name-{number}.accord.test" for number in range(200)], stem="huge"),
     )

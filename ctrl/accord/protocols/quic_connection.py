@@ -1,0 +1,197 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One QUIC connection of aioquic's, sans-IO: configuration, the secret that keys the transcript, what failed.
+
+aioquic >= 1.2, < 2 (tried with 1.7). Two things are not in its public interface and stand here and in
+``quic_stream`` alone: a certificate for another name is known by the words of the CONNECTION_CLOSE (both that and an
+untrusted chain are bad_certificate), and the send buffer of a stream can only be seen through ``_streams``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import ssl
+from pathlib import Path
+from typing import Final
+
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import QuicConnection
+from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent
+from aioquic.quic.packet import QuicErrorCode, QuicPacketType, pull_quic_header
+from aioquic.tls import AlertDescription
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+
+from accord.negotiation.interface import Role
+from accord.protocols import certificates
+from accord.protocols.services import Security
+from accord.protocols.tls_context import append_secret
+from accord.wire.constants import Reason
+from accord.wire.errors import AccordError, error
+
+DATAGRAM_BYTES: Final = 1200
+"""QUIC's smallest maximum (RFC 9000 section 14), and what an Accord path is known to carry."""
+CONNECTION_ID_BYTES: Final = 8
+EXPORTER_LABEL: Final = b"accord quic transcript"
+EXPORTER_BYTES: Final = 32
+
+_SECRET: Final = "SERVER_TRAFFIC_SECRET_0"
+_CACHE_LIMIT: Final = 64
+_ALERT: Final = int(QuicErrorCode.CRYPTO_ERROR)
+# aioquic's own words, and service_identity's for a certificate without any name.
+_NAME_WORDS: Final = ("doesn't match", "subjectAltName")
+
+Address = tuple[str, int]
+_Key = tuple[Role, bool, tuple[certificates.FileStamp | None, ...]]
+_cache: dict[_Key, QuicConfiguration] = {}
+
+
+class SecretSink(io.StringIO):
+    """Takes the lines that aioquic writes for a key log; keeps the one secret that ``exporter`` needs.
+
+    aioquic has no exporter interface (RFC 8446 section 7.5), but it tells its traffic secrets to the key log.
+    """
+
+    def __init__(self, key_log: Path | None) -> None:
+        super().__init__()
+        self._key_log = key_log
+        self.secret: bytes | None = None
+
+    def write(self, text: str) -> int:
+        """One line: label, client random, secret."""
+        for line in text.splitlines():
+            label, _, secret = line.split(" ")
+            if label == _SECRET:
+                self.secret = bytes.fromhex(secret)
+            if self._key_log is not None:
+                append_secret(self._key_log, line)
+        return len(text)
+
+    def exporter(self) -> bytes | None:
+        """32 bytes by HKDF-Expand (RFC 5869) from the server's first application traffic secret. None: not there yet.
+
+        As sound as TLS's exporter: that secret and exporter_master_secret are siblings, both derived from the master
+        secret over the transcript up to the server's Finished (RFC 8446 section 7.1), and only the two ends have it.
+        It is used otherwise as key of HKDF-Expand-Label alone, whose info begins with a ``u16`` length below 256, a
+        zero byte; this label does not, so no output here is or tells anything of a key there.
+        """
+        if self.secret is None:
+            return None
+        algorithm = hashes.SHA384() if len(self.secret) == 48 else hashes.SHA256()
+        return HKDFExpand(algorithm, EXPORTER_BYTES, EXPORTER_LABEL).derive(self.secret)
+
+
+def configuration(role: Role, security: Security, alpn: tuple[str, ...], sink: SecretSink) -> QuicConfiguration:
+    """What one connection is made with. Raises ``UserError`` (``BAD_CONFIG``) naming the file that cannot be used."""
+    files = (security.ca_file,) if role is Role.INITIATOR else (security.certificate, security.private_key)
+    key = (role, security.verify, tuple(certificates.stamp(path) for path in files))
+    base = _cache.get(key)
+    if base is None:
+        base = _base(role, security)
+        while len(_cache) >= _CACHE_LIMIT:
+            del _cache[next(iter(_cache))]
+        _cache[key] = base
+    name = security.server_name
+    if role is Role.INITIATOR and security.verify and not name:
+        raise error(
+            Reason.BAD_CONFIG, "a certificate can only be verified for a name", "give server_name, or verify=False"
+        )
+    return dataclasses.replace(
+        base,
+        alpn_protocols=list(alpn),
+        server_name=name.rstrip(".") if name is not None and role is Role.INITIATOR else None,
+        secrets_log_file=sink,
+    )
+
+
+def _base(role: Role, security: Security) -> QuicConfiguration:
+    made = QuicConfiguration(
+        is_client=role is Role.INITIATOR,
+        connection_id_length=CONNECTION_ID_BYTES,
+        max_datagram_size=DATAGRAM_BYTES,
+    )
+    if role is Role.RESPONDER:
+        identity = certificates.load_identity(security)
+        made.certificate, made.certificate_chain = identity.chain[0], list(identity.chain[1:])
+        made.private_key = identity.key
+    else:
+        made.verify_mode = ssl.CERT_REQUIRED if security.verify else ssl.CERT_NONE
+        if security.verify:
+            file, directory = certificates.roots(security)
+            made.load_verify_locations(cafile=file, capath=directory)
+    return made
+
+
+def first_destination(datagram: bytes) -> bytes:
+    """The connection ID that a client's first datagram is addressed to, which a server needs for its keys.
+
+    Raises ``PeerError`` (``HANDSHAKE_FAILED``) when the datagram is no Initial of a client (RFC 9000 section 14.1).
+    """
+    try:
+        header = pull_quic_header(Buffer(data=datagram), host_cid_length=CONNECTION_ID_BYTES)
+    except ValueError as refusal:
+        raise error(Reason.HANDSHAKE_FAILED, f"QUIC: the first datagram does not parse: {refusal}") from refusal
+    if header.packet_type is not QuicPacketType.INITIAL or len(datagram) < DATAGRAM_BYTES:
+        raise error(Reason.HANDSHAKE_FAILED, f"QUIC: the first datagram, {len(datagram)} bytes, is no client's Initial")
+    return header.destination_cid
+
+
+def feed(connection: QuicConnection, datagrams: list[bytes], peer: Address, now: float) -> list[QuicEvent]:
+    """Datagrams in, events out. Raises ``PeerError`` (``HANDSHAKE_FAILED``) for what aioquic stumbles over."""
+    for datagram in datagrams:
+        try:
+            connection.receive_datagram(datagram, peer, now)
+        except Exception as failure:  # a datagram of a stranger: aioquic should drop it, and is not ours to trust
+            raise error(Reason.HANDSHAKE_FAILED, f"QUIC: {type(failure).__name__}: {failure}") from failure
+    return take_events(connection)
+
+
+def take_events(connection: QuicConnection) -> list[QuicEvent]:
+    """All events that have gathered."""
+    events: list[QuicEvent] = []
+    while (event := connection.next_event()) is not None:
+        events.append(event)
+    return events
+
+
+def completed(events: list[QuicEvent]) -> HandshakeCompleted | None:
+    """The event that says that the handshake is complete, if it is among them."""
+    return next((event for event in events if isinstance(event, HandshakeCompleted)), None)
+
+
+def give_up(connection: QuicConnection, now: float) -> AccordError:
+    """Why a handshake did not complete. The connection is closed, without a datagram; time is run to its end for it.
+
+    aioquic tells the cause in its last event, which comes when the closing period is over.
+    """
+    connection.close(error_code=int(QuicErrorCode.NO_ERROR), reason_phrase="the handshake is not complete")
+    terminated = None
+    # Before its first datagram a server has no peer to say good-bye to.
+    with contextlib.suppress(IndexError, KeyError):
+        connection.datagrams_to_send(now)
+        end = connection.get_timer()
+        if end is not None:
+            connection.handle_timer(end)
+    for event in take_events(connection):
+        if isinstance(event, ConnectionTerminated):
+            terminated = event
+    return _cause(terminated)
+
+
+def _cause(terminated: ConnectionTerminated | None) -> AccordError:
+    if terminated is None:
+        return error(Reason.HANDSHAKE_FAILED, "QUIC: no packet in it could be read")
+    text = terminated.reason_phrase
+    code = terminated.error_code
+    reason = Reason.HANDSHAKE_FAILED
+    if code == _ALERT + AlertDescription.certificate_expired:
+        reason = Reason.CERTIFICATE_EXPIRED
+    elif code == _ALERT + AlertDescription.bad_certificate:
+        named = any(words in text for words in _NAME_WORDS)
+        expired = "expired" in text or "not yet valid" in text
+        reason = Reason.CERTIFICATE_NAME if named else Reason.BAD_CERTIFICATE
+        if expired and not named:
+            reason = Reason.CERTIFICATE_EXPIRED
+    return error(reason, f"QUIC: {text or 'closed'} (error {code:#x})")
