@@ -7,12 +7,12 @@ import asyncio
 import contextlib
 import re
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
 import pytest
-from accord.negotiation.interface import Answer, Refuse, Role
+from accord.negotiation.interface import Answer, Outcome, Refuse, Role, Session
 from accord.protocols.quic import QuicPlugin, QuicSession, decode_datagrams, encode_datagrams
 from accord.protocols.services import Security, Services
 from accord.wire.constants import Packet, Protocol, Reason
@@ -48,12 +48,12 @@ def session(role: Role, security: Security, clock: Clock | None = None, datagram
     return QuicPlugin().open(role, host)
 
 
-def propose(client: QuicSession, over: object = ()) -> bytes:
-    return payload(client.propose(view(Role.INITIATOR, 0, under=(), over=over)))  # type: ignore[arg-type]
+def propose(client: QuicSession, over: Sequence[Session] = ()) -> bytes:
+    return payload(client.propose(view(Role.INITIATOR, 0, under=(), over=over)))
 
 
-def respond(server: QuicSession, proposal: bytes, over: object = ()) -> bytes:
-    return payload(server.respond(view(Role.RESPONDER, 0, under=(), over=over), proposal))  # type: ignore[arg-type]
+def respond(server: QuicSession, proposal: bytes, over: Sequence[Session] = ()) -> bytes:
+    return payload(server.respond(view(Role.RESPONDER, 0, under=(), over=over), proposal))
 
 
 INITIATOR = view(Role.INITIATOR, 1, under=())
@@ -240,7 +240,7 @@ def test_random_datagrams_are_refused_by_name_on_both_sides(pki: Pki, junk: byte
         assert refusal(outcome).reason is Reason.HANDSHAKE_FAILED
 
 
-def _advance_with(pki: Pki, answer: bytes) -> object:
+def _advance_with(pki: Pki, answer: bytes) -> Outcome:
     client = session(Role.INITIATOR, pki.trusting())
     propose(client)
     return client.advance(INITIATOR, answer)

@@ -6,11 +6,12 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from accord.datapath.stream import SocketCarrier
-from accord.negotiation.interface import Answer, Refuse, Role
+from accord.negotiation.interface import Answer, Refuse, Role, Session
 from accord.protocols.services import Security
 from accord.protocols.tls import TlsPlugin, TlsSession
 from accord.wire.constants import Protocol, Reason
@@ -49,10 +50,10 @@ def responder(security: Security) -> TlsSession:
     return TlsPlugin().open(Role.RESPONDER, services(Role.RESPONDER, security))
 
 
-def handshake(client: TlsSession, server: TlsSession, over: object = ()) -> None:
+def handshake(client: TlsSession, server: TlsSession, over: Sequence[Session] = ()) -> None:
     """All three steps, up to before commit."""
-    hello = payload(client.propose(view(Role.INITIATOR, 0, over=over)))  # type: ignore[arg-type]
-    flight = payload(server.respond(view(Role.RESPONDER, 0, over=over), hello))  # type: ignore[arg-type]
+    hello = payload(client.propose(view(Role.INITIATOR, 0, over=over)))
+    flight = payload(server.respond(view(Role.RESPONDER, 0, over=over), hello))
     finished = payload(client.advance(view(Role.INITIATOR, 1), flight))
     assert payload(server.advance(view(Role.RESPONDER, 2), finished)) == b""
 
@@ -296,7 +297,7 @@ def test_a_forged_finished_is_refused_by_the_responder(pki: Pki) -> None:
 
 
 def test_a_client_hello_that_needs_a_retry_is_refused_because_no_step_is_left_for_it(pki: Pki) -> None:
-    argv = ["openssl", "s_client", "-tls1_3", "-groups", "ffdhe2048:X25519", "-quiet"]
+    argv: list[str | Path] = ["openssl", "s_client", "-tls1_3", "-groups", "ffdhe2048:X25519", "-quiet"]
     with listener() as (listening, port), program([*argv, "-connect", f"127.0.0.1:{port}"]):
         connection, _ = listening.accept()
         with connection:
@@ -308,7 +309,7 @@ def test_a_client_hello_that_needs_a_retry_is_refused_because_no_step_is_left_fo
 
 def test_a_server_that_asks_for_a_retry_is_refused_by_the_initiator(pki: Pki) -> None:
     client, port = initiator(pki.trusting()), free_port()
-    argv = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", pki.good.certificate]
+    argv: list[str | Path] = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", pki.good.certificate]
     argv += ["-key", pki.good.private_key, "-groups", "P-256", "-quiet"]
     with program(argv), connect_when_up(port) as connection:
         connection.sendall(payload(client.propose(view(Role.INITIATOR, 0))))
@@ -323,7 +324,15 @@ def test_a_server_that_asks_for_a_retry_is_refused_by_the_initiator(pki: Pki) ->
 
 def test_openssl_s_client_accepts_the_responders_bytes_and_exports_the_same_key(pki: Pki) -> None:
     server = responder(pki.being(pki.good, alpn=("http/1.1",)))
-    argv = ["openssl", "s_client", "-CAfile", pki.ca.certificate, "-verify_return_error", "-servername", HOST]
+    argv: list[str | Path] = [
+        "openssl",
+        "s_client",
+        "-CAfile",
+        pki.ca.certificate,
+        "-verify_return_error",
+        "-servername",
+        HOST,
+    ]
     argv += ["-verify_hostname", HOST, "-alpn", "http/1.1", "-keymatexport", "EXPORTER-accord-transcript"]
     with listener() as (listening, port):
         argv += ["-keymatexportlen", "32", "-connect", f"127.0.0.1:{port}"]
@@ -361,7 +370,7 @@ def test_openssl_s_client_accepts_the_responders_bytes_and_exports_the_same_key(
 def test_openssl_s_server_accepts_the_initiators_bytes(pki: Pki) -> None:
     client = initiator(pki.trusting(alpn=("http/1.1",)))
     port = free_port()
-    argv = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", pki.good.certificate]
+    argv: list[str | Path] = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", pki.good.certificate]
     argv += ["-key", pki.good.private_key, "-alpn", "http/1.1", "-quiet", "-rev"]
     with program(argv):
         connection = connect_when_up(port)
