@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from accord.negotiation.interface import Answer, Outcome, Refuse, Role, Session, View
 from accord.protocols.services import ApplicationService, DatagramService, Security, Services
@@ -226,3 +227,63 @@ def free_port() -> int:
     """A TCP port that nobody uses."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         return int(probe.getsockname()[1])
+
+
+class Timers(Protocol):
+    """What moves a datagram from one end to the other, later."""
+
+    def call_later(self, delay: float, callback: Callable[[], None]) -> object:
+        """As ``Clock.call_later``."""
+
+
+class DatagramEnd:
+    """One end of a link of datagrams; what comes before somebody listens waits, as the host's channel does it."""
+
+    def __init__(self, clock: Timers, fate: Callable[[], list[float]]) -> None:
+        self.peer: DatagramEnd
+        self.clock, self.fate = clock, fate
+        self.callback: Callable[[bytes], None] | None = None
+        self.waiting: list[bytes] = []
+        self.sent = 0
+
+    def send(self, data: bytes) -> None:
+        self.sent += 1
+        for delay in self.fate():
+            self.clock.call_later(delay, lambda: self.peer.deliver(data))
+
+    def deliver(self, data: bytes) -> None:
+        if self.callback is None:
+            self.waiting.append(data)
+        else:
+            self.callback(data)
+
+    def receive(self, callback: Callable[[bytes], None] | None) -> None:
+        self.callback = callback
+        waiting, self.waiting = self.waiting, []
+        for data in waiting:
+            self.deliver(data)
+
+
+class Request:
+    """A request that is with a service."""
+
+    def __init__(self) -> None:
+        self.response: bytes | None = None
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        self.cancelled = True
+
+
+class Application:
+    """An initiator's request, or a responder's service that answers when the test says so."""
+
+    def __init__(self, early_request: bytes = b"", early_limit: int = 0) -> None:
+        self.early_request, self.early_limit = early_request, early_limit
+        self.fetched: list[tuple[bytes, int]] = []
+        self.fetches: list[Request] = []
+
+    def fetch(self, request: bytes, limit: int) -> Request:
+        self.fetched.append((request, limit))
+        self.fetches.append(Request())
+        return self.fetches[-1]

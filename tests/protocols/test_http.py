@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from tests.protocols.support import (
     BARE,
+    Application,
     MemoryCarrier,
     Neighbour,
     below,
@@ -33,31 +34,6 @@ RESPONSE = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 NAMES = b"\x00\x09\x08http/1.1"
 SECURE = below(Neighbour(protocol=0x0304, secure=True), Neighbour())
 OVERHEAD = len(NAMES) + 1
-
-
-class Request:
-    """A request that is with a service."""
-
-    def __init__(self) -> None:
-        self.response: bytes | None = None
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        self.cancelled = True
-
-
-class Application:
-    """An initiator's request, or a responder's service that answers when the test says so."""
-
-    def __init__(self, early_request: bytes = b"", early_limit: int = 0) -> None:
-        self.early_request, self.early_limit = early_request, early_limit
-        self.fetched: list[tuple[bytes, int]] = []
-        self.fetches: list[Request] = []
-
-    def fetch(self, request: bytes, limit: int) -> Request:
-        self.fetched.append((request, limit))
-        self.fetches.append(Request())
-        return self.fetches[-1]
 
 
 def initiator(request: bytes = b"") -> HttpSession:

@@ -18,37 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.protocols.conftest import Pki
-from tests.protocols.support import Clock, payload, services, view
+from tests.protocols.support import Clock, DatagramEnd, payload, services, view
 
 DELAY = 0.02
-
-
-class End:
-    """One end of a link of datagrams; what comes before somebody listens waits, as the host's channel does it."""
-
-    def __init__(self, clock: Clock, fate: Callable[[], list[float]]) -> None:
-        self.peer: End
-        self.clock, self.fate = clock, fate
-        self.callback: Callable[[bytes], None] | None = None
-        self.waiting: list[bytes] = []
-        self.sent = 0
-
-    def send(self, data: bytes) -> None:
-        self.sent += 1
-        for delay in self.fate():
-            self.clock.call_later(delay, lambda: self.peer.deliver(data))
-
-    def deliver(self, data: bytes) -> None:
-        if self.callback is None:
-            self.waiting.append(data)
-        else:
-            self.callback(data)
-
-    def receive(self, callback: Callable[[bytes], None] | None) -> None:
-        self.callback = callback
-        waiting, self.waiting = self.waiting, []
-        for data in waiting:
-            self.deliver(data)
 
 
 def always() -> list[float]:
@@ -61,7 +33,7 @@ class Connected:
     def __init__(self, pki: Pki, fate: Callable[[], list[float]] = always) -> None:
         self.clock = Clock()
         self.fate = always
-        here, there = End(self.clock, lambda: self.fate()), End(self.clock, lambda: self.fate())
+        here, there = DatagramEnd(self.clock, lambda: self.fate()), DatagramEnd(self.clock, lambda: self.fate())
         here.peer, there.peer = there, here
         self.ends = here, there
         client = QuicPlugin().open(
