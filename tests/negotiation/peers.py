@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from accord.negotiation.choice import CandidateStack
 from accord.negotiation.events import (
@@ -121,8 +122,9 @@ SHAPE: dict[int, tuple[int, tuple[int, ...]]] = {
     4: (HTTP, ()),
 }
 SECURE = frozenset({TLS, QUIC})
-ALL = frozenset({UDP, TCP, TLS, QUIC, HTTP})
+ALL = frozenset({UDP, Protocol.DIRECT, TCP, TLS, QUIC, HTTP})
 
+A = TypeVar("A")
 Shape = dict[int, tuple[int, tuple[int, ...]]]
 Tamper = Callable[[int, list[Encoded]], Iterable[Encoded]]
 
@@ -141,20 +143,27 @@ class Side:
         self.actions += fresh
         return [action for action in fresh if isinstance(action, Send)]
 
-    def only(self, kind: type) -> list[Action]:
+    def start(self) -> list[Send]:
+        assert isinstance(self.machine, Initiator)
+        return self.take(self.machine.start())
+
+    def receive(self, event: Event) -> list[Send]:
+        return self.take(self.machine.receive(event))
+
+    def only(self, kind: type[A]) -> list[A]:
         return [action for action in self.actions if isinstance(action, kind)]
 
     @property
     def committed(self) -> Committed | None:
         found = self.only(Committed)
         assert len(found) <= 1, "a negotiation commits once"
-        return found[0] if found else None  # type: ignore[return-value]
+        return found[0] if found else None
 
     @property
     def aborted(self) -> Aborted | None:
         found = self.only(Aborted)
         assert len(found) <= 1, "a negotiation aborts once"
-        return found[0] if found else None  # type: ignore[return-value]
+        return found[0] if found else None
 
     @property
     def notes(self) -> str:
@@ -233,22 +242,23 @@ def events_of(message: Send, nodes: Iterable[Encoded], receiver: Side) -> list[E
     return [*events, MessageComplete(message.step)]
 
 
+def deliver(message: Send, receiver: Side) -> list[Send]:
+    """The message arrives whole. What the receiver sends in return."""
+    return [reply for event in events_of(message, message.nodes, receiver) for reply in receiver.receive(event)]
+
+
 def run(one: Side, other: Side, tamper: Tamper | None = None, repeat: bool = False) -> None:
     """Let both talk until nobody has anything more to say. ``one`` is the initiator.
 
     ``tamper`` sits on the path: step and nodes in, nodes out. ``repeat``: every event comes twice.
     """
-    machine = one.machine
-    assert isinstance(machine, Initiator)
-    waiting = [(one, other, message) for message in one.take(machine.start())]
+    times = 2 if repeat else 1
+    waiting = [(one, other, message) for message in one.start()]
     while waiting:
         sender, receiver, message = waiting.pop(0)
-        nodes = list(message.nodes)
-        arriving = list(tamper(message.step, nodes)) if tamper else nodes
+        arriving = list(tamper(message.step, list(message.nodes))) if tamper else message.nodes
         for event in events_of(message, arriving, receiver):
-            for _ in range(2 if repeat else 1):
-                waiting += [(receiver, sender, reply) for reply in receiver.take(receiver.machine.receive(event))]
-        for _ in range(2 if repeat else 1):
-            waiting += [
-                (sender, receiver, more) for more in sender.take(sender.machine.receive(MessageArrived(message.step)))
-            ]
+            for _ in range(times):
+                waiting += [(receiver, sender, reply) for reply in receiver.receive(event)]
+        for _ in range(times):
+            waiting += [(sender, receiver, more) for more in sender.receive(MessageArrived(message.step))]

@@ -84,9 +84,17 @@ class Graph:
         return tuple(node for node in _breadth_first(parents, node_id) if node not in (node_id, NodeId.CONTEXT))
 
     def prune(self, ids: Collection[int]) -> Graph:
-        """Without these nodes, and without those that then lie on no path from the context to a top."""
-        edges = {node: [c for c in kids if c not in ids] for node, kids in self._edges.items() if node not in ids}
-        reached = set(_breadth_first(edges, NodeId.CONTEXT)) if NodeId.CONTEXT in edges else set()
+        """Without these nodes, and without those that then lie on no path from the context to a top.
+
+        The context stays in any case: a graph without stacks is the context alone.
+        """
+        removed = set(ids) - {NodeId.CONTEXT}
+        edges = {
+            node: [child for child in children if child not in removed]
+            for node, children in self._edges.items()
+            if node not in removed
+        }
+        reached = set(_breadth_first(edges, NodeId.CONTEXT))
         alive = {NodeId.CONTEXT, *self.tops}
         for node in reversed(_topological(edges)):
             if any(child in alive for child in edges[node]):
@@ -138,7 +146,7 @@ class Graph:
         if len(nodes) + len(self.skipped) > Limit.MAX_NODES or edges > Limit.MAX_EDGES:
             raise error(Reason.TOO_MANY_NODES, f"{len(nodes) + len(self.skipped)} nodes, {edges} edges")
         context = nodes.get(NodeId.CONTEXT)
-        if context is None or context.protocol not in CONTEXT_PROTOCOLS:
+        if context is None or context.protocol not in CONTEXT_PROTOCOLS or context.placeholder:
             raise error(Reason.NO_CONTEXT, "no node 0" if context is None else context.name)
         for node in nodes.values():
             for child in node.children:
