@@ -10,7 +10,7 @@
 #include <sys/un.h>
 #include <unistd.h>
 
-static const char *const direction_names[LINK_DIRECTIONS] = { "up", "down" };
+static const char *const direction_names[LINK_DIRECTIONS] = {"up", "down"};
 
 /* ---- Assignments ------------------------------------------------------------------------------ */
 
@@ -114,30 +114,30 @@ static int show_direction(const struct link *link, int direction, char *text, si
 		const char *name;
 		uint64_t value;
 	} numbers[] = {
-		{ "delay_ns", settings->delay_ns },
-		{ "jitter_ns", settings->jitter_ns },
-		{ "rate_bps", settings->rate_bps },
-		{ "limit", settings->limit },
-		{ "queued", model->queued },
-		{ "received", counters->received },
-		{ "received_bytes", counters->received_bytes },
-		{ "delivered", counters->delivered },
-		{ "delivered_bytes", counters->delivered_bytes },
-		{ "lost", counters->lost },
-		{ "duplicated", counters->duplicated },
-		{ "reordered", counters->reordered },
-		{ "overflowed", counters->overflowed },
-		{ "refused", counters->refused },
-		{ "oversize", counters->oversize },
-		{ "unfinished", counters->unfinished },
-		{ "kernel_dropped", link->ends[direction].kernel_dropped },
+		{"delay_ns", settings->delay_ns},
+		{"jitter_ns", settings->jitter_ns},
+		{"rate_bps", settings->rate_bps},
+		{"limit", settings->limit},
+		{"queued", model->queued},
+		{"received", counters->received},
+		{"received_bytes", counters->received_bytes},
+		{"delivered", counters->delivered},
+		{"delivered_bytes", counters->delivered_bytes},
+		{"lost", counters->lost},
+		{"duplicated", counters->duplicated},
+		{"reordered", counters->reordered},
+		{"overflowed", counters->overflowed},
+		{"refused", counters->refused},
+		{"oversize", counters->oversize},
+		{"unfinished", counters->unfinished},
+		{"kernel_dropped", link->ends[direction].kernel_dropped},
 	};
 	int length = snprintf(text, size, "%s.loss=%.17g\n%s.duplicate=%.17g\n%s.reorder=%.17g\n", name, settings->loss,
-			      name, settings->duplicate, name, settings->reorder);
+	                      name, settings->duplicate, name, settings->reorder);
 
 	for (size_t i = 0; i < sizeof(numbers) / sizeof(numbers[0]); i++)
 		length += snprintf(text + length, size - (size_t)length, "%s.%s=%" PRIu64 "\n", name, numbers[i].name,
-				   numbers[i].value);
+		                   numbers[i].value);
 	return length;
 }
 
@@ -156,9 +156,9 @@ static int show(struct link *link, char *reply, size_t size)
 
 const char *control_open(struct control *control, const char *path)
 {
-	struct sockaddr_un address = { .sun_family = AF_UNIX };
+	struct sockaddr_un address = {.sun_family = AF_UNIX};
 
-	*control = (struct control){ .listener = -1, .client = -1 };
+	*control = (struct control){.listener = -1, .client = -1};
 	if (strlen(path) >= sizeof(address.sun_path)) {
 		errno = ENAMETOOLONG;
 		return "control socket path";

@@ -2,15 +2,6 @@
 #include "link.h"
 
 #include <string.h>
-#include <time.h>
-
-uint64_t link_now(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
 
 static bool enqueue(struct link *link, enum link_direction direction, uint64_t when, uint32_t buffer)
 {
@@ -36,16 +27,21 @@ static void enqueue_copy(struct link *link, enum link_direction direction, uint6
 	copy = schedule_take(schedule);
 	schedule->frames[copy] = schedule->frames[original];
 	memcpy(schedule_memory(schedule, copy) + schedule->frames[copy].offset,
-	       schedule_memory(schedule, original) + schedule->frames[original].offset,
-	       schedule->frames[original].length);
+	       schedule_memory(schedule, original) + schedule->frames[original].offset, schedule->frames[original].length);
 	if (!enqueue(link, direction, when, copy))
 		schedule_give_back(schedule, copy);
 }
 
 static void frame_in(struct link *link, enum link_direction direction, uint64_t arrived, uint32_t buffer)
 {
-	uint64_t when[2] = { 0, 0 };
-	unsigned copies = model_frame(&link->models[direction], arrived, link->schedule.frames[buffer].length, when);
+	struct model *model = &link->models[direction];
+	uint64_t when[2] = {0, 0};
+	unsigned copies;
+
+	/* The socket hands frames over in their order; the clocks' jitter must not undo it. */
+	if (arrived > link->arrived[direction])
+		link->arrived[direction] = arrived;
+	copies = model_frame(model, link->arrived[direction], link->schedule.frames[buffer].length, when);
 
 	if (copies == 2)
 		enqueue_copy(link, direction, when[1], buffer);
@@ -58,7 +54,6 @@ uint32_t link_receive(struct link *link, enum link_direction direction)
 	struct model_counters *counters = &link->models[direction].counters;
 	struct wire_end_batch batch;
 	uint32_t received = wire_end_receive(&link->ends[direction], &link->schedule, &batch);
-	uint64_t now = link_now();
 
 	for (uint32_t i = 0; i < received; i++) {
 		counters->unfinished += batch.unfinished[i];
@@ -67,7 +62,7 @@ uint32_t link_receive(struct link *link, enum link_direction direction)
 			schedule_give_back(&link->schedule, batch.buffer[i]);
 			continue;
 		}
-		frame_in(link, direction, now - batch.age_ns[i], batch.buffer[i]);
+		frame_in(link, direction, batch.arrived[i], batch.buffer[i]);
 	}
 	return received;
 }
@@ -97,8 +92,8 @@ static void send_all(struct link *link, enum link_direction direction, const uin
 
 void link_release(struct link *link)
 {
-	uint32_t batch[LINK_DIRECTIONS][WIRE_END_BATCH];
-	uint32_t count[LINK_DIRECTIONS] = { 0, 0 };
+	uint32_t batch[LINK_DIRECTIONS][WIRE_END_BATCH] = {{0}};
+	uint32_t count[LINK_DIRECTIONS] = {0, 0};
 	uint64_t now = link_now();
 	uint32_t popped;
 

@@ -16,10 +16,16 @@ enum link_direction {
 struct link {
 	struct wire_end ends[LINK_DIRECTIONS]; /* ends[direction] is where its frames come in */
 	struct model models[LINK_DIRECTIONS];
+	uint64_t arrived[LINK_DIRECTIONS]; /* when the last frame came in, link_now() */
 	struct schedule schedule;
 };
 
-uint64_t link_now(void);
+/* CLOCK_MONOTONIC, nanoseconds. */
+static inline uint64_t link_now(void)
+{
+	return wire_end_now(CLOCK_MONOTONIC);
+}
+
 /* Read what has come in at this direction's end and schedule it. Returns frames read. */
 uint32_t link_receive(struct link *link, enum link_direction direction);
 /* Send what is due. */

@@ -28,7 +28,7 @@
 
 enum exit_code {
 	EXIT_OK,
-	EXIT_HOST = 1,  /* the kernel refused something */
+	EXIT_HOST = 1, /* the kernel refused something */
 	EXIT_USAGE = 2,
 };
 
@@ -44,26 +44,29 @@ struct options {
 static int usage(const char *what, const char *wrong)
 {
 	fprintf(stderr,
-		"accord-link: %s %s\n"
-		"usage: accord-link [--seed N] [--frames N] [--die-with FD] --control PATH --up IF --down IF"
-		" [up.NAME=VALUE | down.NAME=VALUE ...]\n"
-		"names: delay_ns jitter_ns loss duplicate reorder rate_bps limit\n",
-		what, wrong);
+	        "accord-link: %s %s\n"
+	        "usage: accord-link [--seed N] [--frames N] [--die-with FD] --control PATH --up IF --down IF"
+	        " [up.NAME=VALUE | down.NAME=VALUE ...]\n"
+	        "names: delay_ns jitter_ns loss duplicate reorder rate_bps limit\n",
+	        what, wrong);
 	return EXIT_USAGE;
 }
 
 static int parse(int argc, char **argv, struct options *options)
 {
 	static const struct option names[] = {
-		{ "control", required_argument, NULL, 'c' }, { "up", required_argument, NULL, 'u' },
-		{ "down", required_argument, NULL, 'd' },    { "seed", required_argument, NULL, 's' },
-		{ "frames", required_argument, NULL, 'f' },  { "die-with", required_argument, NULL, 'w' },
-		{ NULL, 0, NULL, 0 },
+		{"control", required_argument, NULL, 'c'},
+		{"up", required_argument, NULL, 'u'},
+		{"down", required_argument, NULL, 'd'},
+		{"seed", required_argument, NULL, 's'},
+		{"frames", required_argument, NULL, 'f'},
+		{"die-with", required_argument, NULL, 'w'},
+		{NULL, 0, NULL, 0},
 	};
 	const uint32_t most_frames = 1 << 22;
 	int name;
 
-	*options = (struct options){ .frames = 65536, .die_with = -1 };
+	*options = (struct options){.frames = 65536, .die_with = -1};
 	options->settings[LINK_UP].limit = options->settings[LINK_DOWN].limit = 20000;
 	while ((name = getopt_long(argc, argv, "", names, NULL)) != -1) {
 		if (name == 'c')
@@ -77,7 +80,7 @@ static int parse(int argc, char **argv, struct options *options)
 		else if (name == 'f')
 			options->frames = (uint32_t)strtoul(optarg, NULL, 10);
 		else if (name == 'w')
-			options->die_with = atoi(optarg);
+			options->die_with = (int)strtol(optarg, NULL, 10);
 		else
 			return usage("this", "is no option");
 	}
@@ -126,11 +129,19 @@ static int catch_signals(void)
 	return signalfd(-1, &signals, SFD_CLOEXEC | SFD_NONBLOCK);
 }
 
-enum watched { WATCH_UP, WATCH_DOWN, WATCH_LISTENER, WATCH_CLIENT, WATCH_OWNER, WATCH_SIGNALS, WATCHED };
+enum watched {
+	WATCH_UP,
+	WATCH_DOWN,
+	WATCH_LISTENER,
+	WATCH_CLIENT,
+	WATCH_OWNER,
+	WATCH_SIGNALS,
+	WATCHED
+};
 
 static int wait_for(struct pollfd *watched, uint64_t next)
 {
-	struct timespec timeout = { 0 };
+	struct timespec timeout = {0};
 	uint64_t now = link_now();
 
 	if (next > now) {
@@ -145,7 +156,7 @@ static void run(struct link *link, struct control *control, int owner, int signa
 	struct pollfd watched[WATCHED];
 
 	for (int i = 0; i < WATCHED; i++)
-		watched[i] = (struct pollfd){ .fd = -1, .events = POLLIN };
+		watched[i] = (struct pollfd){.fd = -1, .events = POLLIN};
 	watched[WATCH_UP].fd = link->ends[LINK_UP].fd;
 	watched[WATCH_DOWN].fd = link->ends[LINK_DOWN].fd;
 	watched[WATCH_OWNER].fd = owner;
@@ -201,8 +212,8 @@ static int start(struct link *link, struct control *control, const struct option
 int main(int argc, char **argv)
 {
 	struct options options;
-	struct link link = { .ends = { { .fd = -1 }, { .fd = -1 } } };
-	struct control control = { .listener = -1, .client = -1 };
+	struct link link = {.ends = {{.fd = -1}, {.fd = -1}}};
+	struct control control = {.listener = -1, .client = -1};
 	int code = parse(argc, argv, &options);
 	int signals;
 

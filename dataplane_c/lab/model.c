@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model.h"
 
-#define GOLDEN 0x9e3779b97f4a7c15ULL
+#define GOLDEN    0x9e3779b97f4a7c15ULL
 #define SECOND_NS 1000000000ULL
 
 /* The output function of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators,
@@ -17,7 +17,7 @@ static uint64_t mix(uint64_t value)
 
 void model_init(struct model *model, uint64_t seed, unsigned direction)
 {
-	*model = (struct model){ .seed = mix(mix(seed + GOLDEN) + direction) };
+	*model = (struct model){.seed = mix(mix(seed + GOLDEN) + direction)};
 }
 
 double model_chance(const struct model *model, uint64_t index, enum model_draw draw)
@@ -70,8 +70,8 @@ unsigned model_frame(struct model *model, uint64_t now, uint32_t bytes, uint64_t
 		copies = room;
 	}
 	for (copy = 0; copy < copies; copy++)
-		when[copy] = transmit(model, now, bytes) +
-			     delay(model, index, copy ? MODEL_DRAW_JITTER_COPY : MODEL_DRAW_JITTER);
+		when[copy] =
+			transmit(model, now, bytes) + delay(model, index, copy ? MODEL_DRAW_JITTER_COPY : MODEL_DRAW_JITTER);
 	if (copies && settings->delay_ns && model_chance(model, index, MODEL_DRAW_REORDER) < settings->reorder) {
 		counters->reordered++;
 		when[0] = settings->rate_bps ? model->free_at : now;

@@ -16,20 +16,20 @@
 
 struct model_settings {
 	uint64_t delay_ns;
-	uint64_t jitter_ns; /* at most the delay */
+	uint64_t jitter_ns;              /* at most the delay */
 	double loss, duplicate, reorder; /* probabilities, 0..1 */
-	uint64_t rate_bps; /* bits of whole Ethernet frames (no preamble, no FCS) per second; 0: no limit */
-	uint32_t limit; /* frames in the link at once; more are dropped */
+	uint64_t rate_bps;               /* bits of whole Ethernet frames (no preamble, no FCS) per second; 0: no limit */
+	uint32_t limit;                  /* frames in the link at once; more are dropped */
 };
 
 struct model_counters {
-	uint64_t received, received_bytes; /* from the sending side */
-	uint64_t delivered, delivered_bytes; /* to the receiving side */
+	uint64_t received, received_bytes;    /* from the sending side */
+	uint64_t delivered, delivered_bytes;  /* to the receiving side */
 	uint64_t lost, duplicated, reordered; /* by chance */
-	uint64_t overflowed; /* no room: over the limit, or no buffer */
-	uint64_t refused; /* the interface would not take it */
-	uint64_t oversize; /* longer than a buffer */
-	uint64_t unfinished; /* the sender left the checksum to hardware that is not there */
+	uint64_t overflowed;                  /* no room: over the limit, or no buffer */
+	uint64_t refused;                     /* the interface would not take it */
+	uint64_t oversize;                    /* longer than a buffer */
+	uint64_t unfinished;                  /* the sender left the checksum to hardware that is not there */
 };
 
 /* Which draw of a frame: each has its own, whether it is used or not, so that changing one setting does

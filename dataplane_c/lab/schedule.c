@@ -8,14 +8,14 @@ bool schedule_init(struct schedule *schedule, uint32_t capacity, uint32_t held, 
 {
 	uint32_t buffers = capacity + held;
 
-	*schedule = (struct schedule){ .capacity = capacity, .buffers = buffers, .buffer_bytes = buffer_bytes };
+	*schedule = (struct schedule){.capacity = capacity, .buffers = buffers, .buffer_bytes = buffer_bytes};
 	schedule->heap = calloc(capacity, sizeof(*schedule->heap));
 	schedule->frames = calloc(buffers, sizeof(*schedule->frames));
 	schedule->free_list = calloc(buffers, sizeof(*schedule->free_list));
 	/* Mapped, not allocated: pages cost memory only once a frame has been in them. */
 	schedule->memory_bytes = (size_t)buffers * buffer_bytes;
-	schedule->memory = mmap(NULL, schedule->memory_bytes, PROT_READ | PROT_WRITE,
-				MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	schedule->memory =
+		mmap(NULL, schedule->memory_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (schedule->memory == MAP_FAILED)
 		schedule->memory = NULL;
 	if (!schedule->heap || !schedule->frames || !schedule->free_list || !schedule->memory) {
@@ -37,7 +37,7 @@ void schedule_free(struct schedule *schedule)
 	free(schedule->free_list);
 	if (schedule->memory)
 		munmap(schedule->memory, schedule->memory_bytes);
-	*schedule = (struct schedule){ 0 };
+	*schedule = (struct schedule){0};
 }
 
 uint32_t schedule_take(struct schedule *schedule)
@@ -62,7 +62,7 @@ static bool earlier(const struct schedule_entry *a, const struct schedule_entry 
 
 bool schedule_push(struct schedule *schedule, uint64_t when, uint32_t buffer)
 {
-	struct schedule_entry entry = { .when = when, .order = schedule->order, .buffer = buffer };
+	struct schedule_entry entry = {.when = when, .order = schedule->order, .buffer = buffer};
 	uint32_t hole = schedule->count;
 
 	if (schedule->count == schedule->capacity)

@@ -23,9 +23,9 @@ struct schedule_entry {
 };
 
 struct schedule {
-	uint32_t capacity;     /* entries */
-	uint32_t count;        /* entries in the heap */
-	uint32_t buffers;      /* capacity and those that the owner may hold outside the heap */
+	uint32_t capacity; /* entries */
+	uint32_t count;    /* entries in the heap */
+	uint32_t buffers;  /* capacity and those that the owner may hold outside the heap */
 	uint32_t free_count;
 	uint32_t buffer_bytes;
 	uint64_t order;

@@ -23,9 +23,9 @@ enum {
 
 static const char *configure(struct wire_end *end, const char *interface)
 {
-	struct ifreq request = { 0 };
-	struct sockaddr_ll address = { .sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL) };
-	struct packet_mreq membership = { .mr_type = PACKET_MR_PROMISC };
+	struct ifreq request = {0};
+	struct sockaddr_ll address = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL)};
+	struct packet_mreq membership = {.mr_type = PACKET_MR_PROMISC};
 	int on = 1;
 	int bytes = RECEIVE_BUFFER;
 
@@ -64,7 +64,7 @@ const char *wire_end_open(struct wire_end *end, const char *interface)
 {
 	const char *failed;
 
-	*end = (struct wire_end){ .fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0) };
+	*end = (struct wire_end){.fd = socket(AF_PACKET, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, 0)};
 	if (end->fd < 0)
 		return "socket(AF_PACKET)";
 	failed = configure(end, interface);
@@ -98,12 +98,25 @@ static void put_tag_back(uint8_t *memory, struct schedule_frame *frame, const st
 	memcpy(memory + frame->offset + MAC_BYTES, tag, sizeof(tag));
 }
 
-static uint64_t age(const struct timespec *now, const struct timespec *then)
+uint64_t wire_end_now(clockid_t clock)
 {
-	int64_t nanoseconds = (now->tv_sec - then->tv_sec) * 1000000000LL + (now->tv_nsec - then->tv_nsec);
+	struct timespec now;
 
-	/* The wall clock may step between the two: then the frame counts as new. */
-	return nanoseconds > 0 && nanoseconds < 1000000000LL ? (uint64_t)nanoseconds : 0;
+	clock_gettime(clock, &now);
+	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
+}
+
+/* Frames bear wall-clock times, which may be stepped. Both clocks at one moment turn one into the other. */
+struct moment {
+	uint64_t wall, monotonic;
+};
+
+static uint64_t monotonic(const struct moment *now, const struct timespec *then)
+{
+	uint64_t age = now->wall - ((uint64_t)then->tv_sec * 1000000000 + (uint64_t)then->tv_nsec);
+
+	/* From the future, or over a second old: a step came in between. The frame counts as new. */
+	return age < 1000000000 ? now->monotonic - age : now->monotonic;
 }
 
 union control {
@@ -112,7 +125,7 @@ union control {
 };
 
 static void read_control(struct msghdr *header, uint8_t *memory, struct schedule_frame *frame,
-			 struct wire_end_batch *batch, uint32_t at, const struct timespec *now)
+                         struct wire_end_batch *batch, uint32_t at, const struct moment *now)
 {
 	struct cmsghdr *message;
 
@@ -127,7 +140,7 @@ static void read_control(struct msghdr *header, uint8_t *memory, struct schedule
 			struct timespec then;
 
 			memcpy(&then, CMSG_DATA(message), sizeof(then));
-			batch->age_ns[at] = age(now, &then);
+			batch->arrived[at] = monotonic(now, &then);
 		}
 	}
 }
@@ -137,7 +150,7 @@ uint32_t wire_end_receive(struct wire_end *end, struct schedule *schedule, struc
 	struct mmsghdr messages[WIRE_END_BATCH];
 	struct iovec vectors[WIRE_END_BATCH];
 	union control controls[WIRE_END_BATCH];
-	struct timespec now;
+	struct moment now;
 	uint32_t capacity = schedule->buffer_bytes - WIRE_END_HEADROOM;
 	int received;
 
@@ -154,7 +167,8 @@ uint32_t wire_end_receive(struct wire_end *end, struct schedule *schedule, struc
 	/* An error (the interface went down, say) is reported once and then forgotten: nothing to do. */
 	received = recvmmsg(end->fd, messages, WIRE_END_BATCH, MSG_DONTWAIT, NULL);
 	batch->count = received > 0 ? (uint32_t)received : 0;
-	clock_gettime(CLOCK_REALTIME, &now);
+	now.wall = wire_end_now(CLOCK_REALTIME);
+	now.monotonic = wire_end_now(CLOCK_MONOTONIC);
 	for (uint32_t i = WIRE_END_BATCH; i-- > batch->count;)
 		schedule_give_back(schedule, batch->buffer[i]);
 	for (uint32_t i = 0; i < batch->count; i++) {
@@ -162,12 +176,11 @@ uint32_t wire_end_receive(struct wire_end *end, struct schedule *schedule, struc
 
 		frame->offset = WIRE_END_HEADROOM;
 		frame->length = messages[i].msg_len;
-		batch->age_ns[i] = 0;
+		batch->arrived[i] = now.monotonic;
 		batch->unfinished[i] = false;
 		batch->oversize[i] = messages[i].msg_hdr.msg_flags & MSG_TRUNC;
 		if (!batch->oversize[i])
-			read_control(&messages[i].msg_hdr, schedule_memory(schedule, batch->buffer[i]), frame, batch, i,
-				     &now);
+			read_control(&messages[i].msg_hdr, schedule_memory(schedule, batch->buffer[i]), frame, batch, i, &now);
 	}
 	return batch->count;
 }
@@ -193,7 +206,7 @@ uint32_t wire_end_send(struct wire_end *end, const struct schedule *schedule, co
 
 void wire_end_statistics(struct wire_end *end)
 {
-	struct tpacket_stats statistics = { 0 };
+	struct tpacket_stats statistics = {0};
 	socklen_t length = sizeof(statistics);
 
 	/* Reading resets the kernel's counter (packet(7)). */

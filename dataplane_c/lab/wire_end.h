@@ -7,12 +7,13 @@
 #define ACCORD_LAB_WIRE_END_H
 
 #include <stdint.h>
+#include <time.h>
 
 #include "schedule.h"
 
 enum wire_end_constant {
 	WIRE_END_BATCH = 64,
-	WIRE_END_HEADROOM = 4, /* one VLAN tag, which the kernel takes out of a frame and we put back */
+	WIRE_END_HEADROOM = 4,     /* one VLAN tag, which the kernel takes out of a frame and we put back */
 	WIRE_END_LINK_HEADER = 22, /* Ethernet and two VLAN tags */
 };
 
@@ -26,10 +27,12 @@ struct wire_end {
 struct wire_end_batch {
 	uint32_t count;
 	uint32_t buffer[WIRE_END_BATCH];
-	uint64_t age_ns[WIRE_END_BATCH]; /* since the kernel took the frame in */
+	uint64_t arrived[WIRE_END_BATCH]; /* when the kernel took the frame in, CLOCK_MONOTONIC */
 	bool oversize[WIRE_END_BATCH], unfinished[WIRE_END_BATCH];
 };
 
+/* Nanoseconds. */
+uint64_t wire_end_now(clockid_t clock);
 /* NULL, or which call failed, with errno set. */
 const char *wire_end_open(struct wire_end *end, const char *interface);
 void wire_end_close(struct wire_end *end);

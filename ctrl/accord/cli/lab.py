@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
 import signal
+import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -88,10 +90,15 @@ def up(name: str, seed: int, kind: str, foreground: bool, **settings: Any) -> No
     if not foreground:
         _describe(Lab(name, seed=seed, kind=kind, detached=True, **_given(settings)))
         return
+    # However it is ended, it ends as by Ctrl-C; what not even that can be done to, the lab's keeper sees to.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     with Lab(name, seed=seed, kind=kind, **_given(settings)) as made:
         _describe(made)
-        click.echo("Ctrl-C takes it down.")
-        _wait(made)
+        with contextlib.suppress(KeyboardInterrupt):
+            click.echo("Ctrl-C takes it down.")
+            while made.up:
+                time.sleep(0.5)
 
 
 @lab.command()
@@ -201,12 +208,3 @@ def _count(there: Lab) -> None:
     for field in dataclasses.fields(counters.up):
         ways = (getattr(counters.up, field.name), getattr(counters.down, field.name))
         click.echo(f"  {field.name.replace('_', ' '):16}{ways[0]:>14}{ways[1]:>14}")
-
-
-def _wait(made: Lab) -> None:
-    """Until a signal says so, or somebody else has taken the lab down."""
-    signals = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
-    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
-    while made.up:
-        if signal.sigtimedwait(signals, 1.0) is not None:
-            return

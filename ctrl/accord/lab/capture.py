@@ -22,15 +22,18 @@ _CAPTURED = re.compile(rb"(\d+) packets? captured")
 _RECEIVED = re.compile(rb"(\d+) packets? received by filter")
 _DROPPED = re.compile(rb"(\d+) packets? dropped by kernel")
 _BUFFER_KIB = 65536
+# Whole frames of a lab's interfaces, MTU 1500, and no more: tcpdump's default of 256 KiB leaves room for only
+# 256 packets in that buffer, because each takes a slot of the longest.
+_SNAPLEN = 2048
 
 
 class _Tcpdump:
     """One running tcpdump and what it says."""
 
-    def __init__(self, where: Namespace, path: Path, expression: str, inbound: bool) -> None:
-        argv = ["tcpdump", "-i", where.interface, "-w", str(path), "-U", "--immediate-mode", "-s", "0", "-n"]
+    def __init__(self, where: Namespace, path: Path, expression: str) -> None:
+        argv = ["tcpdump", "-i", where.interface, "-w", str(path), "-U", "--immediate-mode", "-s", str(_SNAPLEN), "-n"]
         # Debian's tcpdump becomes another user when started as root, who cannot write everywhere.
-        argv += ["-B", str(_BUFFER_KIB), "-Z", "root", *(["-Q", "in"] if inbound else [])]
+        argv += ["-B", str(_BUFFER_KIB), "-Z", "root"]
         try:
             self._process = where.popen(
                 [*argv, *([expression] if expression else [])],
@@ -103,7 +106,10 @@ def capture(where: Namespace, path: str | os.PathLike[str], expression: str = ""
 
     Raises ``HostError`` if tcpdump is missing, does not start, or at the end if the capture has a gap.
     """
-    tcpdump = _Tcpdump(where, Path(path), expression, inbound=where.interface == "any")
+    if where.interface == "any":
+        # In the filter and not by -Q, so that the kernel does it and counts only what tcpdump writes.
+        expression = f"inbound and ({expression})" if expression else "inbound"
+    tcpdump = _Tcpdump(where, Path(path), expression)
     tcpdump.wait_until_listening()
     try:
         yield Path(path)

@@ -15,7 +15,7 @@ import sys
 import time
 
 _PAYLOAD = 64
-_TRIES = 20  # per sample wanted, for links that lose nearly everything
+_PATIENCE = 20  # unanswered in a row: then the link counts as broken
 
 
 def _socket(address: str) -> socket.socket:
@@ -53,14 +53,16 @@ def _sample(client: socket.socket, wait: float) -> float | None:
 def ask(address: str, port: int, count: int, wait: float) -> list[float]:
     """Up to ``count`` round trips, one after the other. The first is left out: it warms caches up."""
     found: list[float] = []
+    unanswered = 0
     with _socket(address) as client:
         client.connect((address, port))
-        for _ in range((count + 1) * _TRIES):
+        while len(found) <= count and unanswered < _PATIENCE:
             sample = _sample(client, wait)
-            if sample is not None:
+            if sample is None:
+                unanswered += 1
+            else:
                 found.append(sample)
-            if len(found) > count:
-                break
+                unanswered = 0
     return found[1:]
 
 
