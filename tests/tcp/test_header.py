@@ -177,7 +177,9 @@ def test_a_header_that_is_no_syn_is_refused(change: dict[int, int], why: str) ->
 
 
 def test_options_in_another_order_or_unknown_ones_do_not_matter() -> None:
-    options = b"\xfe\x06\xac\xc0\x00\x00\x03\x03\x07\x01\x08\x0a\x0a\x0b\x0c\x0d\x00\x00\x00\x00\x04\x02\x02\x04\x05\xb4"
+    options = (
+        b"\xfe\x06\xac\xc0\x00\x00\x03\x03\x07\x01\x08\x0a\x0a\x0b\x0c\x0d\x00\x00\x00\x00\x04\x02\x02\x04\x05\xb4"
+    )
     assert decode(syn_with(options)) == LINUX_SYN
 
 
@@ -212,7 +214,7 @@ def test_a_zone_is_no_part_of_the_checksum() -> None:
 
 def test_a_number_that_does_not_fit_is_the_callers_mistake() -> None:
     for wrong in (replace(LINUX_SYN.sender, mss=70000), replace(LINUX_SYN.sender, window_scale=15)):
-        with pytest.raises(ValueError, match="range|0..14"):
+        with pytest.raises(ValueError, match="range|window scale 15"):
             encode(replace(LINUX_SYN, sender=wrong), "192.0.2.1", "192.0.2.2")
     with pytest.raises(ValueError, match="range"):
         encode(replace(LINUX_SYN, destination_port=65536), "192.0.2.1", "192.0.2.2")

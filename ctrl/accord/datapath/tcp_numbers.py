@@ -102,3 +102,8 @@ def with_port(address: SocketAddress, port: int) -> SocketAddress:
     if len(address) == 4:
         return address[0], port, address[2], address[3]
     return address[0], port
+
+
+def forget() -> None:
+    """Ask the kernel anew next time: routes or settings have changed."""
+    _remembered.clear()

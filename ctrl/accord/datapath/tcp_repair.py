@@ -59,13 +59,11 @@ class TcpRepair:
         connection = tcp_sockopt.tcp_socket(self._family)
         try:
             if port is not None:
-                # Repair mode forces the bind past a listener. An ephemeral port is chosen without it, so that
-                # the kernel picks one that nobody has.
+                # Repair mode forces the bind past a listener; but it lets others bind too, so an ephemeral port
+                # is held without it until the installation.
                 tcp_sockopt.enter_repair(connection)
             with tcp_sockopt.naming(f"bind({self._local[0]}, port {port or 'any'})"):
                 connection.bind(with_port(self._local, port or 0))
-            if port is None:
-                tcp_sockopt.enter_repair(connection)
         except BaseException:
             connection.close()
             raise
@@ -80,14 +78,15 @@ class TcpRepair:
             sack=numbers.sack,
             timestamp=secrets.randbits(32) & _EVEN if numbers.timestamps else None,
         )
-        return RepairEndpoint(connection, self._remote, own)
+        return RepairEndpoint(connection, self._remote, own, is_service=port is not None)
 
 
 class RepairEndpoint:
     """One end; made by ``TcpRepair.reserve``."""
 
-    def __init__(self, connection: socket.socket, remote: SocketAddress, own: TcpParameters) -> None:
+    def __init__(self, connection: socket.socket, remote: SocketAddress, own: TcpParameters, is_service: bool) -> None:
         self._socket: socket.socket | None = connection
+        self._is_service = is_service
         self._remote = remote
         self._own = own
         self._reserved_at = time.monotonic()
@@ -139,12 +138,15 @@ class RepairEndpoint:
 
     def _install(self, connection: socket.socket, peer: TcpParameters) -> None:
         own = self._own
-        scales = None
+        # Without window scaling it has to be set to zero: connect() has chosen a scale for our windows already,
+        # and would go on dividing what it advertises by it.
+        scales = (0, 0)
         if own.window_scale is not None and peer.window_scale is not None:
             scales = (peer.window_scale, own.window_scale)
         sack = own.sack and peer.sack
         timestamps = own.timestamp is not None and peer.timestamp is not None
 
+        tcp_sockopt.enter_repair(connection)
         tcp_sockopt.set_sequence_numbers(connection, own.isn + 1, peer.isn + 1)
         tcp_sockopt.limit_mss(connection, peer.mss)
         with tcp_sockopt.naming(f"connect({self._remote[0]}, port {peer.port}) from port {own.port}"):
@@ -179,9 +181,9 @@ class RepairEndpoint:
             )
         connection.setblocking(False)
         tcp_sockopt.leave_repair(connection)
-        # What connections of ordinary listeners and clients have: a listener that starts anew is not kept from its
-        # port by this connection, and small writes of the protocols above are not held back.
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if self._is_service:
+            # As a listener's connections have it, so that a service that starts anew is not kept from its port.
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _held(self) -> socket.socket:

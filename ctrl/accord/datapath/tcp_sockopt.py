@@ -123,16 +123,14 @@ def limit_mss(connection: socket.socket, mss: int) -> None:
 
 
 def set_options(
-    connection: socket.socket, mss: int, window_scales: tuple[int, int] | None, sack: bool, timestamps: bool
+    connection: socket.socket, mss: int, window_scales: tuple[int, int], sack: bool, timestamps: bool
 ) -> None:
     """What was agreed. ``mss`` is the peer's; ``window_scales`` as in ``TcpInfo``.
 
     An array of ``struct tcp_repair_opt``: u32 opt_code, u32 opt_val.
     """
-    options = struct.pack("=II", _OPTION_MSS, mss)
-    if window_scales is not None:
-        theirs, ours = window_scales
-        options += struct.pack("=II", _OPTION_WINDOW_SCALE, theirs | ours << 16)
+    theirs, ours = window_scales
+    options = struct.pack("=IIII", _OPTION_MSS, mss, _OPTION_WINDOW_SCALE, theirs | ours << 16)
     if sack:
         options += struct.pack("=II", _OPTION_SACK_PERMITTED, 0)
     if timestamps:
