@@ -20,7 +20,8 @@ from accord.api.connect import parse_remote
 from accord.controller.bridge import bridge
 from accord.controller.ladder import render
 from accord.datapath.stream import SocketCarrier
-from accord.wire.errors import AccordError
+from accord.wire.constants import Reason
+from accord.wire.errors import AccordError, error
 
 _CHUNK = 65536
 
@@ -61,17 +62,27 @@ async def _pipe(association: Association) -> None:
         sender.cancel()
 
 
+def _local_listener(address: str) -> tuple[socket.socket, Path | None]:
+    """A listening socket, and its path if it has one. Raises ``UserError`` when it cannot be had."""
+    try:
+        if address.startswith("unix:"):
+            path = Path(address.removeprefix("unix:"))
+            listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+            listener.bind(os.fspath(path))
+            listener.listen(64)
+            return listener, path
+        host, port = parse_remote(address)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family), None
+    except OSError as refusal:
+        raise error(
+            Reason.BAD_CONFIG, f"cannot listen on {address}: {refusal.strerror}", "choose another --listen address"
+        ) from refusal
+
+
 async def _serve(address: str, options: dict[str, Any], remote: str, verbose: bool) -> None:
     """Each connection to ``address`` (unix:PATH or HOST:PORT) becomes one negotiated stack."""
-    if address.startswith("unix:"):
-        path = Path(address.removeprefix("unix:"))
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        listener.bind(os.fspath(path))
-    else:
-        host, port = parse_remote(address)
-        path = None
-        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    listener.listen(64)
+    listener, path = _local_listener(address)
     listener.setblocking(False)
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()

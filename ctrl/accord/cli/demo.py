@@ -78,12 +78,12 @@ def _measure(hosts: Hosts, case: Case, family: int, repeats: int, rtt: float) ->
         done = hosts.lab.client.run(command, capture_output=True, text=True, timeout=60 + repeats * (20 * rtt + 5))
         time.sleep(2 * rtt + 0.1)
     if done.returncode:
-        raise error(Reason.PLUGIN_FAILED, f"case {case.name}:\n{done.stderr[-2000:]}")
+        raise click.ClickException(f"case {case.name}:\n{done.stderr[-2000:]}\n{hosts.logs()}")
     runs: list[dict[str, Any]] = json.loads(done.stdout)
     wanted = hashlib.sha256(_PAGE).hexdigest()
     for run in runs:
         if run["sha256"] != wanted:
-            raise error(Reason.PLUGIN_FAILED, f"case {case.name}: the page arrived with other bytes")
+            raise click.ClickException(f"case {case.name}: the page arrived with other bytes")
     return runs, tally(capture)
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib
+import signal
 import sys
 
 import click
@@ -49,8 +50,16 @@ def accord() -> None:
     """Set up a whole protocol stack between two hosts in one round trip."""
 
 
+def _terminate(signum: int, frame: object) -> None:
+    sys.exit(128 + signum)
+
+
 def run(command: click.Command) -> None:
-    """Run a command; an ``AccordError`` becomes one line and an exit code that says whose fault it was."""
+    """Run a command; an ``AccordError`` becomes one line and an exit code that says whose fault it was.
+
+    SIGTERM unwinds as Ctrl-C does, so that whatever a command made goes with it.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         command(standalone_mode=False)
     except click.exceptions.Abort:

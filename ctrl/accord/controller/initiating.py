@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import secrets
 import socket
 from typing import TYPE_CHECKING
@@ -73,6 +74,11 @@ class Attempt:
         wanted = {None: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}.get(family)
         if wanted is None:
             raise error(Reason.BAD_CONFIG, f"address family {family}", "4, 6 or none")
+        with contextlib.suppress(ValueError):  # an address needs no resolver, nor the thread that asks it
+            literal = ipaddress.ip_address(self._host)
+            if family not in (None, literal.version):
+                raise error(Reason.BAD_CONFIG, f"{self._host} is no IPv{family} address")
+            return [self._host]
         try:
             found = await asyncio.get_running_loop().getaddrinfo(
                 self._host, self._port, family=wanted, type=socket.SOCK_STREAM

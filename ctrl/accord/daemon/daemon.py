@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import os
 import signal
@@ -51,6 +52,9 @@ class Daemon:
             loop.add_signal_handler(signal.SIGHUP, self._reload, controller)
             for exposed in self._config.expose:
                 controller.expose(exposed)
+            # What was loaded stays: the collector need not look through it in the middle of a negotiation.
+            gc.collect()
+            gc.freeze()
             click.echo(f"accord daemon ready: {controller.describe()}, control socket {control}")
             accepting = asyncio.create_task(self._accept(listener, operations))
             await self._stop.wait()

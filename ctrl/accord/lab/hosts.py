@@ -77,7 +77,7 @@ class Hosts:
         deadline = time.monotonic() + _START_SECONDS
         while ready is not None and ready not in log.read_text(errors="replace"):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise error(Reason.PLUGIN_FAILED, f"{' '.join(argv[:5])} did not start:\n{log.read_text()}")
+                raise error(Reason.BACKEND_FAILED, f"{' '.join(argv[:5])} did not start:\n{log.read_text()}")
             time.sleep(0.02)
         return process
 
@@ -93,7 +93,7 @@ class Hosts:
 
     def serve_tls(self) -> None:
         """A stock TLS 1.3 server with the same files and certificate."""
-        command = ["openssl", "s_server", "-accept", f"[::]:{TLS_PORT}", "-tls1_3", "-WWW"]
+        command = ["openssl", "s_server", "-accept", str(TLS_PORT), "-tls1_3", "-WWW"]
         command += ["-cert", str(self.certificate), "-cert_chain", str(self.certificate), "-key", str(self.key)]
         self.start(self.lab.server, command, ready="ACCEPT", cwd=self.site)
 
