@@ -15,17 +15,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 # What a clean checkout holds of what the package is made from.
-SOURCES = (
-    "LICENSES",
-    "ctrl",
-    "dataplane_c",
-    "ebpf",
-    "include",
-    "MANIFEST.in",
-    "README.md",
-    "pyproject.toml",
-    "setup.py",
-)
+DIRECTORIES = ("LICENSES", "ctrl", "dataplane_c", "ebpf", "include")
+FILES = ("MANIFEST.in", "README.md", "pyproject.toml", "setup.py")
 BUILT = ("__pycache__", "*.so", "*.o", "accord-link", "*.egg-info", "*.c.d")
 
 
