@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -60,6 +61,8 @@ class Controller:
                 f"back end {config.back_end} with attach mode {config.attach}",
                 "af_xdp attaches native or generic; af_packet and udp attach nothing",
             )
+        if config.interface is not None:
+            _check_interface(config.interface)
         self.config = config
         self.plugins, broken = load_plugins()
         for name, reason in broken.items():
@@ -198,6 +201,14 @@ class Controller:
         path = event.path
         assert path is not None, "an OPENED event bears its path"
         return responding.respond(self, event.handle, event.transaction, path)
+
+
+def _check_interface(name: str) -> None:
+    """A name that was mistyped must not end on the lowest rung of the ladder, as a bad NIC may."""
+    try:
+        socket.if_nametoindex(name)
+    except OSError as refusal:
+        raise error(Reason.NO_INTERFACE, name, "see: ip -br link") from refusal
 
 
 def _tcp_refusal() -> str | None:
