@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 from accord.controller.config import DaemonConfig, load_config, parse_config
 from accord.controller.policy import Secure
+from accord.controller.stacks import format_stack
 from accord.wire.constants import Reason
 from accord.wire.errors import UserError
 from hypothesis import given
@@ -158,3 +160,49 @@ def test_a_mutated_or_truncated_file_is_read_or_is_a_user_error_with_a_line(data
             number = int(line.split(":")[1])
             if not 1 <= number <= text.count("\n") + 1:
                 raise AssertionError(line) from wrong
+
+
+# ---- The reference, docs/POLICY.md
+
+REFERENCE = (Path(__file__).parents[2] / "docs" / "POLICY.md").read_text()
+
+
+def test_the_references_examples_are_valid_and_mean_what_they_say(tmp_path: Path) -> None:
+    policy, config = re.findall(r"```toml\n(.*?)```", REFERENCE, re.DOTALL)
+    (tmp_path / "policy.toml").write_text(policy)
+    (tmp_path / "accord.toml").write_text(config)
+    read = load_config(tmp_path / "accord.toml")
+    assert read.interface == "eth0"
+    assert read.policy.for_destination("www.example.net", 443).early_in_clear
+    assert read.policy.for_destination("192.0.2.1", 8443).only
+
+
+def rows() -> list[list[str]]:
+    """The cells of the reference's tables of keys: four columns for the policy, five for the configuration."""
+    cells = [[cell.strip() for cell in row.strip("|").split("|")] for row in REFERENCE.splitlines() if row[:1] == "|"]
+    return [row if len(row) == 4 else row[1:] for row in cells if len(row) in (4, 5)]
+
+
+def test_the_reference_names_every_key_and_no_other() -> None:
+    """The reader's own lists of allowed keys are the oracle."""
+    tables = ("[daemon]", "[control]", "[tls]", "[policy.default]", "[[expose]]", "[limits]")
+    with pytest.raises(UserError) as caught:
+        parse_config("".join(f"{table}\nno_such_key = 1\n" for table in tables), "f")
+    allowed = re.findall(r"no key of this table; allowed: (.*)", caught.value.detail)
+    known = {key for line in allowed for key in line.split(", ")}
+    named = {key for row in rows() for key in re.findall(r"`([a-z_]+)`", row[0])}
+    assert len(allowed) == len(tables)
+    assert named == known | {"file"}
+
+
+def test_the_references_defaults_are_the_codes() -> None:
+    default = DaemonConfig().policy.for_destination("example.net", 443)
+    written = {row[0].strip("`"): row[2] for row in rows()}
+    assert written["fallback"] == f'`"{default.fallback}"`'
+    assert written["context"] == f'`"{default.context}"`'
+    assert written["early"] == f'`"{default.early}"`'
+    assert written["only"] == f"`{str(default.only).lower()}`"
+    assert written["packets_min"] == str(default.packets_min)
+    assert written["prefer"] == "`[" + ", ".join(f'"{format_stack(stack)}"' for stack in default.prefer) + "]`"
+    # The policy's comes first; an exposed service has a key of that name too.
+    assert next(row[2] for row in rows() if row[0] == "`secure`") == f'`"{default.secure}"`'

@@ -196,7 +196,11 @@ def _resolve(address: str) -> tuple[socket.AddressFamily, SocketAddress]:
     """Raises ``ValueError`` for what is no numeric address, or has an unknown zone."""
     try:
         family, _, _, _, resolved = socket.getaddrinfo(
-            address, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST
+            # Bytes, because a str would first be tried as a name in other scripts (IDNA).
+            address.encode("ascii"),
+            0,
+            type=socket.SOCK_STREAM,
+            flags=socket.AI_NUMERICHOST,
         )[0]
     except socket.gaierror as wrong:
         raise ValueError(f"{address!r} is no IP address of this host's network: {wrong}") from wrong
