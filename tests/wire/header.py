@@ -36,7 +36,8 @@ def ffi() -> Any:
 def enum(name: str) -> dict[str, int]:
     """The enumerators of ``enum accord_<name>``, without the prefix ``ACCORD_``."""
     values: dict[str, int] = ffi().typeof(f"enum accord_{name}").relements
-    return {key.removeprefix("ACCORD_"): value for key, value in values.items()}
+    # cffi lists them backwards.
+    return {key.removeprefix("ACCORD_"): value for key, value in reversed(values.items())}
 
 
 def size(struct: str) -> int:

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""docs/PROTOCOL.md says what the header, the code and scapy say."""
+
+from __future__ import annotations
+
+import re
+
+from accord.negotiation import transcript
+from accord.negotiation.events import Send
+from accord.negotiation.inbox import _ALLOWED, _ALLOWED_IN_ABORT
+from accord.negotiation.initiator import Initiator, Proposed
+from accord.negotiation.interface import Answer, Role, Session
+from accord.negotiation.responder import MAX_ATTEMPTS, Accepted, Responder
+from accord.scapy_layer import Accord, descriptors
+from accord.wire.constants import Step, TlvType
+
+from tests.negotiation.peers import FakeChooser, FakeSession, Side, deliver
+from tests.wire import document, example
+
+TEXT = document.DOCUMENT.read_text()
+
+
+def test_every_table_and_the_example_are_as_the_sources_have_them() -> None:
+    assert document.render(TEXT) == TEXT, "stale: PYTHONPATH=ctrl python -m tests.wire.document"
+
+
+def test_every_part_that_can_be_made_is_in_the_document_once() -> None:
+    assert sorted(part[2] for part in document.PART.finditer(TEXT)) == sorted(document.PARTS)
+
+
+def test_every_must_has_a_number_and_the_numbers_run_on() -> None:
+    numbers = [int(number) for number in re.findall(r"\[MUST-(\d+)\]", TEXT)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    preamble = re.compile(r"^The key words MUST.*?\n\n", re.DOTALL | re.MULTILINE)
+    rules = document.PART.sub("", preamble.sub("", TEXT))
+    for paragraph in rules.split("\n\n"):
+        first = re.search(r"MUST(?!-)", paragraph)
+        assert first is None or "[MUST-" in paragraph[: first.start()], paragraph
+
+
+def test_the_table_of_tlvs_allows_what_the_code_allows() -> None:
+    rows = re.findall(
+        r"^\| ([A-Z]{4,}|MAC) \| [^|]* \| [^|]* \|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|$", TEXT, re.MULTILINE
+    )
+    columns = (_ALLOWED[Step.PROPOSAL], _ALLOWED[Step.ANSWER], _ALLOWED[Step.COMMIT], _ALLOWED_IN_ABORT)
+    assert {row[0] for row in rows} == {known.name for known in TlvType}
+    for name, *cells in rows:
+        for cell, allowed in zip(cells, columns, strict=True):
+            assert bool(cell.strip()) == (TlvType[name] in allowed), (name, cell)
+
+
+def test_numbers_in_the_prose_are_the_code_s() -> None:
+    assert f"({MAX_ATTEMPTS} in this implementation)" in TEXT
+    for label in (transcript._LABEL, *transcript._MAC_LABEL.values()):
+        assert f'"{label.decode()}"' in TEXT
+
+
+def test_scapy_finds_the_example_s_packets_sound() -> None:
+    built = example.build()
+    for data in (built.proposal, built.answer, built.commit):
+        packet = Accord(data)
+        assert packet.checksum_ok
+        fields = {name: getattr(packet, name) for name in ("step", "flags", "transaction", "tsn", "chunks")}
+        assert bytes(Accord(ack_tsn=packet.ack_tsn, ack_count=packet.ack_count, **fields)) == data
+
+
+def test_the_state_machines_say_the_example_byte_for_byte() -> None:
+    built = example.build()
+    words = {
+        Role.INITIATOR: {1: [b"SYN", b""], 2: [b"ClientHello", b"Finished"], 3: [b"names", b""], 4: [b"?", b""]},
+        Role.RESPONDER: {1: [b"SYN-ACK"], 2: [b"ServerHello..Finished"], 3: [b"name"]},
+    }
+
+    def session(role: Role, node: int, protocol: int) -> Session:
+        first, *second = words[role][node]
+        script: dict[str, object] = {"propose": Answer(first), "respond": Answer(first), "exporter": example.EXPORTER}
+        return FakeSession(protocol, role, protocol == example.TLS, script | {"advance": Answer(b"".join(second))})
+
+    graph = {1: (example.TCP, (2, 3)), 2: (example.TLS, (3,)), 3: (example.HTTP, ()), 4: (example.UNSUPPORTED, ())}
+    chooser = FakeChooser(prefer=("http/tls/tcp",))
+    proposed = [Proposed(0, example.UDP, None, (1, 4))] + [
+        Proposed(node, protocol, session(Role.INITIATOR, node, protocol), children, 5 if node == 2 else None)
+        for node, (protocol, children) in graph.items()
+    ]
+    one = Side(Initiator(example.TRANSACTION, proposed, chooser), {}, frozenset())
+    accepted = Accepted(chooser, lambda node, protocol: session(Role.RESPONDER, node, protocol))
+    other = Side(Responder(example.TRANSACTION, lambda service: accepted, example.COOKIE), {}, frozenset())
+    common = frozenset({example.UDP, example.TCP, example.TLS, example.HTTP})
+    one.supported, other.supported = common | {example.UNSUPPORTED}, common
+
+    (proposal,) = one.start()
+    (answer,) = deliver(proposal, other)
+    (commit,) = deliver(answer, one)
+    assert deliver(commit, other) == []
+    assert one.stack == other.stack == "http/tls/tcp"
+    for message, data in ((proposal, built.proposal), (answer, built.answer), (commit, built.commit)):
+        assert isinstance(message, Send)
+        ours = sorted((int(node), int(protocol), descriptor) for node, protocol, descriptor in message.nodes)
+        assert ours == descriptors([Accord(data)])
