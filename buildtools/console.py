@@ -10,14 +10,16 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Mapping, NoReturn, Sequence
+from typing import IO, Mapping, NoReturn, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 LOGS = BUILD / "log"
 
-# How long an interrupted command gets to clean up (the lab removes namespaces) before it is terminated.
+# How long an interrupted command gets to clean up (the lab removes namespaces) before it is killed.
 INTERRUPT_SECONDS = 15
+# How often that deadline is looked at.
+WAIT_SECONDS = 0.5
 
 
 class BuildFailure(Exception):
@@ -55,22 +57,41 @@ def as_root(command: Sequence[str], environment: Mapping[str, str] | None = None
     return [sudo, *(["env", *variables] if variables else []), *command]
 
 
-def finish(process: subprocess.Popen[bytes]) -> int:
-    """Wait for a command; after Ctrl-C (which it got too, being in our process group) let it clean up."""
+def live(command: Sequence[str], environment: Mapping[str, str] | None = None, output: IO[bytes] | None = None) -> int:
+    """Run a command to its end, on the terminal unless ``output`` is given; returns the exit code.
+
+    Ctrl-C reaches the command too, being in our process group. It gets time to clean up, and only then is the
+    KeyboardInterrupt raised here. The handler notes rather than raises, so no moment is left, between fork and
+    wait, in which an interrupt would leave the command alone.
+    """
+    deadlines: list[float] = []
+
+    def note(*_: object) -> None:
+        deadlines.append(time.monotonic() + INTERRUPT_SECONDS)
+
+    previous = signal.signal(signal.SIGINT, note)
     try:
-        return process.wait()
-    except KeyboardInterrupt:
-        try:
-            process.wait(INTERRUPT_SECONDS)
-        except (KeyboardInterrupt, subprocess.TimeoutExpired):
-            process.terminate()
-            process.wait()
-        raise
-
-
-def live(command: Sequence[str], environment: Mapping[str, str] | None = None) -> int:
-    """Run with the terminal as it is; returns the exit code."""
-    return finish(_start(command, environment))
+        process = subprocess.Popen(
+            list(command),
+            cwd=ROOT,
+            env={**os.environ, **(environment or {})},
+            stdout=output,
+            stderr=None if output is None else subprocess.STDOUT,
+        )
+        while True:
+            try:
+                code = process.wait(WAIT_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                if deadlines and time.monotonic() > deadlines[0]:
+                    process.kill()
+    except OSError as error:
+        raise BuildFailure(f"cannot run {command[0]}: {error.strerror}") from error
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if deadlines:
+        raise KeyboardInterrupt
+    return code
 
 
 def step(name: str, command: Sequence[str], environment: Mapping[str, str] | None = None, mend: str = "") -> None:
@@ -81,7 +102,7 @@ def step(name: str, command: Sequence[str], environment: Mapping[str, str] | Non
     with log.open("wb") as output:
         output.write(f"$ {' '.join(command)}\n".encode())
         output.flush()
-        code = finish(_start(command, environment, output))
+        code = live(command, environment, output)
     if code != 0:
         sys.stdout.write(log.read_text(encoding="utf-8", errors="replace"))
         cause = signal.Signals(-code).name if code < 0 else f"exit code {code}"
@@ -95,18 +116,5 @@ def replace(command: Sequence[str], environment: Mapping[str, str] | None = None
     merged = {**os.environ, **(environment or {})}
     try:
         os.execvpe(command[0], list(command), merged)
-    except OSError as error:
-        raise BuildFailure(f"cannot run {command[0]}: {error.strerror}") from error
-
-
-def _start(
-    command: Sequence[str], environment: Mapping[str, str] | None, output: object = None
-) -> subprocess.Popen[bytes]:
-    merged = {**os.environ, **(environment or {})}
-    errors = None if output is None else subprocess.STDOUT
-    try:
-        return subprocess.Popen(  # type: ignore[call-overload, no-any-return]
-            list(command), cwd=ROOT, env=merged, stdin=None, stdout=output, stderr=errors
-        )
     except OSError as error:
         raise BuildFailure(f"cannot run {command[0]}: {error.strerror}") from error
