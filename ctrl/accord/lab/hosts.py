@@ -60,8 +60,8 @@ class Hosts:
             (self.site / name).write_bytes(contents)
 
     def control(self, host: Namespace) -> Path:
-        """Control socket of a host's daemon."""
-        return self.directory / f"{host.name}.sock"
+        """Control socket of a host's daemon: the one that programs in that namespace look for."""
+        return Path(host.environment["ACCORD_CONTROL"])
 
     def start(
         self, host: Namespace, argv: Sequence[str], *, ready: str | None = None, cwd: Path | None = None
