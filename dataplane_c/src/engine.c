@@ -168,6 +168,8 @@ static void withdraw_events(struct accord_engine *engine, struct transaction *tr
 		event->handle = 0;
 		transaction->events--;
 	}
+	while (engine->events.count && !event_at(&engine->events, 0)->handle)
+		event_drop(&engine->events);
 }
 
 void engine_forget(struct accord_engine *engine, struct transaction *transaction)
@@ -290,6 +292,8 @@ int64_t accord_engine_budget(const struct accord_engine *engine, uint32_t handle
 
 	if (!transaction)
 		return -ACCORD_REASON_UNKNOWN_TRANSACTION;
+	if (transaction->state != TRANSACTION_LIVE)
+		return 0;
 	packets = (uint64_t)ACCORD_MAX_PACKETS - transaction->outbox.total;
 	wire = ACCORD_MIN_MTU_PACKET + transaction_overhead(transaction);
 	if (transaction->share.unproven) {

@@ -87,8 +87,12 @@ uint32_t recovery_pto(const struct recovery *recovery)
 uint64_t recovery_deadline(const struct recovery *recovery)
 {
 	uint32_t doublings = recovery->timeouts < RECOVERY_MAX_BACKOFF ? recovery->timeouts : RECOVERY_MAX_BACKOFF;
+	uint64_t interval;
 
-	return recovery->timer_base + ((uint64_t)recovery_pto(recovery) << doublings);
+	interval = (uint64_t)recovery_pto(recovery) << doublings;
+	if (interval > RECOVERY_MAX_INTERVAL_US)
+		interval = larger(recovery_pto(recovery), RECOVERY_MAX_INTERVAL_US);
+	return recovery->timer_base + interval;
 }
 
 /* RFC 9002 section 6.1.2: 9/8 of the round-trip time. */
