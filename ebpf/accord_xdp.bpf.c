@@ -17,7 +17,9 @@
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
-enum { HEARTBEAT_NS = ACCORD_HEARTBEAT_MS * 1000000 };
+enum {
+	HEARTBEAT_NS = ACCORD_HEARTBEAT_MS * 1000000
+};
 
 /* Bridges, taps and promiscuous interfaces see frames for other hosts; groups are the kernel's to deliver. */
 static __always_inline int for_this_interface(const struct packet *packet, const struct accord_settings *now)

@@ -9,7 +9,7 @@ enum {
 	MAX_VLAN_TAGS = 2,
 	MAX_EXTENSIONS = 6,
 
-	MIN_IHL = 5,             /* RFC 791 section 3.1: 32-bit words */
+	MIN_IHL = 5,              /* RFC 791 section 3.1: 32-bit words */
 	IPV4_FRAGMENTED = 0x3fff, /* more fragments, or an offset */
 	IPV6_FRAGMENTED = 0xfff9, /* RFC 8200 section 4.5: an offset, or more fragments */
 

@@ -27,7 +27,7 @@ struct cursor {
 /* What the headers in front of the payload say. */
 struct packet {
 	const struct ethhdr *ethernet;
-	const struct iphdr *ipv4;   /* one of the two is NULL */
+	const struct iphdr *ipv4; /* one of the two is NULL */
 	const struct ipv6hdr *ipv6;
 	__be16 type;
 	__u8 protocol;

@@ -21,8 +21,7 @@ int accord_fail(struct accord_failure *failure, enum accord_reason reason, int e
 	va_end(arguments);
 	if (error) {
 		used = strlen(failure->detail);
-		snprintf(failure->detail + used, sizeof(failure->detail) - used, ": %s",
-		         strerror_r(error, text, sizeof(text)));
+		snprintf(failure->detail + used, sizeof(failure->detail) - used, ": %s", strerror_r(error, text, sizeof(text)));
 	}
 	return -(int)reason;
 }

@@ -29,7 +29,7 @@ struct io_packet {
 	struct mmsghdr receiving[ACCORD_IO_BATCH], sending[ACCORD_IO_BATCH];
 	struct iovec receiving_vectors[ACCORD_IO_BATCH], sending_vectors[ACCORD_IO_BATCH];
 	uint8_t control[ACCORD_IO_BATCH][CMSG_SPACE(sizeof(struct tpacket_auxdata))]
-	        __attribute__((aligned(sizeof(struct cmsghdr))));
+		__attribute__((aligned(sizeof(struct cmsghdr))));
 	uint8_t received[ACCORD_IO_BATCH][FRAME_ROOM], sent[ACCORD_IO_BATCH][FRAME_ROOM];
 };
 
@@ -39,41 +39,45 @@ struct io_packet {
  * extension headers) go through unchecked; accord_frame_parse has the last word on all of them. The first VLAN
  * tag is no longer in the frame at this place. A load beyond the packet's end drops it (bpf(4)).
  */
-enum { IP = ETH_HLEN, MAGIC_AT = 4, ACCEPT = 0x40000 };
+enum {
+	IP = ETH_HLEN,
+	MAGIC_AT = 4,
+	ACCEPT = 0x40000
+};
 
 static struct sock_filter magic_filter[] = {
-        /*  0 */ BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_PKTTYPE)),
-        /*  1 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_HOST, 0, 26),
-        /*  2 */ BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 2 * ETH_ALEN),
-        /*  3 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_8021Q, 25, 0),
-        /*  4 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_8021AD, 24, 0),
-        /*  5 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IP, 0, 10),
-        /* IPv4: no fragment; UDP or 253; the cookie behind ihl and the UDP header */
-        /*  6 */ BPF_STMT(BPF_LD | BPF_H | BPF_ABS, IP + 6),
-        /*  7 */ BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x3fff, 20, 0),
-        /*  8 */ BPF_STMT(BPF_LDX | BPF_B | BPF_MSH, IP),
-        /*  9 */ BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP + 9),
-        /* 10 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ACCORD_PROTOCOL_DIRECT, 3, 0),
-        /* 11 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ACCORD_PROTOCOL_UDP, 0, 16),
-        /* 12 */ BPF_STMT(BPF_LD | BPF_W | BPF_IND, IP + ACCORD_FRAME_UDP_BYTES + MAGIC_AT),
-        /* 13 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ACCORD_MAGIC, 15, 14),
-        /* 14 */ BPF_STMT(BPF_LD | BPF_W | BPF_IND, IP + MAGIC_AT),
-        /* 15 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ACCORD_MAGIC, 13, 12),
-        /* IPv6 */
-        /* 16 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IPV6, 0, 11),
-        /* 17 */ BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP + 6),
-        /* 18 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ACCORD_PROTOCOL_UDP, 0, 2),
-        /* 19 */ BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + ACCORD_FRAME_IPV6_BYTES + ACCORD_FRAME_UDP_BYTES + MAGIC_AT),
-        /* 20 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ACCORD_MAGIC, 8, 7),
-        /* 21 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ACCORD_PROTOCOL_DIRECT, 0, 2),
-        /* 22 */ BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + ACCORD_FRAME_IPV6_BYTES + MAGIC_AT),
-        /* 23 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ACCORD_MAGIC, 5, 4),
-        /* 24 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_HOPOPTS, 4, 0),
-        /* 25 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_ROUTING, 3, 0),
-        /* 26 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_FRAGMENT, 2, 0),
-        /* 27 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_DSTOPTS, 1, 0),
-        /* 28 */ BPF_STMT(BPF_RET | BPF_K, 0),
-        /* 29 */ BPF_STMT(BPF_RET | BPF_K, ACCEPT),
+	/*  0 */ BPF_STMT(BPF_LD | BPF_W | BPF_ABS, (uint32_t)(SKF_AD_OFF + SKF_AD_PKTTYPE)),
+	/*  1 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, PACKET_HOST, 0, 26),
+	/*  2 */ BPF_STMT(BPF_LD | BPF_H | BPF_ABS, 2 * ETH_ALEN),
+	/*  3 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_8021Q, 25, 0),
+	/*  4 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_8021AD, 24, 0),
+	/*  5 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IP, 0, 10),
+	/* IPv4: no fragment; UDP or 253; the cookie behind ihl and the UDP header */
+	/*  6 */ BPF_STMT(BPF_LD | BPF_H | BPF_ABS, IP + 6),
+	/*  7 */ BPF_JUMP(BPF_JMP | BPF_JSET | BPF_K, 0x3fff, 20, 0),
+	/*  8 */ BPF_STMT(BPF_LDX | BPF_B | BPF_MSH, IP),
+	/*  9 */ BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP + 9),
+	/* 10 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ACCORD_PROTOCOL_DIRECT, 3, 0),
+	/* 11 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ACCORD_PROTOCOL_UDP, 0, 16),
+	/* 12 */ BPF_STMT(BPF_LD | BPF_W | BPF_IND, IP + ACCORD_FRAME_UDP_BYTES + MAGIC_AT),
+	/* 13 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ACCORD_MAGIC, 15, 14),
+	/* 14 */ BPF_STMT(BPF_LD | BPF_W | BPF_IND, IP + MAGIC_AT),
+	/* 15 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ACCORD_MAGIC, 13, 12),
+	/* IPv6 */
+	/* 16 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ETH_P_IPV6, 0, 11),
+	/* 17 */ BPF_STMT(BPF_LD | BPF_B | BPF_ABS, IP + 6),
+	/* 18 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ACCORD_PROTOCOL_UDP, 0, 2),
+	/* 19 */ BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + ACCORD_FRAME_IPV6_BYTES + ACCORD_FRAME_UDP_BYTES + MAGIC_AT),
+	/* 20 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ACCORD_MAGIC, 8, 7),
+	/* 21 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ACCORD_PROTOCOL_DIRECT, 0, 2),
+	/* 22 */ BPF_STMT(BPF_LD | BPF_W | BPF_ABS, IP + ACCORD_FRAME_IPV6_BYTES + MAGIC_AT),
+	/* 23 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, ACCORD_MAGIC, 5, 4),
+	/* 24 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_HOPOPTS, 4, 0),
+	/* 25 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_ROUTING, 3, 0),
+	/* 26 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_FRAGMENT, 2, 0),
+	/* 27 */ BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, IPPROTO_DSTOPTS, 1, 0),
+	/* 28 */ BPF_STMT(BPF_RET | BPF_K, 0),
+	/* 29 */ BPF_STMT(BPF_RET | BPF_K, ACCEPT),
 };
 
 static struct sock_filter nothing_filter[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
@@ -120,7 +124,7 @@ static uint32_t packet_receive(struct accord_io *io, const struct accord_sink *s
 		result = accord_frame_parse(socket->received[i], message->msg_len, stripped_tag(&message->msg_hdr), &path,
 		                            &packet, &length);
 		if (result < 0)
-			sink->drop(sink->context, (enum accord_reason)-result);
+			sink->drop(sink->context, (enum accord_reason) - result);
 		else
 			sink->packet(sink->context, &path, 0, packet, length);
 	}
@@ -180,11 +184,11 @@ static void packet_close(struct accord_io *io)
 }
 
 static const struct accord_io_operations operations = {
-        .receive = packet_receive,
-        .send = packet_send,
-        .flush = packet_flush,
-        .fds = packet_fds,
-        .close = packet_close,
+	.receive = packet_receive,
+	.send = packet_send,
+	.flush = packet_flush,
+	.fds = packet_fds,
+	.close = packet_close,
 };
 
 static int attach_filter(int fd, struct sock_filter *filter, size_t length)
@@ -225,9 +229,9 @@ static void prepare_batches(struct io_packet *socket)
 int accord_io_packet_open(const struct accord_netdev *netdev, struct accord_io **io, struct accord_failure *failure)
 {
 	const struct sockaddr_ll address = {
-	        .sll_family = AF_PACKET,
-	        .sll_protocol = htons(ETH_P_ALL),
-	        .sll_ifindex = netdev->index,
+		.sll_family = AF_PACKET,
+		.sll_protocol = htons(ETH_P_ALL),
+		.sll_ifindex = netdev->index,
 	};
 	const int on = 1, buffer = RECEIVE_BUFFER;
 	struct io_packet *packet = calloc(1, sizeof(*packet));
@@ -261,8 +265,8 @@ int accord_io_packet_open(const struct accord_netdev *netdev, struct accord_io *
 	*io = &packet->io;
 	return 0;
 failed:
-	result = accord_fail(failure, accord_reason_of_errno(errno, ACCORD_REASON_NO_KERNEL_SUPPORT), errno,
-	                     "%s for %s", call, netdev->name);
+	result = accord_fail(failure, accord_reason_of_errno(errno, ACCORD_REASON_NO_KERNEL_SUPPORT), errno, "%s for %s",
+	                     call, netdev->name);
 	packet_close(&packet->io);
 	return result;
 }

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* AF_PACKET: copies of the frames that bear the magic cookie; the kernel gets the frames, too. */
+/*
+ * AF_PACKET: copies of the frames that bear the magic cookie; the kernel gets the frames, too. So a UDP port that
+ * no socket is bound to, which "any port" allows, is answered by us and, with an ICMP error, by the kernel.
+ */
 #ifndef ACCORD_IO_PACKET_H
 #define ACCORD_IO_PACKET_H
 

@@ -8,7 +8,6 @@
 #include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 #include <linux/errqueue.h>
 #include <linux/icmp.h>
@@ -17,8 +16,6 @@
 #include "address.h"
 
 enum {
-	MAX_SOCKETS = ACCORD_MAX_PORTS,
-	PORTS = 65536,
 	/* Datagrams of others that wait for Python. When they are all in use the sockets are not read: the
 	 * kernel's buffers hold the rest, and a slow reader loses what it would have lost anyway. */
 	SLOTS = 256,
@@ -26,23 +23,11 @@ enum {
 	ERRORS = 64,
 	ERRORS_PER_SOCKET = 16, /* read at one time */
 	CONTROL_BYTES = 256,
-	NO_SOCKET = ACCORD_PATH_NO_SOCKET,
-};
-
-struct udp_socket {
-	int fd; /* -1: the slot is free */
-	sa_family_t family;
-	uint16_t port;
-	int16_t next;      /* socket with the same port */
-	uint8_t local[16]; /* that it is bound to, in its family's own form; zeros: any */
 };
 
 struct accord_udp {
 	struct accord_io io;
-	int epoll;
-	uint32_t sockets; /* slots of socket[] that were ever used */
-	struct udp_socket socket[MAX_SOCKETS];
-	int16_t first[PORTS]; /* first socket of a port */
+	struct accord_sockets sockets;
 
 	/*
 	 * A ring of slots. [base, next) was handed out, [next, tail) waits, the rest is free; positions grow for
@@ -99,9 +84,9 @@ static int is_unreachable(const struct sock_extended_err *error)
 static struct accord_path path_of_socket(const struct accord_udp *udp, int index)
 {
 	const struct accord_path path = {
-	        .context = ACCORD_PROTOCOL_UDP,
-	        .local_port = udp->socket[index].port,
-	        .socket = (int16_t)index,
+		.context = ACCORD_PROTOCOL_UDP,
+		.local_port = udp->sockets.socket[index].port,
+		.socket = (int16_t)index,
 	};
 
 	return path;
@@ -115,15 +100,15 @@ static void read_errors(struct accord_udp *udp, int index)
 		struct sockaddr_storage to = {0};
 		struct iovec vector = {packet, sizeof(packet)};
 		struct msghdr message = {
-		        .msg_name = &to, /* where the packet that was refused went */
-		        .msg_namelen = sizeof(to),
-		        .msg_iov = &vector,
-		        .msg_iovlen = 1,
-		        .msg_control = control,
-		        .msg_controllen = sizeof(control),
+			.msg_name = &to, /* where the packet that was refused went */
+			.msg_namelen = sizeof(to),
+			.msg_iov = &vector,
+			.msg_iovlen = 1,
+			.msg_control = control,
+			.msg_controllen = sizeof(control),
 		};
 
-		if (recvmsg(udp->socket[index].fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
+		if (recvmsg(udp->sockets.socket[index].fd, &message, MSG_ERRQUEUE | MSG_DONTWAIT) < 0)
 			return;
 		if (accord_address_remote(&path, &to))
 			continue;
@@ -181,7 +166,7 @@ static uint32_t receive_socket(struct accord_udp *udp, int index, const struct a
 		return 0;
 	for (uint32_t i = 0; i < limit; i++)
 		prepare_message(udp, i, (uint8_t *)slot_at(udp, udp->tail + i)->data);
-	count = recvmmsg(udp->socket[index].fd, udp->message, limit, MSG_DONTWAIT, NULL);
+	count = recvmmsg(udp->sockets.socket[index].fd, udp->message, limit, MSG_DONTWAIT, NULL);
 	for (int i = 0; i < count; i++) {
 		struct accord_datagram *slot = slot_at(udp, udp->tail + (uint32_t)i);
 		int interface = 0;
@@ -207,12 +192,12 @@ static uint32_t udp_receive(struct accord_io *io, const struct accord_sink *sink
 	struct accord_udp *udp = (struct accord_udp *)io;
 	struct epoll_event ready[ACCORD_IO_BATCH];
 	uint32_t moved = 0;
-	int count = epoll_wait(udp->epoll, ready, ACCORD_IO_BATCH, 0);
+	int count = epoll_wait(udp->sockets.epoll, ready, ACCORD_IO_BATCH, 0);
 
 	for (int i = 0; i < count; i++) {
 		int index = (int)ready[i].data.u32;
 
-		if (udp->socket[index].fd < 0)
+		if (udp->sockets.socket[index].fd < 0)
 			continue;
 		if (ready[i].events & EPOLLERR)
 			read_errors(udp, index);
@@ -258,12 +243,12 @@ static int udp_send(struct accord_io *io, const struct accord_path *path, const 
 	uint8_t control[CMSG_SPACE(sizeof(struct in6_pktinfo))] __attribute__((aligned(sizeof(struct cmsghdr))));
 	struct iovec vector = {(void *)(uintptr_t)packet, length};
 	struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
-	const struct udp_socket *socket;
+	const struct accord_socket *socket;
 	struct sockaddr_storage to;
 
-	if (path->context != ACCORD_PROTOCOL_UDP || accord_udp_port(udp, path->socket) < 0)
+	if (path->context != ACCORD_PROTOCOL_UDP || accord_sockets_port(&udp->sockets, path->socket) < 0)
 		return -ACCORD_REASON_NO_SOCKET;
-	socket = &udp->socket[path->socket];
+	socket = &udp->sockets.socket[path->socket];
 	message.msg_name = &to;
 	message.msg_namelen = accord_address_to(path, socket->family, &to);
 	if (!message.msg_namelen)
@@ -286,121 +271,6 @@ static void udp_flush(struct accord_io *io)
 	(void)io;
 }
 
-/* ---- sockets ---- */
-
-int accord_udp_port(const struct accord_udp *udp, int index)
-{
-	if (index < 0 || (uint32_t)index >= udp->sockets || udp->socket[index].fd < 0)
-		return -ACCORD_REASON_NO_SOCKET;
-	return udp->socket[index].port;
-}
-
-int accord_udp_uses(const struct accord_udp *udp, uint16_t port)
-{
-	return udp->first[port] != NO_SOCKET;
-}
-
-int16_t accord_udp_find(const struct accord_udp *udp, const struct accord_path *path)
-{
-	static const uint8_t any[16];
-	int16_t found = NO_SOCKET;
-
-	for (int16_t index = udp->first[path->local_port]; index != NO_SOCKET; index = udp->socket[index].next) {
-		const struct udp_socket *socket = &udp->socket[index];
-
-		if (socket->family == (path->family == 4 ? AF_INET : AF_INET6) &&
-		    !memcmp(socket->local, path->local, sizeof(any)))
-			return index;
-		/* A wildcard of IPv6 may take IPv4 as well, but one of IPv4 itself comes before it. */
-		if (!memcmp(socket->local, any, sizeof(any)) && (path->family == 4 || socket->family == AF_INET6) &&
-		    (found == NO_SOCKET || socket->family == AF_INET))
-			found = index;
-	}
-	return found;
-}
-
-static int option(int fd, int level, int name)
-{
-	const int on = 1;
-
-	return setsockopt(fd, level, name, &on, sizeof(on));
-}
-
-/* Fills in what the kernel knows of fd, and asks for the control messages. */
-static int inspect(struct udp_socket *socket, int fd)
-{
-	struct sockaddr_storage bound = {0};
-	socklen_t bytes = sizeof(bound), integer = sizeof(int);
-	struct accord_path path = {0};
-	int protocol = 0;
-
-	if (getsockopt(fd, SOL_SOCKET, SO_PROTOCOL, &protocol, &integer) || protocol != IPPROTO_UDP ||
-	    getsockname(fd, (struct sockaddr *)&bound, &bytes) || accord_address_remote(&path, &bound) ||
-	    !path.remote_port)
-		return -ACCORD_REASON_BAD_CONFIG; /* not a bound UDP socket */
-	if (bound.ss_family == AF_INET6) {
-		if (option(fd, IPPROTO_IPV6, IPV6_RECVPKTINFO) || option(fd, IPPROTO_IPV6, IPV6_RECVERR))
-			return -ACCORD_REASON_NO_KERNEL_SUPPORT;
-		option(fd, IPPROTO_IP, IP_RECVERR); /* of IPv4 on it; nothing to be had when it is IPv6 only */
-	} else if (option(fd, IPPROTO_IP, IP_PKTINFO) || option(fd, IPPROTO_IP, IP_RECVERR)) {
-		return -ACCORD_REASON_NO_KERNEL_SUPPORT;
-	}
-	socket->fd = fd;
-	socket->family = bound.ss_family;
-	socket->port = path.remote_port;
-	memcpy(socket->local, path.remote, sizeof(socket->local));
-	return 0;
-}
-
-int accord_udp_add(struct accord_udp *udp, int fd)
-{
-	struct epoll_event interest = {.events = EPOLLIN};
-	struct udp_socket inspected;
-	uint32_t index = 0;
-	int result = inspect(&inspected, fd);
-
-	if (result)
-		return result;
-	while (index < udp->sockets && udp->socket[index].fd >= 0)
-		index++;
-	if (index == MAX_SOCKETS)
-		return -ACCORD_REASON_NO_MEMORY;
-	interest.data.u32 = index;
-	if (epoll_ctl(udp->epoll, EPOLL_CTL_ADD, fd, &interest))
-		return errno == EEXIST ? -ACCORD_REASON_BAD_CONFIG : -ACCORD_REASON_NO_MEMORY;
-	inspected.next = udp->first[inspected.port];
-	udp->first[inspected.port] = (int16_t)index;
-	udp->socket[index] = inspected;
-	if (index == udp->sockets)
-		udp->sockets++;
-	return (int)index;
-}
-
-static int only_user(const struct accord_udp *udp, int index)
-{
-	for (uint32_t other = 0; other < udp->sockets; other++)
-		if (other != (uint32_t)index && udp->socket[other].fd == udp->socket[index].fd)
-			return 0;
-	return 1;
-}
-
-int accord_udp_remove(struct accord_udp *udp, int index)
-{
-	int port = accord_udp_port(udp, index);
-	int16_t *link;
-
-	if (port < 0)
-		return port;
-	/* Had its owner closed it first, the kernel took it out by itself, and the number may be another's by now. */
-	if (only_user(udp, index))
-		epoll_ctl(udp->epoll, EPOLL_CTL_DEL, udp->socket[index].fd, NULL);
-	for (link = &udp->first[port]; *link != index; link = &udp->socket[*link].next)
-		;
-	*link = udp->socket[index].next;
-	udp->socket[index].fd = -1;
-	return port;
-}
-
 static uint32_t udp_fds(const struct accord_io *io, int32_t *fds, uint32_t limit)
 {
 	(void)io, (void)fds, (void)limit;
@@ -411,19 +281,18 @@ static void udp_close(struct accord_io *io)
 {
 	struct accord_udp *udp = (struct accord_udp *)io;
 
-	if (udp->epoll >= 0)
-		close(udp->epoll);
+	accord_sockets_close(&udp->sockets);
 	if (udp->data)
 		munmap(udp->data, (size_t)SLOTS * SLOT_BYTES);
 	free(udp);
 }
 
 static const struct accord_io_operations operations = {
-        .receive = udp_receive,
-        .send = udp_send,
-        .flush = udp_flush,
-        .fds = udp_fds,
-        .close = udp_close,
+	.receive = udp_receive,
+	.send = udp_send,
+	.flush = udp_flush,
+	.fds = udp_fds,
+	.close = udp_close,
 };
 
 struct accord_io *accord_udp_io(struct accord_udp *udp)
@@ -431,23 +300,29 @@ struct accord_io *accord_udp_io(struct accord_udp *udp)
 	return &udp->io;
 }
 
+struct accord_sockets *accord_udp_sockets(struct accord_udp *udp)
+{
+	return &udp->sockets;
+}
+
 struct accord_udp *accord_udp_new(void)
 {
 	struct accord_udp *udp = calloc(1, sizeof(*udp));
 	void *data;
+	int opened;
 
 	if (!udp)
 		return NULL;
 	udp->io.operations = &operations;
-	udp->epoll = epoll_create1(EPOLL_CLOEXEC);
-	data = mmap(NULL, (size_t)SLOTS * SLOT_BYTES, PROT_READ | PROT_WRITE,
-	            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (udp->epoll < 0 || data == MAP_FAILED) {
+	opened = accord_sockets_open(&udp->sockets);
+	data = mmap(NULL, (size_t)SLOTS * SLOT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
+	            -1, 0);
+	if (data != MAP_FAILED)
+		udp->data = data;
+	if (opened || !udp->data) {
 		udp_close(&udp->io);
 		return NULL;
 	}
-	udp->data = data;
-	memset(udp->first, 0xff, sizeof(udp->first)); /* ACCORD_PATH_NO_SOCKET */
 	for (uint32_t i = 0; i < SLOTS; i++) {
 		udp->order[i] = (uint16_t)i;
 		udp->slot[i].data = udp->data + (size_t)i * SLOT_BYTES;

@@ -111,12 +111,12 @@ static uint32_t receive_ring(struct io_xdp *xdp, uint32_t queue, const struct ac
 		const uint8_t *packet;
 		struct accord_path path;
 		uint32_t length;
-		int result = accord_frame_parse(xsk_umem__get_data(ring->area, descriptor->addr), descriptor->len,
-		                                untagged, &path, &packet, &length);
+		int result = accord_frame_parse(xsk_umem__get_data(ring->area, descriptor->addr), descriptor->len, untagged,
+		                                &path, &packet, &length);
 
 		path.queue = (uint16_t)queue;
 		if (result < 0)
-			sink->drop(sink->context, (enum accord_reason)-result);
+			sink->drop(sink->context, (enum accord_reason) - result);
 		else
 			sink->packet(sink->context, &path, 0, packet, length);
 		*xsk_ring_prod__fill_addr(&ring->fill, fill + i) = descriptor->addr;
@@ -224,19 +224,19 @@ static void xdp_close(struct accord_io *io)
 }
 
 static const struct accord_io_operations operations = {
-        .receive = xdp_receive,
-        .send = xdp_send,
-        .flush = xdp_flush,
-        .fds = xdp_fds,
-        .close = xdp_close,
+	.receive = xdp_receive,
+	.send = xdp_send,
+	.flush = xdp_flush,
+	.fds = xdp_fds,
+	.close = xdp_close,
 };
 
 static int create_umem(struct ring *ring, uint32_t frames, uint32_t bytes, struct accord_failure *failure)
 {
 	const struct xsk_umem_config config = {
-	        .fill_size = frames / 2,
-	        .comp_size = frames / 2,
-	        .frame_size = bytes,
+		.fill_size = frames / 2,
+		.comp_size = frames / 2,
+		.frame_size = bytes,
 	};
 	const struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY};
 	void *area;
@@ -251,8 +251,7 @@ static int create_umem(struct ring *ring, uint32_t frames, uint32_t bytes, struc
 	result = xsk_umem__create(&ring->umem, ring->area, ring->area_bytes, &ring->fill, &ring->completion, &config);
 	/* Without CAP_IPC_LOCK the pages count against a limit, which CAP_SYS_RESOURCE may lift. */
 	if (result == -ENOBUFS && !setrlimit(RLIMIT_MEMLOCK, &unlimited))
-		result = xsk_umem__create(&ring->umem, ring->area, ring->area_bytes, &ring->fill, &ring->completion,
-		                          &config);
+		result = xsk_umem__create(&ring->umem, ring->area, ring->area_bytes, &ring->fill, &ring->completion, &config);
 	if (result) {
 		ring->umem = NULL;
 		return accord_fail(failure, accord_reason_of_errno(-result, ACCORD_REASON_NO_KERNEL_SUPPORT), -result,
@@ -265,10 +264,10 @@ static int create_socket(struct ring *ring, const char *interface, uint32_t queu
                          struct accord_failure *failure)
 {
 	const struct xsk_socket_config config = {
-	        .rx_size = size,
-	        .tx_size = size,
-	        .libxdp_flags = XSK_LIBXDP_FLAGS__INHIBIT_PROG_LOAD, /* the program is ours, and is there already */
-	        .bind_flags = XDP_USE_NEED_WAKEUP,
+		.rx_size = size,
+		.tx_size = size,
+		.libxdp_flags = XSK_LIBXDP_FLAGS__INHIBIT_PROG_LOAD, /* the program is ours, and is there already */
+		.bind_flags = XDP_USE_NEED_WAKEUP,
 	};
 	const struct timespec pause = {.tv_nsec = BIND_PAUSE_MS * 1000000L};
 	const int budget = TX_BUDGET;

@@ -55,10 +55,10 @@ static int find_maps(struct accord_program *program, struct accord_failure *fail
 		int *fd;
 		uint32_t value_bytes;
 	} wanted[] = {
-	        {"settings", &program->settings_fd, sizeof(struct accord_settings)},
-	        {"ports", &program->ports_fd, sizeof(uint8_t)},
-	        {"xsks", &program->xsks_fd, sizeof(uint32_t)},
-	        {"counters", &program->counters_fd, sizeof(uint64_t)},
+		{"settings", &program->settings_fd, sizeof(struct accord_settings)},
+		{"ports", &program->ports_fd, sizeof(uint8_t)},
+		{"xsks", &program->xsks_fd, sizeof(uint32_t)},
+		{"counters", &program->counters_fd, sizeof(uint64_t)},
 	};
 
 	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted); i++) {
@@ -66,8 +66,8 @@ static int find_maps(struct accord_program *program, struct accord_failure *fail
 
 		if (!map || bpf_map__value_size(map) != wanted[i].value_bytes)
 			return accord_fail(failure, ACCORD_REASON_MAP_MISMATCH, 0,
-			                   "map %s is %s: build the BPF object and the library from one source",
-			                   wanted[i].name, map ? "of another layout" : "missing");
+			                   "map %s is %s: build the BPF object and the library from one source", wanted[i].name,
+			                   map ? "of another layout" : "missing");
 		*wanted[i].fd = bpf_map__fd(map);
 	}
 	return 0;
@@ -165,10 +165,10 @@ static uint32_t attached_program(int ifindex, char name[BPF_OBJ_NAME_LEN])
 
 	name[0] = '\0';
 	if (!bpf_xdp_query(ifindex, 0, &query))
-		id = query.prog_id   ? query.prog_id
+		id = query.prog_id       ? query.prog_id
 		     : query.drv_prog_id ? query.drv_prog_id
 		     : query.skb_prog_id ? query.skb_prog_id
-		                     : query.hw_prog_id;
+		                         : query.hw_prog_id;
 	if (!id)
 		return 0;
 	fd = bpf_prog_get_fd_by_id(id);

@@ -71,8 +71,7 @@ int accord_netdev_open(const char *name, struct accord_netdev *netdev, struct ac
 	if (result)
 		return accord_fail(failure, ACCORD_REASON_NO_INTERFACE, -result, "interface %s", name);
 	if (ask.ifr_hwaddr.sa_family != ARPHRD_ETHER && ask.ifr_hwaddr.sa_family != ARPHRD_LOOPBACK)
-		return accord_fail(failure, ACCORD_REASON_NO_KERNEL_SUPPORT, 0, "interface %s is no Ethernet interface",
-		                   name);
+		return accord_fail(failure, ACCORD_REASON_NO_KERNEL_SUPPORT, 0, "interface %s is no Ethernet interface", name);
 	memcpy(netdev->address, ask.ifr_hwaddr.sa_data, sizeof(netdev->address));
 	result = request(SIOCGIFMTU, name, &ask);
 	if (result)

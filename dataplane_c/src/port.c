@@ -45,7 +45,8 @@ static int is_link_local(const struct accord_path *path)
 /* On ACCORD_RUNG_PACKET there is no program that did the steering; the rules are the same. */
 static enum accord_reason steer_copy(const struct accord_port *port, const struct accord_path *path)
 {
-	if (path->context == ACCORD_PROTOCOL_UDP && !port->any_port && !accord_udp_uses(port->udp, path->local_port))
+	if (path->context == ACCORD_PROTOCOL_UDP && !port->any_port &&
+	    !accord_sockets_use(accord_udp_sockets(port->udp), path->local_port))
 		return ACCORD_REASON_NOT_OURS_PORT;
 	return accord_locals_contain(&port->locals, path) ? ACCORD_REASON_STEERED : ACCORD_REASON_NOT_LOCAL;
 }
@@ -69,7 +70,7 @@ static void frame_packet(void *context, struct accord_path *path, int interface,
 	if (is_link_local(path))
 		path->scope = (uint32_t)port->foothold.netdev.index;
 	if (path->context == ACCORD_PROTOCOL_UDP)
-		path->socket = accord_udp_find(port->udp, path);
+		path->socket = accord_sockets_find(accord_udp_sockets(port->udp), path);
 	accord_engine_input(port->engine, port->now, path, packet, length);
 }
 
@@ -120,12 +121,11 @@ static void send_packet(struct accord_port *port, const struct accord_packet_out
 	struct accord_io *frames = port->foothold.frames, *sockets = accord_udp_io(port->udp);
 	int result;
 
-	if (frames && out->path->link_length &&
-	    !frames->operations->send(frames, out->path, out->data, out->length))
+	if (frames && out->path->link_length && !frames->operations->send(frames, out->path, out->data, out->length))
 		return;
 	result = sockets->operations->send(sockets, out->path, out->data, out->length);
 	if (result < 0)
-		count(port, (enum accord_reason)-result);
+		count(port, (enum accord_reason) - result);
 }
 
 static uint32_t send_all(struct accord_port *port)
@@ -207,22 +207,23 @@ uint32_t accord_port_fds(const struct accord_port *port, int32_t *fds, uint32_t 
 
 int accord_port_add_socket(struct accord_port *port, int32_t fd)
 {
-	int index = accord_udp_add(port->udp, fd);
+	int index = accord_sockets_add(accord_udp_sockets(port->udp), fd);
 
 	/* With a full map the port is not steered, and its packets come by the socket: counted, not refused. */
 	if (index >= 0 && port->foothold.program &&
-	    accord_program_steer(port->foothold.program, (uint16_t)accord_udp_port(port->udp, index), 1))
+	    accord_program_steer(port->foothold.program,
+	                         (uint16_t)accord_sockets_port(accord_udp_sockets(port->udp), index), 1))
 		count(port, ACCORD_REASON_NO_MEMORY);
 	return index;
 }
 
 int accord_port_remove_socket(struct accord_port *port, int32_t index)
 {
-	int number = accord_udp_remove(port->udp, index);
+	int number = accord_sockets_remove(accord_udp_sockets(port->udp), index);
 
 	if (number < 0)
 		return number;
-	if (port->foothold.program && !accord_udp_uses(port->udp, (uint16_t)number))
+	if (port->foothold.program && !accord_sockets_use(accord_udp_sockets(port->udp), (uint16_t)number))
 		accord_program_steer(port->foothold.program, (uint16_t)number, 0);
 	return 0;
 }
