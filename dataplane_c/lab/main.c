@@ -11,8 +11,8 @@
  */
 #include <errno.h>
 #include <getopt.h>
-#include <linux/sched/types.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +20,6 @@
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "control.h"
@@ -101,20 +100,18 @@ static int parse(int argc, char **argv, struct options *options)
 }
 
 /*
- * A frame's delay is as exact as our wake-up is prompt. A normal task's timers fire up to 50 us late so
- * that the kernel can group them (PR_SET_TIMERSLACK), and a busy CPU hands over at the end of a slice: a
- * short slice of our own gives an early deadline (Linux 6.12), high priority gives the rest. Not
- * SCHED_FIFO: a link under full load would starve the softirq thread that delivers what it sends.
- * All best effort: without the privilege the link works, less exactly.
+ * A frame's delay is as exact as our wake-up is prompt. A normal task, however nice, waits for the end of
+ * a busy one's slice, which a tick of 4 ms finds; and its timers fire up to 50 us late so that the kernel
+ * can group them (PR_SET_TIMERSLACK). So the lowest real-time priority: a link sleeps nearly always, and
+ * what a flooded one takes is bounded by the kernel (sched_rt_runtime_us, or the deadline server that
+ * came after it). All best effort: without the privilege the link works, less exactly.
  */
 static void be_prompt(void)
 {
-	struct sched_attr attributes = {
-		.size = sizeof(attributes), .sched_nice = -20, .sched_runtime = 100000, /* ns */
-	};
+	const struct sched_param lowest = {.sched_priority = 1};
 
 	prctl(PR_SET_TIMERSLACK, 1UL, 0, 0, 0);
-	if (syscall(SYS_sched_setattr, 0, &attributes, 0) < 0)
+	if (sched_setscheduler(0, SCHED_RR, &lowest) < 0)
 		setpriority(PRIO_PROCESS, 0, -20);
 }
 

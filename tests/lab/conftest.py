@@ -17,6 +17,7 @@ from accord.lab import Lab, Namespace, state
 from accord.lab.topology import ROLES, handle_name
 
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h; Python does not name it
+SO_TIMESTAMPNS = 35
 ROOT = Path(__file__).parents[2]
 
 
@@ -65,6 +66,7 @@ def udp() -> Iterator[Callable[..., socket.socket]]:
             kind = socket.AF_INET if family == 4 else socket.AF_INET6
             made = stack.enter_context(host.call(socket.socket, kind, socket.SOCK_DGRAM))
             made.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 16 << 20)
+            made.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
             made.bind((host.address4 if family == 4 else host.address6, 0))
             made.settimeout(5)
             return made
