@@ -18,7 +18,7 @@ enum recovery_constant {
 	RECOVERY_MIN_WINDOW = 2,       /* packets; RFC 9002 section 7.2 */
 	RECOVERY_PROBES = 2,           /* packets per time-out; RFC 9002 section 6.2.4 */
 	RECOVERY_COLLAPSE = 3,         /* time-outs in a row after which the window starts anew */
-	RECOVERY_MAX_BACKOFF = 8, /* doublings */
+	RECOVERY_MAX_BACKOFF = 8,      /* doublings */
 	/* Longer intervals only if the round-trip time asks for them: a negotiation has ten seconds in all,
 	 * and plain doubling would leave it four attempts. */
 	RECOVERY_MAX_INTERVAL_US = 2000000,

@@ -140,9 +140,9 @@ static void loss_doubling_and_reordering_together_end_in_delivery(void)
 
 		world_begin(&world, NULL);
 		common_script(&world);
-		world_node(&world, 1, 5, ACCORD_PROTOCOL_HTTP, 4 + (uint32_t)(test_random(&random) % 12000));
-		world_node(&world, 2, 6, ACCORD_PROTOCOL_HTTP, 4 + (uint32_t)(test_random(&random) % 6000));
-		world_node(&world, 3, 0, ACCORD_PROTOCOL_UDP, 4 + (uint32_t)(test_random(&random) % 3000));
+		world_node(&world, 1, 5, ACCORD_PROTOCOL_HTTP, 4 + test_below(&random, 12000));
+		world_node(&world, 2, 6, ACCORD_PROTOCOL_HTTP, 4 + test_below(&random, 6000));
+		world_node(&world, 3, 0, ACCORD_PROTOCOL_UDP, 4 + test_below(&random, 3000));
 		world_node(&world, 4, 0, ACCORD_PROTOCOL_UDP, 4);
 		world.loss = test_random(&random) & test_random(&random) & test_random(&random);
 		world.duplicate = test_random(&random) & test_random(&random);

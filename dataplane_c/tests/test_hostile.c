@@ -492,7 +492,7 @@ static void any_order_of_arrival_gives_the_same_descriptors(void)
 
 		bench_begin(&bench);
 		for (int i = 7; i > 0; i--) {
-			uint8_t other = (uint8_t)(test_random(&random) % (uint64_t)(i + 1)), swap = order[i];
+			uint8_t other = (uint8_t)test_below(&random, (uint32_t)i + 1), swap = order[i];
 
 			order[i] = order[other];
 			order[other] = swap;
@@ -827,18 +827,18 @@ static void a_message_within_the_budget_leaves_at_once_whatever_its_nodes(void)
 		struct accord_node_out nodes[8];
 		struct bench bench;
 		struct craft craft;
-		uint32_t count = 1 + test_random(&random) % 8, packets;
+		uint32_t count = 1 + test_below(&random, 8), packets;
 		int64_t budget, left;
 		uint64_t bytes;
 
 		bench_begin(&bench);
 		craft_header(&craft, ID, 0, END, 0);
 		for (uint8_t i = 0; i < count; i++)
-			craft_chunk(&craft, i, 3, i ? 6 : 17, zeros, 4 + test_random(&random) % 100);
+			craft_chunk(&craft, i, 3, i ? 6 : 17, zeros, 4 + test_below(&random, 100));
 		if (round % 3)
-			craft_chunk(&craft, 255, 3, 0, zeros, test_random(&random) % 300);
+			craft_chunk(&craft, 255, 3, 0, zeros, test_below(&random, 300));
 		if (round % 2)
-			craft_chunk(&craft, 63, 3, 99, zeros, 1 + (uint32_t)(test_random(&random) % 2000));
+			craft_chunk(&craft, 63, 3, 99, zeros, 1 + test_below(&random, 2000));
 		CHECK_EQUAL(give(&bench, &craft), 0);
 		take_events(&bench);
 		budget = left = accord_engine_budget(bench.engine, bench.handle);
@@ -849,8 +849,7 @@ static void a_message_within_the_budget_leaves_at_once_whatever_its_nodes(void)
 		}
 		for (uint32_t i = 0; i < count; i++) {
 			int64_t spare = left - 4 * (int64_t)(count - i);
-			uint32_t length =
-				i + 1 == count ? (uint32_t)left : 4 + (uint32_t)(test_random(&random) % ((uint64_t)spare + 1));
+			uint32_t length = i + 1 == count ? (uint32_t)left : 4 + test_below(&random, (uint32_t)spare + 1);
 
 			nodes[i] =
 				(struct accord_node_out){.node = (uint8_t)i, .protocol = i ? 6 : 17, .length = length, .data = zeros};

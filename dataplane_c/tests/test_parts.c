@@ -20,13 +20,13 @@ static void an_acknowledged_range_is_the_longest_run_around_the_most_recent_pack
 	for (int round = 0; round < 2000; round++) {
 		struct ackrange range;
 		bool have[ACCORD_MAX_PACKETS] = {false};
-		uint32_t recent = 0, from, to, count = 1 + test_random(&random) % 60;
+		uint32_t recent = 0, from, to, count = 1 + test_below(&random, 60);
 		uint32_t spread = round % 2 ? ACCORD_MAX_PACKETS : 40;
 		uint16_t first, length;
 
 		ackrange_init(&range);
 		for (uint32_t i = 0; i < count; i++) {
-			recent = test_random(&random) % spread;
+			recent = test_below(&random, spread);
 			ackrange_add(&range, recent);
 			have[recent] = true;
 		}
@@ -53,7 +53,7 @@ static void every_arrival_is_reported_after_as_many_packets_as_there_are_ranges(
 
 		ackrange_init(&range);
 		for (int i = 0; i < 80; i++)
-			ackrange_add(&range, test_random(&random) % ACCORD_MAX_PACKETS);
+			ackrange_add(&range, test_below(&random, ACCORD_MAX_PACKETS));
 		for (uint32_t i = 0; i < ACCORD_MAX_PACKETS; i++)
 			ranges += ackrange_has(&range, i) && (i == 0 || !ackrange_has(&range, i - 1));
 		for (uint32_t i = 0; i < ranges; i++) {
@@ -109,7 +109,7 @@ static void the_estimator_follows_rfc_9002_section_5_3(void)
 
 	recovery_init(&recovery);
 	for (int i = 0; i < 200; i++) {
-		uint32_t sample = 1000 + (uint32_t)(test_random(&random) % 200000);
+		uint32_t sample = 1000 + test_below(&random, 200000);
 		double distance = srtt > sample ? srtt - sample : sample - srtt;
 
 		recovery_on_sample(&recovery, sample);
@@ -225,13 +225,13 @@ static void shares_add_up_over_any_sequence_of_takes_gives_and_proofs(void)
 		for (int i = 0; i < HOLDERS; i++)
 			shares[i].unproven = i % 2;
 		for (int action = 0; action < 300; action++) {
-			uint32_t who = test_random(&random) % HOLDERS, sum = 0;
+			uint32_t who = test_below(&random, HOLDERS), sum = 0;
 			struct slab_share *share = &shares[who];
 			uint32_t can = slab_available(&slab, share);
 
-			if (test_random(&random) % 40 == 0) {
+			if (test_below(&random, 40) == 0) {
 				slab_prove(&slab, share);
-			} else if (test_random(&random) % 2) {
+			} else if (test_below(&random, 2)) {
 				uint32_t buffer = slab_take(&slab, share);
 
 				CHECK_EQUAL(buffer != SLAB_NONE, can > 0);
@@ -272,10 +272,10 @@ static void the_earliest_slot_is_always_on_top_of_the_heap(void)
 	for (int i = 0; i < SLOTS; i++)
 		due[i] = UINT64_MAX;
 	for (int action = 0; action < 20000; action++) {
-		uint32_t slot = test_random(&random) % SLOTS, present = 0;
+		uint32_t slot = test_below(&random, SLOTS), present = 0;
 		uint64_t least = UINT64_MAX;
 
-		due[slot] = test_random(&random) % 4 ? test_random(&random) % 1000 : UINT64_MAX;
+		due[slot] = test_below(&random, 4) ? test_below(&random, 1000) : UINT64_MAX;
 		timer_set(&timer, slot, due[slot]);
 		for (int i = 0; i < SLOTS; i++) {
 			present += due[i] != UINT64_MAX;

@@ -16,6 +16,11 @@ uint64_t test_random(uint64_t *state)
 	return *state;
 }
 
+uint32_t test_below(uint64_t *state, uint32_t limit)
+{
+	return (uint32_t)(test_random(state) % limit);
+}
+
 struct accord_path test_path(uint8_t family, bool initiator)
 {
 	struct accord_path path = {

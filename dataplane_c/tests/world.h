@@ -93,5 +93,7 @@ struct accord_path test_path(uint8_t family, bool initiator);
 
 /* xorshift64: repeatable. */
 uint64_t test_random(uint64_t *state);
+/* A number below the limit, of the same source. */
+uint32_t test_below(uint64_t *state, uint32_t limit);
 
 #endif /* ACCORD_TEST_WORLD_H */
