@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from accord.negotiation.events import (
     Aborted,
@@ -24,6 +26,7 @@ from accord.negotiation.responder import MAX_ATTEMPTS, Responder, ResponderState
 from accord.wire import tlv
 from accord.wire.constants import Limit, Party, Protocol, Reason, Step, TlvType
 from accord.wire.errors import HostError, PeerError
+from accord.wire.message import Encoded, Message
 from accord.wire.node import Node, decode_descriptor, encode_descriptor
 
 from tests.negotiation.peers import (
@@ -641,6 +644,58 @@ def test_a_placeholder_is_pruned_as_it_cannot_be_elaborated_in_three_steps() -> 
     one, other = initiator(), responder(TLS_FIRST)
     run(one, other, with_placeholder)
     assert sent(other, 1)[0].pruned[2] == Reason.NOT_PREFERRED
+
+
+def test_an_answer_that_ends_below_a_top_is_not_what_was_proposed() -> None:
+    def cut_off(step: int, nodes: list[Encoded]) -> list[Encoded]:
+        if step != Step.ANSWER:
+            return nodes
+        context, tcp, *_ = (decode_descriptor(*node) for node in nodes)
+        reasons = context.pruned | dict.fromkeys((2, 4), int(Reason.NOT_PREFERRED))
+        context = replace(context, tlvs=(context.tlvs[0], tlv.pruned(reasons)))
+        return list(Message(step, (context, replace(tcp, children=()))).encode())
+
+    one, other = initiator(), responder(PLAIN_FIRST)
+    run(one, other, cut_off)
+    assert one.aborted is not None
+    assert one.aborted.reason is Reason.NOT_PROPOSED
+
+
+def test_an_initiator_whose_security_session_has_no_key_cannot_check_the_mac_and_aborts() -> None:
+    one, other = initiator(script={2: {"exporter": RuntimeError("no keys yet")}}), responder(TLS_FIRST)
+    run(one, other)
+    assert one.aborted is not None
+    assert one.aborted.reason is Reason.PLUGIN_FAILED
+    assert one.committed is other.committed is None
+
+
+def test_a_responder_may_look_at_more_stacks_than_the_initiator(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shortsighted(step: int, nodes: list[Encoded]) -> list[Encoded]:
+        if step == Step.ANSWER:
+            monkeypatch.setattr("accord.negotiation.graph.MAX_STACKS", 1)
+        return nodes
+
+    one, other = initiator(), responder(QUIC_FIRST)
+    run(one, other, shortsighted)
+    assert agreed(one, other) == "http/quic"
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        NodeArrived(3, 0, UDP, b"nonsense"),
+        NodeArrived(2, 0, UDP, encode_descriptor(Node(0, UDP))),
+        MessageComplete(3),
+        MessageComplete(1),
+    ],
+)
+def test_what_is_no_abort_does_not_shake_a_committed_stack(event: NodeArrived | MessageComplete) -> None:
+    one, other = initiator(), responder(TLS_FIRST)
+    run(one, other)
+    for side in (one, other):
+        assert side.receive(event) == []
+        assert side.aborted is None
+        assert not any(session.ended for session in side.committed.sessions)  # type: ignore[union-attr]
 
 
 # ---- What the caller may not do ----

@@ -35,8 +35,10 @@ class View:
 
     ``below`` and ``above`` are the sessions next to this one: on the initiator in step 0 all that the
     graph allows, later (and on the responder, who picks a stack before it asks for handshakes) those of
-    the one candidate stack, nearest first. ``budget`` is the number of payload bytes that this session may
-    add to the message being built.
+    the one candidate stack, nearest first. ``step`` is the step of the message that is being made in
+    ``propose``, and of the one that came in otherwise: 0 in ``propose`` and ``respond``, 1 in the initiator's
+    ``advance``, 2 in the responder's ``advance`` and in ``commit``. ``budget`` is the number of payload bytes
+    that this session may add to the message being built.
     """
 
     role: Role
