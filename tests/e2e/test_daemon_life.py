@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
-
 from accord.lab.hosts import PORT, SERVER_NAME, Hosts
 from accord.protocols.authority import issue
+
 from tests.e2e.conftest import PAGE, two_hosts
 from tests.e2e.test_negotiated_stacks import GET, address, body
 
@@ -102,9 +102,7 @@ def test_a_program_accepts_associations_through_the_daemon(hosts: Hosts, tmp_pat
     assert b"UNREACHABLE" in done.stderr or b"NO_SERVICE" in done.stderr
 
 
-@pytest.mark.parametrize(
-    ("back_end", "attach"), [("af_xdp", "generic"), ("af_packet", "none"), ("udp", "none")]
-)
+@pytest.mark.parametrize(("back_end", "attach"), [("af_xdp", "generic"), ("af_packet", "none"), ("udp", "none")])
 def test_the_lower_rungs_negotiate_as_well(tmp_path: Path, back_end: str, attach: str) -> None:
     with two_hosts(tmp_path, "rung", back_end=back_end, attach=attach) as hosts:
         state = hosts.status(hosts.lab.server)

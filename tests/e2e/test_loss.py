@@ -9,17 +9,15 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from accord.lab.hosts import PORT, SERVER_NAME
+
 from tests.e2e.conftest import PAGE, two_hosts
 
 pytestmark = pytest.mark.root
 
 
 @pytest.mark.parametrize(("stack", "family"), [("tls/tcp", 4), ("quic", 6)])
-def test_100_of_100_negotiations_complete_with_5_percent_loss_each_way(
-    tmp_path: Path, stack: str, family: int
-) -> None:
+def test_100_of_100_negotiations_complete_with_5_percent_loss_each_way(tmp_path: Path, stack: str, family: int) -> None:
     with two_hosts(tmp_path, "loss", loss=0.05) as hosts:
         server = hosts.lab.server
         spec = {

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
-
 from accord.cli.capture import Tally, tally
 from accord.lab.hosts import PORT, SERVER_NAME, TLS_PORT, Hosts
+
 from tests.e2e.conftest import BIG, PAGE
 
 pytestmark = pytest.mark.root
@@ -79,13 +79,9 @@ def test_an_early_request_is_answered_in_the_responders_message(hosts: Hosts, tm
     assert page == PAGE
     assert wire.syn_packets == 0
     # The page is in the answer, in clear, and nowhere in a TCP segment.
-    found = subprocess.run(
-        ["tshark", "-r", str(tmp_path / "c.pcap"), "-Y", 'frame contains "came over a negotiated"', "-T", "fields"]
-        + ["-e", "ip.proto", "-e", "udp.srcport"],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    command = ["tshark", "-r", str(tmp_path / "c.pcap"), "-Y", 'frame contains "came over a negotiated"']
+    command += ["-T", "fields", "-e", "ip.proto", "-e", "udp.srcport"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["17", str(PORT)]
     assert "http 1" in said or "http" in said
 
@@ -126,7 +122,8 @@ def test_tshark_sees_tls_records_of_application_data_on_a_tcp_stream_without_syn
     assert types == {"23"}, "only application data is left for the stream: the handshake was in the nodes"
     assert len(fields("tcp.len>0", "frame.number")) >= 2
     stamped = fields("tcp", "tcp.options.timestamp.tsval")
-    assert stamped and all(row[0] for row in stamped), "timestamps were negotiated, so every segment bears one"
+    assert stamped
+    assert all(row[0] for row in stamped), "timestamps were negotiated, so every segment bears one"
     assert PAGE not in capture.read_bytes()
 
 

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-
 from accord.lab.hosts import PORT, SERVER_NAME, Hosts
 from accord.protocols.authority import issue, make_ca
+
 from tests.e2e.conftest import PAGE
 from tests.e2e.test_negotiated_stacks import GET, address, body
 
@@ -36,9 +36,7 @@ def expose(hosts: Hosts, port: int, certificate: Path, key: Path, *more: str) ->
     """One more exposed port, with a certificate of its own."""
     command = [sys.executable, "-m", "accord.cli.main", "expose", "--listen", str(port), "--to", "127.0.0.1:8080"]
     command += ["--certificate", str(certificate), "--private-key", str(key), *more]
-    return hosts.start(
-        hosts.lab.server, [*command, "--control", str(hosts.control(hosts.lab.server))], ready="exposed"
-    )
+    return hosts.start(hosts.lab.server, [*command, "--control", str(hosts.control(hosts.lab.server))], ready="exposed")
 
 
 @pytest.mark.parametrize("stack", ["tls/tcp", "quic"])

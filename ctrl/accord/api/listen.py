@@ -56,7 +56,8 @@ class listen:
     ``forward_to`` lets the daemon hand each association's bytes to a local plain service instead of to this
     process. Without a certificate the daemon's own is used. ``secure`` (``required``, ``preferred``, ``no``) overrides
     the daemon's policy for this port; ``plain`` serves hosts without Accord on the same TCP port; ``early_limit``
-    is the longest request, in bytes, that may come in the proposal, in clear and perhaps replayed. Raises ``AccordError`` as ``connect`` does.
+    is the longest request, in bytes, that may come in the proposal, in clear and perhaps replayed. Raises
+    ``AccordError`` as ``connect`` does.
     """
 
     def __init__(

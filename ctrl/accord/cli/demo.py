@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from rich.box import ASCII
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -108,17 +109,27 @@ def _row(case: Case, runs: list[dict[str, Any]], seen: Tally, rtt: float) -> dic
 
 
 def _print(console: Console, result: dict[str, Any]) -> None:
-    title = f"IPv{result['family']}, round trip {result['rtt_ms']:.1f} ms, {result['backend']}, attach {result['attach_mode']}"
-    table = Table(title=title, caption="medians; times in round trips of this link, the rest per connection")
-    for column in ("case", "stack", "ready", "first response", "SYNs", "negotiation", "packets", "bytes"):
-        table.add_column(column, justify="left" if column in ("case", "stack") else "right")
+    link = f"IPv{result['family']}, round trip {result['rtt_ms']:.1f} ms"
+    title = f"{link}, {result['backend']}, attach {result['attach_mode']}"
+    table = Table(title=title, caption="medians; times in round trips of this link, the rest per connection", box=ASCII)
+    for column in (
+        "case",
+        "stack",
+        "ready",
+        "first\nresponse",
+        "SYNs",
+        "negotiation\npackets",
+        "all\npackets",
+        "bytes",
+    ):
+        table.add_column(column, justify="left" if column in ("case", "stack") else "right", no_wrap=True)
     for row in result["cases"]:
         table.add_row(
             row["name"],
             "/".join(row["stack"]),
             f"{row['ready_rtts']:.2f}",
             f"{row['first_response_rtts']:.2f}",
-            *(f"{row[name]:g}" for name in ("syn_packets", "negotiation_packets", "packets")),
+            *(f"{row[name]:.3g}" for name in ("syn_packets", "negotiation_packets", "packets")),
             f"{row['bytes']:.0f}",
         )
     console.print(table)
@@ -136,7 +147,14 @@ def _print(console: Console, result: dict[str, Any]) -> None:
 )
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
 def demo(
-    rtt: float, loss: float, repeats: int, family: str, names: tuple[str, ...], attach: str, back_end: str, as_json: bool
+    rtt: float,
+    loss: float,
+    repeats: int,
+    family: str,
+    names: tuple[str, ...],
+    attach: str,
+    back_end: str,
+    as_json: bool,
 ) -> None:
     """Compare today's connections with negotiated ones, on this machine, in namespaces made for it."""
     if os.geteuid() != 0:
@@ -177,7 +195,7 @@ def demo(
         "attach_mode": state["attach_mode"],
         "cases": rows,
     }
-    _print(Console(stderr=as_json), result)
+    _print(Console(stderr=as_json, width=max(Console().width, 100)), result)
     if ladder:
         click.echo(f"One negotiation (accord-tls-tcp), seen from the client:\n{render(ladder)}\n", err=as_json)
     if as_json:

@@ -18,6 +18,7 @@ from accord.controller.endpoint import Endpoint, EndpointConfig
 from accord.controller.exchange import Exchange
 from accord.controller.exposed import Deliver, Exposed, forward, service_policy
 from accord.controller.host import HostFetch
+from accord.controller.policy import EffectivePolicy
 from accord.datapath.engine import Event
 from accord.datapath.port import Rung
 from accord.datapath.tcp_repair import TcpRepair
@@ -101,12 +102,15 @@ class Controller:
         family: int | None = None,
     ) -> Association:
         """A stack to a peer. Raises ``AccordError``."""
-        policy = self.config.policy.for_destination(host, port).override(overrides or {})
+
+        def policy_for(address: str) -> EffectivePolicy:
+            return self.config.policy.for_destination(host, port, address).override(overrides or {})
+
         security = security or Security(server_name=host)
         if security.ca_file is None:
             security = dataclasses.replace(security, ca_file=self.config.ca_file)
         security = dataclasses.replace(security, key_log=self.config.key_log)
-        attempt = initiating.Attempt(self, host, port, policy, security, early)
+        attempt = initiating.Attempt(self, host, port, policy_for, security, early)
         association = await attempt.run(family)
         self.count(association.report.reason)
         return association
@@ -169,7 +173,10 @@ class Controller:
             "negotiations": self.endpoint.engine.transactions,
             "plugins": sorted(self.plugins),
             "listeners": [
-                {"port": exposed.port, "to": f"{exposed.target[0]}:{exposed.target[1]}" if exposed.target else "program"}
+                {
+                    "port": exposed.port,
+                    "to": f"{exposed.target[0]}:{exposed.target[1]}" if exposed.target else "program",
+                }
                 for exposed in self.exposed.values()
             ],
             "counters": {

@@ -70,7 +70,10 @@ class Endpoint:
         self, config: EndpointConfig, supported: Iterable[int], opened: Callable[[Event], Owner | None]
     ) -> None:
         self.engine = Engine(
-            transactions=config.transactions, unproven=config.unproven, buffers=config.buffers, seed=clock.now_us() & 0xFFFFFFFF
+            transactions=config.transactions,
+            unproven=config.unproven,
+            buffers=config.buffers,
+            seed=clock.now_us() & 0xFFFFFFFF,
         )
         self.engine.support(supported)
         self.port = Port.open(config.interface, config.first_rung, config.last_rung, config.any_port)

@@ -135,7 +135,9 @@ class Exchange:
     def _send(self, action: events.Send) -> None:
         nodes = ", ".join(f"{protocol_name(protocol)} {len(data)}" for _, protocol, data in action.nodes)
         try:
-            self._endpoint.engine.send(clock.now_us(), self._handle, action.step, list(action.nodes), action.packets_min)
+            self._endpoint.engine.send(
+                clock.now_us(), self._handle, action.step, list(action.nodes), action.packets_min
+            )
         except AccordError as failure:
             self.feed(events.Failed(failure.reason, failure.detail))
             return

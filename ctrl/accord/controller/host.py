@@ -137,5 +137,7 @@ class HostApplication:
     def fetch(self, request: bytes, limit: int) -> HostFetch:
         """Hand ``request`` to the service; up to ``limit`` bytes of its response may ride in the answer."""
         assert self._target is not None, "early_limit is 0 without a service"
-        self._ladder.note(Way.HERE, f"early request of {len(request)} bytes handed to {self._target[0]}:{self._target[1]}")
+        self._ladder.note(
+            Way.HERE, f"early request of {len(request)} bytes handed to {self._target[0]}:{self._target[1]}"
+        )
         return HostFetch(self._target, request, limit, self._resume)

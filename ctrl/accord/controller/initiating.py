@@ -8,6 +8,7 @@ import contextlib
 import ipaddress
 import secrets
 import socket
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from accord.controller import legacy
@@ -45,16 +46,18 @@ class Attempt:
         controller: Controller,
         host: str,
         port: int,
-        policy: EffectivePolicy,
+        policy_for: Callable[[str], EffectivePolicy],
         security: Security,
         early: bytes,
     ) -> None:
         self._controller = controller
         self._host = host
         self._port = port
-        self._policy = policy
+        self._policy_for = policy_for
+        self._policy = policy_for(host)
         self._security = security
-        self._early = early if policy.early_in_clear else b""
+        self._early = b""
+        """Travels in the proposal, in clear."""
         self._request = early
         self.ladder = Ladder(clock.now)
 
@@ -93,7 +96,12 @@ class Attempt:
 
     async def _to(self, address: str) -> Association:
         """Whichever is ready first: a negotiated stack needs one round trip, TLS over plain TCP two."""
-        self.ladder.note(Way.HERE, f"to {address} port {self._port}, security {self._policy.secure}, fallback {self._policy.fallback}")
+        self._policy = self._policy_for(address)
+        self._early = self._request if self._policy.early_in_clear else b""
+        self.ladder.note(
+            Way.HERE,
+            f"to {address} port {self._port}, security {self._policy.secure}, fallback {self._policy.fallback}",
+        )
         negotiating = asyncio.create_task(self._negotiate(address))
         plain: asyncio.Task[Association] | None = None
         winner: Association | None = None
@@ -112,9 +120,7 @@ class Attempt:
             await winner.carrier.write(self._request)
         return winner
 
-    async def _delayed(
-        self, negotiating: asyncio.Task[Association], address: str
-    ) -> asyncio.Task[Association] | None:
+    async def _delayed(self, negotiating: asyncio.Task[Association], address: str) -> asyncio.Task[Association] | None:
         await asyncio.wait({negotiating}, timeout=_SILENCE_SECONDS)
         if negotiating.done() and (negotiating.exception() is None or not _may_fall_back(negotiating.exception())):
             return None
@@ -276,4 +282,3 @@ def _source_address(address: str, port: int) -> str:
         except OSError as refusal:
             raise error(Reason.UNREACHABLE, f"{address}: {refusal.strerror}") from refusal
         return str(probe.getsockname()[0])
-

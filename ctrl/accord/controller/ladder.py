@@ -49,7 +49,9 @@ class Ladder:
 
     def as_dicts(self) -> list[dict[str, object]]:
         """For JSON."""
-        return [{"at_ms": round(entry.at * 1000, 3), "way": entry.way.value, "text": entry.text} for entry in self.entries]
+        return [
+            {"at_ms": round(entry.at * 1000, 3), "way": entry.way.value, "text": entry.text} for entry in self.entries
+        ]
 
 
 def render(entries: list[dict[str, object]]) -> str:

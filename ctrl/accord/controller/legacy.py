@@ -37,7 +37,9 @@ async def open_tcp(address: tuple[str, int], ladder: Ladder, deadline: float) ->
     except OSError as refusal:
         sock.close()
         text = errno.errorcode.get(refusal.errno or 0, "")
-        raise error(Reason.UNREACHABLE, f"TCP to {address[0]} port {address[1]}: {refusal.strerror} {text}") from refusal
+        raise error(
+            Reason.UNREACHABLE, f"TCP to {address[0]} port {address[1]}: {refusal.strerror} {text}"
+        ) from refusal
     except BaseException:
         sock.close()
         raise

@@ -70,7 +70,9 @@ class Operations:
         """Carry out one message and answer it. Raises ``AccordError``, which is the answer then."""
         handler = self._handlers.get(str(message.get("op")))
         if handler is None:
-            raise error(Reason.BAD_CONFIG, f"unknown operation {message.get('op')!r}", f"known: {', '.join(self._handlers)}")
+            raise error(
+                Reason.BAD_CONFIG, f"unknown operation {message.get('op')!r}", f"known: {', '.join(self._handlers)}"
+            )
         await handler(message, channel)
 
     async def _connect(self, message: dict[str, Any], channel: Channel) -> None:

@@ -12,9 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accord.protocols.authority import issue, make_ca
 from accord.lab.lab import Lab
 from accord.lab.namespace import Namespace
+from accord.protocols.authority import issue, make_ca
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
@@ -70,9 +70,7 @@ class Hosts:
         self._logs += 1
         log = self.directory / f"{self._logs}.log"
         with log.open("wb") as output:
-            process = host.popen(
-                list(argv), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=cwd
-            )
+            process = host.popen(list(argv), stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, cwd=cwd)
         self._stack.callback(_end, process)
         deadline = time.monotonic() + _START_SECONDS
         while ready is not None and ready not in log.read_text(errors="replace"):
