@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Who may speak for a transaction, how it ends, and what its user may not do. */
+#include "bench.h"
+
+/* ---- Who may speak ---- */
+
+static void packets_from_another_address_or_port_do_not_belong_to_the_transaction(void)
+{
+	struct bench bench;
+	struct craft craft;
+	struct accord_path path;
+
+	bench_begin(&bench);
+	craft_proposal(&craft, ID);
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	take_events(&bench);
+	path = bench.path;
+	bench.path.remote_port++;
+	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	bench.path = path;
+	bench.path.remote[3]++;
+	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	bench.path = test_path(6, false);
+	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	bench.path = path;
+	bench.path.context = ACCORD_PROTOCOL_DIRECT;
+	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	bench.path = path;
+	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_DUPLICATE);
+	bench_end(&bench);
+}
+
+static void the_way_back_is_learnt_from_valid_packets_only(void)
+{
+	struct bench bench;
+	struct craft craft;
+	struct accord_transaction_info info;
+
+	bench_begin(&bench);
+	craft_proposal(&craft, ID);
+	bench.path.link_length = 0;
+	bench.path.socket = 3;
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	take_events(&bench);
+	bench.path.link_length = 14;
+	bench.path.link[0] = 0xee;
+	bench.path.queue = 5;
+	bench.path.socket = ACCORD_PATH_NO_SOCKET;
+	craft.bytes[33] ^= 1;
+	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_CONTRADICTION);
+	accord_engine_info(bench.engine, bench.handle, &info);
+	CHECK_EQUAL(info.path.link_length, 0);
+	accord_engine_close(bench.engine, bench.now, bench.handle, 0);
+	bench.handle = 0;
+	craft_proposal(&craft, ID);
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	bench.path.socket = 3;
+	bench.path.link_length = 0;
+	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_DUPLICATE);
+	take_events(&bench);
+	accord_engine_info(bench.engine, bench.handle, &info);
+	CHECK_EQUAL(info.path.link_length, 14);
+	CHECK_EQUAL(info.path.link[0], 0xee);
+	CHECK_EQUAL(info.path.queue, 5);
+	CHECK_EQUAL(info.path.socket, 3);
+	bench_end(&bench);
+}
+
+/* ---- The end ---- */
+
+static void a_closed_transaction_lingers_to_acknowledge_and_then_is_gone(void)
+{
+	struct bench bench;
+	struct craft craft;
+	uint32_t packets, handle;
+
+	bench_begin(&bench);
+	craft_proposal(&craft, ID);
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	take_events(&bench);
+	handle = bench.handle;
+	drain(&bench, &packets);
+	CHECK_EQUAL(accord_engine_close(bench.engine, bench.now, handle, 3 * SECOND), 0);
+	CHECK_EQUAL(accord_engine_close(bench.engine, bench.now, handle, 0), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	bench.now += SECOND;
+	CHECK(drain(&bench, &packets) <= 32);
+	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_DUPLICATE);
+	CHECK_EQUAL(drain(&bench, &packets), 32);
+	take_events(&bench);
+	CHECK_EQUAL(bench.count, 0);
+	CHECK_EQUAL(accord_engine_transactions(bench.engine), 1);
+	CHECK_EQUAL(accord_engine_deadline(bench.engine), bench.now + 2 * SECOND);
+	bench.now += 2 * SECOND;
+	drain(&bench, &packets);
+	CHECK_EQUAL(accord_engine_transactions(bench.engine), 0);
+	CHECK_EQUAL(accord_engine_prove(bench.engine, handle), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	bench.handle = 0;
+	bench_end(&bench);
+}
+
+static void what_was_sent_before_closing_still_goes_out_and_is_repeated(void)
+{
+	struct accord_node_out node = {.node = 0, .protocol = 17, .length = sizeof(CONTEXT), .data = CONTEXT};
+	struct bench bench;
+	struct craft craft;
+	uint32_t packets;
+
+	bench_begin(&bench);
+	craft_proposal(&craft, ID);
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	take_events(&bench);
+	CHECK_EQUAL(accord_engine_send(bench.engine, bench.now, bench.handle, 1, &node, 1, 0), 0);
+	CHECK_EQUAL(accord_engine_close(bench.engine, bench.now, bench.handle, 5 * SECOND), 0);
+	bench.handle = 0;
+	CHECK_EQUAL(drain(&bench, &packets), 32 + 8 + sizeof(CONTEXT));
+	bench.now += 1100000;
+	CHECK_EQUAL(drain(&bench, &packets), 32 + 8 + sizeof(CONTEXT));
+	craft_header(&craft, ID, 0, 0, 1);
+	craft_acknowledge(&craft, 0x10000001, 1);
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	bench.now += 2 * SECOND;
+	CHECK_EQUAL(drain(&bench, &packets), 0);
+	bench.now += 2 * SECOND;
+	drain(&bench, &packets);
+	bench_end(&bench);
+}
+
+static void a_failed_transaction_lingers_in_silence(void)
+{
+	struct bench bench;
+	struct craft craft;
+	uint32_t packets;
+
+	bench_begin(&bench);
+	craft_proposal(&craft, ID);
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	craft.bytes[32 + 8] ^= 1;
+	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_CONTRADICTION);
+	take_events(&bench);
+	CHECK_EQUAL(accord_engine_close(bench.engine, bench.now, bench.handle, SECOND), 0);
+	bench.handle = 0;
+	for (int i = 0; i < 10; i++) {
+		CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_CLOSED);
+		CHECK_EQUAL(drain(&bench, &packets), 0);
+	}
+	bench.now += SECOND;
+	drain(&bench, &packets);
+	bench_end(&bench);
+}
+
+static void a_slow_proposal_ends_with_its_lifetime_and_an_unanswered_one_in_a_time_out(void)
+{
+	struct accord_node_out node = {.node = 0, .protocol = 17, .length = sizeof(CONTEXT), .data = CONTEXT};
+	struct bench bench;
+	struct craft craft;
+	uint32_t packets;
+
+	bench_begin(&bench);
+	craft_proposal(&craft, ID);
+	craft.bytes[3] &= (uint8_t)~END;
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	take_events(&bench);
+	for (int second = 0; second < 9; second++) {
+		bench.now += SECOND;
+		drain(&bench, &packets);
+		give(&bench, &craft);
+		take_events(&bench);
+		CHECK_EQUAL(failure(&bench), 0);
+	}
+	bench.now += SECOND;
+	drain(&bench, &packets);
+	take_events(&bench);
+	CHECK_EQUAL(failure(&bench), ACCORD_REASON_LIFETIME);
+	bench_end(&bench);
+
+	bench_begin(&bench);
+	bench.path = test_path(6, true);
+	bench.handle = (uint32_t)accord_engine_open(bench.engine, bench.now, ID, &bench.path);
+	CHECK_EQUAL(accord_engine_send(bench.engine, bench.now, bench.handle, 0, &node, 1, 0), 0);
+	for (int tenth = 0; tenth < 99; tenth++) {
+		drain(&bench, &packets);
+		bench.now += SECOND / 10;
+	}
+	drain(&bench, &packets);
+	take_events(&bench);
+	CHECK_EQUAL(failure(&bench), 0);
+	bench.now += SECOND / 10;
+	CHECK_EQUAL(drain(&bench, &packets), 0);
+	take_events(&bench);
+	CHECK_EQUAL(failure(&bench), ACCORD_REASON_TIMEOUT);
+	CHECK_EQUAL(counted(&bench, ACCORD_REASON_TIMEOUT), 1);
+	bench_end(&bench);
+}
+
+static void a_handle_of_a_closed_transaction_is_refused_for_long_after(void)
+{
+	struct bench bench;
+	uint32_t old;
+
+	bench_begin(&bench);
+	bench.path = test_path(4, true);
+	old = (uint32_t)accord_engine_open(bench.engine, bench.now, ID, &bench.path);
+	CHECK(old != 0);
+	CHECK_EQUAL(accord_engine_open(bench.engine, bench.now, ID, &bench.path), -ACCORD_REASON_CONTRADICTION);
+	CHECK_EQUAL(accord_engine_close(bench.engine, bench.now, old, 0), 0);
+	for (int i = 0; i < 10000; i++) {
+		bench.handle = (uint32_t)accord_engine_open(bench.engine, bench.now, ID, &bench.path);
+		CHECK(bench.handle != old);
+		CHECK(bench.handle != 0);
+		CHECK_EQUAL(accord_engine_prove(bench.engine, old), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+		accord_engine_close(bench.engine, bench.now, bench.handle, 0);
+	}
+	CHECK_EQUAL(accord_engine_prove(bench.engine, 0), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	CHECK_EQUAL(accord_engine_prove(bench.engine, UINT32_MAX), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	bench.handle = 0;
+	bench_end(&bench);
+}
+
+static void a_message_of_ours_that_makes_no_sense_is_refused(void)
+{
+	static const uint8_t bad[] = {5, 0, 0, 0};
+	struct accord_node_out nodes[2] = {
+		{.node = 0, .protocol = 17, .length = sizeof(CONTEXT), .data = CONTEXT},
+		{.node = 1, .protocol = 6, .length = sizeof(LEAF), .data = LEAF},
+	};
+	struct accord_engine *engine;
+	struct bench bench;
+
+	bench_begin(&bench);
+	engine = bench.engine;
+	bench.path = test_path(4, true);
+	bench.handle = (uint32_t)accord_engine_open(engine, bench.now, ID, &bench.path);
+	CHECK_EQUAL(accord_engine_send(engine, bench.now, bench.handle, 1, nodes, 2, 0), -ACCORD_REASON_BAD_STEP);
+	CHECK_EQUAL(accord_engine_send(engine, bench.now, bench.handle, 2, nodes, 2, 0), -ACCORD_REASON_BAD_STEP);
+	CHECK_EQUAL(accord_engine_send(engine, bench.now, bench.handle, 0, nodes, 0, 0), -ACCORD_REASON_TOO_MANY_NODES);
+	CHECK_EQUAL(accord_engine_send(engine, bench.now, bench.handle, 0, nodes, 2, 257), -ACCORD_REASON_NO_MEMORY);
+	CHECK_EQUAL(engine->slab.free_count, engine->config.buffers);
+	nodes[1].node = 0;
+	CHECK_EQUAL(accord_engine_send(engine, bench.now, bench.handle, 0, nodes, 2, 0), -ACCORD_REASON_DUPLICATE_NODE);
+	nodes[1].node = 64;
+	CHECK_EQUAL(accord_engine_send(engine, bench.now, bench.handle, 0, nodes, 2, 0), -ACCORD_REASON_BAD_CHUNK);
+	nodes[1] = (struct accord_node_out){.node = 1, .protocol = 6, .length = sizeof(bad), .data = bad};
+	CHECK_EQUAL(accord_engine_send(engine, bench.now, bench.handle, 0, nodes, 2, 0), -ACCORD_REASON_BAD_DESCRIPTOR);
+	CHECK_EQUAL(accord_engine_send(engine, bench.now, bench.handle, 0, nodes, 1, 0), 0);
+	CHECK_EQUAL(accord_engine_send(engine, bench.now, bench.handle, 0, nodes, 1, 0), -ACCORD_REASON_BAD_STEP);
+	bench_end(&bench);
+}
+
+int main(void)
+{
+	RUN(packets_from_another_address_or_port_do_not_belong_to_the_transaction);
+	RUN(the_way_back_is_learnt_from_valid_packets_only);
+	RUN(a_closed_transaction_lingers_to_acknowledge_and_then_is_gone);
+	RUN(what_was_sent_before_closing_still_goes_out_and_is_repeated);
+	RUN(a_failed_transaction_lingers_in_silence);
+	RUN(a_slow_proposal_ends_with_its_lifetime_and_an_unanswered_one_in_a_time_out);
+	RUN(a_handle_of_a_closed_transaction_is_refused_for_long_after);
+	RUN(a_message_of_ours_that_makes_no_sense_is_refused);
+	return check_report("test_lifecycle");
+}
