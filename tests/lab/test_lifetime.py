@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import signal
@@ -13,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from accord.lab import Lab, namespace, state
+from accord.lab import Lab, LinkSettings, namespace, netem, state
 from accord.lab.topology import handle_name
 from accord.wire.errors import HostError, UserError
 
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.root
 MAKER = """
 import sys, time
 from accord.lab import Lab
-lab = Lab(sys.argv[1], rtt=0)
+lab = Lab(sys.argv[1], rtt=0, kind="forwarder")
 inside = lab.client.popen(["sh", "-c", "trap '' TERM; echo $$; exec sleep 1000"])
 print("made", flush=True)
 time.sleep(1000)
@@ -113,7 +114,7 @@ def test_what_a_dead_lab_left_is_removed_by_the_next_of_that_name(name: str, han
     dead = subprocess.Popen(["true"])
     owner = state.Process.of(dead.pid)
     dead.wait()
-    state.State(name, "forwarder", Lab.attach.__globals__["LinkSettings"](), 0, owner).write()
+    state.State(name, "forwarder", LinkSettings(), 0, owner).write()
     for handle in handles[:2]:
         namespace.create(handle)
     with pytest.raises(UserError, match="what is left of one"):
@@ -183,6 +184,31 @@ def test_without_netem_asking_for_it_says_so_and_auto_takes_our_own(name: str) -
         pytest.skip("this kernel has netem")
     with pytest.raises(HostError, match="no netem"):
         Lab(name, rtt=0, kind="netem")
+    assert gone(name)
+
+
+def test_the_bridge_under_netem_connects_the_hosts_from_the_first_moment(name: str) -> None:
+    """The half of a netem lab that every kernel has: no port of the bridge may wait to learn or to listen."""
+    with Lab(name, rtt=0, kind="forwarder") as lab:
+        found = state.read(name)
+        assert found is not None
+        assert found.link is not None
+        os.kill(found.link.pid, signal.SIGKILL)
+        assert wait_until(lambda: not lab.up)
+        lab.link.call(netem._bridge_of_this_namespace)
+        assert lab.measure_rtt(count=3).min < 0.01
+        counters = netem.counters(lab.link)
+        assert counters.up.received >= 4
+        assert counters.down.received >= 4
+    assert gone(name)
+
+
+def test_a_lab_can_be_made_inside_a_running_event_loop(name: str) -> None:
+    async def use() -> float:
+        with Lab(name, rtt=0.01) as lab:
+            return lab.measure_rtt(count=1).min
+
+    assert asyncio.run(use()) >= 0.01
     assert gone(name)
 
 

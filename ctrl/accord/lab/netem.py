@@ -75,17 +75,18 @@ def _start(settings: LinkSettings) -> bool:
             if error.errno not in _ABSENT:
                 raise
             return False
-        _bridge(route)
+    _bridge_of_this_namespace()
     return True
 
 
-def _bridge(route: Any) -> None:
+def _bridge_of_this_namespace() -> None:
     # No spanning tree (it would block the ports for half a minute) and no multicast snooping: a cable.
-    route.link("add", kind="bridge", ifname=_BRIDGE, br_stp_state=0, br_forward_delay=0, br_mcast_snooping=0)
-    (bridge,) = route.link_lookup(ifname=_BRIDGE)
-    for name in (TO_CLIENT, TO_SERVER):
-        route.link("set", index=route.link_lookup(ifname=name)[0], master=bridge)
-    route.link("set", index=bridge, state="up")
+    with IPRoute() as route:
+        route.link("add", kind="bridge", ifname=_BRIDGE, br_stp_state=0, br_forward_delay=0, br_mcast_snooping=0)
+        (bridge,) = route.link_lookup(ifname=_BRIDGE)
+        for name in (TO_CLIENT, TO_SERVER):
+            route.link("set", index=route.link_lookup(ifname=name)[0], master=bridge)
+        route.link("set", index=bridge, state="up")
 
 
 def _apply(route: Any, settings: LinkSettings, flags: int) -> None:
