@@ -26,6 +26,7 @@ struct io_packet {
 	int fd;
 	int hush[HUSH_SOCKETS];
 	uint32_t mtu_bytes, queued;
+	int down; /* the interface refused to send; until a frame comes in, others may try */
 	struct mmsghdr receiving[ACCORD_IO_BATCH], sending[ACCORD_IO_BATCH];
 	struct iovec receiving_vectors[ACCORD_IO_BATCH], sending_vectors[ACCORD_IO_BATCH];
 	uint8_t control[ACCORD_IO_BATCH][CMSG_SPACE(sizeof(struct tpacket_auxdata))]
@@ -110,6 +111,8 @@ static uint32_t packet_receive(struct accord_io *io, const struct accord_sink *s
 	for (uint32_t i = 0; i < limit; i++)
 		socket->receiving[i].msg_hdr.msg_controllen = sizeof(socket->control[i]);
 	count = recvmmsg(socket->fd, socket->receiving, limit, MSG_DONTWAIT, NULL);
+	if (count > 0)
+		socket->down = 0;
 	for (int i = 0; i < count; i++) {
 		struct mmsghdr *message = &socket->receiving[i];
 		const uint8_t *packet;
@@ -140,8 +143,10 @@ static void packet_flush(struct accord_io *io)
 	while (done < socket->queued) {
 		int count = sendmmsg(socket->fd, socket->sending + done, socket->queued - done, MSG_DONTWAIT);
 
-		if (count <= 0)
+		if (count <= 0) {
+			socket->down = errno != EAGAIN && errno != ENOBUFS;
 			break;
+		}
 		done += (uint32_t)count;
 	}
 	socket->queued = 0;
@@ -152,6 +157,8 @@ static int packet_send(struct accord_io *io, const struct accord_path *path, con
 	struct io_packet *socket = (struct io_packet *)io;
 	int built;
 
+	if (socket->down)
+		return -ACCORD_REASON_NO_SOCKET;
 	if (accord_frame_bytes(path, length) - path->link_length > socket->mtu_bytes)
 		return -ACCORD_REASON_LONG_PACKET;
 	if (socket->queued == ACCORD_IO_BATCH)

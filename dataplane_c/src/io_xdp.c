@@ -53,6 +53,7 @@ struct ring {
 	uint64_t *free; /* transmit frames that the kernel does not have */
 	uint32_t free_count, in_flight;
 	int fd;
+	int down; /* the last kick failed for good: the link is down, or the interface gone */
 };
 
 struct io_xdp {
@@ -152,6 +153,8 @@ static int xdp_send(struct accord_io *io, const struct accord_path *path, const 
 	if (accord_frame_bytes(path, length) - path->link_length > xdp->mtu_bytes)
 		return -ACCORD_REASON_LONG_PACKET;
 	ring = &xdp->rings[path->queue];
+	if (ring->down)
+		return -ACCORD_REASON_NO_SOCKET;
 	if (!ring->free_count)
 		reap(ring);
 	if (!ring->free_count)
@@ -172,6 +175,21 @@ static int xdp_send(struct accord_io *io, const struct accord_path *path, const 
 	return 0;
 }
 
+/* Tell the kernel that there is something to send. */
+static void kick(struct ring *ring)
+{
+	for (int kicks = 0; kicks < MAX_KICKS && xsk_ring_prod__needs_wakeup(&ring->tx); kicks++) {
+		ring->down = 0;
+		if (sendto(ring->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) >= 0)
+			return;
+		if (errno == EAGAIN)
+			continue;
+		/* What is left in the ring goes with a later flush. */
+		ring->down = errno != ENOBUFS && errno != EBUSY;
+		return;
+	}
+}
+
 static void xdp_flush(struct accord_io *io)
 {
 	struct io_xdp *xdp = (struct io_xdp *)io;
@@ -181,9 +199,7 @@ static void xdp_flush(struct accord_io *io)
 
 		if (!ring->in_flight)
 			continue;
-		for (int kicks = 0; kicks < MAX_KICKS && xsk_ring_prod__needs_wakeup(&ring->tx); kicks++)
-			if (sendto(ring->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) >= 0 || errno != EAGAIN)
-				break; /* ENOBUFS, EBUSY, ENETDOWN: what is left in the ring goes with the next flush */
+		kick(ring);
 		reap(ring);
 	}
 }

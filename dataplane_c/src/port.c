@@ -172,6 +172,7 @@ int accord_port_open(const struct accord_port_config *config, struct accord_port
 	int result;
 
 	*opened = NULL;
+	memset(report, 0, sizeof(*report));
 	if (!port)
 		return -ACCORD_REASON_NO_MEMORY;
 	port->any_port = config->any_port;

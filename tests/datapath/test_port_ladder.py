@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import socket
@@ -261,3 +262,19 @@ def test_a_daemon_that_hangs_loses_the_packets_to_the_kernel_until_it_is_back(
         until(lambda: len(side.of(EventKind.OPENED)) == 3, [side])
         assert side.port.counters()[Reason.STEERED] == 2
         side.port.remove_socket(keeper)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("rung", list(Rung), ids=lambda rung: rung.name)
+def test_when_the_interface_is_deleted_the_port_goes_on_with_its_sockets(near: Host, far: Host, rung: Rung) -> None:
+    with Side(far, rung) as side, near.udp(4) as plain, far.udp(4, 0, "127.0.0.1") as local:
+        side.bind(4, PORT, "0.0.0.0")
+        plain.sendto(packet(transaction_id()), (far.address4, PORT))
+        until(lambda: side.of(EventKind.MESSAGE), [side])
+        near.command("ip", "link", "del", near.interface)
+        side.answer(side.of(EventKind.OPENED)[0])
+        until(lambda: side.errors, [side])  # by the socket, which has no route
+        local.sendto(packet(transaction_id()), ("127.0.0.1", PORT))
+        until(lambda: len(side.of(EventKind.OPENED)) == 2, [side])
+        readable, _, _ = select.select(side.port.fds(), [], [], 0)
+        assert readable == []
