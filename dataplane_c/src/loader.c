@@ -18,7 +18,7 @@
 #include "failure.h"
 
 enum {
-	/* A link whose process was killed a moment ago is still being torn down (notes: about 50 ms). */
+	/* A link whose process was killed a moment ago is still being torn down. */
 	ATTACH_RETRY_MS = 200,
 	ATTACH_PAUSE_MS = 10,
 };
