@@ -15,7 +15,7 @@ import pytest
 from accord.negotiation import transcript
 from accord.negotiation.events import Prove, Send
 from accord.wire import tlv
-from accord.wire.constants import NodeId, Reason, Step, TlvType
+from accord.wire.constants import NodeId, Protocol, Reason, Step, TlvType
 from accord.wire.errors import AccordError
 from accord.wire.message import Encoded, Message
 from accord.wire.node import Node, decode_descriptor
@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from tests.negotiation.peers import ALL, SHAPE, FakeChooser, Side, Tamper, deliver, initiator, responder, run
 
 TLS_FIRST = FakeChooser(prefer=("http/tls/tcp", "http/quic", "http/tcp"))
+PLAIN = FakeChooser(prefer=("http/tcp",))
 SECURE_ONLY = replace(TLS_FIRST, secure=True)
 STACK = "http/tls/tcp"
 
@@ -204,6 +205,30 @@ def test_without_security_a_man_in_the_middle_is_not_noticed_and_only_the_floor_
     assert one.stack == other.stack == "http/tcp"
 
 
+def test_a_strip_by_one_who_repairs_nothing_is_noticed_without_any_security() -> None:
+    def strip(_: int, nodes: list[Encoded]) -> Iterable[Encoded]:
+        return Middle((3,), Reason.UNSUPPORTED)(Step.PROPOSAL, nodes)
+
+    one, other = initiator(PLAIN), responder(PLAIN)
+    run(one, other, at(Step.PROPOSAL, strip))
+    assert one.aborted is not None
+    assert one.aborted.reason is Reason.BAD_TRANSCRIPT
+
+
+@pytest.mark.parametrize("extra", [[], [Node(9, Protocol.HTTP)]])
+def test_a_commit_of_another_graph_is_refused_without_any_security(extra: list[Node]) -> None:
+    def regraft(_: int, encoded: list[Encoded]) -> Iterable[Encoded]:
+        context, tcp, http = (decode_descriptor(*node) for node in encoded)
+        tcp = replace(tcp, children=tuple(node.id for node in extra))
+        return Message(2, (replace(context, children=(1, 4)), tcp, http, *extra)).encode()
+
+    one, other = initiator(PLAIN), responder(PLAIN)
+    run(one, other, at(Step.COMMIT, regraft))
+    assert other.aborted is not None
+    assert other.aborted.reason is Reason.NOT_PROPOSED
+    assert other.committed is None
+
+
 # ---- Spliced and replayed ----
 
 
@@ -274,8 +299,22 @@ def test_a_known_tlv_in_a_step_or_on_a_node_where_it_means_nothing_is_refused(st
         decoded = [decode_descriptor(*node) for node in nodes]
         return Message(step, tuple(_with(node, extra) if node.id == target else node for node in decoded)).encode()
 
-    _, other = outcome(at(step, add))
-    assert other.committed is None
+    for policy in (TLS_FIRST, PLAIN):
+        one, other = initiator(policy), responder(policy)
+        run(one, other, at(step, add))
+        means_something = (step, TlvType(extra.type)) in _MEANS_SOMETHING
+        verdicts = {side.aborted.reason for side in (one, other) if side.aborted}
+        assert means_something or verdicts == {Reason.BAD_TLV}
+        assert other.committed is None or means_something
+
+
+_MEANS_SOMETHING = {
+    (Step.PROPOSAL, TlvType.PREFERENCE),
+    (Step.PROPOSAL, TlvType.SERVICE),
+    (Step.ANSWER, TlvType.COOKIE),
+    (Step.ANSWER, TlvType.PRUNED),
+    (Step.COMMIT, TlvType.TRANSCRIPT),
+}
 
 
 @pytest.mark.parametrize("step", [Step.ANSWER, Step.COMMIT])
