@@ -8,6 +8,7 @@ import hashlib
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
+from pathlib import Path
 
 import pytest
 from accord.datapath.stream import SocketCarrier
@@ -115,10 +116,11 @@ def test_a_writer_waits_while_the_peer_does_not_read(pki: Pki) -> None:
 
 def test_one_side_may_finish_and_go_on_reading(pki: Pki) -> None:
     async def talk() -> None:
-        client, server, _ = await both(pki)
+        client, server, below = await both(pki)
         await client.write(b"question")
         await client.finish()
         await client.finish()
+        assert below.peer.ended
         assert await read_all(server) == b"question"
         await server.write(b"answer")
         await server.finish()
@@ -329,6 +331,47 @@ def test_tls_1_2_is_refused_on_both_sides(pki: Pki) -> None:
         server.handshake()
     assert caught.value.reason is Reason.HANDSHAKE_FAILED
     assert "protocol" in caught.value.detail
+
+
+def test_a_peer_that_asks_for_new_keys_gets_them_before_our_next_data(pki: Pki) -> None:
+    """s_client's K command sends KeyUpdate with update_requested (RFC 8446 section 4.6.3); data follows under it."""
+    with listener() as (listening, port):
+        argv: list[str | Path] = [
+            "openssl",
+            "s_client",
+            "-CAfile",
+            pki.ca.certificate,
+            "-connect",
+            f"127.0.0.1:{port}",
+            "-msg",
+        ]
+        with program(argv) as client:
+            stdin, stdout = client.stdin, client.stdout
+            assert stdin is not None
+            assert stdout is not None
+
+            def say(line: bytes) -> None:
+                stdin.write(line)
+                stdin.flush()
+
+            async def heard(*words: bytes) -> None:
+                while line := await asyncio.to_thread(stdout.readline):
+                    if all(word in line for word in words):
+                        return
+                raise AssertionError(f"s_client never said {words!r}")
+
+            async def read_only(carrier: TlsCarrier) -> None:
+                say(b"before\n")
+                assert await carrier.read() == b"before\n"
+                say(b"K\n")
+                await heard(b"KEYUPDATE")
+                say(b"after\n")
+                assert await carrier.read() == b"after\n"
+                await carrier.write(b"done\n")
+
+            run(served(pki, read_only, listening))
+            said, _ = client.communicate(timeout=20)
+    assert 0 < said.index(b"<<< TLS 1.3, Handshake [length 0005], KeyUpdate") < said.index(b"done")
 
 
 def test_security_without_a_server_name_cannot_be_a_verifying_client() -> None:

@@ -8,6 +8,8 @@ import contextlib
 import socket
 
 from accord.protocols.services import Carrier
+from accord.wire.constants import Reason
+from accord.wire.errors import error
 
 
 class PrefixCarrier:
@@ -20,7 +22,11 @@ class PrefixCarrier:
     def __init__(self, below: Carrier, arrived: bytes = b"", owed: bytes = b"") -> None:
         self._below = below
         self._arrived = arrived
-        self._paying = asyncio.get_running_loop().create_task(below.write(owed)) if owed else None
+        self._paying: asyncio.Task[None] | None = None
+        if owed:
+            self._paying = asyncio.get_running_loop().create_task(below.write(owed))
+            # A failure that nobody is there to see is not worth a line in the log.
+            self._paying.add_done_callback(lambda task: task.cancelled() or task.exception())
 
     @property
     def kernel_socket(self) -> socket.socket | None:
@@ -54,7 +60,6 @@ class PrefixCarrier:
         """End at once; what is owed is forgotten."""
         if self._paying is not None:
             self._paying.cancel()
-            self._paying = None
         self._below.abort()
 
     def _paid(self) -> bool:
@@ -63,7 +68,13 @@ class PrefixCarrier:
         )
 
     async def _pay(self) -> None:
+        if self._paying is None:
+            return
         # Shielded: a writer that is cancelled while it waits must not take the debt with it.
-        if self._paying is not None:
+        try:
             await asyncio.shield(self._paying)
-            self._paying = None
+        except asyncio.CancelledError:
+            if self._paying.cancelled():
+                raise error(Reason.CLOSED, "write on a stream that was aborted") from None
+            raise
+        self._paying = None

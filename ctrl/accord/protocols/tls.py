@@ -15,6 +15,8 @@ The initiator verifies the certificate before it commits. The responder does not
 
 from __future__ import annotations
 
+import contextlib
+
 from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View
 from accord.protocols.alpn import wanted
 from accord.protocols.lifecycle import Call, Lifecycle
@@ -160,10 +162,11 @@ async def _handshake(connection: TlsConnection, carrier: Carrier) -> TlsCarrier:
                 raise error(Reason.HANDSHAKE_FAILED, "TLS: the peer closed the connection during the handshake")
             connection.feed(received)
     except AccordError:
-        # The alert, so that the peer can name the cause too.
+        # The alert, so that the peer can name the cause too, if it is still there.
         alert = connection.output()
         if alert:
-            await carrier.write(alert)
+            with contextlib.suppress(AccordError, OSError):
+                await carrier.write(alert)
         raise
     flight = connection.output()
     if flight:

@@ -98,7 +98,8 @@ class TlsCarrier:
     def _answer(self) -> None:
         """Send what reading made OpenSSL say, without making the reader wait for a peer that does not read."""
         self._unsent += self._tls.output()
-        if self._unsent and not self._sending.locked() and not self._finished:
+        idle = self._answering is None or self._answering.done()
+        if self._unsent and idle and not self._sending.locked() and not self._finished:
             self._answering = asyncio.get_running_loop().create_task(self._send_answer())
 
     async def _send_answer(self) -> None:
