@@ -76,7 +76,7 @@ class Operations:
         await handler(message, channel)
 
     async def _connect(self, message: dict[str, Any], channel: Channel) -> None:
-        host = _take(message, "host", str, "")
+        host, port = _take(message, "host", str, ""), _port(message)
         try:
             early = base64.b64decode(_take(message, "early", str, ""), validate=True)
         except binascii.Error as wrong:
@@ -88,7 +88,7 @@ class Operations:
         )
         association = await self._controller.connect(
             host,
-            _port(message),
+            port,
             overrides=_take(message, "policy", dict, {}),
             security=security,
             early=early,
