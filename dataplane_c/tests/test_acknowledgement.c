@@ -146,6 +146,30 @@ static void an_abort_is_acknowledged_at_once(void)
 	bench_end(&bench);
 }
 
+static void the_probe_timer_starts_anew_with_each_acknowledgement_that_brings_something(void)
+{
+	struct accord_node_out node = {.node = 0, .protocol = 17, .length = sizeof(CONTEXT), .data = CONTEXT};
+	struct bench bench;
+	struct craft craft;
+	struct accord_transaction_info info;
+	uint32_t packets;
+
+	bench_begin(&bench);
+	bench.path = test_path(4, true);
+	bench.handle = (uint32_t)accord_engine_open(bench.engine, bench.now, ID, &bench.path);
+	accord_engine_send(bench.engine, bench.now, bench.handle, 0, &node, 1, 2);
+	drain(&bench, &packets);
+	bench.now += SECOND / 2;
+	craft_header(&craft, ID, 1, 0, 0);
+	craft_acknowledge(&craft, 0xfffffffe, 1);
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	accord_engine_info(bench.engine, bench.handle, &info);
+	CHECK_EQUAL(info.srtt_us, SECOND / 2);
+	CHECK_EQUAL(info.rto_us, SECOND / 2 + SECOND + 25000);
+	CHECK_EQUAL(accord_engine_deadline(bench.engine), bench.now + info.rto_us);
+	bench_end(&bench);
+}
+
 int main(void)
 {
 	RUN(an_acknowledgement_of_the_unsent_ends_the_negotiation_on_either_side);
@@ -153,5 +177,6 @@ int main(void)
 	RUN(arrivals_in_several_ranges_are_all_reported);
 	RUN(the_answer_carries_the_acknowledgement_and_a_commit_is_acknowledged_at_once);
 	RUN(an_abort_is_acknowledged_at_once);
+	RUN(the_probe_timer_starts_anew_with_each_acknowledgement_that_brings_something);
 	return check_report("test_acknowledgement");
 }

@@ -288,9 +288,10 @@ static void at_most_ten_packets_leave_before_the_first_acknowledgement(void)
 	world_end(&world);
 }
 
-static void three_later_packets_cause_a_retransmission_without_a_timeout(void)
+static void three_later_packets_cause_a_retransmission_with_their_acknowledgement(void)
 {
 	struct world world;
+	uint32_t repeated = 0;
 
 	world_begin(&world, NULL);
 	world_node(&world, 0, 0, ACCORD_PROTOCOL_UDP, 9000);
@@ -298,8 +299,30 @@ static void three_later_packets_cause_a_retransmission_without_a_timeout(void)
 	world_start(&world);
 	world_run(&world, 4 * world.one_way);
 	CHECK_EQUAL(world.sides[RESPONDER].messages[0], 1);
+	/* One round trip after the first transmission; by its age alone it would count as lost an eighth later. */
+	for (uint32_t i = 0; i < world.logged; i++)
+		repeated += world.log[i].from == INITIATOR && world.log[i].at == 1000000 + 2 * world.one_way &&
+		            world.log[i].header[23] == world.id[3] + 2;
+	CHECK_EQUAL(repeated, 1);
 	world_run(&world, SECOND);
 	CHECK(world_done(&world));
+	world_end(&world);
+}
+
+static void a_repeated_packet_gives_no_round_trip_sample(void)
+{
+	struct world world;
+	struct accord_transaction_info info;
+
+	world_begin(&world, NULL);
+	world_node(&world, 0, 0, ACCORD_PROTOCOL_UDP, 100);
+	world.loss = 1;
+	world_start(&world);
+	world_run(&world, SECOND + SECOND / 2);
+	CHECK(world_done(&world));
+	CHECK_EQUAL(accord_engine_info(world.sides[INITIATOR].engine, world.sides[INITIATOR].handle, &info), 0);
+	CHECK_EQUAL(info.retransmitted, 1);
+	CHECK_EQUAL(info.srtt_us, 0);
 	world_end(&world);
 }
 
@@ -445,7 +468,8 @@ int main(void)
 	RUN(padding_makes_full_packets_and_no_events);
 	RUN(no_packet_is_longer_than_1200_bytes);
 	RUN(at_most_ten_packets_leave_before_the_first_acknowledgement);
-	RUN(three_later_packets_cause_a_retransmission_without_a_timeout);
+	RUN(three_later_packets_cause_a_retransmission_with_their_acknowledgement);
+	RUN(a_repeated_packet_gives_no_round_trip_sample);
 	RUN(a_lost_tail_is_repeated_by_the_probe_timer);
 	RUN(both_roles_of_one_negotiation_may_live_in_one_engine);
 	RUN(a_thousand_negotiations_in_sequence_leave_nothing_behind);
