@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accord.datapath import _build
 from cffi import FFI
 
+from accord.datapath import _build
 from buildtools import core_types
 
 ROOT = Path(__file__).resolve().parent.parent

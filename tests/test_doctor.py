@@ -11,13 +11,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+from pyroute2 import IPRoute
+
 from accord.cli.doctor import best_back_end, doctor
 from accord.datapath import probe as probes
 from accord.datapath.probe import Finding, probe
 from accord.datapath.probe_interface import interface, xdp_features
 from accord.datapath.probe_scratch import in_scratch_namespace
-from click.testing import CliRunner
-from pyroute2 import IPRoute
 
 OBJECT = Path(probes.__file__).with_name("accord_xdp.bpf.o")
 

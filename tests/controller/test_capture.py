@@ -6,12 +6,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from accord.cli.capture import tally
 from scapy.layers.inet import ICMP, IP, TCP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import ARP, Ether
 from scapy.packet import Raw
 from scapy.utils import wrpcap
+
+from accord.cli.capture import tally
 
 OURS = Raw(b"\x04\x00\x00\x00ACRD" + bytes(40))
 

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from accord.controller.control import MAX_MESSAGE, Channel, call, failure_message, peer_credentials, raise_failure
 from accord.daemon.operations import Operations
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, UserError, error
-from hypothesis import given
-from hypothesis import strategies as st
 
 T = TypeVar("T")
 

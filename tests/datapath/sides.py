@@ -10,12 +10,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
+from scapy.utils import checksum
+
 from accord.datapath import clock
 from accord.datapath.engine import Engine, Event, EventKind
 from accord.datapath.path import Path
 from accord.datapath.port import Port, Rung
-from scapy.utils import checksum
-
 from tests.datapath.netns import Host
 
 CONTEXT = 17

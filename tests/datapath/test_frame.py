@@ -6,8 +6,6 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from accord.datapath.path import Path
-from accord.wire.constants import Reason
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
@@ -15,6 +13,8 @@ from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 from scapy.packet import Raw
 
+from accord.datapath.path import Path
+from accord.wire.constants import Reason
 from tests.datapath.frames import build, parse
 from tests.xdp.packets import (
     ETHER,

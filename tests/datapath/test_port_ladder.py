@@ -16,11 +16,11 @@ from collections.abc import Iterator
 from pathlib import Path as FilePath
 
 import pytest
+
 from accord.datapath.engine import EventKind
 from accord.datapath.port import Port, Rung
 from accord.wire.constants import Limit, Reason
 from accord.wire.errors import AccordError, HostError, UserError
-
 from tests.datapath.netns import Host
 from tests.datapath.sides import PORT, Side, packet, transaction_id, until
 

@@ -7,14 +7,14 @@ import select
 import socket
 
 import pytest
-from accord.datapath.engine import EventKind
-from accord.datapath.path import NO_SOCKET, Path
-from accord.datapath.port import Rung
-from accord.wire.constants import Reason
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 
+from accord.datapath.engine import EventKind
+from accord.datapath.path import NO_SOCKET, Path
+from accord.datapath.port import Rung
+from accord.wire.constants import Reason
 from tests.datapath.netns import Host, receive_frame
 from tests.datapath.sides import PORT, Side, packet, transaction_id, until
 

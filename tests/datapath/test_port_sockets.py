@@ -7,18 +7,18 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from accord.datapath import clock
-from accord.datapath.engine import Engine, EventKind
-from accord.datapath.path import Path
-from accord.datapath.port import Port, Rung
-from accord.wire.constants import Reason
-from accord.wire.errors import OurError, UserError
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import ICMP, IP, UDP, IPerror
 from scapy.layers.inet6 import ICMPv6PacketTooBig, IPv6
 from scapy.layers.l2 import Ether
 
+from accord.datapath import clock
+from accord.datapath.engine import Engine, EventKind
+from accord.datapath.path import Path
+from accord.datapath.port import Port, Rung
+from accord.wire.constants import Reason
+from accord.wire.errors import OurError, UserError
 from tests.datapath.netns import Host
 from tests.datapath.sides import PORT, Side, packet, transaction_id, until
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from accord.lab.hosts import Hosts
 from accord.lab.lab import Lab
 

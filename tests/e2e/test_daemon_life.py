@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 
 import pytest
+
 from accord.lab.hosts import PORT, SERVER_NAME, Hosts
 from accord.protocols.authority import issue
-
 from tests.e2e.conftest import PAGE, two_hosts
 from tests.e2e.test_negotiated_stacks import GET, address, body
 

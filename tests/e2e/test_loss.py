@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from accord.lab.hosts import PORT, SERVER_NAME
 
+from accord.lab.hosts import PORT, SERVER_NAME
 from tests.e2e.conftest import PAGE, two_hosts
 
 pytestmark = pytest.mark.root

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 
 import pytest
+
 from accord.cli.capture import Tally, tally
 from accord.lab.hosts import PORT, SERVER_NAME, TLS_PORT, Hosts
-
 from tests.e2e.conftest import BIG, PAGE
 
 pytestmark = pytest.mark.root

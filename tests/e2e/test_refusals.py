@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from accord.lab.hosts import PORT, SERVER_NAME, Hosts
 from accord.protocols.authority import issue, make_ca
-
 from tests.e2e.conftest import PAGE
 from tests.e2e.test_negotiated_stacks import GET, address, body
 
@@ -165,8 +165,9 @@ def test_another_user_is_refused_at_the_control_socket(hosts: Hosts) -> None:
 
 def test_random_mutated_and_truncated_packets_hurt_nobody(hosts: Hosts, tmp_path: Path) -> None:
     """Random bytes, and a real proposal with each part cut off or changed, from an ordinary socket."""
-    from accord.scapy_layer import Accord  # an independent implementation makes the well-formed one
     from scapy.packet import Raw
+
+    from accord.scapy_layer import Accord  # an independent implementation makes the well-formed one
 
     random_bytes = random.Random(11)
     header = bytes(Accord(transaction=bytes(12), tsn=0, flags="I") / Raw(b""))

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from accord.lab import Lab, Namespace, state
 from accord.lab.topology import ROLES, handle_name
 

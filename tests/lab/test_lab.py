@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from accord.lab import Lab
 from accord.wire.constants import Reason
 from accord.wire.errors import PathError, UserError

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
 from accord.lab import Lab, LinkSettings, namespace, netem, state
 from accord.lab.topology import handle_name
 from accord.wire.errors import HostError, UserError

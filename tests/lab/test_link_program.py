@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from pyroute2 import IPRoute
+
 from accord.lab import namespace
 from accord.lab.namespace import Namespace
-from pyroute2 import IPRoute
 
 pytestmark = pytest.mark.root
 

@@ -8,12 +8,13 @@ import struct
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from accord.lab import forwarder, netem
 from accord.lab.settings import Direction, LinkSettings
 from accord.wire.constants import Reason
 from accord.wire.errors import UserError
-from hypothesis import given
-from hypothesis import strategies as st
 
 DIRECTIONS = st.builds(
     lambda delay, share, **rest: Direction(delay=delay, jitter=delay * share, **rest),

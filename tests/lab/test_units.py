@@ -6,9 +6,10 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from accord.lab import units
 from hypothesis import given
 from hypothesis import strategies as st
+
+from accord.lab import units
 
 
 @pytest.mark.parametrize(

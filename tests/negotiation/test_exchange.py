@@ -6,6 +6,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+
 from accord.negotiation.events import (
     Aborted,
     Confirmed,
@@ -28,7 +29,6 @@ from accord.wire.constants import Limit, Party, Protocol, Reason, Step, TlvType
 from accord.wire.errors import HostError, PeerError
 from accord.wire.message import Encoded, Message
 from accord.wire.node import Node, decode_descriptor, encode_descriptor
-
 from tests.negotiation.peers import (
     ALL,
     HTTP,

@@ -8,12 +8,13 @@ import itertools
 from collections.abc import Iterator, Mapping
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from accord.negotiation.graph import MAX_STACKS, Graph, stack_name
 from accord.wire.constants import Limit, Protocol, Reason
 from accord.wire.errors import PeerError
 from accord.wire.node import Node
-from hypothesis import given
-from hypothesis import strategies as st
 
 Edges = Mapping[int, tuple[int, ...]]
 

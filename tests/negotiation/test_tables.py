@@ -4,6 +4,9 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from accord.negotiation.events import (
     Aborted,
     Committed,
@@ -22,9 +25,6 @@ from accord.negotiation.machine import EVENT_KINDS, Machine
 from accord.negotiation.responder import Responder, ResponderState
 from accord.wire.constants import Reason
 from accord.wire.node import encode_descriptor
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.negotiation.peers import FakeChooser, Side, initiator, responder
 from tests.negotiation.test_tampering import MESSAGES
 from tests.wire.strategies import nodes

@@ -12,6 +12,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from accord.negotiation import transcript
 from accord.negotiation.events import Prove, Send
 from accord.wire import tlv
@@ -20,9 +23,6 @@ from accord.wire.errors import AccordError
 from accord.wire.message import Encoded, Message
 from accord.wire.node import Node, decode_descriptor
 from accord.wire.tlv import Tlv
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.negotiation.peers import ALL, SHAPE, FakeChooser, Side, Tamper, deliver, initiator, responder, run
 
 TLS_FIRST = FakeChooser(prefer=("http/tls/tcp", "http/quic", "http/tcp"))

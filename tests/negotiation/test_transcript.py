@@ -9,14 +9,14 @@ from dataclasses import replace
 from random import Random
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from accord.negotiation import transcript
 from accord.negotiation.interface import Role
 from accord.negotiation.transcript import Entry, extend
 from accord.wire import tlv
 from accord.wire.node import Node
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.wire.strategies import nodes
 
 CONTEXT = Node(0, 17, (1,), (tlv.cookie(b"c" * 16),))

@@ -7,13 +7,14 @@ import re
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from accord.controller.config import DaemonConfig, load_config, parse_config
 from accord.controller.policy import Secure
 from accord.controller.stacks import format_stack
 from accord.wire.constants import Reason
 from accord.wire.errors import UserError
-from hypothesis import given
-from hypothesis import strategies as st
 
 FILE = """
 [daemon]

@@ -6,9 +6,10 @@ from __future__ import annotations
 import ipaddress
 
 import pytest
-from accord.controller.destination import parse_pattern
 from hypothesis import given
 from hypothesis import strategies as st
+
+from accord.controller.destination import parse_pattern
 
 
 @pytest.mark.parametrize(

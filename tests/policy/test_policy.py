@@ -8,6 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from accord.controller.policy import (
     Context,
     Early,
@@ -18,12 +21,10 @@ from accord.controller.policy import (
     load_policy,
     parse_policy,
 )
-from accord.controller.stacks import SECURE, USUAL, format_stack, node_preferences, parse_stack
+from accord.controller.stacks import SECURE, USUAL, format_stack, parse_stack
 from accord.negotiation.choice import CandidateStack, Chooser
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import UserError
-from hypothesis import given
-from hypothesis import strategies as st
 
 FILE = """
 [default]
@@ -167,24 +168,6 @@ def test_the_stacks_to_propose_are_the_preferred_ones_first_and_only_those_that_
     preferred = EffectivePolicy(secure=Secure.PREFERRED, prefer=(parse_stack("tcp"),))
     assert preferred.stacks_wanted({"tcp", "tls", "quic"}) == [("tcp", "tls"), ("quic",), ("tcp",)]
     assert EffectivePolicy().stacks_wanted({"tcp"}) == []
-
-
-def test_preference_values_add_up_to_the_order_of_the_stacks() -> None:
-    stacks = [("tcp", "tls"), ("quic",), ("tcp",)]
-    values = node_preferences(stacks)
-    sums = [sum(values[name] for name in stack) for stack in stacks]
-    assert sums == sorted(sums, reverse=True)
-    assert len(set(sums)) == 3
-    assert all(0 <= value <= 255 for value in values.values())
-
-
-@given(st.permutations([("tcp", "tls"), ("quic",), ("a", "b", "c"), ("a", "d")]))
-def test_preference_values_can_say_every_order_of_stacks_of_which_none_adds_to_another(
-    stacks: list[tuple[str, ...]],
-) -> None:
-    values = node_preferences(stacks)
-    sums = [sum(values[name] for name in stack) for stack in stacks]
-    assert all(better > worse for better, worse in itertools.pairwise(sums))
 
 
 @given(st.lists(st.sampled_from([TCP, TLS, QUIC, HTTP, 0x7E000001]), min_size=1, max_size=5, unique=True).map(tuple))

@@ -7,11 +7,12 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from accord.controller.toml import MAX_FILE_BYTES, Document, dotted
 from accord.wire.constants import Reason
 from accord.wire.errors import UserError
-from hypothesis import given
-from hypothesis import strategies as st
 
 TEXT = '''# a comment
 first = 1

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from accord.protocols.authority import Files, issue, make_ca
 from accord.protocols.services import Security
-
 from tests.protocols.support import HOST
 
 

@@ -135,7 +135,10 @@ def services(
     here, there = ("192.0.2.1", 40000), ("192.0.2.2", 443)
 
     def later(delay: float, callback: Callable[[], None]) -> Callable[[], None]:
-        return asyncio.get_running_loop().call_later(delay, callback).cancel
+        try:
+            return asyncio.get_running_loop().call_later(delay, callback).cancel
+        except RuntimeError:  # no loop runs: what is due later never comes
+            return lambda: None
 
     return Services(
         role=role,

@@ -7,15 +7,15 @@ import asyncio
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from accord.negotiation.interface import Answer, Outcome, Refuse, Role, Session, Wait
 from accord.protocols.alpn import decode_names, encode_names
 from accord.protocols.http import HttpPlugin, HttpSession
 from accord.protocols.services import Carrier
 from accord.wire.constants import Reason
 from accord.wire.errors import PeerError
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.protocols.support import (
     BARE,
     Application,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
+
 from accord.negotiation.choice import CandidateStack
 from accord.negotiation.events import Aborted, Action, Committed, MessageComplete, NodeArrived, Resume, Send
 from accord.negotiation.initiator import Initiator, Proposed
@@ -18,7 +19,6 @@ from accord.protocols.quic import QuicPlugin
 from accord.protocols.services import Carrier, CarrierSession, Plugin, Services
 from accord.protocols.tls import TlsPlugin
 from accord.wire.constants import Protocol, Reason
-
 from tests.protocols.conftest import Pki
 from tests.protocols.support import HOST, Application, DatagramEnd, MemoryCarrier, memory_pair, services
 

@@ -7,12 +7,12 @@ import asyncio
 import socket
 
 import pytest
-from accord.protocols.prefix_carrier import PrefixCarrier
-from accord.wire.constants import Reason
-from accord.wire.errors import AccordError
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accord.protocols.prefix_carrier import PrefixCarrier
+from accord.wire.constants import Reason
+from accord.wire.errors import AccordError
 from tests.protocols.support import memory_pair
 
 

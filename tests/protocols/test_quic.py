@@ -12,17 +12,17 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from accord.negotiation.interface import Answer, Outcome, Refuse, Role, Session
-from accord.protocols.quic import QuicPlugin, QuicSession, decode_datagrams, encode_datagrams
-from accord.protocols.services import Security, Services
-from accord.wire.constants import Packet, Protocol, Reason
-from accord.wire.errors import AccordError
 from aioquic.asyncio import connect, serve
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from accord.negotiation.interface import Answer, Outcome, Refuse, Role, Session
+from accord.protocols.quic import QuicPlugin, QuicSession, decode_datagrams, encode_datagrams
+from accord.protocols.services import Security, Services
+from accord.wire.constants import Packet, Protocol, Reason
+from accord.wire.errors import AccordError
 from tests.protocols.conftest import Pki
 from tests.protocols.support import HOST, Clock, Neighbour, below, payload, refusal, services, view
 

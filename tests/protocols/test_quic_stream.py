@@ -9,14 +9,14 @@ import random
 from collections.abc import Callable, Coroutine
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from accord.negotiation.interface import Role
 from accord.protocols.quic import QuicPlugin
 from accord.protocols.services import Carrier
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from tests.protocols.conftest import Pki
 from tests.protocols.support import Clock, DatagramEnd, payload, services, view
 

@@ -9,6 +9,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
+
 from accord.protocols.registry import BUILT_IN, GROUP, load_plugins
 from accord.wire.constants import Protocol, Reason
 

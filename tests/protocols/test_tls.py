@@ -10,16 +10,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scapy.layers.tls.all import TLS, TLS_Ext_ALPN, TLS_Ext_ServerName, TLSClientHello
+
 from accord.datapath.stream import SocketCarrier
 from accord.negotiation.interface import Answer, Refuse, Role, Session
 from accord.protocols.services import Security
 from accord.protocols.tls import TlsPlugin, TlsSession
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import AccordError
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scapy.layers.tls.all import TLS, TLS_Ext_ALPN, TLS_Ext_ServerName, TLSClientHello
-
 from tests.protocols.conftest import Pki
 from tests.protocols.support import (
     HOST,

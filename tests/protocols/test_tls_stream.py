@@ -11,6 +11,9 @@ from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from accord.datapath.stream import SocketCarrier
 from accord.negotiation.interface import Role
 from accord.protocols import tls
@@ -19,9 +22,6 @@ from accord.protocols.tls_carrier import TlsCarrier
 from accord.protocols.tls_connection import TlsConnection
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from tests.protocols.conftest import Pki
 from tests.protocols.support import (
     HOST,

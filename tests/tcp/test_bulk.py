@@ -10,8 +10,8 @@ import threading
 import time
 
 import pytest
-from accord.datapath.tcp_repair import TcpRepair
 
+from accord.datapath.tcp_repair import TcpRepair
 from tests.tcp.conftest import Wire, reset_on_close
 
 pytestmark = pytest.mark.root

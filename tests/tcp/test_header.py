@@ -7,6 +7,11 @@ import ipaddress
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
+
 from accord.wire.constants import Reason
 from accord.wire.errors import PeerError
 from accord.wire.tcp_header import (
@@ -18,10 +23,6 @@ from accord.wire.tcp_header import (
     decode,
     encode,
 )
-from hypothesis import given
-from hypothesis import strategies as st
-from scapy.layers.inet import IP, TCP
-from scapy.layers.inet6 import IPv6
 
 LINUX_SYN = TcpHeader(443, None, 0, TcpParameters(40000, 0x01020304, 1460, 64240, 7, True, 0x0A0B0C0D))
 """Linux's default SYN on Ethernet."""

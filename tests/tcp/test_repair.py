@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from scapy.layers.inet import IP
+
 from accord.datapath import tcp_numbers
 from accord.datapath.stream import SocketCarrier
 from accord.datapath.tcp_repair import RepairEndpoint, TcpRepair
@@ -18,8 +20,6 @@ from accord.datapath.tcp_sockopt import NO_RTT_YET, STATE_ESTABLISHED
 from accord.wire.constants import Reason
 from accord.wire.errors import HostError
 from accord.wire.tcp_header import TcpParameters, checksum_matches, decode, encode
-from scapy.layers.inet import IP
-
 from tests.tcp.conftest import Host, Tap, Wire, receive, reset_on_close
 
 pytestmark = pytest.mark.root

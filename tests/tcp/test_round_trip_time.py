@@ -12,11 +12,11 @@ import socket
 from dataclasses import replace
 
 import pytest
+
 from accord.datapath import tcp_sockopt
 from accord.datapath.tcp_repair import TcpRepair
 from accord.lab.lab import Lab
 from accord.wire.tcp_header import TcpParameters
-
 from tests.tcp.conftest import receive
 
 pytestmark = pytest.mark.root

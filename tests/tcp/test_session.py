@@ -10,6 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from accord.datapath.tcp_repair import TcpRepair
 from accord.negotiation.interface import Answer, Outcome, Refuse, Role, Session, View
 from accord.protocols.services import Plugin, Services, TcpEndpoint, TcpParameters
@@ -17,9 +20,6 @@ from accord.protocols.tcp import TcpPlugin, TcpSession
 from accord.wire import tcp_header
 from accord.wire.constants import Protocol, Reason
 from accord.wire.tcp_header import TcpHeader
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.tcp.conftest import Host, Tap, Wire, receive
 
 SERVICE = 443

@@ -13,11 +13,12 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from accord.datapath.stream import SocketCarrier
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:

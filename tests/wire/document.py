@@ -12,7 +12,6 @@ from collections.abc import Callable
 from accord.negotiation.initiator import Initiator, InitiatorState
 from accord.negotiation.machine import EVENT_KINDS, Machine
 from accord.negotiation.responder import Responder, ResponderState
-
 from tests.wire import example, header
 
 DOCUMENT = header.ROOT / "docs/PROTOCOL.md"

@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+from hypothesis import strategies as st
+
 from accord.wire import tlv
 from accord.wire.constants import TLV_CRITICAL, TlvType
 from accord.wire.node import Node
 from accord.wire.tlv import Tlv
-from hypothesis import strategies as st
 
 KNOWN = frozenset(map(int, TlvType))
 SMALL = st.binary(max_size=24)

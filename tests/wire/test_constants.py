@@ -7,9 +7,9 @@ import enum
 import re
 
 import pytest
+
 from accord import scapy_layer
 from accord.wire import constants, node, tlv
-
 from tests.wire import header
 
 # Python's enum, the header's enum, what the header's names begin with, and names that stand outside of the enum.

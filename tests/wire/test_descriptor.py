@@ -6,6 +6,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from accord.scapy_layer import AccordNode, AccordTlv
 from accord.wire import tlv
 from accord.wire.constants import Limit, Protocol, Reason, TlvType
@@ -13,9 +16,6 @@ from accord.wire.errors import PeerError
 from accord.wire.message import Message
 from accord.wire.node import Node, decode_descriptor, descriptor_bytes, encode_descriptor
 from accord.wire.tlv import Tlv
-from hypothesis import given
-from hypothesis import strategies as st
-
 from tests.wire.strategies import nodes
 
 REFUSALS = {Reason.BAD_DESCRIPTOR, Reason.NOT_CANONICAL, Reason.UNKNOWN_CRITICAL_TLV, Reason.BAD_TLV}

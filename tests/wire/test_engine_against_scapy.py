@@ -5,6 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from accord.datapath._core import ffi, lib
 from accord.datapath.engine import Engine, EventKind
 from accord.datapath.path import Path
@@ -12,9 +15,6 @@ from accord.scapy_layer import Accord, AccordChunk, descriptors, packets
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import AccordError
 from accord.wire.node import decode_descriptor, encode_descriptor
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from tests.wire import example
 from tests.wire.strategies import nodes
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import pickle
 
 import pytest
+
 from accord.wire.constants import Party, Reason
 from accord.wire.errors import AccordError, HostError, OurError, PathError, PeerError, UserError, error
 

@@ -13,7 +13,6 @@ from accord.negotiation.interface import Answer, Role, Session
 from accord.negotiation.responder import MAX_ATTEMPTS, Accepted, Responder
 from accord.scapy_layer import Accord, descriptors
 from accord.wire.constants import Step, TlvType
-
 from tests.negotiation.peers import FakeChooser, FakeSession, Side, deliver
 from tests.wire import document, example
 

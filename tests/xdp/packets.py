@@ -9,7 +9,6 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 
-from accord.wire.constants import Reason
 from scapy.layers.inet import ICMP, IP, TCP, UDP, IPOption_NOP, IPOption_Router_Alert
 from scapy.layers.inet6 import (
     IPv6,
@@ -22,6 +21,8 @@ from scapy.layers.inet6 import (
 from scapy.layers.ipsec import AH, ESP
 from scapy.layers.l2 import ARP, Dot1AD, Dot1Q, Ether
 from scapy.packet import Packet, Raw
+
+from accord.wire.constants import Reason
 
 OURS = "02:00:00:00:00:02"
 THEIRS = "02:00:00:00:00:01"

@@ -7,10 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+
 from accord.datapath.xdp_test import Program, Verdict
 from accord.wire.constants import Reason
 from accord.wire.errors import OurError
-
 from tests.xdp.packets import TABLE, Case
 
 pytestmark = pytest.mark.root

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from accord.datapath.xdp_test import Program, Verdict
-from accord.wire.constants import Reason
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
 from scapy.layers.l2 import Ether
 
+from accord.datapath.xdp_test import Program, Verdict
+from accord.wire.constants import Reason
 from tests.datapath.frames import parse
 from tests.xdp.packets import OURS, OURS_4, OURS_6, PORT, TABLE, THEIRS
 

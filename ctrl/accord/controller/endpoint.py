@@ -107,6 +107,9 @@ class Endpoint:
                 f"UDP {address} port {port}: {refusal.strerror}",
                 "see who holds it: ss -lunp",
             ) from refusal
+        except BaseException:
+            sock.close()
+            raise
         bound = UdpSocket(sock, index, sock.getsockname()[1], ipaddress.ip_address(address).is_unspecified)
         self._sockets[index] = bound
         self._loop.add_reader(sock.fileno(), self.pump)

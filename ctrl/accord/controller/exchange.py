@@ -10,6 +10,7 @@ from typing import Protocol
 
 from accord.controller.endpoint import Endpoint
 from accord.controller.ladder import Ladder, Way
+from accord.controller.stack import build_carrier
 from accord.datapath import clock
 from accord.datapath.engine import Event as EngineEvent
 from accord.datapath.engine import EventKind, TransactionInfo
@@ -48,7 +49,8 @@ class Exchange:
         self.committed.add_done_callback(lambda future: future.cancelled() or future.exception())
         self.info: TransactionInfo | None = None
         self.unreachable = False
-        self.on_unconfirmed: Callable[[Reason], None] | None = None
+        self.on_refused: Callable[[AccordError], None] | None = None
+        """Initiator: the peer refused the commit after all."""
         self._machine: Machine | None = None
         self._endpoint = endpoint
         self._handle = handle
@@ -122,13 +124,15 @@ class Exchange:
                     self.ladder.note(Way.HERE, f"committed to {action.name}")
                     if not self.committed.done():
                         self.committed.set_result(action)
+                    else:  # the commit could not be sent, or nobody waits for it any more
+                        build_carrier(action.sessions).abort()
                     if self._role is Role.RESPONDER:
                         self._release_later(_LINGER_SECONDS)
                 case events.Confirmed():
                     self._release(_DYING_SECONDS)
                 case events.Unconfirmed():
-                    if self.on_unconfirmed is not None:
-                        self.on_unconfirmed(action.reason)
+                    # The peer may have it and may not; whether the stack is up its own protocols find out.
+                    log.info("transaction %s: the commit was never acknowledged", self._handle)
                 case events.Aborted():
                     self._aborted(action.error())
 
@@ -139,7 +143,10 @@ class Exchange:
                 clock.now_us(), self._handle, action.step, list(action.nodes), action.packets_min
             )
         except AccordError as failure:
+            if not self.committed.done():
+                self.committed.set_exception(failure)
             self.feed(events.Failed(failure.reason, failure.detail))
+            self._release_later(0.0)
             return
         self.ladder.note(Way.OUT, f"step {action.step} {_STEP_NAMES.get(action.step, '')}: {nodes} bytes")
 
@@ -147,8 +154,8 @@ class Exchange:
         self.ladder.note(Way.HERE, f"aborted: {failure}")
         if not self.committed.done():
             self.committed.set_exception(failure)
-        elif not self.committed.cancelled() and self.on_unconfirmed is not None:
-            self.on_unconfirmed(failure.reason)
+        elif self.on_refused is not None:
+            self.on_refused(failure)
         self._release_later(_DYING_SECONDS)
 
     # ---- the end ----

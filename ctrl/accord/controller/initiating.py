@@ -102,13 +102,13 @@ class Attempt:
             Way.HERE,
             f"to {address} port {self._port}, security {self._policy.secure}, fallback {self._policy.fallback}",
         )
-        negotiating = asyncio.create_task(self._negotiate(address))
         plain: asyncio.Task[Association] | None = None
+        if self._policy.fallback is Fallback.PARALLEL:
+            plain = asyncio.create_task(self._plain(address))
+        negotiating = asyncio.create_task(self._negotiate(address))
         winner: Association | None = None
         try:
-            if self._policy.fallback is Fallback.PARALLEL:
-                plain = asyncio.create_task(self._plain(address))
-            elif self._policy.fallback is Fallback.DELAYED:
+            if self._policy.fallback is Fallback.DELAYED:
                 plain = await self._delayed(negotiating, address)
             winner = await self._first(negotiating, plain)
         finally:
@@ -230,7 +230,9 @@ class Attempt:
         except BaseException:
             exchange.give_up()
             raise
-        return Association(build_carrier(committed.sessions), self._negotiated(address, committed, exchange))
+        association = Association(build_carrier(committed.sessions), self._negotiated(address, committed, exchange))
+        exchange.on_refused = lambda failure: association.carrier.abort()
+        return association
 
     def _negotiated(self, address: str, committed: events.Committed, exchange: Exchange) -> Report:
         report = self._report(address, [protocol_name(protocol) for protocol in reversed(committed.protocols)])

@@ -55,13 +55,19 @@ async def connect(
     With ``preferred``, a peer that does not speak TLS gets a second, bare connection; one whose certificate
     is bad does not: that is no reason to talk to it in clear.
     """
-    sock = await open_tcp(address, ladder, deadline)
-    bare = SocketCarrier(sock)
     if secure is Secure.NO:
-        return bare, ["tcp"]
+        return SocketCarrier(await open_tcp(address, ladder, deadline)), ["tcp"]
+    connecting = asyncio.create_task(open_tcp(address, ladder, deadline))
+    try:
+        await asyncio.sleep(0)  # the SYN leaves; the ClientHello is made while it travels
+        begun = tls.begin(security, security.alpn)
+        bare = SocketCarrier(await connecting)
+    except BaseException:
+        connecting.cancel()
+        raise
     try:
         async with asyncio.timeout(_HANDSHAKE_SECONDS):
-            carrier = await tls.client(bare, security, security.alpn)
+            carrier = await tls.client(bare, security, security.alpn, begun)
     except (AccordError, ConnectionError, TimeoutError) as failure:
         bare.abort()
         certificate = (Reason.BAD_CERTIFICATE, Reason.CERTIFICATE_EXPIRED, Reason.CERTIFICATE_NAME)

@@ -6,7 +6,7 @@ Inside, a stack is the tuple of its protocol IDs from bottom to top, as in ``Can
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from accord.wire.constants import Protocol, protocol_name
@@ -32,8 +32,6 @@ USUAL: Final[tuple[StackIds, ...]] = (
 """What is tried, in this order, after the stacks that a policy prefers."""
 
 _MAX_HEIGHT: Final = 8
-_TOP_PREFERENCE: Final = 255
-"""The PREFERENCE TLV's value is one byte."""
 
 
 def parse_stack(text: str, protocols: Mapping[str, int] = PROTOCOLS) -> StackIds:
@@ -69,24 +67,6 @@ def without_application(stack: StackIds) -> StackIds:
     while stack and stack[-1] in APPLICATIONS:
         stack = stack[:-1]
     return stack
-
-
-def node_preferences(stacks: Sequence[Sequence[str]]) -> dict[str, int]:
-    """PREFERENCE values by protocol name, whose sums over the stacks fall in the order of ``stacks``, best first.
-
-    A stack's sum is raised above the next one's at its top. Where one stack only adds protocols to a better one no
-    values can say so, and the sum only comes out higher than it should: the responder then learns a wrong
-    preference, and each side's own policy still rules. Values are at most 255.
-    """
-    values = {name: 0 for stack in stacks for name in stack}
-    floor = 0
-    for stack in reversed(stacks):
-        missing = floor + 1 - sum(values[name] for name in stack)
-        if missing > 0:
-            top = stack[-1]
-            values[top] = min(_TOP_PREFERENCE, values[top] + missing)
-        floor = sum(values[name] for name in stack)
-    return values
 
 
 def usable(stacks: Collection[StackIds], available: Collection[int]) -> list[StackIds]:

@@ -99,14 +99,10 @@ class Operations:
     async def _hand_over(self, association: Association, channel: Channel, message: dict[str, Any]) -> None:
         """Give the stream to the caller: the kernel's own socket when it is one, else a socket pair to it."""
         message = {**message, "report": association.report.as_dict()}
-        kernel = association.carrier.kernel_socket
-        if kernel is not None:
-            fd = os.dup(kernel.fileno())
-            try:
-                await channel.send(message, [fd])
-            finally:
-                os.close(fd)
-                kernel.close()
+        carrier = association.carrier
+        if isinstance(carrier, SocketCarrier):
+            with carrier.detach() as connection:
+                await channel.send(message, [connection.fileno()])
             return
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:

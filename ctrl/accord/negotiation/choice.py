@@ -26,7 +26,8 @@ class CandidateStack:
     secure: bool
     """At least one of its sessions authenticates the peer and encrypts what is above it."""
     preference: int = 0
-    """Sum of the initiator's PREFERENCE values over the nodes (a node without one counts 0); higher is preferred."""
+    """The initiator's PREFERENCE of the topmost node that bears one, 0 without any; higher is preferred. Not a sum:
+    stacks share their lower nodes, and no values would put one stack above another that only adds to it."""
 
     @property
     def name(self) -> str:

@@ -176,7 +176,9 @@ class Machine:
 
     def _candidate(self, graph: Graph, stack: Stack) -> CandidateStack:
         secure = any(self._sessions[node_id].secure for node_id in stack)
-        preference = sum(graph.nodes[node_id].preference for node_id in stack)
+        preference = next(
+            (node.preference for node_id in reversed(stack) if (node := graph.nodes[node_id]).preference), 0
+        )
         return CandidateStack(stack, graph.protocols(stack), secure, preference)
 
     def _security_node(self, stack: Stack) -> int | None:
