@@ -33,9 +33,9 @@ struct accord_path {
 	uint8_t context; /* ACCORD_PROTOCOL_UDP or ACCORD_PROTOCOL_DIRECT */
 	uint16_t local_port;
 	uint16_t remote_port;
-	int16_t socket;  /* index of a socket registered with the port; ACCORD_PATH_NO_SOCKET */
-	uint32_t scope;  /* IPv6 scope ID of a link-local remote, else 0 */
-	uint16_t queue;  /* receive queue that the last frame came in on */
+	int16_t socket;      /* index of a socket registered with the port; ACCORD_PATH_NO_SOCKET */
+	uint32_t scope;      /* IPv6 scope ID of a link-local remote, else 0 */
+	uint16_t queue;      /* receive queue that the last frame came in on */
 	uint8_t link_length; /* of link[]: the Ethernet header to send with, learnt by turning a received
 	                      * one round; 0: not learnt, the socket sends */
 	uint8_t link[22];
@@ -69,10 +69,10 @@ struct accord_event {
 	uint8_t transaction[12];
 	uint8_t step;
 	uint8_t node;
-	uint16_t order;  /* TSN offset, from the direction's first, of the node's first chunk */
+	uint16_t order; /* TSN offset, from the direction's first, of the node's first chunk */
 	uint32_t protocol;
 	uint32_t length;
-	const uint8_t *data; /* the descriptor; valid until the next accord_engine_events */
+	const uint8_t *data;     /* the descriptor; valid until the next accord_engine_events */
 	struct accord_path path; /* of OPENED: as learnt */
 };
 
@@ -93,7 +93,7 @@ struct accord_packet_out {
 
 struct accord_transaction_info {
 	uint32_t packets_sent, packets_received, retransmitted, duplicates;
-	uint64_t bytes_sent, bytes_received; /* Accord packets, without UDP and IP headers */
+	uint64_t bytes_sent, bytes_received;         /* Accord packets, without UDP and IP headers */
 	uint32_t srtt_us, rttvar_us, rto_us, window; /* window: packets */
 	uint8_t proven;
 	struct accord_path path;
@@ -179,17 +179,17 @@ enum accord_rung {
 };
 
 struct accord_port_config {
-	const char *interface;   /* NULL: only ACCORD_RUNG_UDP can be reached */
-	const char *object_path; /* of accord_xdp.bpf.o */
+	const char *interface;          /* NULL: only ACCORD_RUNG_UDP can be reached */
+	const char *object_path;        /* of accord_xdp.bpf.o */
 	uint32_t first_rung, last_rung; /* try from the first to the last, enum accord_rung */
-	uint32_t any_port;       /* steer the magic cookie on every UDP port */
-	uint32_t frames;         /* of each UMEM; default 4096 */
+	uint32_t any_port;              /* steer the magic cookie on every UDP port */
+	uint32_t frames;                /* of each UMEM; default 4096 */
 };
 
 /* Why something could not be had. */
 struct accord_failure {
-	uint16_t reason; /* enum accord_reason; ACCORD_REASON_OK: nothing failed */
-	int32_t error;   /* errno, or 0 */
+	uint16_t reason;  /* enum accord_reason; ACCORD_REASON_OK: nothing failed */
+	int32_t error;    /* errno, or 0 */
 	char detail[160]; /* which call failed, and on what */
 };
 
@@ -197,8 +197,8 @@ struct accord_port_report {
 	uint32_t rung; /* enum accord_rung that was reached */
 	uint32_t queues;
 	uint32_t program_id;
-	uint16_t reason[4]; /* enum accord_reason, by rung: why a rung tried before was not reached */
-	int32_t error[4];   /* errno by rung */
+	uint16_t reason[4];  /* enum accord_reason, by rung: why a rung tried before was not reached */
+	int32_t error[4];    /* errno by rung */
 	char detail[4][160]; /* by rung: which call failed, and for FOREIGN_PROGRAM its name and ID */
 };
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-/* The engine from outside: making one, transactions as their user handles them, events. */
+/* The engine from outside: transactions as their user handles them, events, counters. */
 #include "engine.h"
 
 #include <stdlib.h>
@@ -8,102 +8,6 @@
 #include "descriptor.h"
 #include "message.h"
 #include "outbox.h"
-
-/* ---- Memory: one block, its parts one after the other ---- */
-
-enum part {
-	PART_ENGINE,
-	PART_SLOTS,
-	PART_HEADS,
-	PART_TIMER_ENTRIES,
-	PART_TIMER_PLACES,
-	PART_EVENTS,
-	PART_SCRATCH,
-	PART_BUFFERS,
-	PARTS,
-};
-
-static bool complete_config(struct accord_engine_config *config)
-{
-	if (!config->transactions)
-		config->transactions = 1024;
-	if (!config->unproven)
-		config->unproven = config->transactions < 256 ? config->transactions : 256;
-	if (!config->buffers)
-		config->buffers = 4096;
-	if (!config->buffer_bytes)
-		config->buffer_bytes = 2048;
-	if (!config->events)
-		config->events = 4096;
-	return config->transactions <= ENGINE_MAX_TRANSACTIONS && config->unproven <= config->transactions &&
-	       config->buffers <= ENGINE_MAX_BUFFERS && config->buffer_bytes >= ACCORD_MIN_MTU_PACKET &&
-	       config->buffer_bytes <= ACCORD_MAX_PACKET && config->events <= ENGINE_MAX_EVENTS &&
-	       config->events >= PACKET_MAX_CHUNKS + ENGINE_EVENTS_PER_PACKET;
-}
-
-/* Where each part begins; returns where the last one ends. */
-static uint64_t lay_out(const struct accord_engine_config *config, uint64_t *starts)
-{
-	uint64_t transactions = config->transactions;
-	uint64_t sizes[PARTS] = {
-		[PART_ENGINE] = sizeof(struct accord_engine),
-		[PART_SLOTS] = transactions * sizeof(struct transaction),
-		[PART_HEADS] = transaction_power(config->transactions) * sizeof(uint32_t),
-		[PART_TIMER_ENTRIES] = transactions * sizeof(struct timer_entry),
-		[PART_TIMER_PLACES] = transactions * sizeof(uint32_t),
-		[PART_EVENTS] = config->events * sizeof(struct event),
-		[PART_SCRATCH] = ENGINE_SCRATCH_BYTES,
-		[PART_BUFFERS] = (uint64_t)config->buffers * slab_stride(config->buffer_bytes),
-	};
-	uint64_t at = 0;
-
-	for (uint32_t part = 0; part < PARTS; part++) {
-		starts[part] = at;
-		at += (sizes[part] + SLAB_GRAIN - 1) / SLAB_GRAIN * SLAB_GRAIN;
-	}
-	return at;
-}
-
-uint64_t accord_engine_bytes(const struct accord_engine_config *config)
-{
-	struct accord_engine_config whole = *config;
-	uint64_t starts[PARTS];
-
-	return complete_config(&whole) ? lay_out(&whole, starts) : 0;
-}
-
-struct accord_engine *accord_engine_new(const struct accord_engine_config *config)
-{
-	struct accord_engine_config whole = *config;
-	struct accord_engine *engine;
-	uint64_t starts[PARTS];
-	uint64_t bytes;
-	uint8_t *memory;
-
-	if (!complete_config(&whole))
-		return NULL;
-	bytes = lay_out(&whole, starts);
-	memory = calloc(1, bytes);
-	if (!memory)
-		return NULL;
-	engine = (struct accord_engine *)(void *)(memory + starts[PART_ENGINE]);
-	engine->config = whole;
-	engine->bytes = bytes;
-	engine->scratch = memory + starts[PART_SCRATCH];
-	engine->events.ring = (struct event *)(void *)(memory + starts[PART_EVENTS]);
-	engine->events.size = whole.events;
-	transaction_table_init(&engine->table, (struct transaction *)(void *)(memory + starts[PART_SLOTS]),
-	                       (uint32_t *)(void *)(memory + starts[PART_HEADS]), &whole);
-	timer_init(&engine->timer, (struct timer_entry *)(void *)(memory + starts[PART_TIMER_ENTRIES]),
-	           (uint32_t *)(void *)(memory + starts[PART_TIMER_PLACES]), whole.transactions);
-	slab_init(&engine->slab, memory + starts[PART_BUFFERS], whole.buffers, whole.buffer_bytes, whole.unproven);
-	return engine;
-}
-
-void accord_engine_free(struct accord_engine *engine)
-{
-	free(engine);
-}
 
 /* ---- What the halves share ---- */
 
@@ -277,47 +181,6 @@ int accord_engine_prove(struct accord_engine *engine, uint32_t handle)
 	transaction_prove(&engine->table, &engine->slab, transaction);
 	transmit_schedule(engine, transaction);
 	return 0;
-}
-
-/*
- * A floor, for a message of no more nodes than the peer's latest has (an answer holds only what was
- * proposed). Each packet may leave a chunk header's room unused, and adds a chunk header for the node that
- * it goes on with.
- */
-int64_t accord_engine_budget(const struct accord_engine *engine, uint32_t handle)
-{
-	const struct transaction *transaction = transaction_of(&engine->table, handle);
-	const uint64_t per_packet = ACCORD_HEADER_BYTES + 2 * ACCORD_CHUNK_HEADER_BYTES;
-	uint64_t room = UINT64_MAX, packets, wire, bytes, rest, nodes = 0;
-
-	if (!transaction)
-		return -ACCORD_REASON_UNKNOWN_TRANSACTION;
-	if (transaction->state != TRANSACTION_LIVE)
-		return 0;
-	packets = (uint64_t)ACCORD_MAX_PACKETS - transaction->outbox.total;
-	wire = ACCORD_MIN_MTU_PACKET + transaction_overhead(transaction);
-	if (transaction->share.unproven) {
-		uint64_t spent = transaction->wire_sent;
-
-		for (uint16_t offset = transaction->outbox.sent; offset < transaction->outbox.total; offset++)
-			spent += slab_head(&engine->slab, transaction->outbox.buffers[offset])->length +
-			         transaction_overhead(transaction);
-		room = ACCORD_AMPLIFICATION * transaction->wire_received;
-		room = room > spent ? room - spent : 0;
-	}
-	for (uint32_t id = 0; id < ACCORD_MAX_NODES; id++)
-		nodes += transaction->reassembly.latest >= 0 &&
-		         transaction->reassembly.nodes[id].step == transaction->reassembly.latest;
-	if (room / wire >= packets) {
-		bytes = packets * (ACCORD_MIN_MTU_PACKET - per_packet);
-	} else {
-		rest = room % wire;
-		bytes = room / wire * (ACCORD_MIN_MTU_PACKET - per_packet);
-		if (rest > per_packet + transaction_overhead(transaction))
-			bytes += rest - per_packet - transaction_overhead(transaction);
-	}
-	bytes = bytes > nodes * ACCORD_CHUNK_HEADER_BYTES ? bytes - nodes * ACCORD_CHUNK_HEADER_BYTES : 0;
-	return (int64_t)(bytes < ACCORD_MAX_MESSAGE_BYTES ? bytes : ACCORD_MAX_MESSAGE_BYTES);
 }
 
 int accord_engine_close(struct accord_engine *engine, uint64_t now, uint32_t handle, uint64_t linger)

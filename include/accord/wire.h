@@ -50,9 +50,9 @@ struct accord_header {
 	/* Of this packet; of the next one to be sent, in a pure acknowledgement. A direction's first TSN is
 	 * bytes 0..3 (initiator) or 4..7 (responder) of the transaction ID, so both sides know it. */
 	__be32 tsn;
-	__be32 ack_tsn;  /* first TSN of the one contiguous range that this packet acknowledges */
+	__be32 ack_tsn;   /* first TSN of the one contiguous range that this packet acknowledges */
 	__be16 ack_count; /* its length, >= 1 with ACCORD_FLAG_ACK */
-	__be16 checksum; /* RFC 1071, over header and chunks; no pseudo-header, so a NAT cannot hurt it */
+	__be16 checksum;  /* RFC 1071, over header and chunks; no pseudo-header, so a NAT cannot hurt it */
 } ACCORD_PACKED;
 ACCORD_ASSERT_SIZE(accord_header, 32);
 
@@ -104,7 +104,7 @@ enum accord_tlv_type {
 
 /* Protocol IDs: below 256 the IP protocol number itself; above, ours. */
 enum accord_protocol {
-	ACCORD_PROTOCOL_PADDING = 0,  /* never supported, never stored: makes a packet longer, nothing else */
+	ACCORD_PROTOCOL_PADDING = 0, /* never supported, never stored: makes a packet longer, nothing else */
 	ACCORD_PROTOCOL_TCP = 6,
 	ACCORD_PROTOCOL_UDP = 17,     /* as first node: the context is this UDP 5-tuple */
 	ACCORD_PROTOCOL_DIRECT = 253, /* as first node: the context is IP protocol 253 (RFC 3692) */
@@ -141,18 +141,18 @@ enum accord_tcp_option {
 /* ---- Limits, each enforced before memory is taken ------------------------------------------- */
 
 enum accord_limit {
-	ACCORD_MAX_NODES = 64,           /* node IDs are 0..63 */
+	ACCORD_MAX_NODES = 64, /* node IDs are 0..63 */
 	ACCORD_MAX_EDGES = 256,
-	ACCORD_MAX_TLV_BYTES = 1024,     /* of one node, all TLVs together */
+	ACCORD_MAX_TLV_BYTES = 1024,      /* of one node, all TLVs together */
 	ACCORD_MAX_MESSAGE_BYTES = 65536, /* sum of a message's descriptors */
-	ACCORD_MAX_STEPS = 8,            /* steps 0..7 */
-	ACCORD_MAX_PACKETS = 256,        /* TSNs of one direction of one transaction */
-	ACCORD_MAX_LIFETIME_MS = 10000,  /* of a negotiation, first packet to commit */
-	ACCORD_MIN_MTU_PACKET = 1200,    /* bytes of an Accord packet until the path is known to carry more */
-	ACCORD_MAX_PACKET = 9000,        /* bytes of an Accord packet, jumbo */
-	ACCORD_INITIAL_WINDOW = 10,      /* packets (RFC 6928) */
-	ACCORD_AMPLIFICATION = 3,        /* bytes out per byte in before the address is proven (RFC 9000 section 8) */
-	ACCORD_HEARTBEAT_MS = 500,       /* a daemon silent for longer: every packet passes */
+	ACCORD_MAX_STEPS = 8,             /* steps 0..7 */
+	ACCORD_MAX_PACKETS = 256,         /* TSNs of one direction of one transaction */
+	ACCORD_MAX_LIFETIME_MS = 10000,   /* of a negotiation, first packet to commit */
+	ACCORD_MIN_MTU_PACKET = 1200,     /* bytes of an Accord packet until the path is known to carry more */
+	ACCORD_MAX_PACKET = 9000,         /* bytes of an Accord packet, jumbo */
+	ACCORD_INITIAL_WINDOW = 10,       /* packets (RFC 6928) */
+	ACCORD_AMPLIFICATION = 3,         /* bytes out per byte in before the address is proven (RFC 9000 section 8) */
+	ACCORD_HEARTBEAT_MS = 500,        /* a daemon silent for longer: every packet passes */
 };
 
 /* ---- Reasons: every drop, prune, fallback and abort has a name -------------------------------- */
