@@ -32,7 +32,8 @@ class connect:
     that policy allows; ``early`` is a request that may be repeated without harm and may travel in the first
     message (policy ``early = "idempotent"``). Whether it did or not, its answer is what is read first.
     ``server_name`` is the name that the peer's certificate must be for, when it is not ``host``; ``ca_file``
-    holds the roots to trust instead of the system's. ``family`` is 4 or 6; None: whichever works.
+    holds the roots to trust instead of the system's. ``family`` is 4 or 6; None: whichever works. ``ladder``: tell in
+    ``report["ladder"]`` what happened when.
 
     Raises ``AccordError``; its class says whose fault it was: ``UserError`` ``NO_DAEMON`` without a daemon,
     ``PeerError``, ``PathError``, ``HostError``.
@@ -48,6 +49,7 @@ class connect:
         ca_file: str | os.PathLike[str] | None = None,
         verify: bool = True,
         family: int | None = None,
+        ladder: bool = False,
         control: str | os.PathLike[str] | None = None,
     ) -> None:
         host, port = parse_remote(remote)
@@ -61,6 +63,7 @@ class connect:
             "ca_file": None if ca_file is None else os.path.abspath(ca_file),
             "verify": verify,
             "family": family,
+            "ladder": ladder,
         }
         self._control = control_path(control)
         self._association: Association | None = None

@@ -179,7 +179,7 @@ def connect(
         if address is not None:
             await _serve(address, options, remote, verbose)
             return
-        async with open_association(remote, early=request, **options) as association:
+        async with open_association(remote, early=request, ladder=verbose, **options) as association:
             if verbose:
                 click.echo(_describe(association.report), err=True)
                 click.echo(render(association.report["ladder"]), err=True)

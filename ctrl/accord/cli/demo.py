@@ -35,6 +35,8 @@ from accord.wire.errors import error
 _REQUEST = f"GET /index.html HTTP/1.0\r\nHost: {SERVER_NAME}\r\n\r\n"
 _PAGE = b"Hello over a stack that was set up in one round trip.\n"
 
+LADDER_CASE = "accord-tls-tcp"
+
 
 @dataclass(frozen=True, slots=True)
 class Case:
@@ -72,6 +74,7 @@ def _measure(hosts: Hosts, case: Case, family: int, repeats: int, rtt: float) ->
         "request": _REQUEST,
         "repeats": repeats,
         "pause": 2 * rtt + 0.1,
+        "ladder": case.name == LADDER_CASE,
     }
     capture = hosts.directory / f"{case.name}-{family}.pcap"
     with hosts.lab.capture(capture, where="link"):
@@ -185,7 +188,7 @@ def demo(
                 hosts.daemon(lab.client)
             runs, seen = _measure(hosts, case, int(family), repeats, measured)
             rows.append(_row(case, runs, seen, measured))
-            if case.name == "accord-tls-tcp":
+            if case.name == LADDER_CASE:
                 ladder = runs[-1]["report"]["ladder"]
     result = {
         "rtt_ms": round(measured * 1000, 3),
@@ -197,7 +200,7 @@ def demo(
     }
     _print(Console(stderr=as_json, width=max(Console().width, 100)), result)
     if ladder:
-        click.echo(f"One negotiation (accord-tls-tcp), seen from the client:\n{render(ladder)}\n", err=as_json)
+        click.echo(f"One negotiation ({LADDER_CASE}), seen from the client:\n{render(ladder)}\n", err=as_json)
     if as_json:
         click.echo(json.dumps(result))
 

@@ -50,7 +50,7 @@ def today(spec: dict[str, Any]) -> dict[str, Any]:
     return {**_result(begin, ready, first, answer), "stack": ["http", "tls", "tcp"]}
 
 
-async def accord(spec: dict[str, Any]) -> dict[str, Any]:
+async def accord(spec: dict[str, Any], *, ladder: bool) -> dict[str, Any]:
     """The same through the daemon of this host."""
     request = spec["request"].encode()
     early = request if spec["policy"].get("early") == "idempotent" else b""
@@ -62,6 +62,7 @@ async def accord(spec: dict[str, Any]) -> dict[str, Any]:
         early=early,
         server_name=spec["server_name"],
         ca_file=spec["ca_file"],
+        ladder=ladder,
         control=spec["control"],
     ) as association:
         ready = time.perf_counter()
@@ -77,8 +78,12 @@ def main() -> None:
     """Entry point."""
     spec = json.loads(sys.argv[1])
     runs = []
-    for _ in range(spec["repeats"]):
-        runs.append(today(spec) if spec["kind"] == "today" else asyncio.run(accord(spec)))
+    for repeat in range(spec["repeats"]):
+        if spec["kind"] == "today":
+            runs.append(today(spec))
+        else:
+            last = repeat == spec["repeats"] - 1
+            runs.append(asyncio.run(accord(spec, ladder=last and spec["ladder"])))
         time.sleep(spec["pause"])
     print(json.dumps(runs))
 

@@ -34,6 +34,18 @@ if TYPE_CHECKING:
 # With fallback = "delayed": how long a peer may be silent before the plain connection is tried after all. Two
 # probe time-outs without an estimate of the round trip (RFC 9002, section 6.2.2) lose a lone packet twice.
 _SILENCE_SECONDS = 3.0
+_FINAL = frozenset(
+    {
+        Reason.BAD_CERTIFICATE,
+        Reason.CERTIFICATE_EXPIRED,
+        Reason.CERTIFICATE_NAME,
+        Reason.BAD_MAC,
+        Reason.BAD_TRANSCRIPT,
+        Reason.DOWNGRADE,
+        Reason.BAD_CONFIG,
+    }
+)
+"""Failures of a negotiation after which nothing weaker is tried."""
 _TRANSACTION_BYTES = 12
 _GREASE_BYTES = 16
 
@@ -92,66 +104,73 @@ class Attempt:
             ) from unknown
         return list(dict.fromkeys(str(entry[4][0]) for entry in found))
 
-    # ---- the race ----
+    # ---- the negotiation, the plain connection, and which of them ----
 
     async def _to(self, address: str) -> Association:
-        """Whichever is ready first: a negotiated stack needs one round trip, TLS over plain TCP two."""
         self._policy = self._policy_for(address)
         self._early = self._request if self._policy.early_in_clear else b""
         self.ladder.note(
             Way.HERE,
             f"to {address} port {self._port}, security {self._policy.secure}, fallback {self._policy.fallback}",
         )
-        plain: asyncio.Task[Association] | None = None
-        if self._policy.fallback is Fallback.PARALLEL:
-            plain = asyncio.create_task(self._plain(address))
-        negotiating = asyncio.create_task(self._negotiate(address))
-        winner: Association | None = None
-        try:
-            if self._policy.fallback is Fallback.DELAYED:
-                plain = await self._delayed(negotiating, address)
-            winner = await self._first(negotiating, plain)
-        finally:
-            for task in (negotiating, plain):
-                if task is not None:
-                    await _dispose(task, winner)
-        # Not before the race is over: a request that is not idempotent must not travel twice.
+        match self._policy.fallback:
+            case Fallback.PARALLEL:
+                winner = await self._race(address)
+            case Fallback.DELAYED:
+                winner = await self._one_after_the_other(address)
+            case _:
+                winner = await self._negotiate(address)
+        # Not before it is decided: a request that is not idempotent must not travel twice.
         if self._request and not (winner.report.negotiated and self._early):
             await winner.carrier.write(self._request)
         return winner
 
-    async def _delayed(self, negotiating: asyncio.Task[Association], address: str) -> asyncio.Task[Association] | None:
-        await asyncio.wait({negotiating}, timeout=_SILENCE_SECONDS)
-        if negotiating.done() and (negotiating.exception() is None or not _may_fall_back(negotiating.exception())):
-            return None
-        return asyncio.create_task(self._plain(address))
+    async def _one_after_the_other(self, address: str) -> Association:
+        """The plain connection once the negotiation has failed, or was silent for too long."""
+        failure: AccordError
+        try:
+            async with asyncio.timeout(_SILENCE_SECONDS):
+                return await self._negotiate(address)
+        except TimeoutError:
+            failure = error(Reason.TIMEOUT, f"{address} said nothing in {_SILENCE_SECONDS:g} s")
+        except AccordError as refusal:
+            if not _may_fall_back(refusal):
+                raise
+            failure = refusal
+        association = await self._plain_after(address, failure)
+        self._explain(association.report, failure)
+        return association
 
-    async def _first(
-        self, negotiating: asyncio.Task[Association], plain: asyncio.Task[Association] | None
-    ) -> Association:
-        if plain is None:
-            return await negotiating
-        pending: set[asyncio.Task[Association]] = {negotiating, plain}
-        while pending:
-            done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
-            if negotiating in done:
-                failure = negotiating.exception()
-                if failure is None or not _may_fall_back(failure):
-                    return negotiating.result()
-            if plain in done and plain.exception() is None:
-                association = plain.result()
-                self._explain(association.report, negotiating)
-                return association
-        # Both failed. The plain connection's failure is what a host without Accord would see; with an answer from
-        # the negotiation that says why, that is the more telling one.
-        failure = negotiating.exception()
-        if isinstance(failure, AccordError) and failure.reason not in (Reason.UNREACHABLE, Reason.TIMEOUT):
-            raise failure
-        return plain.result()
+    async def _race(self, address: str) -> Association:
+        """Whichever is ready first: a negotiated stack needs one round trip, TLS over plain TCP two."""
+        plain = asyncio.create_task(self._plain(address))
+        negotiating = asyncio.create_task(self._negotiate(address))
+        winner: Association | None = None
+        try:
+            pending: set[asyncio.Task[Association]] = {negotiating, plain}
+            while pending:
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                if negotiating in done and not _may_fall_back(negotiating.exception()):
+                    winner = negotiating.result()
+                    return winner
+                if plain in done and plain.exception() is None:
+                    winner = plain.result()
+                    self._explain(winner.report, negotiating.exception() if negotiating.done() else None)
+                    return winner
+            raise _more_telling(negotiating.exception(), plain.exception())
+        finally:
+            await _dispose(negotiating, winner)
+            await _dispose(plain, winner)
 
-    def _explain(self, report: Report, negotiating: asyncio.Task[Association]) -> None:
-        """Why the plain connection was taken: the negotiation's own failure, or that it was slower."""
-        failure = negotiating.exception() if negotiating.done() else None
+    async def _plain_after(self, address: str, failure: AccordError) -> Association:
+        try:
+            return await self._plain(address)
+        except AccordError as refusal:
+            raise _more_telling(failure, refusal) from refusal
+
+    @staticmethod
+    def _explain(report: Report, failure: BaseException | None) -> None:
+        """Why the plain connection was taken: the negotiation's own failure, or (None) that it was slower."""
         if failure is None:
             report.reason = Reason.LEGACY_FIRST.name
         elif isinstance(failure, AccordError):
@@ -252,18 +271,20 @@ def _may_fall_back(failure: BaseException | None) -> bool:
     """A peer without Accord, or without a common stack, is reached as always; a forged or broken one is not.
 
     A certificate that does not verify, or a transcript that was changed, is no reason to try again with less.
+    None, no failure, is no reason either.
     """
-    if not isinstance(failure, AccordError):
-        return True
-    return failure.reason not in (
-        Reason.BAD_CERTIFICATE,
-        Reason.CERTIFICATE_EXPIRED,
-        Reason.CERTIFICATE_NAME,
-        Reason.BAD_MAC,
-        Reason.BAD_TRANSCRIPT,
-        Reason.DOWNGRADE,
-        Reason.BAD_CONFIG,
-    )
+    if failure is None:
+        return False
+    return not isinstance(failure, AccordError) or failure.reason not in _FINAL
+
+
+def _more_telling(negotiation: BaseException | None, plain: BaseException | None) -> BaseException:
+    """Of two failures: the plain connection's is what a host without Accord would see, unless the peer's answer to
+    the negotiation says why."""
+    if isinstance(negotiation, AccordError) and negotiation.reason not in (Reason.UNREACHABLE, Reason.TIMEOUT):
+        return negotiation
+    assert plain is not None, "both have failed"
+    return plain
 
 
 async def _dispose(task: asyncio.Task[Association], winner: Association | None) -> None:

@@ -47,6 +47,10 @@ async def open_tcp(address: tuple[str, int], ladder: Ladder, deadline: float) ->
     return sock
 
 
+async def _begin(security: Security) -> tls.TlsConnection:
+    return tls.begin(security, security.alpn)
+
+
 async def connect(
     address: tuple[str, int], secure: Secure, security: Security, ladder: Ladder, deadline: float = 20.0
 ) -> tuple[Carrier, list[str]]:
@@ -57,17 +61,15 @@ async def connect(
     """
     if secure is Secure.NO:
         return SocketCarrier(await open_tcp(address, ladder, deadline)), ["tcp"]
-    connecting = asyncio.create_task(open_tcp(address, ladder, deadline))
+    beginning = asyncio.create_task(_begin(security))  # runs once the SYN is on its way
     try:
-        await asyncio.sleep(0)  # the SYN leaves; the ClientHello is made while it travels
-        begun = tls.begin(security, security.alpn)
-        bare = SocketCarrier(await connecting)
+        bare = SocketCarrier(await open_tcp(address, ladder, deadline))
     except BaseException:
-        connecting.cancel()
+        beginning.cancel()
         raise
     try:
         async with asyncio.timeout(_HANDSHAKE_SECONDS):
-            carrier = await tls.client(bare, security, security.alpn, begun)
+            carrier = await tls.client(bare, security, security.alpn, await beginning)
     except (AccordError, ConnectionError, TimeoutError) as failure:
         bare.abort()
         certificate = (Reason.BAD_CERTIFICATE, Reason.CERTIFICATE_EXPIRED, Reason.CERTIFICATE_NAME)

@@ -24,6 +24,9 @@ from accord.wire.errors import AccordError, error
 
 log = logging.getLogger("accord.daemon")
 
+_GC_OBJECTS = 20_000
+"""Objects made between two collections, about ten negotiations' worth; Python's own 700 is several to each."""
+
 
 class Daemon:
     """Runs until SIGINT or SIGTERM; SIGHUP reads the configuration again (a bad one is refused, the old one stays)."""
@@ -55,6 +58,7 @@ class Daemon:
             # What was loaded stays: the collector need not look through it in the middle of a negotiation.
             gc.collect()
             gc.freeze()
+            gc.set_threshold(_GC_OBJECTS)
             click.echo(f"accord daemon ready: {controller.describe()}, control socket {control}")
             accepting = asyncio.create_task(self._accept(listener, operations))
             await self._stop.wait()

@@ -94,6 +94,8 @@ class Operations:
             early=early,
             family=_take(message, "family", int),
         )
+        if not _take(message, "ladder", bool, False):
+            association.report.ladder = []
         await self._hand_over(association, channel, {"ok": True})
 
     async def _hand_over(self, association: Association, channel: Channel, message: dict[str, Any]) -> None:

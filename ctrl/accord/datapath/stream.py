@@ -118,7 +118,7 @@ class SocketCarrier:
             raise RuntimeError("two tasks read one stream")
         connection, loop = self._open(), self._running()
         self._reader = waiter = loop.create_future()
-        loop.add_reader(connection, _wake, waiter)
+        loop.add_reader(connection.fileno(), _wake, waiter)
         try:
             await waiter
         finally:
@@ -130,7 +130,7 @@ class SocketCarrier:
             raise RuntimeError("two tasks write one stream")
         connection, loop = self._open(), self._running()
         self._writer = waiter = loop.create_future()
-        loop.add_writer(connection, _wake, waiter)
+        loop.add_writer(connection.fileno(), _wake, waiter)
         try:
             await waiter
         finally:

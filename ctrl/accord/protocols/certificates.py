@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import ssl
 from dataclasses import dataclass
@@ -99,15 +100,22 @@ def address_of(name: str) -> bool:
 
 def check_name(certificate: x509.Certificate, name: str) -> AccordError | None:
     """What is wrong when ``certificate`` is taken for ``name``, a DNS name or an IP address (RFC 9525)."""
+    mismatch = _name_mismatch(certificate, name)
+    return None if mismatch is None else error(*mismatch)
+
+
+@functools.lru_cache(maxsize=256)
+def _name_mismatch(certificate: x509.Certificate, name: str) -> tuple[Reason, str] | None:
+    """A function of its arguments alone, and asked for again with every connection to a peer."""
     try:
         if address_of(name):
             verify_certificate_ip_address(certificate, name)
         else:
             verify_certificate_hostname(certificate, name.rstrip("."))
     except (VerificationError, CertificateError) as mismatch:
-        return error(Reason.CERTIFICATE_NAME, f"wanted {name!r}; {_names(certificate) or mismatch}")
+        return Reason.CERTIFICATE_NAME, f"wanted {name!r}; {_names(certificate) or mismatch}"
     except ValueError as broken:
-        return error(Reason.BAD_CERTIFICATE, f"its extensions do not parse: {broken}")
+        return Reason.BAD_CERTIFICATE, f"its extensions do not parse: {broken}"
     return None
 
 

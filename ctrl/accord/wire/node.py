@@ -10,7 +10,7 @@ strictly ascending, unknown flags zero, no padding. So decoding and encoding aga
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
 
@@ -47,6 +47,8 @@ class Node:
     """The protocol's own handshake bytes."""
     placeholder: bool = False
     """To be elaborated in a later step (HotNets 2009, section 2.3)."""
+    _encoded: bytes = field(default=b"", init=False, compare=False, repr=False)
+    """The descriptor, once it is known; not copied by ``replace``. The transcript asks for it again and again."""
 
     def tlv(self, tlv_type: TlvType) -> bytes | None:
         """The value of one TLV; None when the node does not bear it."""
@@ -88,6 +90,8 @@ def descriptor_bytes(node: Node) -> int:
 
 def encode_descriptor(node: Node) -> bytes:
     """The one valid encoding of a node. Raises ``ValueError`` for a node that has none: our own mistake."""
+    if node._encoded:
+        return node._encoded
     flags = NodeFlag.PLACEHOLDER if node.placeholder else 0
     try:
         area = b"".join(_TLV_HEADER.pack(tlv.type, len(tlv.value)) + tlv.value for tlv in node.tlvs)
@@ -98,6 +102,7 @@ def encode_descriptor(node: Node) -> bytes:
         raise ValueError(f"{node.name} cannot be encoded: {refusal}") from refusal
     if len(data) > Limit.MAX_MESSAGE_BYTES:
         raise ValueError(f"{node.name} cannot be encoded: {len(data)} bytes are more than a message may have")
+    object.__setattr__(node, "_encoded", data)
     return data
 
 
@@ -127,6 +132,7 @@ def decode_descriptor(node_id: int, protocol: int, data: bytes) -> Node:
         bool(flags & NodeFlag.PLACEHOLDER),
     )
     _check(node, tlv_length)
+    object.__setattr__(node, "_encoded", bytes(data))
     return node
 
 
