@@ -19,6 +19,10 @@ from accord.controller.exchange import Exchange
 from accord.controller.exposed import Deliver, Exposed, forward, service_policy
 from accord.controller.host import HostFetch
 from accord.controller.policy import EffectivePolicy
+from accord.controller.prepared import STOCK_LIMIT, STOCK_SECONDS, Prepared, Target, discard
+from accord.controller.stack import call_later
+from accord.controller.stock import Stock
+from accord.datapath import clock
 from accord.datapath.engine import Event
 from accord.datapath.port import Rung
 from accord.datapath.tcp_repair import TcpRepair
@@ -87,6 +91,9 @@ class Controller:
             supported,
             self._opened,
         )
+        self.proposals: Stock[Target, Prepared] = Stock(
+            clock.now, call_later, discard(self), limit=STOCK_LIMIT, seconds=STOCK_SECONDS
+        )
         self.back_end, self.attach_mode = _BACK_ENDS[self.endpoint.port.report.rung]
 
     # ---- what programs ask for ----
@@ -153,6 +160,7 @@ class Controller:
             private_key=config.private_key,
             users=config.users,
         )
+        self.proposals.clear()
         for exposed in self.exposed.values():
             exposed.policy = service_policy(config.policy, exposed.secure)
 
@@ -200,6 +208,7 @@ class Controller:
         """Stop: exposed ports back, program detached, memory freed."""
         for exposed in list(self.exposed.values()):
             self.withdraw(exposed)
+        self.proposals.clear()
         self.endpoint.close()
 
     # ---- what peers ask for ----

@@ -121,9 +121,9 @@ class HostApplication:
 
     def __init__(
         self,
-        ladder: Ladder,
         resume: Callable[[], None],
         *,
+        ladder: Ladder | None = None,
         early_request: bytes = b"",
         target: tuple[str, int] | None = None,
         early_limit: int = 0,
@@ -137,7 +137,7 @@ class HostApplication:
     def fetch(self, request: bytes, limit: int) -> HostFetch:
         """Hand ``request`` to the service; up to ``limit`` bytes of its response may ride in the answer."""
         assert self._target is not None, "early_limit is 0 without a service"
-        self._ladder.note(
-            Way.HERE, f"early request of {len(request)} bytes handed to {self._target[0]}:{self._target[1]}"
-        )
+        if self._ladder is not None:
+            service = f"{self._target[0]}:{self._target[1]}"
+            self._ladder.note(Way.HERE, f"early request of {len(request)} bytes handed to {service}")
         return HostFetch(self._target, request, limit, self._resume)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import secrets
 import socket
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -14,18 +13,15 @@ from typing import TYPE_CHECKING
 from accord.controller import legacy
 from accord.controller.association import Association, Report
 from accord.controller.exchange import Exchange
-from accord.controller.host import HostApplication
 from accord.controller.ladder import Ladder, Way
 from accord.controller.policy import EffectivePolicy, Fallback
-from accord.controller.proposal import propose
-from accord.controller.stack import build_carrier, services_for
+from accord.controller.prepared import ORDER_SECONDS, Target, prepare
+from accord.controller.stack import build_carrier
 from accord.datapath import clock
-from accord.datapath.path import Path
 from accord.negotiation import events
-from accord.negotiation.initiator import Initiator
 from accord.negotiation.interface import Role
 from accord.protocols.services import Security
-from accord.wire.constants import Protocol, Reason, protocol_name
+from accord.wire.constants import Reason, protocol_name
 from accord.wire.errors import AccordError, PathError, error
 
 if TYPE_CHECKING:
@@ -46,8 +42,6 @@ _FINAL = frozenset(
     }
 )
 """Failures of a negotiation after which nothing weaker is tried."""
-_TRANSACTION_BYTES = 12
-_GREASE_BYTES = 16
 
 
 class Attempt:
@@ -201,46 +195,27 @@ class Attempt:
     # ---- the negotiation ----
 
     async def _negotiate(self, address: str) -> Association:
-        endpoint = self._controller.endpoint
-        bound = endpoint.bind(_source_address(address, self._port), 0)
-        path = Path(
-            family=6 if ":" in address else 4,
-            context=int(Protocol.UDP),
-            local=bound.sock.getsockname()[0],
-            local_port=bound.port,
-            remote=address.partition("%")[0],
-            remote_port=self._port,
-            socket=bound.index,
-            scope=bound.sock.getsockname()[3] if ":" in address else 0,
-        )
-        transaction = secrets.token_bytes(_TRANSACTION_BYTES)
+        controller, endpoint = self._controller, self._controller.endpoint
+        target = Target(_source_address(address, self._port), address, self._port, self._policy, self._security)
+        ready = controller.proposals.take(target) if not self._early else None
+        prepared = ready or prepare(controller, target, self._early)
         in_use = contextlib.ExitStack()  # the socket goes when the negotiation and all in-band data have ended
-        in_use.callback(endpoint.unbind, bound)
+        in_use.callback(endpoint.unbind, prepared.bound)
         try:
-            handle = endpoint.engine.open(clock.now_us(), transaction, path)
+            handle = endpoint.engine.open(clock.now_us(), prepared.transaction, prepared.path)
         except BaseException:
+            prepared.machine.receive(events.Stop(Reason.CLOSED))
             in_use.close()
             raise
-        channel = endpoint.channel(bound, path)
+        channel = prepared.channel
         exchange = Exchange(
             endpoint, handle, self.ladder, Role.INITIATOR, lambda: None if channel.in_use else in_use.close()
         )
         channel.ended = lambda: in_use.close() if exchange.over else None
         endpoint.adopt(handle, exchange)
-        application = HostApplication(self.ladder, lambda: None, early_request=self._early)
-        services = services_for(
-            self._controller, Role.INITIATOR, path, (address, self._port), self._security, channel, application
-        )
+        prepared.clock.go()
         try:
-            proposed = propose(self._controller.plugins, self._policy, services)
-            machine = Initiator(
-                transaction,
-                proposed,
-                self._policy,
-                grease=secrets.token_bytes(_GREASE_BYTES),
-                packets_min=self._policy.packets_min,
-            )
-            exchange.run(machine, machine.start())
+            exchange.run(prepared.machine, prepared.actions)
             endpoint.pump()
             committed = await exchange.committed
         except asyncio.CancelledError:
@@ -251,6 +226,7 @@ class Attempt:
             raise
         association = Association(build_carrier(committed.sessions), self._negotiated(address, committed, exchange))
         exchange.on_refused = lambda failure: association.carrier.abort()
+        controller.proposals.order(target, lambda: prepare(controller, target), ORDER_SECONDS)
         return association
 
     def _negotiated(self, address: str, committed: events.Committed, exchange: Exchange) -> Report:

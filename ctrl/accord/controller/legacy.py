@@ -16,6 +16,7 @@ from accord.controller.policy import Secure
 from accord.datapath.stream import SocketCarrier
 from accord.protocols import tls
 from accord.protocols.services import Carrier, Security
+from accord.protocols.tls_connection import TlsConnection
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
 
@@ -47,7 +48,7 @@ async def open_tcp(address: tuple[str, int], ladder: Ladder, deadline: float) ->
     return sock
 
 
-async def _begin(security: Security) -> tls.TlsConnection:
+async def _begin(security: Security) -> TlsConnection:
     return tls.begin(security, security.alpn)
 
 

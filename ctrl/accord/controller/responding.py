@@ -56,9 +56,10 @@ def respond(controller: Controller, handle: int, transaction: bytes, path: Path)
     def accept(service: int | None) -> Accepted | Refuse:
         if exposed is None:
             return Refuse(Reason.NO_SERVICE, f"port {path.local_port}")
-        application = HostApplication(ladder, resume, target=exposed.target, early_limit=exposed.early_limit)
-        remote = (path.remote, path.remote_port)
-        services = services_for(controller, Role.RESPONDER, path, remote, exposed.security, channel, application)
+        application = HostApplication(resume, ladder=ladder, target=exposed.target, early_limit=exposed.early_limit)
+        scope = f"%{path.scope}" if path.scope else ""
+        local, remote = (path.local + scope, path.local_port), (path.remote + scope, path.remote_port)
+        services = services_for(controller, Role.RESPONDER, local, remote, exposed.security, channel, application)
 
         def open_session(node_id: int, protocol: int) -> Session:
             sessions[node_id] = by_protocol[protocol].open(Role.RESPONDER, services)

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 from accord.datapath import clock
-from accord.datapath.path import Path
 from accord.datapath.tcp_repair import TcpRepair
 from accord.negotiation.interface import Role, Session
 from accord.protocols.services import ApplicationService, Carrier, CarrierSession, DatagramService, Security, Services
@@ -21,22 +20,23 @@ if TYPE_CHECKING:
 def services_for(
     controller: Controller,
     role: Role,
-    path: Path,
+    local: tuple[str, int],
     remote: tuple[str, int],
     security: Security,
     datagrams: DatagramService | None,
     application: ApplicationService,
+    now: Callable[[], float] = clock.now,
 ) -> Services:
-    """The host as the sessions of one negotiation on ``path`` may see it."""
+    """The host as the sessions of one negotiation may see it. Addresses are textual, with a zone where needed."""
     return Services(
         role=role,
-        local=(path.local, path.local_port),
+        local=local,
         remote=remote,
-        now=clock.now,
+        now=now,
         random=os.urandom,
         call_later=call_later,
         security=security,
-        tcp=TcpRepair(path.local, path.remote) if controller.tcp_refusal is None else None,
+        tcp=TcpRepair(local[0], remote[0]) if controller.tcp_refusal is None else None,
         datagrams=datagrams,
         application=application,
     )

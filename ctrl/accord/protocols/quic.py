@@ -19,8 +19,6 @@ the flight fits when the certificate chain does not exceed about 3 kB; else the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import QuicEvent
 
@@ -28,7 +26,6 @@ from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View
 from accord.protocols.alpn import ACCORD, wanted
 from accord.protocols.lifecycle import Call, Lifecycle
 from accord.protocols.quic_connection import (
-    Address,
     SecretSink,
     completed,
     configuration,
@@ -37,8 +34,7 @@ from accord.protocols.quic_connection import (
     give_up,
 )
 from accord.protocols.quic_stream import QuicCarrier, open_stream
-from accord.protocols.services import Carrier, Security, Services
-from accord.protocols.stock import Stock
+from accord.protocols.services import Carrier, Services
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import AccordError, error
 
@@ -64,45 +60,14 @@ def decode_datagrams(payload: bytes) -> list[bytes]:
     return datagrams
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """A client's connection and its first datagrams, which nobody has sent yet."""
-
-    connection: QuicConnection
-    sink: SecretSink
-    datagrams: list[bytes]
-
-
-QuicKey = tuple[Address, Security, tuple[str, ...]]
-QuicStock = Stock[QuicKey, Begun]
-
-
-def begin(remote: Address, security: Security, alpn: tuple[str, ...], now: float) -> Begun:
-    """Begin as a client, at ``now`` on the connection's own clock. Raises ``UserError`` (``BAD_CONFIG``)."""
-    sink = SecretSink(security.key_log)
-    connection = QuicConnection(configuration=configuration(Role.INITIATOR, security, alpn, sink))
-    connection.connect(remote, now)
-    return Begun(connection, sink, [data for data, _ in connection.datagrams_to_send(now)])
-
-
-def set_back(services: Services, seconds: float) -> Services:
-    """The same services with a clock that is so many seconds behind."""
-    now = services.now
-    return replace(services, now=lambda: now() - seconds)
-
-
 class QuicSession:
     """One QUIC node."""
 
     protocol: int = Protocol.QUIC
     secure: bool = True
 
-    def __init__(self, role: Role, services: Services, stock: QuicStock) -> None:
+    def __init__(self, role: Role, services: Services) -> None:
         self._services = services
-        self._host_now = services.now
-        self._stock = stock
-        self._alpn: tuple[str, ...] | None = None
-        """Initiator: what was proposed."""
         self._life = Lifecycle("quic", role)
         self._quic: QuicConnection | None = None
         self._sink = SecretSink(services.security.key_log)
@@ -114,19 +79,12 @@ class QuicSession:
     def propose(self, view: View) -> Outcome:
         """The first datagrams. Refuses without datagrams in-band (``NO_KERNEL_SUPPORT``) or usable files."""
         self._life.enter(Call.PROPOSE)
-        self._alpn = self._wanted(view)
         try:
-            made = self._stock.take(self._key(), self._services.now())
-            if made is not None:
-                begun, age = made
-                # The connection's clock stood still while it waited: else it would take its age for a round trip.
-                self._services = set_back(self._services, age)
-            else:
-                begun = self._begin()
+            self._quic = self._open(view)
         except AccordError as failure:
             return self._refuse(failure)
-        self._quic, self._sink = begun.connection, begun.sink
-        return Answer(encode_datagrams(begun.datagrams))
+        self._quic.connect(self._services.remote, self._services.now())
+        return Answer(encode_datagrams(self._output()))
 
     def respond(self, view: View, payload: bytes) -> Outcome:
         """The initiator's first datagrams in, the flight out."""
@@ -176,8 +134,6 @@ class QuicSession:
         if self._life.leave():
             self._quic = None
             self._sink.secret = None
-            if reason is Reason.NOT_PREFERRED:  # the peer does speak Accord, and may choose otherwise next time
-                self._order_next()
 
     def commit(self, view: View) -> None:
         """The connection takes the context's datagrams over and its timers start."""
@@ -185,7 +141,6 @@ class QuicSession:
         datagrams = self._services.datagrams
         if self._quic is None or datagrams is None:
             raise error(Reason.PLUGIN_FAILED, "quic: commit without a connection")
-        self._order_next()
         self._carrier = QuicCarrier(self._quic, self._services, datagrams, self._services.remote)
         self._carrier.start(self._events)
 
@@ -199,31 +154,13 @@ class QuicSession:
         assert self._carrier is not None
         return self._carrier
 
-    def _wanted(self, view: View) -> tuple[str, ...]:
-        return wanted(view.above, self._services.security.alpn) or (ACCORD,)
-
-    def _open(self, view: View, destination: bytes) -> QuicConnection:
-        self._require_datagrams()
-        self._sink = SecretSink(self._services.security.key_log)
-        made = configuration(view.role, self._services.security, self._wanted(view), self._sink)
-        return QuicConnection(configuration=made, original_destination_connection_id=destination)
-
-    def _require_datagrams(self) -> None:
+    def _open(self, view: View, destination: bytes | None = None) -> QuicConnection:
         if self._services.datagrams is None:
             raise error(Reason.NO_KERNEL_SUPPORT, "QUIC: this context carries no datagrams in-band")
-
-    def _key(self) -> QuicKey:
-        assert self._alpn is not None
-        return self._services.remote, self._services.security, self._alpn
-
-    def _begin(self) -> Begun:
-        self._require_datagrams()
-        return begin(*self._key(), self._services.now())
-
-    def _order_next(self) -> None:
-        if self._alpn is not None:
-            key, now = self._key(), self._host_now
-            self._stock.order(key, lambda: begin(*key, now()), replace(self._services, now=now))
+        self._sink = SecretSink(self._services.security.key_log)
+        alpn = wanted(view.above, self._services.security.alpn) or (ACCORD,)
+        made = configuration(view.role, self._services.security, alpn, self._sink)
+        return QuicConnection(configuration=made, original_destination_connection_id=destination)
 
     def _output(self) -> list[bytes]:
         assert self._quic is not None
@@ -241,9 +178,6 @@ class QuicPlugin:
     name: str = "quic"
     protocol: int = Protocol.QUIC
 
-    def __init__(self) -> None:
-        self._stock: QuicStock = Stock()
-
     def open(self, role: Role, services: Services) -> QuicSession:
         """A session for one node of one negotiation."""
-        return QuicSession(role, services, self._stock)
+        return QuicSession(role, services)

@@ -21,15 +21,12 @@ from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View
 from accord.protocols.alpn import wanted
 from accord.protocols.lifecycle import Call, Lifecycle
 from accord.protocols.services import Carrier, Security, Services
-from accord.protocols.stock import Stock
 from accord.protocols.tls_carrier import TlsCarrier
 from accord.protocols.tls_connection import TlsConnection, is_retry
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import AccordError, error
 
 _READ_BYTES = 65536
-
-TlsStock = Stock[tuple[Security, tuple[str, ...]], TlsConnection]
 
 
 class TlsSession:
@@ -38,14 +35,10 @@ class TlsSession:
     protocol: int = Protocol.TLS13
     secure: bool = True
 
-    def __init__(self, role: Role, services: Services, stock: TlsStock) -> None:
-        self._services = services
+    def __init__(self, role: Role, services: Services) -> None:
         self._security = services.security
         self._life = Lifecycle("tls", role)
         self._tls: TlsConnection | None = None
-        self._stock = stock
-        self._alpn: tuple[str, ...] | None = None
-        """Initiator: what was proposed."""
 
     @property
     def alpn_selected(self) -> str | None:
@@ -55,10 +48,8 @@ class TlsSession:
     def propose(self, view: View) -> Outcome:
         """The ClientHello. Refuses with ``BAD_CONFIG`` when this side's files cannot be used."""
         self._life.enter(Call.PROPOSE)
-        self._alpn = wanted(view.above, self._security.alpn)
-        made = self._stock.take((self._security, self._alpn), self._services.now())
         try:
-            self._tls = made[0] if made is not None else begin(self._security, self._alpn)
+            self._tls = begin(self._security, wanted(view.above, self._security.alpn))
         except AccordError as failure:
             return self._refuse(failure.reason, failure.detail)
         return Answer(self._tls.output())
@@ -113,13 +104,10 @@ class TlsSession:
         """Forget the keys."""
         if self._life.leave():
             self._tls = None
-            if reason is Reason.NOT_PREFERRED:  # the peer does speak Accord, and may choose otherwise next time
-                self._order_next()
 
     def commit(self, view: View) -> None:
         """From now on ``carrier`` may be called."""
         self._life.enter(Call.COMMIT)
-        self._order_next()
 
     def abort(self, reason: Reason) -> None:
         """Forget the keys."""
@@ -132,11 +120,6 @@ class TlsSession:
             raise error(Reason.PLUGIN_FAILED, "tls: no stream below to run over")
         return TlsCarrier(self._tls, below)
 
-    def _order_next(self) -> None:
-        if self._alpn is not None:
-            security, alpn = self._security, self._alpn
-            self._stock.order((security, alpn), lambda: begin(security, alpn), self._services)
-
     def _refuse(self, reason: Reason, detail: str) -> Refuse:
         self._tls = None
         return Refuse(reason, detail)
@@ -148,12 +131,9 @@ class TlsPlugin:
     name: str = "tls"
     protocol: int = Protocol.TLS13
 
-    def __init__(self) -> None:
-        self._stock: TlsStock = Stock()
-
     def open(self, role: Role, services: Services) -> TlsSession:
         """A session for one node of one negotiation."""
-        return TlsSession(role, services, self._stock)
+        return TlsSession(role, services)
 
 
 def begin(security: Security, alpn: tuple[str, ...]) -> TlsConnection:

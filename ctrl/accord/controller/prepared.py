@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A proposal that is ready to leave: its socket is bound, its sessions have spoken.
+
+Making one costs key shares, a ClientHello, a QUIC Initial and a TCP port, two milliseconds and more, and depends
+on nothing that a peer says. So after a negotiation the next proposal for the same peer is made in idle time, and
+whoever asks again within seconds gets it at once. Nothing of it is on the wire before that; each is used once.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from accord.controller.endpoint import UdpSocket
+from accord.controller.host import DatagramChannel, HostApplication
+from accord.controller.policy import EffectivePolicy
+from accord.controller.proposal import propose
+from accord.controller.stack import services_for
+from accord.datapath import clock
+from accord.datapath.path import Path
+from accord.negotiation import events
+from accord.negotiation.initiator import Initiator
+from accord.negotiation.interface import Role
+from accord.protocols.services import Security
+from accord.wire.constants import Protocol, Reason
+
+if TYPE_CHECKING:
+    from accord.controller.controller import Controller
+
+STOCK_SECONDS = 10.0
+STOCK_LIMIT = 16
+ORDER_SECONDS = 0.05
+"""After the negotiation that asked: its commit and first request come first."""
+
+_TRANSACTION_BYTES = 12
+_GREASE_BYTES = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Whom a proposal is for and what is in it: two of one target differ only in what is random."""
+
+    source: str
+    address: str
+    port: int
+    policy: EffectivePolicy
+    security: Security
+
+
+class HeldClock:
+    """Stands still until ``go``: a session that waits on the shelf must not take its age for a round trip."""
+
+    def __init__(self) -> None:
+        self._behind = 0.0
+        self._held_at: float | None = clock.now()
+
+    def now(self) -> float:
+        """Seconds."""
+        return clock.now() - self._behind if self._held_at is None else self._held_at
+
+    def go(self) -> None:
+        """Run on from where it was held."""
+        if self._held_at is not None:
+            self._behind, self._held_at = clock.now() - self._held_at, None
+
+
+@dataclass(slots=True)
+class Prepared:
+    """See the module's docstring. Whoever takes it owns its socket and its sessions."""
+
+    path: Path
+    bound: UdpSocket
+    channel: DatagramChannel
+    clock: HeldClock
+    transaction: bytes
+    machine: Initiator
+    actions: Sequence[events.Action]
+    """The machine's first ones: the proposal to be sent, or why there is none."""
+
+
+def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepared:
+    """Everything up to the first packet. Raises ``AccordError``, and leaves nothing behind then."""
+    endpoint = controller.endpoint
+    bound = endpoint.bind(target.source, 0)
+    try:
+        name = bound.sock.getsockname()
+        path = Path(
+            family=6 if ":" in target.address else 4,
+            context=int(Protocol.UDP),
+            local=name[0].partition("%")[0],
+            local_port=bound.port,
+            remote=target.address.partition("%")[0],
+            remote_port=target.port,
+            socket=bound.index,
+            scope=name[3] if ":" in target.address else 0,
+        )
+        held = HeldClock()
+        channel = endpoint.channel(bound, path)
+        application = HostApplication(_nobody_waits, early_request=early)
+        services = services_for(
+            controller,
+            Role.INITIATOR,
+            (target.source, bound.port),
+            (target.address, target.port),
+            target.security,
+            channel,
+            application,
+            held.now,
+        )
+        transaction = secrets.token_bytes(_TRANSACTION_BYTES)
+        machine = Initiator(
+            transaction,
+            propose(controller.plugins, target.policy, services),
+            target.policy,
+            grease=secrets.token_bytes(_GREASE_BYTES),
+            packets_min=target.policy.packets_min,
+        )
+        return Prepared(path, bound, channel, held, transaction, machine, machine.start())
+    except BaseException:
+        endpoint.unbind(bound)
+        raise
+
+
+def discard(controller: Controller) -> Callable[[Prepared], None]:
+    """What the stock does with a proposal that nobody wanted: its sessions let go, its socket is closed."""
+
+    def let_go(prepared: Prepared) -> None:
+        prepared.machine.receive(events.Stop(Reason.CLOSED))
+        controller.endpoint.unbind(prepared.bound)
+
+    return let_go
+
+
+def _nobody_waits() -> None:
+    """An initiator's sessions fetch nothing."""

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Things made ahead of their use, in idle time, for whoever was asked for lately."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Generic, TypeVar
+
+from accord.wire.errors import AccordError
+
+K = TypeVar("K", bound=Hashable)
+T = TypeVar("T")
+
+CallLater = Callable[[float, Callable[[], None]], object]
+
+
+class Stock(Generic[K, T]):
+    """At most one ready-made thing for each of the last ``limit`` keys, each used once, none older than ``seconds``.
+
+    ``now`` and ``call_later`` are the clock and its timers; ``discard`` is called with what was never used.
+    """
+
+    def __init__(
+        self,
+        now: Callable[[], float],
+        call_later: CallLater,
+        discard: Callable[[T], None],
+        *,
+        limit: int,
+        seconds: float,
+    ) -> None:
+        self._now = now
+        self._call_later = call_later
+        self._discard = discard
+        self._limit = limit
+        self._seconds = seconds
+        self._made: OrderedDict[K, tuple[float, T]] = OrderedDict()
+        self._ordered: set[K] = set()
+
+    def take(self, key: K) -> T | None:
+        """What is ready for ``key``, now the caller's; None when there is nothing fresh."""
+        self._expire()
+        found = self._made.pop(key, None)
+        return None if found is None else found[1]
+
+    def order(self, key: K, make: Callable[[], T], delay: float) -> None:
+        """Make one for ``key`` in ``delay`` seconds, unless there is one then.
+
+        An ``AccordError`` that ``make`` raises is left for whoever needs it next, and meets it again.
+        """
+        if key in self._ordered:
+            return
+        self._ordered.add(key)
+        self._call_later(delay, lambda: self._fill(key, make))
+
+    def clear(self) -> None:
+        """Discard everything, and what is ordered will not be made."""
+        self._ordered.clear()
+        while self._made:
+            self._drop_oldest()
+
+    def _fill(self, key: K, make: Callable[[], T]) -> None:
+        if key not in self._ordered:
+            return
+        self._ordered.discard(key)
+        self._expire()
+        if key in self._made:
+            return
+        try:
+            self._made[key] = (self._now(), make())
+        except AccordError:
+            return
+        while len(self._made) > self._limit:
+            self._drop_oldest()
+        self._call_later(self._seconds * 1.01, self._expire)  # a timer may be early by a rounding
+
+    def _expire(self) -> None:
+        while self._made:
+            made, _ = next(iter(self._made.values()))
+            if self._now() - made < self._seconds:
+                return
+            self._drop_oldest()
+
+    def _drop_oldest(self) -> None:
+        _, (_, thing) = self._made.popitem(last=False)
+        self._discard(thing)
+
+    def __len__(self) -> int:
+        return len(self._made)
