@@ -31,6 +31,7 @@ PACKAGES = (
     "python3-venv",
     # checks, and the independent witnesses of the tests and the demo
     "bpftool",
+    "busybox",
     "clang-format",
     "clang-tidy",
     "curl",

@@ -165,7 +165,7 @@ static uint32_t complete_messages(struct accord_engine *engine, struct transacti
 }
 
 /*
- * At once: a repetition, a gap, every second packet, the end of a message that may have no answer (a
+ * At once: a repetition, a gap, every fourth packet, the end of a message that may have no answer (a
  * commit, an abort). Else after a delay, in the hope that the answer carries it; so too for the last
  * packet of a message that asks for an answer, first, second or not.
  */

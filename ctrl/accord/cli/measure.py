@@ -74,18 +74,21 @@ async def accord(spec: dict[str, Any], *, ladder: bool) -> dict[str, Any]:
         return {**_result(begin, ready, first, answer), "stack": association.stack, "report": association.report}
 
 
-def main() -> None:
-    """Entry point."""
-    spec = json.loads(sys.argv[1])
+async def repeat(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """As often as asked, in one process and one event loop, as an application would."""
     runs = []
-    for repeat in range(spec["repeats"]):
+    for number in range(spec["repeats"]):
         if spec["kind"] == "today":
             runs.append(today(spec))
         else:
-            last = repeat == spec["repeats"] - 1
-            runs.append(asyncio.run(accord(spec, ladder=last and spec["ladder"])))
-        time.sleep(spec["pause"])
-    print(json.dumps(runs))
+            runs.append(await accord(spec, ladder=spec["ladder"] and number == spec["repeats"] - 1))
+        await asyncio.sleep(spec["pause"])
+    return runs
+
+
+def main() -> None:
+    """Entry point."""
+    print(json.dumps(asyncio.run(repeat(json.loads(sys.argv[1])))))
 
 
 if __name__ == "__main__":

@@ -31,8 +31,9 @@ if TYPE_CHECKING:
 
 STOCK_SECONDS = 10.0
 STOCK_LIMIT = 16
-ORDER_SECONDS = 0.05
-"""After the negotiation that asked: its commit and first request come first."""
+ORDER_SECONDS = 0.015
+"""After the negotiation that asked: its commit and first request have left by then, and on a path that is long
+enough for this to matter the response is not here yet."""
 
 _TRANSACTION_BYTES = 12
 _GREASE_BYTES = 16

@@ -21,7 +21,7 @@ SocketAddress = tuple[str, int] | tuple[str, int, int, int]
 
 _SCRATCH_PORT: Final = 9
 """Discard (RFC 863). Nothing is sent to it: the port only has to be some port."""
-_REMEMBERED_SECONDS: Final = 1.0
+_REMEMBERED_SECONDS: Final = 10.0
 """How old an answer may be: asking costs more than installing, and routes and settings seldom change."""
 _REMEMBERED_PEERS: Final = 1024
 
@@ -43,7 +43,7 @@ _remembered: dict[tuple[int, SocketAddress, SocketAddress], tuple[float, TcpNumb
 
 
 def numbers_towards(family: socket.AddressFamily, local: SocketAddress, remote: SocketAddress) -> TcpNumbers:
-    """The numbers that the kernel uses now, or used a second ago. Ports of the addresses do not matter.
+    """The numbers that the kernel uses now, or used ten seconds ago. Ports of the addresses do not matter.
 
     Raises ``HostError``: NO_PRIVILEGE without CAP_NET_ADMIN, CANNOT_INSTALL without a route to the peer.
     """

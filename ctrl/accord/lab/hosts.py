@@ -86,8 +86,8 @@ class Hosts:
 
     def serve_plain(self) -> None:
         """A stock HTTP server on the server's loopback: what is exposed."""
-        command = [sys.executable, "-m", "http.server", "--bind", "127.0.0.1", str(HTTP_PORT)]
-        self.start(self.lab.server, command, cwd=self.site)
+        command = ["busybox", "httpd", "-f", "-p", f"127.0.0.1:{HTTP_PORT}", "-h", str(self.site)]
+        self.start(self.lab.server, command)
 
     def serve_tls(self) -> None:
         """A stock TLS 1.3 server with the same files and certificate."""
