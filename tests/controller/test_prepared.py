@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import pytest
-from accord.controller import prepared
-from accord.controller.prepared import HeldClock
 from hypothesis import given
 from hypothesis import strategies as st
+
+from accord.controller import prepared
+from accord.controller.prepared import HeldClock
 
 
 @given(st.floats(0, 1e6), st.floats(0, 1e4), st.lists(st.floats(0, 100), max_size=5))
