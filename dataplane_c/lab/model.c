@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "model.h"
 
-#define GOLDEN    0x9e3779b97f4a7c15ULL
+#define GOLDEN 0x9e3779b97f4a7c15ULL
 #define SECOND_NS 1000000000ULL
 
 /* The output function of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators,
