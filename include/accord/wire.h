@@ -204,7 +204,7 @@ enum accord_party {
 	X(TIMEOUT, 67, PATH, "no answer in time") \
 	X(LIFETIME, 68, PEER, "the negotiation took longer than its lifetime") \
 	X(AMPLIFICATION, 69, OURS, "sending more would amplify towards an unproven address") \
-	X(UNREACHABLE, 70, PATH, "ICMP says the peer or its port cannot be reached") \
+	X(UNREACHABLE, 70, PATH, "the peer or its port cannot be reached") \
 	X(CLOSED, 71, NONE, "closed by this side") \
 	/* descriptors and graphs */ \
 	X(BAD_DESCRIPTOR, 96, PEER, "a node descriptor that does not parse") \

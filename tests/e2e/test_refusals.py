@@ -91,7 +91,7 @@ def test_peers_without_a_stack_in_common_both_say_so(hosts: Hosts) -> None:
     assert hosts.status(hosts.lab.server)["counters"]["negotiation"]["INSECURE"] == before + 1
 
 
-def test_a_port_that_nobody_negotiates_on_is_refused_in_one_round_trip(hosts: Hosts) -> None:
+def test_a_port_that_nobody_negotiates_on_is_refused_long_before_the_lifetime_ends(hosts: Hosts) -> None:
     done = hosts.connect(*NEVER, f"{hosts.lab.server.address4}:4499", stdin=GET, timeout=5)
     assert done.returncode != 0
     assert b"UNREACHABLE" in done.stderr
@@ -193,3 +193,33 @@ def test_random_mutated_and_truncated_packets_hurt_nobody(hosts: Hosts, tmp_path
     still_works(hosts)
     counters = hosts.status(hosts.lab.server)["counters"]["engine"]
     assert counters.get("BAD_CHECKSUM", 0) + counters.get("BAD_MAGIC", 0) + counters.get("SHORT_PACKET", 0) > 0
+
+
+def test_a_key_that_does_not_belong_to_its_certificate_is_refused_by_expose(hosts: Hosts) -> None:
+    other = issue(hosts.directory, ["other"], stem="stranger")
+    command = [sys.executable, "-m", "accord.cli.main", "expose", "--listen", "4440", "--to", "127.0.0.1:8080"]
+    command += ["--certificate", str(hosts.certificate), "--private-key", str(other.private_key)]
+    done = hosts.lab.server.run(command, capture_output=True, text=True, timeout=20)
+    assert done.returncode == USER
+    assert "is not the key of" in done.stderr
+
+
+def test_without_security_a_peer_that_wants_it_is_still_met(hosts: Hosts) -> None:
+    """Bare TCP is connected first; it must not win over the answer of a peer that would refuse it."""
+    files = issue(hosts.directory, [SERVER_NAME, hosts.lab.server.address4], stem="wants")
+    server = expose(hosts, 4441, files.certificate, files.private_key, "--secure", "required")
+    try:
+        done = hosts.connect("-v", "--secure", "no", f"{hosts.lab.server.address4}:4441", stdin=GET)
+    finally:
+        server.terminate()
+        server.wait()
+    assert done.returncode == 0, done.stderr.decode() + hosts.logs()
+    assert body(done.stdout) == PAGE
+    assert b"http/tls/tcp" in done.stderr
+
+
+def test_the_ladder_of_a_failure_is_shown(hosts: Hosts, tmp_path: Path) -> None:
+    stranger = make_ca(tmp_path)
+    done = hosts.connect("-v", "--ca", str(stranger.certificate), *NEVER, address(hosts, 4), stdin=GET)
+    assert done.returncode == PEER
+    assert b"step 0 proposal" in done.stderr

@@ -28,6 +28,7 @@ class Listener:
         if answer is None:
             raise ConnectionAbortedError("the daemon closed the control connection")
         message, fds = answer
+        raise_failure(message)
         return Association(socket.socket(fileno=fds[0]), message["report"])
 
     async def __aiter__(self) -> AsyncIterator[Association]:

@@ -58,6 +58,8 @@ async def _pipe(association: Association) -> None:
         while data := await association.read():
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
+        if sender.done():
+            sender.result()
     finally:
         sender.cancel()
 
@@ -91,7 +93,7 @@ async def _serve(address: str, options: dict[str, Any], remote: str, verbose: bo
         near = SocketCarrier(local)
         try:
             far = await open_association(remote, **options)
-        except AccordError as failure:
+        except (AccordError, OSError) as failure:
             near.abort()
             click.echo(f"accord: {failure}", err=True)
             return
@@ -179,10 +181,17 @@ def connect(
         if address is not None:
             await _serve(address, options, remote, verbose)
             return
-        async with open_association(remote, early=request, ladder=verbose, **options) as association:
-            if verbose:
-                click.echo(_describe(association.report), err=True)
-                click.echo(render(association.report["ladder"]), err=True)
-            await _pipe(association)
+        try:
+            async with open_association(remote, early=request, ladder=verbose, **options) as association:
+                if verbose:
+                    click.echo(_describe(association.report), err=True)
+                    click.echo(render(association.report["ladder"]), err=True)
+                await _pipe(association)
+        except AccordError as failure:
+            if verbose and failure.trace:
+                click.echo(render(failure.trace), err=True)
+            raise
+        except ConnectionError as broken:
+            raise error(Reason.STREAM_BROKEN, f"{remote}: {broken.strerror}") from broken
 
     asyncio.run(run())

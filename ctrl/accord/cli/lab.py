@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from accord.lab import state
-from accord.lab.lab import KINDS, Lab
+from accord.lab.lab import KINDS, Lab, need_root
 from accord.lab.settings import Direction
 from accord.lab.units import format_duration, format_rate, parse_count, parse_duration, parse_probability, parse_rate
 from accord.wire.errors import PathError
@@ -105,6 +105,7 @@ def up(name: str, seed: int, kind: str, foreground: bool, **settings: Any) -> No
 @_name
 def down(name: str) -> None:
     """Take a lab down, with all that runs in it; also what a killed one left."""
+    need_root()
     state.check_name(name)
     with state.locked(name):
         found = state.dismantle(name)
@@ -117,6 +118,7 @@ def down(name: str) -> None:
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(name: str, role: str, command: tuple[str, ...]) -> None:
     """Run a command in the lab: accord lab exec client -- CMD ..."""
+    need_root()
     if command[0] == "--":
         command = command[1:]
     if not command:
@@ -134,6 +136,7 @@ def execute(name: str, role: str, command: tuple[str, ...]) -> None:
 @_link_options
 def change(name: str, **settings: Any) -> None:
     """Change the link of a lab that is up; what is not given stays."""
+    need_root()
     there = Lab.attach(name)
     there.change(**_given(settings))
     _describe(there)
@@ -144,6 +147,7 @@ def change(name: str, **settings: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def status(name: str, as_json: bool) -> None:
     """Show a lab, its link's settings and what became of the packets."""
+    need_root()
     there = Lab.attach(name)
     if as_json:
         counters = dataclasses.asdict(there.counters())

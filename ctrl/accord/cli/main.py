@@ -68,8 +68,8 @@ def run(command: click.Command) -> None:
         wrong.show()
         sys.exit(wrong.exit_code)
     except AccordError as failure:
-        click.echo(f"accord: {failure} [{failure.reason.name}, {failure.reason.party.name.lower()}]", err=True)
-        sys.exit(_EXIT[failure.reason.party])
+        click.echo(f"accord: {failure} [{failure.reason.name}, {failure.party.name.lower()}]", err=True)
+        sys.exit(_EXIT[failure.party])
     except KeyboardInterrupt:
         sys.exit(130)
 

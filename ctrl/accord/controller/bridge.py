@@ -32,6 +32,13 @@ async def bridge(one: Carrier, other: Carrier) -> AccordError | OSError | None:
         if isinstance(failure, AccordError | OSError):
             return failure
         raise
-    await one.close()
-    await other.close()
+    try:
+        await one.close()
+        await other.close()
+    except BaseException as failure:
+        one.abort()
+        other.abort()
+        if isinstance(failure, AccordError | OSError):
+            return failure
+        raise
     return None

@@ -16,8 +16,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from accord.wire.constants import Reason
-from accord.wire.errors import AccordError, error
+from accord.wire.constants import Party, Reason
+from accord.wire.errors import AccordError, error, error_of
 
 DEFAULT_PATH = Path("/run/accord/control.sock")
 ENVIRONMENT = "ACCORD_CONTROL"
@@ -64,6 +64,8 @@ class Channel:
             except ConnectionError:
                 return None
         if not data:
+            for fd in fds:
+                os.close(fd)
             return None
         try:
             if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
@@ -129,11 +131,22 @@ def call(path: Path) -> Channel:
 
 def failure_message(failure: AccordError) -> dict[str, Any]:
     """An error as it crosses the control socket."""
-    return {"ok": False, "reason": failure.reason.name, "detail": failure.detail, "mend": failure.mend}
+    return {
+        "ok": False,
+        "reason": failure.reason.name,
+        "party": failure.party.name,
+        "detail": failure.detail,
+        "mend": failure.mend,
+        "ladder": failure.trace,
+    }
 
 
 def raise_failure(message: dict[str, Any]) -> None:
     """The other way round: raise what ``failure_message`` described."""
     if not message.get("ok"):
         reason = Reason.__members__.get(str(message.get("reason")), Reason.PLUGIN_FAILED)
-        raise error(reason, str(message.get("detail", "")), str(message.get("mend", "")))
+        party = Party.__members__.get(str(message.get("party")), reason.party)
+        failure = error_of(party, reason, str(message.get("detail", "")), str(message.get("mend", "")))
+        ladder = message.get("ladder")
+        failure.trace = ladder if isinstance(ladder, list) else []
+        raise failure

@@ -26,6 +26,7 @@ from accord.datapath import clock
 from accord.datapath.engine import Event
 from accord.datapath.port import Rung
 from accord.datapath.tcp_repair import TcpRepair
+from accord.protocols.certificates import check_roots, load_identity
 from accord.protocols.registry import load_plugins
 from accord.protocols.services import Security
 from accord.wire.constants import Protocol, Reason
@@ -117,8 +118,14 @@ class Controller:
         if security.ca_file is None:
             security = dataclasses.replace(security, ca_file=self.config.ca_file)
         security = dataclasses.replace(security, key_log=self.config.key_log)
+        check_roots(security)
         attempt = initiating.Attempt(self, host, port, policy_for, security, early)
-        association = await attempt.run(family)
+        try:
+            association = await attempt.run(family)
+        except AccordError as failure:
+            self.count(failure.reason.name)
+            failure.trace = attempt.ladder.as_dicts()
+            raise
         self.count(association.report.reason)
         return association
 
@@ -126,11 +133,16 @@ class Controller:
         """Offer a port: forwarded to ``config.to``, else put on ``accepted``. Raises ``AccordError``."""
         if config.listen in self.exposed:
             raise error(Reason.BAD_CONFIG, f"port {config.listen} is exposed already", "see: accord status")
-        certificate, key = config.certificate or self.config.certificate, config.private_key or self.config.private_key
+        if (config.certificate is None) != (config.private_key is None):
+            raise error(Reason.BAD_CONFIG, f"port {config.listen}", "give the certificate and its private key together")
+        certificate, key = config.certificate, config.private_key
+        if certificate is None:
+            certificate, key = self.config.certificate, self.config.private_key
         if certificate is None or key is None:
             certificate, key = own_certificate()
             log.warning("port %d: no certificate was given, peers are shown %s", config.listen, certificate)
         security = Security(certificate=certificate, private_key=key, key_log=self.config.key_log, alpn=("http/1.1",))
+        load_identity(security)
         exposed = Exposed(
             port=config.listen,
             target=config.to,

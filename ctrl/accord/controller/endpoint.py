@@ -186,19 +186,27 @@ class Endpoint:
                 events = self.engine.events()
                 datagrams = self.port.datagrams()
                 for event in events:
-                    self._dispatch(event)
+                    self._safely(self._dispatch, event)
                 for path, data in datagrams:
-                    self._deliver(path, data)
+                    self._safely(self._deliver, path, data)
                 for path in self.port.errors():
-                    self._unreachable(path)
+                    self._safely(self._unreachable, path)
                 if not (moved or events or datagrams):
                     break
             else:
                 self._loop.call_soon(self.pump)
         finally:
             self._pumping = False
-        if not self._closed:
-            self._arm()
+            if not self._closed:
+                self._arm()
+
+    @staticmethod
+    def _safely(call: Callable[..., None], *arguments: object) -> None:
+        """One negotiation's failure is not the others' (threat model, row 30)."""
+        try:
+            call(*arguments)
+        except Exception:
+            log.exception("a negotiation failed in an unforeseen way")
 
     def _dispatch(self, event: Event) -> None:
         if event.kind is EventKind.OPENED:

@@ -24,6 +24,8 @@ log = logging.getLogger("accord.exchange")
 # An abort is worth sending again until it arrives, but not for long; a commit is answered as long as it may come.
 _DYING_SECONDS = 2.0
 _LINGER_SECONDS = 10.0
+# Long enough for an answer from half around the world.
+_DISBELIEF_SECONDS = 1.0
 
 _STEP_NAMES = {0: "proposal", 1: "answer", 2: "commit"}
 
@@ -51,6 +53,12 @@ class Exchange:
         self.unreachable = False
         self.on_refused: Callable[[AccordError], None] | None = None
         """Initiator: the peer refused the commit after all."""
+        self.refused: AccordError | None = None
+        """As ``on_refused``, for whoever comes later."""
+        self.believes_icmp = False
+        """There is another way to the peer, so a hint that this one is closed may end the negotiation."""
+        self._last_sent = -1
+        self._dying = False
         self._machine: Machine | None = None
         self._endpoint = endpoint
         self._handle = handle
@@ -94,7 +102,7 @@ class Exchange:
             self.feed(events.MessageComplete(event.step, self._endpoint.engine.budget(self._handle)))
         elif event.kind is EventKind.ARRIVED:
             self.feed(events.MessageArrived(event.step))
-            if self._release_timer is not None:
+            if self._dying and event.step == self._last_sent:
                 self._release(0.0)
         elif event.kind is EventKind.FAILED:
             reason = Reason.UNREACHABLE if self.unreachable and event.reason is Reason.TIMEOUT else event.reason
@@ -102,10 +110,18 @@ class Exchange:
             self._release(0.0)
 
     def on_unreachable(self) -> None:
-        """ICMP: a hint that anybody can forge; whoever waits with a plain connection stops waiting."""
-        if not self.unreachable and not self.committed.done():
+        """ICMP: a hint that anybody can forge. A responder, to whom it says nothing useful, ignores it; an initiator
+        with another way to the peer takes that at once, one without gives the peer some time to prove it wrong."""
+        if self._role is Role.INITIATOR and not self.unreachable and not self.committed.done():
             self.unreachable = True
             self.ladder.note(Way.IN, "ICMP: nobody negotiates on that port")
+            if self.believes_icmp:
+                self._unreachable()
+            else:
+                asyncio.get_running_loop().call_later(_DISBELIEF_SECONDS, self._unreachable)
+
+    def _unreachable(self) -> None:
+        if not self.committed.done():
             self.feed(events.Failed(Reason.UNREACHABLE))
             self._release(0.0)
 
@@ -129,7 +145,7 @@ class Exchange:
                     if self._role is Role.RESPONDER:
                         self._release_later(_LINGER_SECONDS)
                 case events.Confirmed():
-                    self._release(_DYING_SECONDS)
+                    self._release_later(_DYING_SECONDS)  # until then the peer may still refuse
                 case events.Unconfirmed():
                     # The peer may have it and may not; whether the stack is up its own protocols find out.
                     log.info("transaction %s: the commit was never acknowledged", self._handle)
@@ -148,14 +164,18 @@ class Exchange:
             self.feed(events.Failed(failure.reason, failure.detail))
             self._release_later(0.0)
             return
+        self._last_sent = action.step
         self.ladder.note(Way.OUT, f"step {action.step} {_STEP_NAMES.get(action.step, '')}: {nodes} bytes")
 
     def _aborted(self, failure: AccordError) -> None:
         self.ladder.note(Way.HERE, f"aborted: {failure}")
+        self._dying = True
         if not self.committed.done():
             self.committed.set_exception(failure)
-        elif self.on_refused is not None:
-            self.on_refused(failure)
+        else:
+            self.refused = failure
+            if self.on_refused is not None:
+                self.on_refused(failure)
         self._release_later(_DYING_SECONDS)
 
     # ---- the end ----

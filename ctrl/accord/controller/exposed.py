@@ -86,6 +86,8 @@ class Exposed:
         for task in list(self.tasks):
             task.cancel()
         for listener in self.listeners:
+            # A cancelled task takes its reader away later, when the number may be another socket's.
+            asyncio.get_running_loop().remove_reader(listener.fileno())
             listener.close()
         for bound in self.sockets:
             endpoint.unbind(bound)
@@ -116,7 +118,7 @@ class Exposed:
             async with asyncio.timeout(_PLAIN_HANDSHAKE_SECONDS):
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 carrier, stack = await self._greet(bare)
-        except (AccordError, ConnectionError, TimeoutError) as failure:
+        except (AccordError, OSError) as failure:  # TimeoutError is an OSError
             log.info("plain connection from %s: %s", peer, failure)
             bare.abort()
             return
@@ -157,6 +159,9 @@ def forward(target: tuple[str, int]) -> Deliver:
                 log.warning("%s: %s", association.report.peer, failure)
                 association.carrier.abort()
                 return
+            except BaseException:
+                association.carrier.abort()
+                raise
         broken = await bridge(association.carrier, service)
         if broken is not None:
             log.info("%s: %s", association.report.peer, broken)

@@ -71,7 +71,7 @@ class HostFetch:
 
     async def _run(self, target: tuple[str, int], request: bytes, limit: int) -> None:
         gathered = b""
-        with contextlib.suppress(OSError, AccordError, TimeoutError):
+        with contextlib.suppress(OSError, AccordError, TimeoutError, OverflowError):
             # What was gathered until then is the answer's beginning; the rest, or a failure, comes over the stack.
             async with asyncio.timeout(_FETCH_SECONDS):
                 self._service = await open_service(target)

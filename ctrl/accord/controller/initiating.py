@@ -14,7 +14,7 @@ from accord.controller import legacy
 from accord.controller.association import Association, Report
 from accord.controller.exchange import Exchange
 from accord.controller.ladder import Ladder, Way
-from accord.controller.policy import EffectivePolicy, Fallback
+from accord.controller.policy import EffectivePolicy, Fallback, Secure
 from accord.controller.prepared import ORDER_SECONDS, Target, prepare
 from accord.controller.stack import build_carrier
 from accord.datapath import clock
@@ -116,7 +116,14 @@ class Attempt:
                 winner = await self._negotiate(address)
         # Not before it is decided: a request that is not idempotent must not travel twice.
         if self._request and not (winner.report.negotiated and self._early):
-            await winner.carrier.write(self._request)
+            try:
+                await winner.carrier.write(self._request)
+            except OSError as broken:
+                winner.carrier.abort()
+                raise error(Reason.STREAM_BROKEN, f"{address}: {broken.strerror}") from broken
+            except BaseException:
+                winner.carrier.abort()
+                raise
         return winner
 
     async def _one_after_the_other(self, address: str) -> Association:
@@ -148,6 +155,12 @@ class Attempt:
                     winner = negotiating.result()
                     return winner
                 if plain in done and plain.exception() is None:
+                    if negotiating in pending and self._policy.secure is not Secure.REQUIRED:
+                        # Bare TCP is ready before any answer to a proposal can be: as long again for the answer.
+                        await asyncio.wait(pending, timeout=self.ladder.elapsed())
+                        if negotiating.done() and not _may_fall_back(negotiating.exception()):
+                            winner = negotiating.result()
+                            return winner
                     winner = plain.result()
                     self._explain(winner.report, negotiating.exception() if negotiating.done() else None)
                     return winner
@@ -212,6 +225,7 @@ class Attempt:
             endpoint, handle, self.ladder, Role.INITIATOR, lambda: None if channel.in_use else in_use.close()
         )
         channel.ended = lambda: in_use.close() if exchange.over else None
+        exchange.believes_icmp = self._policy.fallback is not Fallback.NEVER
         endpoint.adopt(handle, exchange)
         prepared.clock.go()
         try:
@@ -220,12 +234,17 @@ class Attempt:
             committed = await exchange.committed
         except asyncio.CancelledError:
             exchange.feed(events.Stop(Reason.LEGACY_FIRST))
+            if _has_result(exchange.committed):  # the stack came up in the same moment; nobody else will close it
+                build_carrier(exchange.committed.result().sessions).abort()
             raise
         except BaseException:
             exchange.give_up()
             raise
         association = Association(build_carrier(committed.sessions), self._negotiated(address, committed, exchange))
         exchange.on_refused = lambda failure: association.carrier.abort()
+        if exchange.refused is not None:
+            association.carrier.abort()
+            raise exchange.refused
         controller.proposals.order(target, lambda: prepare(controller, target), ORDER_SECONDS)
         return association
 
@@ -241,6 +260,10 @@ class Attempt:
             report.bytes_sent, report.bytes_received = figures.bytes_sent, figures.bytes_received
             report.retransmitted = figures.retransmitted
         return report
+
+
+def _has_result(future: asyncio.Future[events.Committed]) -> bool:
+    return future.done() and not future.cancelled() and future.exception() is None
 
 
 def _may_fall_back(failure: BaseException | None) -> bool:

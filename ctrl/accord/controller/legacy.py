@@ -21,6 +21,8 @@ from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
 
 _HANDSHAKE_SECONDS = 30.0
+_FINAL = (Reason.BAD_CERTIFICATE, Reason.CERTIFICATE_EXPIRED, Reason.CERTIFICATE_NAME, Reason.BAD_CONFIG)
+"""No reasons to go on without TLS."""
 
 
 async def open_tcp(address: tuple[str, int], ladder: Ladder, deadline: float) -> socket.socket:
@@ -63,6 +65,7 @@ async def connect(
     if secure is Secure.NO:
         return SocketCarrier(await open_tcp(address, ladder, deadline)), ["tcp"]
     beginning = asyncio.create_task(_begin(security))  # runs once the SYN is on its way
+    beginning.add_done_callback(lambda task: task.cancelled() or task.exception())
     try:
         bare = SocketCarrier(await open_tcp(address, ladder, deadline))
     except BaseException:
@@ -71,10 +74,9 @@ async def connect(
     try:
         async with asyncio.timeout(_HANDSHAKE_SECONDS):
             carrier = await tls.client(bare, security, security.alpn, await beginning)
-    except (AccordError, ConnectionError, TimeoutError) as failure:
+    except (AccordError, OSError) as failure:  # TimeoutError is an OSError
         bare.abort()
-        certificate = (Reason.BAD_CERTIFICATE, Reason.CERTIFICATE_EXPIRED, Reason.CERTIFICATE_NAME)
-        if secure is Secure.REQUIRED or (isinstance(failure, AccordError) and failure.reason in certificate):
+        if secure is Secure.REQUIRED or (isinstance(failure, AccordError) and failure.reason in _FINAL):
             if isinstance(failure, AccordError):
                 raise
             raise error(Reason.HANDSHAKE_FAILED, f"TLS over plain TCP: {failure or 'no answer in time'}") from failure

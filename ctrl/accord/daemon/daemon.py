@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import gc
 import logging
 import os
@@ -107,7 +108,12 @@ class Daemon:
     async def _accept(self, listener: socket.socket, operations: Operations) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            client, _ = await loop.sock_accept(listener)
+            try:
+                client, _ = await loop.sock_accept(listener)
+            except OSError as refusal:  # out of descriptors: the next one may find some
+                log.warning("control socket: %s", refusal)
+                await asyncio.sleep(0.1)
+                continue
             task = asyncio.create_task(self._serve(client, operations))
             self._clients.add(task)
             task.add_done_callback(self._clients.discard)
@@ -149,7 +155,10 @@ class Daemon:
             log.warning("SIGHUP: there is no configuration file to read again")
             return
         try:
-            controller.reload(load_config(self._config_file))
+            config = load_config(self._config_file)
+            controller.reload(config)
+            self._config = dataclasses.replace(self._config, users=config.users)
+            control_path(self._config.control).chmod(0o666 if config.users else 0o600)
         except AccordError as wrong:
             log.error("configuration not reloaded, the old one stays: %s", wrong)
         else:

@@ -31,7 +31,7 @@ def _take(message: dict[str, Any], name: str, kind: type | tuple[type, ...], def
     value = message.get(name, default)
     if value is not None and (not isinstance(value, kind) or (isinstance(value, bool) and kind is int)):
         raise error(Reason.BAD_CONFIG, f"control message: {name!r} is not of the right type")
-    return value
+    return default if value is None else value
 
 
 def _port(message: dict[str, Any]) -> int:
@@ -52,6 +52,39 @@ def _secure(message: dict[str, Any]) -> Secure | None:
         return None if word is None else Secure(word)
     except ValueError:
         raise error(Reason.BAD_CONFIG, f"secure = {word!r}", f"allowed: {', '.join(Secure)}") from None
+
+
+async def _pair_soon() -> tuple[socket.socket, socket.socket]:
+    return _pair()
+
+
+def _close_pair(made: asyncio.Task[tuple[socket.socket, socket.socket]]) -> None:
+    """Nobody needs it after all."""
+
+    def close(task: asyncio.Task[tuple[socket.socket, socket.socket]]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            for end in task.result():
+                end.close()
+
+    made.add_done_callback(close)
+
+
+def _pair() -> tuple[socket.socket, socket.socket]:
+    """Two joined sockets. TCP over loopback: a stream that breaks off has to look broken to the program, and a pair
+    of Unix sockets knows no reset. Raises ``HostError`` where loopback is down."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            ours = socket.create_connection(listener.getsockname(), timeout=1)
+            theirs, caller = listener.accept()
+    except OSError as refusal:
+        raise error(Reason.CANNOT_INSTALL, f"loopback: {refusal.strerror}", "ip link set lo up") from refusal
+    if caller != ours.getsockname():
+        ours.close()
+        theirs.close()
+        raise error(Reason.NOT_PERMITTED, "another program connected to a port that was not its own")
+    for end in (ours, theirs):
+        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return ours, theirs
 
 
 class Operations:
@@ -86,27 +119,44 @@ class Operations:
             verify=bool(_take(message, "verify", bool, True)),
             ca_file=_path(message, "ca_file"),
         )
-        association = await self._controller.connect(
-            host,
-            port,
-            overrides=_take(message, "policy", dict, {}),
-            security=security,
-            early=early,
-            family=_take(message, "family", int),
-        )
+        made = asyncio.create_task(_pair_soon())  # while the proposal travels
+        try:
+            association = await self._controller.connect(
+                host,
+                port,
+                overrides=_take(message, "policy", dict, {}),
+                security=security,
+                early=early,
+                family=_take(message, "family", int),
+            )
+        except BaseException:
+            _close_pair(made)
+            raise
         if not _take(message, "ladder", bool, False):
             association.report.ladder = []
-        await self._hand_over(association, channel, {"ok": True})
+        await self._hand_over(association, channel, {"ok": True}, made)
 
-    async def _hand_over(self, association: Association, channel: Channel, message: dict[str, Any]) -> None:
-        """Give the stream to the caller: the kernel's own socket when it is one, else a socket pair to it."""
+    async def _hand_over(
+        self,
+        association: Association,
+        channel: Channel,
+        message: dict[str, Any],
+        made: asyncio.Task[tuple[socket.socket, socket.socket]] | None = None,
+    ) -> None:
+        """Give the stream to the caller: the kernel's own socket when it is one, else one end of a pair to it."""
         message = {**message, "report": association.report.as_dict()}
         carrier = association.carrier
         if isinstance(carrier, SocketCarrier):
+            if made is not None:
+                _close_pair(made)
             with carrier.detach() as connection:
                 await channel.send(message, [connection.fileno()])
             return
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            ours, theirs = _pair() if made is None else await made
+        except BaseException:
+            carrier.abort()
+            raise
         try:
             await channel.send(message, [theirs.fileno()])
         except BaseException:

@@ -85,7 +85,7 @@ class Lab:
             rate=rate,
             limit=limit,
         )
-        _need_root()
+        need_root()
         self._processes: list[subprocess.Popen[bytes]] = []
         owner = None if detached else state.Process.of(os.getpid())
         with state.locked(name):
@@ -292,7 +292,8 @@ def _start_keeper(made: state.State, pidfd: int) -> subprocess.Popen[bytes]:
     )
 
 
-def _need_root() -> None:
+def need_root() -> None:
+    """Raises ``HostError`` (NO_PRIVILEGE)."""
     if os.geteuid() != 0:
         raise HostError(Reason.NO_PRIVILEGE, "a lab is made of network namespaces", "run it as root, with sudo")
 

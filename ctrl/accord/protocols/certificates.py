@@ -89,6 +89,20 @@ def roots(security: Security) -> tuple[str | None, str | None]:
     return paths.cafile, paths.capath
 
 
+def check_roots(security: Security) -> None:
+    """Whether the file of roots holds any. Raises ``UserError`` (``BAD_CONFIG``) naming it when it does not."""
+    if security.verify and security.ca_file is not None:
+        _check_root_file(security.ca_file, stamp(security.ca_file))
+
+
+@functools.lru_cache(maxsize=64)
+def _check_root_file(path: Path, stamped: object) -> None:
+    try:
+        x509.load_pem_x509_certificates(path.read_bytes())
+    except (OSError, ValueError) as refusal:
+        raise error(Reason.BAD_CONFIG, f"{path} holds no certificate", "name a PEM file of roots") from refusal
+
+
 def address_of(name: str) -> bool:
     """Whether a server name is an IP address, which SNI must not carry (RFC 6066 section 3)."""
     try:

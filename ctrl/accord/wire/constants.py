@@ -196,7 +196,7 @@ class Reason(enum.IntEnum):
     TIMEOUT = 67, Party.PATH, "no answer in time"
     LIFETIME = 68, Party.PEER, "the negotiation took longer than its lifetime"
     AMPLIFICATION = 69, Party.OURS, "sending more would amplify towards an unproven address"
-    UNREACHABLE = 70, Party.PATH, "ICMP says the peer or its port cannot be reached"
+    UNREACHABLE = 70, Party.PATH, "the peer or its port cannot be reached"
     CLOSED = 71, Party.NONE, "closed by this side"
     # Descriptors and graphs.
     BAD_DESCRIPTOR = 96, Party.PEER, "a node descriptor that does not parse"

@@ -26,6 +26,8 @@ class AccordError(Exception):
         self.reason = reason
         self.detail = detail
         self.mend = mend
+        self.trace: list[dict[str, object]] = []
+        """What led to it, for people; mostly empty."""
 
     def __str__(self) -> str:
         sentence = self.reason.text or self.reason.name
@@ -75,6 +77,11 @@ _CLASS_OF: dict[Party, type[AccordError]] = {
     Party.HOST: HostError,
     Party.USER: UserError,
 }
+
+
+def error_of(party: Party, reason: Reason, detail: str = "", mend: str = "") -> AccordError:
+    """The error of a party's class, where that is not the one of the reason: what the peer called its own fault."""
+    return _CLASS_OF[party](reason, detail, mend)
 
 
 def error(reason: Reason, detail: str = "", mend: str = "") -> AccordError:
