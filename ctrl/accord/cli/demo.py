@@ -149,7 +149,7 @@ def _print(console: Console, result: dict[str, Any]) -> None:
 @click.command()
 @click.option("--rtt", type=click.FloatRange(0, 2000), default=50, show_default=True, help="Round trip, milliseconds.")
 @click.option("--loss", type=click.FloatRange(0, 50), default=0, show_default=True, help="Loss each way, per cent.")
-@click.option("--repeats", type=click.IntRange(1, 1000), default=15, show_default=True, help="Connections a case.")
+@click.option("--repeats", type=click.IntRange(1, 1000), default=21, show_default=True, help="Connections a case.")
 @click.option("--family", type=click.Choice(["4", "6"]), default="4", show_default=True, help="IPv4 or IPv6.")
 @click.option("--case", "names", multiple=True, type=click.Choice([case.name for case in CASES]), help="Only these.")
 @click.option("--attach", type=click.Choice(["auto", "native", "generic", "none"]), default="auto", show_default=True)
