@@ -161,10 +161,10 @@ class Endpoint:
         """From now on events of ``handle`` go to ``owner``."""
         self._owners[handle] = owner
 
-    def release(self, handle: int, linger: float = 0.0) -> None:
-        """The transaction is over for us; its retransmissions are answered for ``linger`` seconds more."""
+    def release(self, handle: int) -> None:
+        """The transaction is over: whoever wants late retransmissions answered releases it late."""
         self._owners.pop(handle, None)
-        self.engine.close(clock.now_us(), handle, int(linger * 1_000_000))
+        self.engine.close(clock.now_us(), handle)
         self.kick()
 
     # ---- the pump ----

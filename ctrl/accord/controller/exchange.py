@@ -85,7 +85,7 @@ class Exchange:
     def give_up(self) -> None:
         """Something on this side failed: nothing more is sent, sessions are told."""
         self.feed(events.Failed(Reason.PLUGIN_FAILED))
-        self._release(0.0)
+        self._release()
 
     # ---- endpoint.Owner ----
 
@@ -103,11 +103,11 @@ class Exchange:
         elif event.kind is EventKind.ARRIVED:
             self.feed(events.MessageArrived(event.step))
             if self._dying and event.step == self._last_sent:
-                self._release(0.0)
+                self._release()
         elif event.kind is EventKind.FAILED:
             reason = Reason.UNREACHABLE if self.unreachable and event.reason is Reason.TIMEOUT else event.reason
             self.feed(events.Failed(reason))
-            self._release(0.0)
+            self._release()
 
     def on_unreachable(self) -> None:
         """ICMP: a hint that anybody can forge. A responder, to whom it says nothing useful, ignores it; an initiator
@@ -123,7 +123,7 @@ class Exchange:
     def _unreachable(self) -> None:
         if not self.committed.done():
             self.feed(events.Failed(Reason.UNREACHABLE))
-            self._release(0.0)
+            self._release()
 
     # ---- actions ----
 
@@ -182,15 +182,15 @@ class Exchange:
 
     def _release_later(self, seconds: float) -> None:
         if self._release_timer is None and self._released is not None:
-            self._release_timer = asyncio.get_running_loop().call_later(seconds, self._release, 0.0)
+            self._release_timer = asyncio.get_running_loop().call_later(seconds, self._release)
 
-    def _release(self, linger: float) -> None:
+    def _release(self) -> None:
         if self._released is None:
             return
         if self._release_timer is not None:
             self._release_timer.cancel()
         self.info = self._endpoint.engine.info(self._handle) or self.info
-        self._endpoint.release(self._handle, linger)
+        self._endpoint.release(self._handle)
         released, self._released = self._released, None
         released()
 
