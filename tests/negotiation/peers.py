@@ -28,7 +28,7 @@ from accord.negotiation.responder import Accepted, Responder
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import AccordError
 from accord.wire.message import Encoded
-from accord.wire.node import decode_descriptor
+from accord.wire.node import Node, decode_descriptor
 
 TCP, UDP, TLS, QUIC, HTTP = Protocol.TCP, Protocol.UDP, Protocol.TLS13, Protocol.QUIC, Protocol.HTTP
 SECRET = bytes(range(32))
@@ -262,3 +262,20 @@ def run(one: Side, other: Side, tamper: Tamper | None = None, repeat: bool = Fal
                 waiting += [(receiver, sender, reply) for reply in receiver.receive(event)]
         for _ in range(times):
             waiting += [(sender, receiver, more) for more in sender.receive(MessageArrived(message.step))]
+
+
+TLS_FIRST = FakeChooser(prefer=("http/tls/tcp", "http/quic", "http/tcp"))
+QUIC_FIRST = FakeChooser(prefer=("http/quic", "http/tls/tcp", "http/tcp"))
+PLAIN_FIRST = FakeChooser(prefer=("http/tcp",))
+
+
+def sent(side: Side, step: int) -> dict[int, Node]:
+    """The nodes of the message that the side sent as this step."""
+    (message,) = (action for action in side.actions if isinstance(action, Send) and action.step == step)
+    return {node: decode_descriptor(node, protocol, data) for node, protocol, data in message.nodes}
+
+
+def agreed(one: Side, other: Side) -> str | None:
+    """The stack, when both have the same."""
+    assert one.stack == other.stack
+    return one.stack
