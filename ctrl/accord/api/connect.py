@@ -12,6 +12,7 @@ from typing import Any
 
 from accord.api.association import Association
 from accord.controller.control import call, control_path, raise_failure
+from accord.controller.policy import EffectivePolicy
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
@@ -35,8 +36,9 @@ class connect:
     holds the roots to trust instead of the system's. ``family`` is 4 or 6; None: whichever works. ``ladder``: tell in
     ``report["ladder"]`` what happened when.
 
-    Raises ``AccordError``; its class says whose fault it was: ``UserError`` ``NO_DAEMON`` without a daemon,
-    ``PeerError``, ``PathError``, ``HostError``.
+    Making one raises ``UserError`` (``BAD_CONFIG``) for a remote or a policy that cannot be read. Opening raises
+    ``AccordError``; its class says whose fault it was: ``UserError`` ``NO_DAEMON`` without a daemon, ``PeerError``,
+    ``PathError``, ``HostError``.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class connect:
         control: str | os.PathLike[str] | None = None,
     ) -> None:
         host, port = parse_remote(remote)
+        # What cannot be read is told before the daemon is asked; what its policy forbids only it knows.
+        EffectivePolicy().override(policy or {})
         self._request = {
             "op": "connect",
             "host": host,

@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from accord.api.association import Association
 from accord.controller.control import Channel, call, control_path, raise_failure
+from accord.controller.policy import Secure
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
@@ -73,6 +74,11 @@ class listen:
         plain: bool = True,
         control: str | os.PathLike[str] | None = None,
     ) -> None:
+        # Told before the daemon is asked: what nobody could read.
+        if not 0 < port < 65536:
+            raise error(Reason.BAD_CONFIG, f"port {port}", "ports are 1..65535")
+        if secure is not None and secure not in tuple(Secure):
+            raise error(Reason.BAD_CONFIG, f"secure = {secure!r}", f"allowed: {', '.join(Secure)}")
         self._request = {
             "op": "listen",
             "port": port,

@@ -154,6 +154,8 @@ def connect(
     With --listen, serve local programs instead: curl --unix-socket PATH http://HOST/ then goes over the
     negotiated stack.
     """
+    if address is not None and early is not None:
+        raise click.UsageError("--early is for one connection, --listen serves many")
     policy: dict[str, Any] = {}
     if secure:
         policy["secure"] = secure
@@ -175,7 +177,7 @@ def connect(
         "family": family,
         "control": control,
     }
-    parse_remote(remote)
+    open_association(remote, **options)  # says what of it cannot be read, before anything is begun
 
     async def run() -> None:
         if address is not None:

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from accord.datapath.netdev import interface_index
 from accord.datapath.probe import Finding, probe
 
 # Best first: what the daemon would settle for, by the names of the findings that it needs.
@@ -32,6 +33,8 @@ def doctor(interface: str | None, as_json: bool) -> None:
 
     Nothing is changed: what has to be tried is tried in a network namespace that ends with the trial.
     """
+    if interface is not None:
+        interface_index(interface)  # before the rest of the host is probed for nothing
     findings = list(probe(interface))
     if as_json:
         click.echo(json.dumps(report(interface, findings), indent=2))

@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-import socket
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,6 +23,7 @@ from accord.controller.stack import call_later
 from accord.controller.stock import Stock
 from accord.datapath import clock
 from accord.datapath.engine import Event
+from accord.datapath.netdev import interface_index
 from accord.datapath.port import Rung
 from accord.datapath.tcp_repair import TcpRepair
 from accord.protocols.certificates import check_roots, load_identity
@@ -68,7 +68,8 @@ class Controller:
                 "af_xdp attaches native or generic; af_packet and udp attach nothing",
             )
         if config.interface is not None:
-            _check_interface(config.interface)
+            # A name that was mistyped must not end on the lowest rung of the ladder, as a bad NIC may.
+            interface_index(config.interface)
         self.config = config
         self.plugins, broken = load_plugins()
         for name, reason in broken.items():
@@ -229,14 +230,6 @@ class Controller:
         path = event.path
         assert path is not None, "an OPENED event bears its path"
         return responding.respond(self, event.handle, event.transaction, path)
-
-
-def _check_interface(name: str) -> None:
-    """A name that was mistyped must not end on the lowest rung of the ladder, as a bad NIC may."""
-    try:
-        socket.if_nametoindex(name)
-    except OSError as refusal:
-        raise error(Reason.NO_INTERFACE, name, "see: ip -br link") from refusal
 
 
 def _tcp_refusal() -> str | None:

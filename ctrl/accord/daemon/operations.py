@@ -179,9 +179,9 @@ class Operations:
         forward_to = _take(message, "forward_to", list)
         target: tuple[str, int] | None = None
         if forward_to is not None:
-            if len(forward_to) != 2 or not isinstance(forward_to[0], str) or not isinstance(forward_to[1], int):
+            if len(forward_to) != 2 or not isinstance(forward_to[0], str):
                 raise error(Reason.BAD_CONFIG, "control message: 'forward_to' is not [address, port]")
-            target = (forward_to[0], forward_to[1])
+            target = (forward_to[0], _port({"port": forward_to[1]}))
         config = ExposeConfig(
             listen=_port(message),
             to=target,

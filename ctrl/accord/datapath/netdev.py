@@ -1,12 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
-"""This host's own addresses, from netlink."""
+"""This host's interfaces and its own addresses."""
 
 from __future__ import annotations
 
 import ipaddress
+import socket
 from concurrent.futures import ThreadPoolExecutor
 
 from pyroute2 import IPRoute
+
+from accord.wire.constants import Reason
+from accord.wire.errors import error
+
+
+def interface_index(name: str) -> int:
+    """The kernel's number of an interface. Raises ``UserError`` (``NO_INTERFACE``): a name that was mistyped."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError as refusal:
+        raise error(Reason.NO_INTERFACE, name, "see: ip -br link") from refusal
 
 
 def local_addresses() -> set[str]:

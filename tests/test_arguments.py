@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Arguments that nobody could read are told by the command itself: no daemon is asked first."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import accord
+from accord.wire.constants import Reason
+from accord.wire.errors import UserError
+
+USER, USAGE = 64, 2
+"""Exit codes: EX_USAGE of sysexits.h for what is named by a reason, click's for the form of a command."""
+
+
+def command(*arguments: str, control: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """``accord`` where no daemon answers."""
+    argv = [sys.executable, "-m", "accord.cli.main", *arguments]
+    return subprocess.run(
+        [*argv, "--control", str(control)] if control else argv, capture_output=True, text=True, timeout=30, input=""
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("--prefer", "tls/carrier-pigeon"), "carrier-pigeon"),
+        (("--prefer", "tcp", "--prefer", "tcp"), "listed twice"),
+        (("--listen", "unix:SOCKET", "--prefer", "tcp/tcp"), "names a protocol twice"),
+    ],
+)
+def test_a_policy_that_cannot_be_read_is_told_without_a_daemon(
+    tmp_path: Path, arguments: tuple[str, ...], word: str
+) -> None:
+    local = [argument.replace("SOCKET", str(tmp_path / "local.sock")) for argument in arguments]
+    done = command("connect", *local, "127.0.0.1:443", control=tmp_path / "nobody.sock")
+    assert done.returncode == USER
+    assert "BAD_CONFIG" in done.stderr
+    assert word in done.stderr
+    assert "NO_DAEMON" not in done.stderr
+    assert "listening" not in done.stderr
+
+
+def test_one_early_request_is_not_for_many_connections(tmp_path: Path) -> None:
+    request = tmp_path / "request"
+    request.write_bytes(b"GET / HTTP/1.0\r\n\r\n")
+    local = ("--listen", f"unix:{tmp_path / 'local.sock'}", "--early", str(request))
+    done = command("connect", *local, "127.0.0.1:443", control=tmp_path / "nobody.sock")
+    assert done.returncode == USAGE
+    assert "--early" in done.stderr
+
+
+@pytest.mark.parametrize("policy", [{"prefer": ["pigeon"]}, {"secure": "sometimes"}, {"haste": True}, {"only": 1}])
+def test_a_program_s_wish_that_cannot_be_read_is_refused_when_it_is_made(policy: dict[str, object]) -> None:
+    with pytest.raises(UserError) as caught:
+        accord.connect("127.0.0.1:443", policy)
+    assert caught.value.reason is Reason.BAD_CONFIG
+
+
+@pytest.mark.parametrize(("port", "secure"), [(0, None), (65536, None), (443, "sometimes")])
+def test_a_port_that_nobody_could_listen_on_is_refused_when_it_is_asked_for(port: int, secure: str | None) -> None:
+    with pytest.raises(UserError) as caught:
+        accord.listen(port, secure=secure)
+    assert caught.value.reason is Reason.BAD_CONFIG
+
+
+@pytest.mark.parametrize("arguments", [(), ("--json",)])
+def test_the_doctor_names_an_interface_that_is_not_there_and_what_shows_those_that_are(
+    arguments: tuple[str, ...],
+) -> None:
+    done = command("doctor", "--iface", "nosuch", *arguments)
+    assert done.returncode == USER
+    assert done.stdout == ""
+    assert "nosuch" in done.stderr
+    assert "ip -br link" in done.stderr
+    assert "NO_INTERFACE" in done.stderr
