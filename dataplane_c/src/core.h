@@ -184,6 +184,7 @@ struct accord_port_config {
 	uint32_t first_rung, last_rung; /* try from the first to the last, enum accord_rung */
 	uint32_t any_port;              /* steer the magic cookie on every UDP port */
 	uint32_t frames;                /* of each UMEM; default 4096 */
+	uint32_t busy_poll_us;          /* each poll drives the receive queues itself: SO_BUSY_POLL; 0: interrupts alone */
 };
 
 /* Why something could not be had. */
@@ -197,9 +198,29 @@ struct accord_port_report {
 	uint32_t rung; /* enum accord_rung that was reached */
 	uint32_t queues;
 	uint32_t program_id;
-	uint16_t reason[4];  /* enum accord_reason, by rung: why a rung tried before was not reached */
-	int32_t error[4];    /* errno by rung */
-	char detail[4][160]; /* by rung: which call failed, and for FOREIGN_PROGRAM its name and ID */
+	uint16_t reason[4];              /* enum accord_reason, by rung: why a rung tried before was not reached */
+	int32_t error[4];                /* errno by rung */
+	char detail[4][160];             /* by rung: which call failed, and for FOREIGN_PROGRAM its name and ID */
+	uint32_t busy_poll_us;           /* in effect; 0: not asked for, or refused */
+	struct accord_failure busy_poll; /* why it was refused */
+};
+
+/*
+ * One ring of a port: an AF_XDP socket, or the AF_PACKET socket. Since it was opened; frames, unless said
+ * otherwise. What the kernel counts is XDP_STATISTICS of <linux/if_xdp.h>, or PACKET_STATISTICS.
+ */
+struct accord_ring_statistics {
+	uint32_t queue;
+	uint32_t size;                /* descriptors, each way */
+	uint64_t received, sent;      /* handed to us; handed to the kernel */
+	uint64_t receive_wakeups;     /* system calls: the driver asked for them, or busy polling does */
+	uint64_t send_wakeups;        /* system calls */
+	uint64_t receive_dropped;     /* no room: in a receive frame (AF_XDP), in the socket's buffer (AF_PACKET) */
+	uint64_t receive_ring_full;   /* dropped: we were too slow to take them */
+	uint64_t fill_ring_empty;     /* times that the driver found no frame to receive into */
+	uint64_t receive_bad_address; /* entries of the fill ring that the kernel refused: ours is wrong */
+	uint64_t send_bad_address;    /* entries of the transmit ring that it refused */
+	uint64_t send_ring_empty;     /* times that the driver looked for something to send, and there was nothing */
 };
 
 /* A datagram on a registered socket that is not ours, for the protocols that share its port. */
@@ -233,6 +254,8 @@ uint32_t accord_port_datagrams(struct accord_port *port, struct accord_datagram 
 int accord_port_error(struct accord_port *port, struct accord_path *path);
 /* A sign of life: call at least every ACCORD_HEARTBEAT_MS / 3. */
 void accord_port_heartbeat(struct accord_port *port);
+/* The rings, by queue; none on ACCORD_RUNG_UDP. Returns how many were written. */
+uint32_t accord_port_rings(struct accord_port *port, struct accord_ring_statistics *rings, uint32_t limit);
 /* Steering counters, by reason, summed over CPUs; ACCORD_REASON_LIMIT elements. */
 int accord_port_counters(struct accord_port *port, uint64_t *counters);
 

@@ -37,6 +37,8 @@ struct accord_io_operations {
 	void (*flush)(struct accord_io *io);
 	/* File descriptors to wait on for reading. */
 	uint32_t (*fds)(const struct accord_io *io, int32_t *fds, uint32_t limit);
+	/* As accord_port_rings. */
+	uint32_t (*rings)(struct accord_io *io, struct accord_ring_statistics *rings, uint32_t limit);
 	void (*close)(struct accord_io *io);
 };
 

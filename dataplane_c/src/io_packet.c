@@ -26,6 +26,7 @@ struct io_packet {
 	int fd;
 	int hush[HUSH_SOCKETS];
 	uint32_t mtu_bytes, queued;
+	struct accord_ring_statistics statistics;
 	int down; /* the interface refused to send; until a frame comes in, others may try */
 	struct mmsghdr receiving[ACCORD_IO_BATCH], sending[ACCORD_IO_BATCH];
 	struct iovec receiving_vectors[ACCORD_IO_BATCH], sending_vectors[ACCORD_IO_BATCH];
@@ -111,8 +112,10 @@ static uint32_t packet_receive(struct accord_io *io, const struct accord_sink *s
 	for (uint32_t i = 0; i < limit; i++)
 		socket->receiving[i].msg_hdr.msg_controllen = sizeof(socket->control[i]);
 	count = recvmmsg(socket->fd, socket->receiving, limit, MSG_DONTWAIT, NULL);
-	if (count > 0)
+	if (count > 0) {
 		socket->down = 0;
+		socket->statistics.received += (uint32_t)count;
+	}
 	for (int i = 0; i < count; i++) {
 		struct mmsghdr *message = &socket->receiving[i];
 		const uint8_t *packet;
@@ -143,12 +146,14 @@ static void packet_flush(struct accord_io *io)
 	while (done < socket->queued) {
 		int count = sendmmsg(socket->fd, socket->sending + done, socket->queued - done, MSG_DONTWAIT);
 
+		socket->statistics.send_wakeups++;
 		if (count <= 0) {
 			socket->down = errno != EAGAIN && errno != ENOBUFS;
 			break;
 		}
 		done += (uint32_t)count;
 	}
+	socket->statistics.sent += done;
 	socket->queued = 0;
 }
 
@@ -178,6 +183,22 @@ static uint32_t packet_fds(const struct accord_io *io, int32_t *fds, uint32_t li
 	return 1;
 }
 
+static uint32_t packet_rings(struct accord_io *io, struct accord_ring_statistics *rings, uint32_t limit)
+{
+	struct io_packet *socket = (struct io_packet *)io;
+	struct tpacket_stats kernel = {0};
+	socklen_t bytes = sizeof(kernel);
+
+	if (!limit)
+		return 0;
+	/* Reading sets the kernel's to zero. */
+	if (!getsockopt(socket->fd, SOL_PACKET, PACKET_STATISTICS, &kernel, &bytes))
+		socket->statistics.receive_dropped += kernel.tp_drops;
+	rings[0] = socket->statistics;
+	rings[0].size = ACCORD_IO_BATCH;
+	return 1;
+}
+
 static void packet_close(struct accord_io *io)
 {
 	struct io_packet *socket = (struct io_packet *)io;
@@ -195,6 +216,7 @@ static const struct accord_io_operations operations = {
 	.send = packet_send,
 	.flush = packet_flush,
 	.fds = packet_fds,
+	.rings = packet_rings,
 	.close = packet_close,
 };
 

@@ -277,6 +277,12 @@ static uint32_t udp_fds(const struct accord_io *io, int32_t *fds, uint32_t limit
 	return 0; /* whoever registered a socket waits on it */
 }
 
+static uint32_t udp_rings(struct accord_io *io, struct accord_ring_statistics *rings, uint32_t limit)
+{
+	(void)io, (void)rings, (void)limit;
+	return 0;
+}
+
 static void udp_close(struct accord_io *io)
 {
 	struct accord_udp *udp = (struct accord_udp *)io;
@@ -292,6 +298,7 @@ static const struct accord_io_operations operations = {
 	.send = udp_send,
 	.flush = udp_flush,
 	.fds = udp_fds,
+	.rings = udp_rings,
 	.close = udp_close,
 };
 

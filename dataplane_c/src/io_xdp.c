@@ -23,6 +23,12 @@
 #include "failure.h"
 #include "frame.h"
 
+/* Linux 5.11; the C library's headers have them since glibc 2.33. */
+#ifndef SO_PREFER_BUSY_POLL
+#define SO_PREFER_BUSY_POLL 69
+#define SO_BUSY_POLL_BUDGET 70
+#endif
+
 /* Newer than Debian 12's <linux/if_xdp.h>: packets per transmit call in copy mode, 32 by default. */
 #ifndef XDP_MAX_TX_SKB_BUDGET
 #define XDP_MAX_TX_SKB_BUDGET 9
@@ -53,6 +59,7 @@ struct ring {
 	uint64_t *free; /* transmit frames that the kernel does not have */
 	uint32_t free_count, in_flight;
 	int fd;
+	struct accord_ring_statistics statistics;
 	int down; /* the last kick failed for good: the link is down, or the interface gone */
 };
 
@@ -60,6 +67,7 @@ struct io_xdp {
 	struct accord_io io;
 	struct accord_program *program;
 	uint32_t frame_bytes, mtu_bytes, ring_size, count;
+	int busy_polls;
 	struct ring rings[];
 };
 
@@ -90,16 +98,27 @@ static void reap(struct ring *ring)
 	ring->in_flight -= count;
 }
 
+/* Where the kernel polls for us, this runs the driver's receive queue once (SO_BUSY_POLL of a socket that does
+ * not block); else it goes on where it ran out of frames. */
+static void wake_receiver(struct ring *ring)
+{
+	ring->statistics.receive_wakeups++;
+	recvfrom(ring->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
+}
+
 static uint32_t receive_ring(struct io_xdp *xdp, uint32_t queue, const struct accord_sink *sink, uint32_t limit)
 {
 	const struct accord_frame_tag untagged = {0, 0};
 	struct ring *ring = &xdp->rings[queue];
-	uint32_t rx, fill, count = xsk_ring_cons__peek(&ring->rx, limit, &rx);
+	uint32_t rx, fill, count;
 
+	if (xdp->busy_polls)
+		wake_receiver(ring);
+	count = xsk_ring_cons__peek(&ring->rx, limit, &rx);
 	if (!count) {
 		/* Nothing to reap by, so the driver may be waiting for us. */
-		if (xsk_ring_prod__needs_wakeup(&ring->fill))
-			recvfrom(ring->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
+		if (!xdp->busy_polls && xsk_ring_prod__needs_wakeup(&ring->fill))
+			wake_receiver(ring);
 		return 0;
 	}
 	/* Never short: there are as many receive frames as the fill ring has room for. */
@@ -124,8 +143,9 @@ static uint32_t receive_ring(struct io_xdp *xdp, uint32_t queue, const struct ac
 	}
 	xsk_ring_cons__release(&ring->rx, count);
 	xsk_ring_prod__submit(&ring->fill, count);
-	if (xsk_ring_prod__needs_wakeup(&ring->fill))
-		recvfrom(ring->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
+	ring->statistics.received += count;
+	if (!xdp->busy_polls && xsk_ring_prod__needs_wakeup(&ring->fill))
+		wake_receiver(ring);
 	return count;
 }
 
@@ -171,6 +191,7 @@ static int xdp_send(struct accord_io *io, const struct accord_path *path, const 
 	descriptor->options = 0;
 	ring->free_count--;
 	ring->in_flight++;
+	ring->statistics.sent++;
 	xsk_ring_prod__submit(&ring->tx, 1);
 	return 0;
 }
@@ -180,6 +201,7 @@ static void kick(struct ring *ring)
 {
 	for (int kicks = 0; kicks < MAX_KICKS && xsk_ring_prod__needs_wakeup(&ring->tx); kicks++) {
 		ring->down = 0;
+		ring->statistics.send_wakeups++;
 		if (sendto(ring->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) >= 0)
 			return;
 		if (errno == EAGAIN)
@@ -216,6 +238,30 @@ static uint32_t xdp_fds(const struct accord_io *io, int32_t *fds, uint32_t limit
 	return count;
 }
 
+static uint32_t xdp_rings(struct accord_io *io, struct accord_ring_statistics *rings, uint32_t limit)
+{
+	struct io_xdp *xdp = (struct io_xdp *)io;
+	uint32_t count = 0;
+
+	for (; count < xdp->count && count < limit; count++) {
+		struct ring *ring = &xdp->rings[count];
+		struct xdp_statistics kernel = {0}; /* kernels before 5.9 fill the first three only */
+		socklen_t bytes = sizeof(kernel);
+
+		getsockopt(ring->fd, SOL_XDP, XDP_STATISTICS, &kernel, &bytes);
+		rings[count] = ring->statistics;
+		rings[count].queue = count;
+		rings[count].size = ring->rx.size;
+		rings[count].receive_dropped = kernel.rx_dropped;
+		rings[count].receive_ring_full = kernel.rx_ring_full;
+		rings[count].fill_ring_empty = kernel.rx_fill_ring_empty_descs;
+		rings[count].receive_bad_address = kernel.rx_invalid_descs;
+		rings[count].send_bad_address = kernel.tx_invalid_descs;
+		rings[count].send_ring_empty = kernel.tx_ring_empty_descs;
+	}
+	return count;
+}
+
 static void close_ring(struct ring *ring)
 {
 	if (ring->socket)
@@ -244,6 +290,7 @@ static const struct accord_io_operations operations = {
 	.send = xdp_send,
 	.flush = xdp_flush,
 	.fds = xdp_fds,
+	.rings = xdp_rings,
 	.close = xdp_close,
 };
 
@@ -365,4 +412,34 @@ int accord_io_xdp_open(const struct accord_netdev *netdev, struct accord_program
 	}
 	*io = &xdp->io;
 	return 0;
+}
+
+static int poll_ring(const struct ring *ring, uint32_t microseconds, struct accord_failure *failure)
+{
+	const struct {
+		const char *name;
+		int option, value;
+	} wanted[] = {
+		/* The kernel leaves the queue to us while we poll it often enough, and takes it back when we do not. */
+		{"SO_PREFER_BUSY_POLL", SO_PREFER_BUSY_POLL, 1},
+		{"SO_BUSY_POLL", SO_BUSY_POLL, (int)microseconds},
+		{"SO_BUSY_POLL_BUDGET", SO_BUSY_POLL_BUDGET, ACCORD_IO_BATCH},
+	};
+
+	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted); i++)
+		if (setsockopt(ring->fd, SOL_SOCKET, wanted[i].option, &wanted[i].value, sizeof(wanted[i].value)))
+			return accord_fail(failure, accord_reason_of_errno(errno, ACCORD_REASON_NO_KERNEL_SUPPORT), errno,
+			                   "busy polling: setsockopt(%s)", wanted[i].name);
+	return 0;
+}
+
+int accord_io_xdp_busy_poll(struct accord_io *io, uint32_t microseconds, struct accord_failure *failure)
+{
+	struct io_xdp *xdp = (struct io_xdp *)io;
+	int result = 0;
+
+	for (uint32_t queue = 0; queue < xdp->count && !result; queue++)
+		result = poll_ring(&xdp->rings[queue], microseconds, failure);
+	xdp->busy_polls = !result;
+	return result;
 }

@@ -14,6 +14,12 @@
 int accord_io_xdp_open(const struct accord_netdev *netdev, struct accord_program *program, uint32_t frames,
                        struct accord_io **io, struct accord_failure *failure);
 
+/*
+ * From now on each receive runs the driver's queues itself. Fails where the kernel will not have it (Linux 5.11
+ * with CONFIG_NET_RX_BUSY_POLL, CAP_NET_ADMIN); the rings then go on by interrupts.
+ */
+int accord_io_xdp_busy_poll(struct accord_io *io, uint32_t microseconds, struct accord_failure *failure);
+
 /* Bytes of the longest frame that a ring takes on this interface. */
 uint32_t accord_io_xdp_frame_limit(const struct accord_netdev *netdev);
 

@@ -64,6 +64,18 @@ static int step(const struct accord_port_config *config, struct accord_foothold 
 	}
 }
 
+/* A wish, not a condition: without it all goes on, by interrupts. */
+static void try_busy_polling(const struct accord_port_config *config, struct accord_port_report *report,
+                             struct accord_foothold *foothold)
+{
+	if (!config->busy_poll_us)
+		return;
+	if (!foothold->program)
+		accord_fail(&report->busy_poll, ACCORD_REASON_NO_KERNEL_SUPPORT, 0, "busy polling needs AF_XDP");
+	else if (!accord_io_xdp_busy_poll(foothold->frames, config->busy_poll_us, &report->busy_poll))
+		report->busy_poll_us = config->busy_poll_us;
+}
+
 static void describe(struct accord_port_report *report, const struct accord_foothold *foothold)
 {
 	report->rung = foothold->rung;
@@ -86,6 +98,7 @@ int accord_ladder_climb(const struct accord_port_config *config, struct accord_p
 		result = step(config, foothold, &failure);
 		if (!result) {
 			describe(report, foothold);
+			try_busy_polling(config, report, foothold);
 			return 0;
 		}
 		accord_ladder_leave(foothold);

@@ -206,6 +206,13 @@ uint32_t accord_port_fds(const struct accord_port *port, int32_t *fds, uint32_t 
 	return frames ? frames->operations->fds(frames, fds, limit) : 0;
 }
 
+uint32_t accord_port_rings(struct accord_port *port, struct accord_ring_statistics *rings, uint32_t limit)
+{
+	struct accord_io *frames = port->foothold.frames;
+
+	return frames ? frames->operations->rings(frames, rings, limit) : 0;
+}
+
 int accord_port_add_socket(struct accord_port *port, int32_t fd)
 {
 	int index = accord_sockets_add(accord_udp_sockets(port->udp), fd);

@@ -158,15 +158,16 @@ def receive_frame(sock: socket.socket) -> bytes:
 
 
 @contextmanager
-def two_hosts() -> Iterator[tuple[Host, Host]]:
-    """``near`` and ``far``, connected; both gone at the end."""
+def two_hosts(queues: int = 1, mtu: int = 1500) -> Iterator[tuple[Host, Host]]:
+    """``near`` and ``far``, connected by interfaces of so many queues each way; both gone at the end."""
     near = Host("near0", "192.0.2.1", "2001:db8::1")
     far = Host("far0", "192.0.2.2", "2001:db8::2")
 
     def connect() -> None:
         with IPRoute() as route:
-            peer = {"ifname": far.interface, "net_ns_fd": far.fd, "address": "02:00:00:00:00:02"}
-            route.link("add", ifname=near.interface, kind="veth", address="02:00:00:00:00:01", peer=peer)
+            both = {"num_tx_queues": queues, "num_rx_queues": queues, "mtu": mtu}
+            peer = {"ifname": far.interface, "net_ns_fd": far.fd, "address": "02:00:00:00:00:02", **both}
+            route.link("add", ifname=near.interface, kind="veth", address="02:00:00:00:00:01", peer=peer, **both)
 
     def configure(host: Host) -> None:
         with IPRoute() as route:

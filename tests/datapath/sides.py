@@ -57,6 +57,7 @@ class Side:
     last: Rung | None = None
     any_port: bool = False
     frames: int = 0
+    busy_poll_us: int = 0
     events: list[Event] = field(default_factory=list)
     errors: list[Path] = field(default_factory=list)
 
@@ -65,7 +66,14 @@ class Side:
         self.engine.support([CONTEXT, UPPER])
         last = self.first if self.last is None else self.last
         self.port = self.host.run(
-            lambda: Port.open(self.host.interface, self.first, last, self.any_port, frames=self.frames)
+            lambda: Port.open(
+                self.host.interface,
+                self.first,
+                last,
+                self.any_port,
+                frames=self.frames,
+                busy_poll_us=self.busy_poll_us,
+            )
         )
 
     def __enter__(self) -> Side:

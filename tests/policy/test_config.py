@@ -207,3 +207,14 @@ def test_the_references_defaults_are_the_codes() -> None:
     assert written["prefer"] == "`[" + ", ".join(f'"{format_stack(stack)}"' for stack in default.prefer) + "]`"
     # The policy's comes first; an exposed service has a key of that name too.
     assert next(row[2] for row in rows() if row[0] == "`secure`") == f'`"{default.secure}"`'
+
+
+def test_busy_polling_is_a_key_of_the_daemon() -> None:
+    assert parse_config("[daemon]\nbusy_poll_us = 50").busy_poll_us == 50
+
+
+@pytest.mark.parametrize("back_end", ["af_packet", "udp"])
+def test_busy_polling_on_a_back_end_without_rings_is_refused(back_end: str) -> None:
+    with pytest.raises(UserError, match="busy_poll_us: needs AF_XDP") as caught:
+        parse_config(f'[daemon]\nback_end = "{back_end}"\nbusy_poll_us = 50')
+    assert caught.value.reason is Reason.BAD_CONFIG

@@ -24,6 +24,7 @@ BACK_ENDS: Final = ("auto", "af_xdp", "af_packet", "udp")
 _MAX_INTERFACE: Final = 15
 """Bytes: IFNAMSIZ without its final NUL."""
 _MAX_EARLY: Final = 65536
+_MAX_BUSY_POLL_US: Final = 1000
 _MAX_TRANSACTIONS: Final = 1 << 20
 _MAX_BUFFERS: Final = 1 << 22
 
@@ -56,6 +57,8 @@ class DaemonConfig:
     back_end: str = "auto"
     control: Path | None = None
     any_port: bool = False
+    busy_poll_us: int = 0
+    """How long the kernel may poll the receive queues for us, microseconds; 0: interrupts alone."""
     users: frozenset[int] = frozenset()
     """User IDs that may use the control socket, beside root and the daemon's own."""
     certificate: Path | None = None
@@ -99,7 +102,10 @@ def _read(document: Document, directory: Path, protocols: Mapping[str, int]) -> 
             back_end=table.choice("back_end", {name: name for name in BACK_ENDS}, config.back_end),
             control=_path(table, "control", directory),
             any_port=table.boolean("any_port", config.any_port),
+            busy_poll_us=table.integer("busy_poll_us", 0, _MAX_BUSY_POLL_US, config.busy_poll_us),
         )
+        if config.busy_poll_us and config.back_end in ("af_packet", "udp"):
+            table.note("busy_poll_us", f'needs AF_XDP, not back_end = "{config.back_end}"', "leave out one of the two")
         table.finish()
     if (table := top.table("control")) is not None:
         config = replace(config, users=_users(table))

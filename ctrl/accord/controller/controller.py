@@ -86,6 +86,7 @@ class Controller:
                 first_rung=rungs[0],
                 last_rung=rungs[1],
                 any_port=config.any_port,
+                busy_poll_us=config.busy_poll_us,
                 transactions=config.transactions,
                 unproven=config.unproven,
                 buffers=config.buffers,
@@ -186,6 +187,7 @@ class Controller:
             "attach_mode": self.attach_mode,
             "queues": report.queues,
             "program_id": report.program_id,
+            "busy_poll_us": report.busy_poll_us,
             "rungs_refused": [
                 {"rung": rung.name, "reason": refusal.reason.name, "detail": refusal.detail}
                 for rung, refusal in report.refusals.items()

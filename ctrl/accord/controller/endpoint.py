@@ -47,6 +47,7 @@ class EndpointConfig:
     first_rung: Rung = Rung.XDP_NATIVE
     last_rung: Rung = Rung.UDP
     any_port: bool = False
+    busy_poll_us: int = 0
     transactions: int = 0
     unproven: int = 0
     buffers: int = 0
@@ -76,7 +77,11 @@ class Endpoint:
             seed=clock.now_us() & 0xFFFFFFFF,
         )
         self.engine.support(supported)
-        self.port = Port.open(config.interface, config.first_rung, config.last_rung, config.any_port)
+        self.port = Port.open(
+            config.interface, config.first_rung, config.last_rung, config.any_port, busy_poll_us=config.busy_poll_us
+        )
+        if self.port.report.busy_poll_refusal is not None:
+            log.warning("no busy polling: %s", self.port.report.busy_poll_refusal.detail)
         self._loop = asyncio.get_running_loop()
         self._opened = opened
         self._owners: dict[int, Owner] = {}

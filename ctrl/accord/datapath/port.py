@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path as FilePath
 from typing import Any, Protocol
 
@@ -60,6 +60,39 @@ class PortReport:
     queues: int
     program_id: int
     refusals: dict[Rung, Refusal]
+    busy_poll_us: int = 0
+    """In effect; 0 with ``busy_poll_refusal`` when it was asked for and could not be had."""
+    busy_poll_refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RingStatistics:
+    """``struct accord_ring_statistics``: frames since the port was opened, ``wakeups`` are system calls.
+
+    What the kernel counts is XDP_STATISTICS of linux/if_xdp.h, or PACKET_STATISTICS on ``Rung.PACKET``.
+    """
+
+    queue: int
+    size: int
+    received: int
+    sent: int
+    receive_wakeups: int
+    send_wakeups: int
+    receive_dropped: int
+    receive_ring_full: int
+    fill_ring_empty: int
+    receive_bad_address: int
+    send_bad_address: int
+    send_ring_empty: int
+
+
+_RING_FIELDS = tuple(field.name for field in fields(RingStatistics))
+
+
+def _refusal(failure: Any) -> Refusal | None:
+    if not failure.reason:
+        return None
+    return Refusal(Reason(failure.reason), failure.error, ffi.string(failure.detail).decode())
 
 
 class EnginePointer(Protocol):
@@ -97,11 +130,14 @@ class Port:
         *,
         object_path: str | os.PathLike[str] = OBJECT_PATH,
         frames: int = 0,
+        busy_poll_us: int = 0,
     ) -> Port:
         """Try the rungs from ``first_rung`` to ``last_rung``; ``report`` says which was reached, and why no better.
 
         ``any_port`` takes the magic cookie on every UDP port rather than on the registered ones. ``frames``
         is the size of each receive queue's UMEM in frames, half of them for each direction; 0 is the default.
+        ``busy_poll_us``, if not 0, has each poll run the driver's receive queues itself (``SO_BUSY_POLL``): fewer
+        interrupts, for more processor time; where it cannot be had the report says why, and all goes on without.
         Raises ``HostError`` or ``UserError`` when none could be reached, with the last rung's reason.
         """
         config = ffi.new("struct accord_port_config *")
@@ -109,7 +145,7 @@ class Port:
         config.interface = keep[0] if interface else ffi.NULL
         config.object_path = keep[1]
         config.first_rung, config.last_rung = first_rung, last_rung
-        config.any_port, config.frames = any_port, frames
+        config.any_port, config.frames, config.busy_poll_us = any_port, frames, busy_poll_us
         report = ffi.new("struct accord_port_report *")
         pointer = ffi.new("struct accord_port **")
         result = lib.accord_port_open(config, report, pointer)
@@ -118,7 +154,17 @@ class Port:
             reason = Reason(-result)
             details = "; ".join(refusal.detail for refusal in refusals.values())
             raise error(reason, details or f"no rung from {first_rung} to {last_rung}", _MENDS.get(reason, ""))
-        return cls(pointer[0], PortReport(Rung(report.rung), report.queues, report.program_id, refusals))
+        return cls(
+            pointer[0],
+            PortReport(
+                Rung(report.rung),
+                report.queues,
+                report.program_id,
+                refusals,
+                report.busy_poll_us,
+                _refusal(report.busy_poll),
+            ),
+        )
 
     def __enter__(self) -> Port:
         return self
@@ -181,6 +227,12 @@ class Port:
     def heartbeat(self) -> None:
         """A sign of life, due three times in ``Limit.HEARTBEAT_MS``: without it the XDP program passes everything."""
         lib.accord_port_heartbeat(self._open)
+
+    def ring_statistics(self) -> list[RingStatistics]:
+        """Each ring's, by queue; none on ``Rung.UDP``."""
+        rings = ffi.new("struct accord_ring_statistics[]", _MAX_QUEUES)
+        count = lib.accord_port_rings(self._open, rings, _MAX_QUEUES)
+        return [RingStatistics(*(getattr(ring, name) for name in _RING_FIELDS)) for ring in rings[0:count]]
 
     def counters(self) -> dict[Reason, int]:
         """Packets since ``open`` by what became of them, zeros left out. Raises ``OurError`` (``MAP_MISMATCH``)."""
