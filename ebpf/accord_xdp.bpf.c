@@ -14,6 +14,7 @@
 #include "consts.h"
 #include "maps.h"
 #include "parsing.h"
+#include "watch.h"
 
 char _license[] SEC("license") = "Dual BSD/GPL";
 
@@ -99,5 +100,6 @@ int accord_xdp(struct xdp_md *context)
 			reason = ACCORD_REASON_NO_SOCKET;
 	}
 	count(reason);
+	tell(context, reason, verdict);
 	return verdict;
 }

@@ -99,6 +99,25 @@ struct accord_transaction_info {
 	struct accord_path path;
 };
 
+/* What accord_stage_reached (stage.h) is told, for `accord trace stages`. */
+enum accord_stage {
+	ACCORD_STAGE_OPENED = 1,   /* a transaction came to be, in either role */
+	ACCORD_STAGE_SENT,         /* this side's message of the step was handed over, to be sent */
+	ACCORD_STAGE_WHOLE,        /* the peer's message of the step is in */
+	ACCORD_STAGE_ACKNOWLEDGED, /* the peer has all of the message that we sent as this step */
+	ACCORD_STAGE_FAILED,
+	ACCORD_STAGE_CLOSED, /* the user has let go of it */
+};
+
+/* What is taken of an engine's fixed memory, and what there is. */
+struct accord_engine_usage {
+	uint32_t transactions, transactions_limit;
+	uint32_t unproven, unproven_limit; /* of the transactions: responder ones whose peer's address is unproven */
+	uint32_t buffers, buffers_limit;   /* packet buffers */
+	uint32_t events, events_limit;     /* waiting for accord_engine_events */
+	uint64_t bytes;                    /* all memory, taken at start */
+};
+
 struct accord_engine;
 
 /* NULL when memory is missing or the configuration makes no sense. Zero fields take their defaults. */
@@ -137,6 +156,7 @@ uint64_t accord_engine_deadline(const struct accord_engine *engine);
 /* counters: ACCORD_REASON_LIMIT elements, by reason. */
 void accord_engine_counters(const struct accord_engine *engine, uint64_t *counters);
 uint32_t accord_engine_transactions(const struct accord_engine *engine);
+void accord_engine_usage(const struct accord_engine *engine, struct accord_engine_usage *usage);
 
 /* ---- Names ------------------------------------------------------------------------------------- */
 
@@ -266,6 +286,8 @@ struct accord_program;
 /* Load the object and give its maps the present layout. Nothing is attached. */
 int accord_program_open(const char *object_path, struct accord_program **program, struct accord_failure *failure);
 void accord_program_close(struct accord_program *program);
+/* The kernel's ID of the loaded program. */
+uint32_t accord_program_id(const struct accord_program *program);
 /* The map "settings" itself, as the program sees it. */
 struct accord_settings *accord_program_settings(struct accord_program *program);
 /* Steer (or no longer) a UDP destination port, in host order. */
@@ -277,5 +299,20 @@ int accord_program_counters(struct accord_program *program, uint64_t *counters);
  * program left of the frame. verdict: enum xdp_action. duration_ns: of one run, the mean. */
 int accord_program_test_run(struct accord_program *program, const uint8_t *frame, uint32_t length, uint32_t repeat,
                             uint8_t *output, uint32_t *output_length, uint32_t *verdict, uint32_t *duration_ns);
+
+/* ---- Watching the verdicts of a program that another process has loaded: `accord trace verdicts` ---- */
+
+struct accord_watcher;
+
+/* The ID of the XDP program that is attached to an interface; 0: none. */
+uint32_t accord_watch_find(int32_t interface);
+/* Find the maps of a loaded program by its ID. Fails with NO_PRIVILEGE, MAP_MISMATCH, FOREIGN_PROGRAM. */
+int accord_watch_open(uint32_t program_id, struct accord_watcher **watcher, struct accord_failure *failure);
+/* The rings that were joined leave the map; the lease is given back if it is still this process's. */
+void accord_watch_close(struct accord_watcher *watcher);
+/* The map "watch" itself. */
+struct accord_watch *accord_watch_lease(struct accord_watcher *watcher);
+/* Put the ring of a CPU, a perf event's file descriptor, into the map "samples". */
+int accord_watch_join(struct accord_watcher *watcher, uint32_t cpu, int32_t fd);
 
 #endif /* ACCORD_CORE_H */

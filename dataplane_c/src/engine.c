@@ -8,6 +8,7 @@
 #include "descriptor.h"
 #include "message.h"
 #include "outbox.h"
+#include "stage.h"
 
 /* ---- What the halves share ---- */
 
@@ -36,12 +37,26 @@ bool engine_supports(const struct accord_engine *engine, uint8_t node, uint32_t 
 	return false;
 }
 
+static void reach(const struct transaction *transaction, enum accord_stage stage, uint32_t step, uint32_t reason)
+{
+	accord_stage_reached(transaction->id, transaction->role, stage, step, reason);
+}
+
 bool engine_tell(struct accord_engine *engine, struct transaction *transaction, struct event event)
 {
+	static const uint8_t stages[] = {
+		[ACCORD_EVENT_OPENED] = ACCORD_STAGE_OPENED,
+		[ACCORD_EVENT_MESSAGE] = ACCORD_STAGE_WHOLE,
+		[ACCORD_EVENT_ARRIVED] = ACCORD_STAGE_ACKNOWLEDGED,
+		[ACCORD_EVENT_FAILED] = ACCORD_STAGE_FAILED,
+	};
+
 	event.handle = transaction->handle;
 	if (!event_push(&engine->events, event))
 		return false;
 	transaction->events++;
+	if (stages[event.kind])
+		reach(transaction, stages[event.kind], event.step, event.reason);
 	return true;
 }
 
@@ -119,6 +134,7 @@ int64_t accord_engine_open(struct accord_engine *engine, uint64_t now, const uin
 	transaction = transaction_new(&engine->table, engine->now, id, ROLE_INITIATOR, path, &reason);
 	if (!transaction)
 		return -(int64_t)reason;
+	reach(transaction, ACCORD_STAGE_OPENED, ACCORD_STEP_PROPOSAL, ACCORD_REASON_OK);
 	transmit_schedule(engine, transaction);
 	return transaction->handle;
 }
@@ -168,6 +184,7 @@ int accord_engine_send(struct accord_engine *engine, uint64_t now, uint32_t hand
 		reason = message_queue(transaction, &engine->slab, engine->now, step, nodes, count, packets_min);
 	if (reason)
 		return -(int)reason;
+	reach(transaction, ACCORD_STAGE_SENT, step, ACCORD_REASON_OK);
 	transmit_schedule(engine, transaction);
 	return 0;
 }
@@ -190,6 +207,7 @@ int accord_engine_close(struct accord_engine *engine, uint64_t now, uint32_t han
 	engine_see(engine, now);
 	if (!transaction)
 		return -ACCORD_REASON_UNKNOWN_TRANSACTION;
+	reach(transaction, ACCORD_STAGE_CLOSED, 0, ACCORD_REASON_OK);
 	if (linger == 0) {
 		engine_forget(engine, transaction);
 		return 0;
@@ -279,4 +297,19 @@ void accord_engine_counters(const struct accord_engine *engine, uint64_t *counte
 uint32_t accord_engine_transactions(const struct accord_engine *engine)
 {
 	return engine->table.live;
+}
+
+void accord_engine_usage(const struct accord_engine *engine, struct accord_engine_usage *usage)
+{
+	*usage = (struct accord_engine_usage){
+		.transactions = engine->table.live,
+		.transactions_limit = engine->config.transactions,
+		.unproven = engine->table.unproven,
+		.unproven_limit = engine->table.unproven_limit,
+		.buffers = engine->slab.count - engine->slab.free_count,
+		.buffers_limit = engine->slab.count,
+		.events = engine->events.count,
+		.events_limit = engine->events.size,
+		.bytes = engine->bytes,
+	};
 }

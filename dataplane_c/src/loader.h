@@ -11,7 +11,6 @@
  * and ID in the failure's detail.
  */
 int accord_program_attach(struct accord_program *program, int ifindex, uint32_t flags, struct accord_failure *failure);
-uint32_t accord_program_id(const struct accord_program *program);
 
 /* CLOCK_BOOTTIME into the settings: a store into mapped memory, and the vDSO. */
 void accord_program_heartbeat(struct accord_program *program);

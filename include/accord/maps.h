@@ -8,7 +8,7 @@
 #endif
 
 enum accord_map_constant {
-	ACCORD_MAP_LAYOUT = 2,
+	ACCORD_MAP_LAYOUT = 3,
 	ACCORD_MAX_QUEUES = 64,
 	ACCORD_MAX_PORTS = 4096, /* UDP destination ports that are steered, when not all are */
 };
@@ -27,7 +27,30 @@ struct accord_settings {
 	__u8 reserved[2];
 };
 
-/* Map "counters": per CPU, index is enum accord_reason.
+enum accord_watch_constant {
+	ACCORD_WATCH_BYTES = 128, /* of a frame, at most, behind its record: all headers and the transaction ID */
+};
+
+/* Map "watch": one element, memory-mapped, written by whoever watches the verdicts; zeros: nobody does. */
+struct accord_watch {
+	__u64 until_ns;   /* CLOCK_BOOTTIME when the lease ends; renewed by the watcher */
+	__u64 reasons[4]; /* bit enum accord_reason % 64 of element / 64: of these the watcher wants to hear */
+	__u32 owner;      /* process ID of the watcher */
+	__u32 reserved;
+};
+
+/* What goes into the rings of map "samples"; the first bytes of the frame follow. */
+struct accord_verdict {
+	__u64 at_ns; /* CLOCK_BOOTTIME */
+	__u32 interface;
+	__u32 queue;
+	__u32 frame_bytes;
+	__u16 reason;  /* enum accord_reason */
+	__u16 verdict; /* enum xdp_action */
+};
+
+/* Map "samples": perf event array, index is the CPU.
+ * Map "counters": per CPU, index is enum accord_reason.
  * Map "ports": hash, key __u16 UDP destination port in network order, value __u8 1.
  * Map "xsks": XSKMAP, index is the receive queue. */
 

@@ -62,6 +62,21 @@ class TransactionInfo:
     path: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """``struct accord_engine_usage``: what is taken of an engine's fixed memory, and how much there is."""
+
+    transactions: int
+    transactions_limit: int
+    unproven: int
+    unproven_limit: int
+    buffers: int
+    buffers_limit: int
+    events: int
+    events_limit: int
+    bytes: int
+
+
 def _check(result: int, detail: str) -> int:
     if result < 0:
         raise error(Reason(-result), detail)
@@ -177,3 +192,9 @@ class Engine:
     def transactions(self) -> int:
         """How many there are now."""
         return int(lib.accord_engine_transactions(self.pointer))
+
+    def usage(self) -> Usage:
+        """How full it is."""
+        usage = ffi.new("struct accord_engine_usage *")
+        lib.accord_engine_usage(self.pointer, usage)
+        return Usage(*(getattr(usage, name) for name in Usage.__slots__))

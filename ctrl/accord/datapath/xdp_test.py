@@ -72,6 +72,11 @@ class Program:
         if self._socket is not None:
             self._socket.close()
 
+    @property
+    def id(self) -> int:
+        """The kernel's ID of it."""
+        return int(lib.accord_program_id(self._pointer))
+
     def configure(
         self,
         *,
