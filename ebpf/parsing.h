@@ -112,8 +112,8 @@ static __always_inline __u32 parse_extension(struct cursor *cursor, struct packe
 	const __u8 *routing = cursor->position;
 	__u32 length;
 
-	/* The shortest is 8 bytes long, as the fragment header is always. */
-	if ((void *)(fragment + 1) > cursor->end)
+	/* The shortest is 8 bytes long, as the fragment header is always. Padding behind the packet is no header. */
+	if (packet->length < sizeof(*fragment) || (void *)(fragment + 1) > cursor->end)
 		return ACCORD_REASON_MALFORMED_FRAME;
 	if (packet->protocol == PROTOCOL_FRAGMENT) {
 		if (fragment->offset & bpf_htons(IPV6_FRAGMENTED))

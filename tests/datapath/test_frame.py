@@ -16,22 +16,10 @@ from scapy.packet import Raw
 from accord.datapath.path import Path
 from accord.wire.constants import Reason
 from tests.datapath.frames import build, parse
-from tests.xdp.packets import (
-    ETHER,
-    FRAGMENTS,
-    IP4,
-    IP6,
-    MALFORMED,
-    NOT_IP,
-    OURS,
-    OURS_4,
-    OURS_6,
-    STEERED,
-    THEIRS,
-    TOO_MANY,
-    UDP_OURS,
-    header,
-)
+from tests.xdp.craft import ETHER, IP4, IP6, OURS, OURS_4, OURS_6, THEIRS, UDP_OURS, header
+from tests.xdp.packets import STEERED
+from tests.xdp.packets_damage import FRAGMENTS, MALFORMED, TOO_MANY
+from tests.xdp.packets_foreign import NOT_IP
 
 LINKS = {
     "untagged": Ether(src=OURS, dst=THEIRS),

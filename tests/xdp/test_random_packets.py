@@ -17,7 +17,8 @@ from scapy.layers.l2 import Ether
 from accord.datapath.xdp_test import Program, Verdict
 from accord.wire.constants import Reason
 from tests.datapath.frames import parse
-from tests.xdp.packets import OURS, OURS_4, OURS_6, PORT, TABLE, THEIRS
+from tests.xdp.craft import OURS, PORT, THEIRS
+from tests.xdp.packets import TABLE
 
 pytestmark = pytest.mark.root
 
@@ -83,8 +84,3 @@ def test_a_changed_frame_is_to_the_core_what_it_is_to_the_program(
         assert parsed.reason is Reason.OK
         ours = len(parsed.packet) >= 32 and 4 <= parsed.packet[0] <= 15 and parsed.packet[4:8] == b"ACRD"
         assert ours == (reason is not Reason.NOT_OURS_MAGIC)
-
-
-@pytest.mark.parametrize("whole", [bytes(OURS_4), bytes(OURS_6)], ids=["IPv4", "IPv6"])
-def test_no_frame_that_ends_early_is_steered(steer: Steer, whole: bytes) -> None:
-    assert {steer(whole[:length]) for length in range(14, len(whole))} == {Reason.MALFORMED_FRAME}

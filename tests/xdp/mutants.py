@@ -1,0 +1,219 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Small faults put into the XDP program on purpose: for each of them a row of the packet table has to fail.
+
+``python -m tests.xdp.mutants [NAME ...]`` (as root) builds each in a directory of its own, runs the table over it and
+says which row caught it. A fault that the verifier refuses counts as caught: it could never be loaded.
+"""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from accord.datapath.xdp_test import Program, Verdict
+from accord.wire.constants import Reason
+from accord.wire.errors import AccordError
+from tests.xdp.craft import PORT, Case
+from tests.xdp.packets import TABLE
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """One occurrence of ``old`` in a file of ebpf/ becomes ``new``."""
+
+    name: str
+    file: str
+    old: str
+    new: str
+
+
+PARSING, PROGRAM, CONSTS = "parsing.h", "accord_xdp.bpf.c", "consts.h"
+
+MUTANTS = [
+    Mutant("a third VLAN tag is walked", CONSTS, "MAX_VLAN_TAGS = 2", "MAX_VLAN_TAGS = 3"),
+    Mutant("one VLAN tag only", CONSTS, "MAX_VLAN_TAGS = 2", "MAX_VLAN_TAGS = 1"),
+    Mutant("a seventh extension header is walked", CONSTS, "MAX_EXTENSIONS = 6", "MAX_EXTENSIONS = 7"),
+    Mutant("five extension headers only", CONSTS, "MAX_EXTENSIONS = 6", "MAX_EXTENSIONS = 5"),
+    Mutant("ihl 4 is accepted", CONSTS, "MIN_IHL = 5", "MIN_IHL = 4"),
+    Mutant("more-fragments is not looked at", CONSTS, "IPV4_FRAGMENTED = 0x3fff", "IPV4_FRAGMENTED = 0x1fff"),
+    Mutant("the IPv4 offset is not looked at", CONSTS, "IPV4_FRAGMENTED = 0x3fff", "IPV4_FRAGMENTED = 0x2000"),
+    Mutant("the highest offset bit is lost", CONSTS, "IPV4_FRAGMENTED = 0x3fff", "IPV4_FRAGMENTED = 0x2fff"),
+    Mutant("DF is taken for a fragment", CONSTS, "IPV4_FRAGMENTED = 0x3fff", "IPV4_FRAGMENTED = 0x7fff"),
+    Mutant("IPv6 more-fragments is not looked at", CONSTS, "IPV6_FRAGMENTED = 0xfff9", "IPV6_FRAGMENTED = 0xfff8"),
+    Mutant("the IPv6 offset is not looked at", CONSTS, "IPV6_FRAGMENTED = 0xfff9", "IPV6_FRAGMENTED = 0x0001"),
+    Mutant("reserved bits make a fragment", CONSTS, "IPV6_FRAGMENTED = 0xfff9", "IPV6_FRAGMENTED = 0xffff"),
+    Mutant("802.1ad is not known", PARSING, " || type == bpf_htons(ETH_P_8021AD)", ""),
+    Mutant("802.1Q is not known", PARSING, "type == bpf_htons(ETH_P_8021Q) || ", ""),
+    Mutant("the IPv4 version is not looked at", PARSING, "ip->version != 4 || ", ""),
+    Mutant("the IPv6 version is not looked at", PARSING, "if (ip->version != 6)", "if (0)"),
+    Mutant("a total length below the header", PARSING, "total < length || ", ""),
+    Mutant("a total length beyond the frame", PARSING, " || total > frame_left", ""),
+    Mutant("a total length one beyond the frame", PARSING, "total > frame_left", "total > frame_left + 1"),
+    Mutant("options are not skipped", PARSING, "length = ip->ihl * 4;", "length = 20;"),
+    Mutant(
+        "padding counts as payload, IPv4", PARSING, "packet->length = total - length;", "packet->length = frame_left;"
+    ),
+    Mutant("padding counts as payload, IPv6", PARSING, "= bpf_ntohs(ip->payload_len);", "= frame_left - sizeof(*ip);"),
+    Mutant("a payload length beyond the frame", PARSING, "packet->length > frame_left - sizeof(*ip)", "0"),
+    Mutant("a payload length one beyond the frame", PARSING, "frame_left - sizeof(*ip))", "frame_left - 39)"),
+    Mutant("padding holds extension headers", PARSING, "packet->length < sizeof(*fragment) || ", ""),
+    Mutant("an extension header beyond the packet", PARSING, "packet->length < length || ", ""),
+    Mutant("segments left are not looked at", PARSING, " && routing[3] != 0", " && 0"),
+    Mutant("every routing header is another's", PARSING, " && routing[3] != 0", ""),
+    Mutant("segments left at another offset", PARSING, "routing[3]", "routing[2]"),
+    Mutant(
+        "extension lengths without their first unit", PARSING, "(extension->length + 1) * 8", "extension->length * 8"
+    ),
+    Mutant("extension lengths in words of 4", PARSING, "(extension->length + 1) * 8", "(extension->length + 2) * 4"),
+    Mutant(
+        "a fragment header with a length",
+        PARSING,
+        "length = sizeof(*fragment);",
+        "length = (extension->length + 1) * 8;",
+    ),
+    Mutant("the payload is not shortened by an extension", PARSING, "	packet->length -= length;\n", ""),
+    Mutant("the chain's last header is not named", PARSING, "	packet->protocol = extension->next;\n", ""),
+    *(
+        Mutant(f"{name} is not walked", PARSING, f"protocol == PROTOCOL_{name}", "0")
+        for name in ("DESTINATION", "MOBILITY", "HIP", "SHIM6")
+    ),
+    Mutant("hop-by-hop is not walked", PARSING, "return protocol == PROTOCOL_HOP_BY_HOP || ", "return "),
+    Mutant("a UDP length below its header", PARSING, "length < sizeof(*udp) || length >", "length >"),
+    Mutant("a UDP length beyond IP's payload", PARSING, " || length > packet->length", ""),
+    Mutant("a UDP length one beyond IP's payload", PARSING, "length > packet->length", "length > packet->length + 1"),
+    Mutant("the UDP length is not believed", PARSING, "packet->length = length - sizeof(*udp)", "packet->length -= 8"),
+    Mutant("the source port is taken", PARSING, "packet->port = udp->dest", "packet->port = udp->source"),
+    Mutant("a header of 31 bytes", PARSING, "packet->length < sizeof(*header)", "packet->length < 31"),
+    Mutant("a header of 33 bytes", PARSING, "packet->length < sizeof(*header)", "packet->length < 33"),
+    Mutant("first byte 3", PARSING, "header->version < ACCORD_VERSION_FIRST", "header->version < 3"),
+    Mutant("first byte 16", PARSING, "header->version > ACCORD_VERSION_LAST", "header->version > 16"),
+    Mutant("the cookie is not looked at", PARSING, "header->magic == bpf_htonl(ACCORD_MAGIC)", "1"),
+    Mutant("half of the cookie", PARSING, "header->magic == bpf_htonl(ACCORD_MAGIC)", "(__u16)header->magic == 0x4341"),
+    Mutant("IP protocol 253 is not known", PARSING, "packet->protocol != ACCORD_PROTOCOL_DIRECT", "1"),
+    Mutant("IP protocol 254 is ours", PARSING, "!= ACCORD_PROTOCOL_DIRECT", "< ACCORD_PROTOCOL_DIRECT"),
+    Mutant("IPv6 is not known", PARSING, "packet->type == bpf_htons(ETH_P_IPV6)", "0"),
+    *(
+        Mutant(f"byte {byte} of the address is not compared", PROGRAM, f"(to[{byte}] ^ now->address[{byte}])", "0")
+        for byte in range(6)
+    ),
+    Mutant("the layout is not looked at", PROGRAM, " || now->layout != ACCORD_MAP_LAYOUT", ""),
+    Mutant(
+        "an older layout is accepted", PROGRAM, "now->layout != ACCORD_MAP_LAYOUT", "now->layout > ACCORD_MAP_LAYOUT"
+    ),
+    Mutant(
+        "a newer layout is accepted", PROGRAM, "now->layout != ACCORD_MAP_LAYOUT", "now->layout < ACCORD_MAP_LAYOUT"
+    ),
+    Mutant("every port is ours", PROGRAM, "!bpf_map_lookup_elem(&ports, &packet.port)", "0"),
+    Mutant("any port is not known", PROGRAM, "!(now->flags & ACCORD_SETTINGS_ANY_PORT)", "1"),
+    Mutant("IP protocol 253 needs a port", PROGRAM, "packet.protocol == PROTOCOL_UDP && ", ""),
+    Mutant(
+        "a frame one byte too long", PROGRAM, "frame_bytes > now->frame_limit", "frame_bytes > now->frame_limit + 1"
+    ),
+    Mutant("a frame as long as the ring takes is refused", PROGRAM, "frame_bytes > now", "frame_bytes >= now"),
+    Mutant("the heartbeat is not looked at", PROGRAM, "> HEARTBEAT_NS)", "> HEARTBEAT_NS * 100000000ll)"),
+    Mutant("the heartbeat's clock is unsigned", PROGRAM, "(__s64)", "(__u64)"),
+    Mutant(
+        "a queue without a socket drops",
+        PROGRAM,
+        "context->rx_queue_index, XDP_PASS",
+        "context->rx_queue_index, XDP_DROP",
+    ),
+    Mutant("ours are passed", PROGRAM, "reason == ACCORD_REASON_STEERED)", "0)"),
+    Mutant("others are dropped", PROGRAM, "int verdict = XDP_PASS;", "int verdict = XDP_DROP;"),
+    Mutant(
+        "a byte is written",
+        PROGRAM,
+        "	now = bpf_map_lookup_elem(&settings, &key);",
+        "	((struct ethhdr *)packet.ethernet)->h_source[5] ^= 1;\n	now = bpf_map_lookup_elem(&settings, &key);",
+    ),
+]
+
+
+def compile_program(source: Path, output: Path) -> None:
+    """``source``/ebpf and ``source``/include to a BPF object, as setup.py does it. Raises CalledProcessError."""
+    flags = ["-O2", "-g", "-Wall", "-target", "bpf", "-mcpu=v3"]
+    include = ["-I", str(source / "include"), f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH')}"]
+    command = ["clang", *flags, *include, "-c", str(source / "ebpf" / PROGRAM), "-o", str(output)]
+    subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+
+
+@contextmanager
+def edited(file: str, old: str, new: str) -> Iterator[Path]:
+    """An object built from the sources with one edit in ``file`` (relative to the project); gone with the block.
+
+    Raises ``ValueError`` when ``old`` is not there exactly once: the edit would miss, or hit more than was meant.
+    """
+    with tempfile.TemporaryDirectory(prefix="accord-mutant-") as directory:
+        for folder in ("ebpf", "include"):
+            shutil.copytree(ROOT / folder, Path(directory, folder))
+        target = Path(directory, file)
+        text = target.read_text()
+        if text.count(old) != 1:
+            raise ValueError(f"{old!r} is {text.count(old)} times in {file}")
+        target.write_text(text.replace(old, new))
+        built = Path(directory, "mutant.bpf.o")
+        compile_program(Path(directory), built)
+        yield built
+
+
+def check(program: Program, row: Case) -> str | None:
+    """Run a row on a program whose port 443 is steered. Returns what is wrong, None when all is right."""
+    program.configure(**row.settings)  # type: ignore[arg-type]
+    program.join(row.joined)
+    program.heartbeat(row.age_ms)
+    result = program.run(row.frame)
+    if result.reason is not row.reason:
+        return f"counted {result.reason.name if result.reason else 'nothing'}, not {row.reason.name}"
+    expected = Verdict.REDIRECT if row.reason is Reason.STEERED else Verdict.PASS
+    if result.verdict is not expected:
+        return f"verdict {result.verdict.name}, not {expected.name}"
+    return None if result.output == row.frame else "the frame was changed"
+
+
+def first_failure(program: Program) -> str | None:
+    """The first row of the table that fails; None when all pass."""
+    program.steer(PORT)
+    for row in TABLE:
+        if wrong := check(program, row):
+            return f"{row.name!r}: {wrong}"
+    return None
+
+
+def caught_by(mutant: Mutant) -> str | None:
+    """What catches the mutant; None when nothing does."""
+    with edited(f"ebpf/{mutant.file}", mutant.old, mutant.new) as built:
+        try:
+            program = Program(built)
+        except AccordError:
+            return "the kernel's verifier"
+        with program:
+            return first_failure(program)
+
+
+def main(names: list[str]) -> int:
+    """Returns 0 when each of the mutants (all, or those named) is caught."""
+    with Program() as unharmed:
+        if wrong := first_failure(unharmed):
+            print(f"the program itself fails, see pytest tests/xdp: {wrong}")
+            return 1
+    chosen = [mutant for mutant in MUTANTS if not names or mutant.name in names]
+    survivors = 0
+    for mutant in chosen:
+        caught = caught_by(mutant)
+        survivors += caught is None
+        print(f"{mutant.name}: {caught or 'SURVIVES'}", flush=True)
+    print(f"{len(chosen)} mutants, {survivors} survive")
+    return 1 if survivors or not chosen else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
