@@ -214,6 +214,15 @@ struct accord_failure {
 	char detail[160]; /* which call failed, and on what */
 };
 
+/* A network interface as it is at this moment. */
+struct accord_netdev {
+	char name[16];
+	int32_t index;
+	uint32_t mtu;
+	uint32_t queues; /* receive queues, at most ACCORD_MAX_QUEUES */
+	uint8_t address[6];
+};
+
 struct accord_port_report {
 	uint32_t rung; /* enum accord_rung that was reached */
 	uint32_t queues;
@@ -255,6 +264,11 @@ struct accord_port;
 /* Fails only if no rung between first and last could be reached; report is filled in any case. */
 int accord_port_open(const struct accord_port_config *config, struct accord_port_report *report,
                      struct accord_port **port);
+/* Leave the interface and climb again, because it changed, went away or came back. Registered sockets stay, under
+ * their indexes, and are served throughout. When no rung can be reached they are all that is left
+ * (ACCORD_RUNG_UDP in the report), and a negative reason is returned. */
+int accord_port_reopen(struct accord_port *port, const struct accord_port_config *config,
+                       struct accord_port_report *report);
 /* Detaches the XDP program, closes the rings; registered sockets stay their owner's. */
 void accord_port_close(struct accord_port *port);
 /* File descriptors to wait on for reading (registered sockets are not among them). */
@@ -278,6 +292,9 @@ void accord_port_heartbeat(struct accord_port *port);
 uint32_t accord_port_rings(struct accord_port *port, struct accord_ring_statistics *rings, uint32_t limit);
 /* Steering counters, by reason, summed over CPUs; ACCORD_REASON_LIMIT elements. */
 int accord_port_counters(struct accord_port *port, uint64_t *counters);
+
+/* Look at an interface. Fails for what is not there and for what has no Ethernet header. */
+int accord_netdev_open(const char *name, struct accord_netdev *netdev, struct accord_failure *failure);
 
 /* ---- The XDP program alone, for tests and probes ------------------------------------------------ */
 

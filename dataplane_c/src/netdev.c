@@ -84,7 +84,12 @@ int accord_netdev_open(const char *name, struct accord_netdev *netdev, struct ac
 void accord_netdev_refresh(struct accord_netdev *netdev)
 {
 	struct ifreq ask = {0};
+	char name[IF_NAMESIZE];
 
+	/* Renamed or not, it is the index that the program is attached to. */
+	if (!if_indextoname((unsigned int)netdev->index, name))
+		return;
+	memcpy(netdev->name, name, sizeof(netdev->name));
 	if (!request(SIOCGIFHWADDR, netdev->name, &ask))
 		memcpy(netdev->address, ask.ifr_hwaddr.sa_data, sizeof(netdev->address));
 }

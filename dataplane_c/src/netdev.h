@@ -5,17 +5,7 @@
 
 #include "core.h"
 
-struct accord_netdev {
-	char name[16];
-	int index;
-	uint32_t mtu;
-	uint32_t queues; /* receive queues, at most ACCORD_MAX_QUEUES */
-	uint8_t address[6];
-};
-
-/* Fails for what is not there and for what has no Ethernet header. */
-int accord_netdev_open(const char *name, struct accord_netdev *netdev, struct accord_failure *failure);
-/* The address may change while we run (bonding, an operator). Keeps the old one when it cannot be read. */
+/* Name and address may change while we run (an operator, bonding). Keeps the old ones when they cannot be read. */
 void accord_netdev_refresh(struct accord_netdev *netdev);
 
 #endif

@@ -165,6 +165,13 @@ int accord_port_poll(struct accord_port *port, struct accord_engine *engine, uin
 
 /* ---- the rest ---- */
 
+/* With a full map the port is not steered, and its packets come by the socket: counted, not refused. */
+static void steer(struct accord_port *port, uint16_t number)
+{
+	if (port->foothold.program && accord_program_steer(port->foothold.program, number, 1))
+		count(port, ACCORD_REASON_NO_MEMORY);
+}
+
 int accord_port_open(const struct accord_port_config *config, struct accord_port_report *report,
                      struct accord_port **opened)
 {
@@ -186,6 +193,28 @@ int accord_port_open(const struct accord_port_config *config, struct accord_port
 		accord_locals_refresh(&port->locals);
 	*opened = port;
 	return 0;
+}
+
+int accord_port_reopen(struct accord_port *port, const struct accord_port_config *config,
+                       struct accord_port_report *report)
+{
+	const struct accord_sockets *sockets = accord_udp_sockets(port->udp);
+	int result;
+
+	accord_ladder_leave(&port->foothold);
+	port->any_port = config->any_port;
+	result = accord_ladder_climb(config, report, &port->foothold);
+	if (result) {
+		memset(&port->foothold, 0, sizeof(port->foothold));
+		port->foothold.rung = ACCORD_RUNG_UDP;
+		report->rung = ACCORD_RUNG_UDP;
+	}
+	if (port->foothold.rung == ACCORD_RUNG_PACKET)
+		accord_locals_refresh(&port->locals);
+	for (uint32_t index = 0; index < sockets->count; index++)
+		if (accord_sockets_port(sockets, (int)index) > 0)
+			steer(port, (uint16_t)accord_sockets_port(sockets, (int)index));
+	return result;
 }
 
 void accord_port_close(struct accord_port *port)
@@ -217,11 +246,8 @@ int accord_port_add_socket(struct accord_port *port, int32_t fd)
 {
 	int index = accord_sockets_add(accord_udp_sockets(port->udp), fd);
 
-	/* With a full map the port is not steered, and its packets come by the socket: counted, not refused. */
-	if (index >= 0 && port->foothold.program &&
-	    accord_program_steer(port->foothold.program,
-	                         (uint16_t)accord_sockets_port(accord_udp_sockets(port->udp), index), 1))
-		count(port, ACCORD_REASON_NO_MEMORY);
+	if (index >= 0)
+		steer(port, (uint16_t)accord_sockets_port(accord_udp_sockets(port->udp), index));
 	return index;
 }
 

@@ -17,6 +17,7 @@ from accord.controller.endpoint import Endpoint, EndpointConfig
 from accord.controller.exchange import Exchange
 from accord.controller.exposed import Deliver, Exposed, forward, service_policy
 from accord.controller.host import HostFetch
+from accord.controller.link import LinkKeeper
 from accord.controller.policy import EffectivePolicy
 from accord.controller.prepared import STOCK_LIMIT, STOCK_SECONDS, Prepared, Target, discard
 from accord.controller.stack import call_later
@@ -97,7 +98,17 @@ class Controller:
         self.proposals: Stock[Target, Prepared] = Stock(
             clock.now, call_later, discard(self), limit=STOCK_LIMIT, seconds=STOCK_SECONDS
         )
-        self.back_end, self.attach_mode = _BACK_ENDS[self.endpoint.port.report.rung]
+        self.link = LinkKeeper(self.endpoint, config.interface) if config.interface is not None else None
+
+    @property
+    def back_end(self) -> str:
+        """Of the rung that the data path stands on now, as the configuration calls it."""
+        return _BACK_ENDS[self.endpoint.port.report.rung][0]
+
+    @property
+    def attach_mode(self) -> str:
+        """How the XDP program is attached now."""
+        return _BACK_ENDS[self.endpoint.port.report.rung][1]
 
     # ---- what programs ask for ----
 
@@ -182,7 +193,8 @@ class Controller:
         """Everything that ``accord status`` shows."""
         report = self.endpoint.port.report
         return {
-            "interface": self.config.interface,
+            "interface": self.config.interface if self.link is None else self.link.name,
+            "interface_changes": 0 if self.link is None else self.link.changes,
             "back_end": self.back_end,
             "attach_mode": self.attach_mode,
             "queues": report.queues,
@@ -224,6 +236,8 @@ class Controller:
         for exposed in list(self.exposed.values()):
             self.withdraw(exposed)
         self.proposals.clear()
+        if self.link is not None:
+            self.link.close()
         self.endpoint.close()
 
     # ---- what peers ask for ----

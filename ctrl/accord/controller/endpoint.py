@@ -90,9 +90,32 @@ class Endpoint:
         self._pumping = False
         self._kicked = False
         self._closed = False
-        for fd in self.port.fds():
-            self._loop.add_reader(fd, self.pump)
+        self._fds: list[int] = []
+        self._read_rings()
         self._beat()
+
+    # ---- the interface ----
+
+    def reopen(self, interface: str | None, *, sockets_only: bool = False) -> None:
+        """Leave the interface and attach to ``interface``; negotiations in flight go on, over the sockets meanwhile.
+
+        ``sockets_only``: stay on the lowest rung, attached to nothing. Raises ``AccordError`` when no wanted rung can
+        be reached: then too the sockets are served, and the kernel delivers to them what no ring takes.
+        """
+        for fd in self._fds:
+            self._loop.remove_reader(fd)
+        self._fds = []
+        self.pump()  # what the rings hold would go with them
+        try:
+            self.port.reopen(interface, sockets_only=sockets_only)
+        finally:
+            self._read_rings()
+            self.kick()
+
+    def _read_rings(self) -> None:
+        self._fds = self.port.fds()
+        for fd in self._fds:
+            self._loop.add_reader(fd, self.pump)
 
     # ---- sockets ----
 
@@ -260,7 +283,7 @@ class Endpoint:
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()
-        for fd in self.port.fds():
+        for fd in self._fds:
             self._loop.remove_reader(fd)
         for bound in list(self._sockets.values()):
             self.unbind(bound)

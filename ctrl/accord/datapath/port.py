@@ -111,11 +111,58 @@ def _refusals(report: Any) -> dict[Rung, Refusal]:
     }
 
 
+def _report(report: Any) -> PortReport:
+    return PortReport(
+        Rung(report.rung),
+        report.queues,
+        report.program_id,
+        _refusals(report),
+        report.busy_poll_us,
+        _refusal(report.busy_poll),
+    )
+
+
+class _Config:
+    """``struct accord_port_config``, and the texts that it points to."""
+
+    def __init__(
+        self,
+        interface: str | None,
+        first_rung: Rung,
+        last_rung: Rung,
+        any_port: bool,
+        object_path: str | os.PathLike[str],
+        frames: int,
+        busy_poll_us: int,
+    ) -> None:
+        self._rest = (any_port, object_path, frames, busy_poll_us)
+        self.pointer: Any = ffi.new("struct accord_port_config *")
+        self._keep = [ffi.new("char[]", os.fsencode(text)) for text in (interface or "", object_path)]
+        self.pointer.interface = self._keep[0] if interface else ffi.NULL
+        self.pointer.object_path = self._keep[1]
+        self.pointer.first_rung, self.pointer.last_rung = first_rung, last_rung
+        self.pointer.any_port, self.pointer.frames, self.pointer.busy_poll_us = any_port, frames, busy_poll_us
+
+    def on(self, interface: str | None, only: Rung | None) -> _Config:
+        """The same for another interface; ``only``: with this one rung."""
+        first, last = (self.pointer.first_rung, self.pointer.last_rung) if only is None else (only, only)
+        return _Config(interface, first, last, *self._rest)
+
+    def check(self, result: int, report: Any) -> None:
+        """Raise what a negative result says."""
+        if result < 0:
+            reason = Reason(-result)
+            details = "; ".join(refusal.detail for refusal in _refusals(report).values())
+            rungs = f"no rung from {self.pointer.first_rung} to {self.pointer.last_rung}"
+            raise error(reason, details or rungs, _MENDS.get(reason, ""))
+
+
 class Port:
     """Made by ``Port.open``; closed by ``close`` or by leaving its ``with`` block."""
 
-    def __init__(self, pointer: Any, report: PortReport) -> None:
+    def __init__(self, pointer: Any, config: _Config, report: PortReport) -> None:
         self._pointer = pointer
+        self._config = config
         self.report = report
         self._datagrams: Any = ffi.new("struct accord_datagram[]", _BATCH)
         self._path: Any = ffi.new("struct accord_path *")
@@ -140,31 +187,24 @@ class Port:
         interrupts, for more processor time; where it cannot be had the report says why, and all goes on without.
         Raises ``HostError`` or ``UserError`` when none could be reached, with the last rung's reason.
         """
-        config = ffi.new("struct accord_port_config *")
-        keep = [ffi.new("char[]", os.fsencode(text)) for text in (interface or "", object_path)]
-        config.interface = keep[0] if interface else ffi.NULL
-        config.object_path = keep[1]
-        config.first_rung, config.last_rung = first_rung, last_rung
-        config.any_port, config.frames, config.busy_poll_us = any_port, frames, busy_poll_us
+        config = _Config(interface, first_rung, last_rung, any_port, object_path, frames, busy_poll_us)
         report = ffi.new("struct accord_port_report *")
         pointer = ffi.new("struct accord_port **")
-        result = lib.accord_port_open(config, report, pointer)
-        refusals = _refusals(report)
-        if result < 0:
-            reason = Reason(-result)
-            details = "; ".join(refusal.detail for refusal in refusals.values())
-            raise error(reason, details or f"no rung from {first_rung} to {last_rung}", _MENDS.get(reason, ""))
-        return cls(
-            pointer[0],
-            PortReport(
-                Rung(report.rung),
-                report.queues,
-                report.program_id,
-                refusals,
-                report.busy_poll_us,
-                _refusal(report.busy_poll),
-            ),
-        )
+        config.check(lib.accord_port_open(config.pointer, report, pointer), report)
+        return cls(pointer[0], config, _report(report))
+
+    def reopen(self, interface: str | None, *, sockets_only: bool = False) -> None:
+        """Leave the interface, climb the rungs that ``open`` was given on this one; file descriptors change.
+
+        Registered sockets stay and are served throughout. ``sockets_only`` goes to ``Rung.UDP`` whatever was wanted.
+        Raises as ``open`` when no rung could be reached; the port then goes on with its sockets alone, on
+        ``Rung.UDP``, and ``report`` says why.
+        """
+        config = self._config.on(interface, Rung.UDP if sockets_only else None)
+        report = ffi.new("struct accord_port_report *")
+        result = lib.accord_port_reopen(self._open, config.pointer, report)
+        self.report = _report(report)
+        config.check(result, report)
 
     def __enter__(self) -> Port:
         return self
