@@ -16,6 +16,7 @@ from buildtools.environment import PYTHON, VENV
 from buildtools.stamps import Stamp, digest, files
 
 C_SOURCES = ("dataplane_c/*/*.[ch]", "ebpf/*.[ch]", "include/accord/*.h")
+TIDIED = r"dataplane_c/(src|lab|bench)/(?!test_)[^.]*\.c$"
 PYTHON_SOURCES = ("build.py", "setup.py", "buildtools", "ctrl", "tests", "bench")
 
 
@@ -71,15 +72,13 @@ def static_checks(quick: bool) -> list[tuple[str, list[str]]]:
         ("clang-format", ["clang-format", "--dry-run", "--Werror", *c_files]),
     ]
     if not quick:
-        checks.append(
-            ("clang-tidy", tidy([path for path in c_files if re.match(r"dataplane_c/(src|lab)/(?!test_).*\.c$", path)]))
-        )
+        checks.append(("clang-tidy", tidy([path for path in c_files if re.match(TIDIED, path)])))
     return checks
 
 
 def tidy(c_files: Sequence[str]) -> list[str]:
     """clang-tidy on all processors; it has no way to do that itself, and one file knows nothing of the others."""
-    flags = "-std=c11 -D_GNU_SOURCE -Iinclude -Idataplane_c/src"
+    flags = "-std=c11 -D_GNU_SOURCE -Iinclude -Idataplane_c/src -Idataplane_c/tests"
     each = f'clang-tidy --quiet "$@" -- {flags}'
     pipeline = f"""printf '%s\\n' "$@" | xargs -n 2 -P {os.cpu_count() or 1} sh -c '{each}' tidy"""
     return ["sh", "-c", pipeline, "tidy", *c_files]

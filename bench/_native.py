@@ -1,0 +1,84 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The C programs of dataplane_c/bench: built by their Makefile, run, their lines read."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from accord.datapath.port import OBJECT_PATH
+from tests.datapath.netns import Host
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build/bench"
+
+# Passes over the load in one repeat; under callgrind a pass is as good as a hundred.
+_ENGINE_PASSES = 40
+_CALLGRIND_PASSES = 2
+# Of BPF_PROG_TEST_RUN: 3 ms for a frame.
+_XDP_RUNS = 100_000
+_COLLECTED = re.compile(r"Collected\s*:\s*(\d+)")
+
+Round = dict[str, float]
+
+
+def build() -> None:
+    """Compile them. Raises ``click.ClickException`` with the compiler's words."""
+    _run(["make", "-s", "-C", str(ROOT / "dataplane_c/bench"), f"BUILD={BUILD}"])
+
+
+def engine(repeats: int) -> list[Round]:
+    """Nanoseconds for each packet (``proposal``: each message) in memory."""
+    return _rounds(_run([str(BUILD / "engine"), str(repeats), str(_ENGINE_PASSES)]))[1:]
+
+
+def instructions() -> Round:
+    """Instructions for each packet, or message, by callgrind; empty without valgrind."""
+    if shutil.which("valgrind") is None:
+        click.echo("no instruction counts: valgrind is missing (apt-get install valgrind)", err=True)
+        return {}
+    found: Round = {}
+    for name in ("parse", "parse_small", "long", "proposal"):
+        with tempfile.NamedTemporaryFile() as out:
+            options = [f"--toggle-collect=run_{name}", f"--callgrind-out-file={out.name}"]
+            command = ["valgrind", "--tool=callgrind", *options, str(BUILD / "engine"), "1", str(_CALLGRIND_PASSES)]
+            done = subprocess.run(command, capture_output=True, text=True)
+        collected = _COLLECTED.search(done.stderr)
+        if done.returncode or collected is None:
+            raise click.ClickException(f"callgrind failed:\n{done.stderr[-2000:]}")
+        counts = json.loads(done.stdout.splitlines()[0])
+        found[name] = int(collected[1]) / (counts[name] * _CALLGRIND_PASSES)
+    return found
+
+
+def xdp(host: Host, repeats: int) -> list[Round]:
+    """Nanoseconds of the XDP program for a frame of each kind, and of an empty one."""
+    objects = [str(OBJECT_PATH), str(BUILD / "empty.bpf.o")]
+    return _rounds(host.run(lambda: _run([str(BUILD / "xdp"), *objects, str(repeats), str(_XDP_RUNS)])))
+
+
+def receive(near: Host, far: Host, mode: str, seconds: float, repeats: int) -> list[dict[str, tuple[float, ...]]]:
+    """By way of receipt: packets a second taken, and made; the part that came out again in whole messages."""
+    objects = [str(OBJECT_PATH), str(BUILD / "redirect.bpf.o"), str(BUILD / "generate.bpf.o")]
+    ends = [f"/proc/self/fd/{near.fd}", near.interface, far.interface]
+    command = [str(BUILD / "receive"), *objects, *ends, mode, str(seconds), str(repeats)]
+    output = far.run(lambda: _run(command, near.fd))
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def _rounds(output: str) -> list[Round]:
+    return [json.loads(line) for line in output.splitlines()]
+
+
+def _run(command: Sequence[str], *fds: int) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, pass_fds=fds)
+    if done.returncode:
+        raise click.ClickException(f"{command[0]}: {done.stderr[-2000:] or f'exit code {done.returncode}'}")
+    return done.stdout

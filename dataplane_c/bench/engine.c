@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * The engine in memory: no kernel, no clock in the path. Prints one JSON object with how many packets (of
+ * "proposal": messages) there are in a pass, then one a round: nanoseconds for each.
+ *
+ *   engine ROUNDS PASSES
+ *
+ * Each run_* function is a place where callgrind's --toggle-collect finds the beginning and the end of what is
+ * measured; what has to be made ready is made outside of it.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <time.h>
+
+#include "load.h"
+#include "packet.h"
+
+enum {
+	/* At one time: together half a megabyte of packets, so that they come from further away than the L1 cache,
+	 * as packets of a ring do. */
+	TRANSACTIONS = 16,
+	EVENT_BATCH = 64,
+};
+
+struct pool {
+	uint32_t packets, lengths[LOAD_LONG];
+	uint8_t bytes[TRANSACTIONS][LOAD_LONG][LOAD_PACKET];
+};
+
+/* What a compiler must not find out to be unused. */
+static volatile uint32_t sink;
+
+static uint64_t cpu_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Of as many as there are for each transaction. */
+static double each(uint64_t spent_ns, long count)
+{
+	return (double)spent_ns / (double)(count * TRANSACTIONS);
+}
+
+static struct pool *fill(uint32_t packets, bool small)
+{
+	struct pool *pool = calloc(1, sizeof(*pool));
+
+	if (!pool)
+		exit(1);
+	pool->packets = packets;
+	for (uint32_t id = 0; id < TRANSACTIONS; id++)
+		for (uint32_t index = 0; index < packets; index++)
+			pool->lengths[index] = load_packet(pool->bytes[id][index], id, index, packets, small);
+	return pool;
+}
+
+static void check(int result)
+{
+	if (result < 0) {
+		fprintf(stderr, "the engine refused a packet of the load: %s\n", accord_reason_name((uint32_t)-result));
+		exit(1);
+	}
+}
+
+/* Header, checksum, chunks, fingerprint. */
+static inline void parse_all(const struct pool *pool)
+{
+	struct packet packet;
+
+	for (uint32_t id = 0; id < TRANSACTIONS; id++)
+		for (uint32_t index = 0; index < pool->packets; index++) {
+			check(-(int)packet_parse(&packet, pool->bytes[id][index], pool->lengths[index]));
+			sink = packet.fingerprint;
+		}
+}
+
+__attribute__((noinline)) static void run_parse(const struct pool *pool)
+{
+	sink = 0; /* unlike the next one, or a compiler makes one function of the two */
+	parse_all(pool);
+}
+
+__attribute__((noinline)) static void run_parse_small(const struct pool *pool)
+{
+	sink = 1;
+	parse_all(pool);
+}
+
+/* Everything, from the packets of a message to its descriptors in the caller's hands, and the transaction closed. */
+static void take_messages(struct accord_engine *engine, const struct pool *pool)
+{
+	static struct accord_event events[EVENT_BATCH];
+	const struct accord_path path = load_path();
+
+	for (uint32_t id = 0; id < TRANSACTIONS; id++) {
+		uint32_t count, messages = 0;
+
+		for (uint32_t index = 0; index < pool->packets; index++)
+			check(accord_engine_input(engine, 1, &path, pool->bytes[id][index], pool->lengths[index]));
+		count = accord_engine_events(engine, events, EVENT_BATCH);
+		for (uint32_t i = 0; i < count; i++) {
+			messages += events[i].kind == ACCORD_EVENT_MESSAGE;
+			sink = events[i].length;
+		}
+		if (messages != 1) {
+			fprintf(stderr, "a message did not come out whole\n");
+			exit(1);
+		}
+		accord_engine_close(engine, 1, events[0].handle, 0);
+	}
+}
+
+__attribute__((noinline)) static void run_long(struct accord_engine *engine, const struct pool *pool)
+{
+	sink = 0;
+	take_messages(engine, pool);
+}
+
+__attribute__((noinline)) static void run_proposal(struct accord_engine *engine, const struct pool *pool)
+{
+	sink = 1;
+	take_messages(engine, pool);
+}
+
+int main(int argc, char **argv)
+{
+	struct pool *small = fill(LOAD_PROPOSAL, true), *proposal = fill(LOAD_PROPOSAL, false),
+				*all = fill(LOAD_LONG, false);
+	const struct accord_engine_config config = {0};
+	struct accord_engine *engine = accord_engine_new(&config);
+	long rounds = argc == 3 ? strtol(argv[1], NULL, 10) : 0, passes = argc == 3 ? strtol(argv[2], NULL, 10) : 0;
+
+	if (rounds < 1 || passes < 1 || !engine) {
+		fprintf(stderr, "usage: engine ROUNDS PASSES\n");
+		return 2;
+	}
+	accord_engine_support(engine, load_protocols, LOAD_CHUNKS - 1);
+	printf("{\"parse\": %d, \"parse_small\": %d, \"long\": %d, \"proposal\": %d}\n", TRANSACTIONS * LOAD_LONG,
+	       TRANSACTIONS * LOAD_PROPOSAL, TRANSACTIONS * LOAD_LONG, TRANSACTIONS);
+	for (long round = 0; round < rounds; round++) {
+		uint64_t begun = cpu_ns(), parsed, parsed_small, taken, proposed;
+
+		for (long pass = 0; pass < passes; pass++)
+			run_parse(all);
+		parsed = cpu_ns();
+		for (long pass = 0; pass < passes; pass++)
+			run_parse_small(small);
+		parsed_small = cpu_ns();
+		for (long pass = 0; pass < passes; pass++)
+			run_long(engine, all);
+		taken = cpu_ns();
+		for (long pass = 0; pass < passes; pass++)
+			run_proposal(engine, proposal);
+		proposed = cpu_ns();
+		printf("{\"parse\": %.3f, \"parse_small\": %.3f, \"long\": %.3f, \"proposal\": %.3f}\n",
+		       each(parsed - begun, passes * LOAD_LONG), each(parsed_small - parsed, passes * LOAD_PROPOSAL),
+		       each(taken - parsed_small, passes * LOAD_LONG), each(proposed - taken, passes));
+	}
+	accord_engine_free(engine);
+	free(small);
+	free(proposal);
+	free(all);
+	return 0;
+}

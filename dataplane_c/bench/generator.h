@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Sends proposals as fast as one processor can, from another network namespace. */
+#ifndef ACCORD_BENCH_GENERATOR_H
+#define ACCORD_BENCH_GENERATOR_H
+
+#include <stdint.h>
+
+struct generator;
+
+/* to: the Ethernet address that frames go to. Ends the program with a sentence when it cannot be had. */
+struct generator *generator_open(const char *object_path, const char *namespace_path, const char *interface,
+                                 const uint8_t to[6]);
+/* From a thread of its own, which has processor cpu for itself until it is stopped. */
+void generator_start(struct generator *generator, int cpu);
+/* How many packets it has made, from some number on that is not 0. */
+uint64_t generator_made(struct generator *generator);
+void generator_stop(struct generator *generator);
+void generator_close(struct generator *generator);
+
+#endif /* ACCORD_BENCH_GENERATOR_H */

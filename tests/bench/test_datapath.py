@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The benchmark of the data path runs, so that it does not rot; how fast anything is, no test can say."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+NOT_FIGURES = {"spread", "repeats", "seconds", "kernel", "machine", "processors"}
+
+
+def bench(*options: str) -> dict[str, object]:
+    """One short run. The object that it prints."""
+    command = [sys.executable, "bench/datapath.py", "--repeats", "1", "--seconds", "0.01", "--json", *options]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stderr
+    result: dict[str, object] = json.loads(done.stdout)
+    return result
+
+
+def figures(result: dict[str, object]) -> dict[str, float]:
+    """The figures alone."""
+    return {name: float(str(value)) for name, value in result.items() if name not in NOT_FIGURES}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("part", "names"),
+    [
+        ("engine", {"parse_ns_per_packet", "reassemble_ns_per_packet", "proposal_ns"}),
+        ("xdp", {"xdp_foreign_ns", "xdp_empty_ns", "xdp_ours_ns", "xdp_udp6_ns"}),
+        ("receive", {"ratio_afxdp", "afxdp_mpps", "afxdp_bare_mpps", "packet_mpps", "udp_bare_mpps", "afxdp_whole"}),
+        ("crossing", {"cffi_ns_per_event", "python_ns_per_event"}),
+        ("bulk", {"tcp_none_gbit", "ratio_tcp_native", "ratio_tcp_generic", "ratio_tcp_packet"}),
+    ],
+)
+def test_each_part_prints_its_figures_and_their_spread(part: str, names: set[str]) -> None:
+    result = bench("--only", part)
+    found = figures(result)
+    assert names <= found.keys()
+    assert found.keys() == dict(result["spread"]).keys()  # type: ignore[call-overload]
+    assert all(value > 0 for name, value in found.items() if name != "xdp_added_ns")
+
+
+@pytest.mark.root
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="callgrind is missing: apt-get install valgrind")
+def test_instruction_counts_repeat_exactly() -> None:
+    first, second = figures(bench("--only", "instructions")), figures(bench("--only", "instructions"))
+    assert first["parse_instructions"] > first["parse_small_instructions"] > 0
+    assert first == second
+
+
+@pytest.mark.root
+def test_what_the_engine_takes_comes_out_in_whole_messages() -> None:
+    """A generator whose packets the engine refused would make it look fast."""
+    assert figures(bench("--only", "receive"))["afxdp_whole"] > 0.5
