@@ -13,6 +13,7 @@ from accord.controller import initiating, responding
 from accord.controller.association import Association
 from accord.controller.certificate import own_certificate
 from accord.controller.config import DaemonConfig, ExposeConfig
+from accord.controller.counts import Counts
 from accord.controller.endpoint import Endpoint, EndpointConfig
 from accord.controller.exchange import Exchange
 from accord.controller.exposed import Deliver, Exposed, forward, service_policy
@@ -27,6 +28,7 @@ from accord.datapath.engine import Event
 from accord.datapath.netdev import interface_index
 from accord.datapath.port import Rung
 from accord.datapath.tcp_repair import TcpRepair
+from accord.negotiation.interface import Role
 from accord.protocols.certificates import check_roots, load_identity
 from accord.protocols.registry import load_plugins
 from accord.protocols.services import Security
@@ -79,7 +81,7 @@ class Controller:
         if self.tcp_refusal is not None:
             log.warning("TCP without a SYN is not to be had: %s", self.tcp_refusal)
         self.exposed: dict[int, Exposed] = {}
-        self.outcomes: dict[str, int] = {}
+        self.counts = Counts()
         supported = [int(Protocol.UDP), *(plugin.protocol for plugin in self.plugins.values())]
         self.endpoint = Endpoint(
             EndpointConfig(
@@ -136,10 +138,10 @@ class Controller:
         try:
             association = await attempt.run(family)
         except AccordError as failure:
-            self.count(failure.reason.name)
+            self.counts.failed(Role.INITIATOR, failure.reason)
             failure.trace = attempt.ladder.as_dicts()
             raise
-        self.count(association.report.reason)
+        self.counts.came_up(Role.INITIATOR, association.report)
         return association
 
     def expose(self, config: ExposeConfig, accepted: asyncio.Queue[Association] | None = None) -> Exposed:
@@ -163,7 +165,8 @@ class Controller:
             secure=config.secure,
             policy=service_policy(self.config.policy, config.secure),
             early_limit=config.early_limit,
-            deliver=forward(config.to) if config.to is not None else _enqueue(accepted),
+            deliver=forward(config.to, self.counts) if config.to is not None else _enqueue(accepted),
+            counts=self.counts,
         )
         exposed.open(self.endpoint, plain=config.plain)
         self.exposed[config.listen] = exposed
@@ -217,7 +220,7 @@ class Controller:
             "counters": {
                 "steering": {reason.name: count for reason, count in self.endpoint.port.counters().items()},
                 "engine": {reason.name: count for reason, count in self.endpoint.engine.counters().items()},
-                "negotiation": dict(self.outcomes),
+                "negotiation": self.counts.by_reason(),
             },
         }
 
@@ -226,10 +229,6 @@ class Controller:
         where = self.config.interface or "no interface"
         queues = self.endpoint.port.report.queues
         return f"{where}, {self.back_end}, attach {self.attach_mode}" + (f", {queues} queue(s)" if queues else "")
-
-    def count(self, reason: str) -> None:
-        """One more negotiation or connection that ended in this reason."""
-        self.outcomes[reason] = self.outcomes.get(reason, 0) + 1
 
     def close(self) -> None:
         """Stop: exposed ports back, program detached, memory freed."""

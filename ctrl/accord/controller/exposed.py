@@ -15,10 +15,12 @@ from pathlib import Path
 
 from accord.controller.association import Association, Report
 from accord.controller.bridge import bridge
+from accord.controller.counts import Counts
 from accord.controller.endpoint import Endpoint, UdpSocket
 from accord.controller.host import HostFetch, open_service
 from accord.controller.policy import EffectivePolicy, Policy, Secure
 from accord.datapath.stream import SocketCarrier
+from accord.negotiation.interface import Role
 from accord.protocols import tls
 from accord.protocols.services import Carrier, Security
 from accord.wire.constants import Reason
@@ -45,6 +47,7 @@ class Exposed:
     policy: EffectivePolicy
     early_limit: int
     deliver: Deliver
+    counts: Counts
     sockets: list[UdpSocket] = field(default_factory=list)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     listeners: list[socket.socket] = field(default_factory=list)
@@ -128,6 +131,7 @@ class Exposed:
         finally:
             self.pending -= 1
         report = Report(peer=peer, stack=stack, reason=Reason.LEGACY_PEER.name)
+        self.counts.plain_or_negotiated(Role.RESPONDER, report)
         await self.deliver(Association(carrier, report), None)
 
     async def _greet(self, bare: SocketCarrier) -> tuple[Carrier, list[str]]:
@@ -147,7 +151,7 @@ def service_policy(policy: Policy, secure: Secure | None) -> EffectivePolicy:
     return dataclasses.replace(default, prefer=prefer, secure=default.secure if secure is None else secure)
 
 
-def forward(target: tuple[str, int]) -> Deliver:
+def forward(target: tuple[str, int], counts: Counts) -> Deliver:
     """Delivery to a local plain service: its bytes joined to the association's."""
 
     async def deliver(association: Association, fetch: HostFetch | None) -> None:
@@ -162,7 +166,8 @@ def forward(target: tuple[str, int]) -> Deliver:
             except BaseException:
                 association.carrier.abort()
                 raise
-        broken = await bridge(association.carrier, service)
+        with counts.open(Role.RESPONDER):
+            broken = await bridge(association.carrier, service)
         if broken is not None:
             log.info("%s: %s", association.report.peer, broken)
 

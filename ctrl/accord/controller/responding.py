@@ -86,12 +86,11 @@ def _committed(
     failure = outcome.exception()
     if failure is not None:
         reason = failure.reason if isinstance(failure, AccordError) else Reason.PLUGIN_FAILED
-        controller.count(reason.name)
+        controller.counts.failed(Role.RESPONDER, reason)
         log.info("port %d, %s: %s", path.local_port, peer, failure)
         return
     assert exposed is not None, "nothing is accepted on a port that is not exposed"
     committed = outcome.result()
-    controller.count(Reason.OK.name)
     report = Report(
         peer=peer,
         stack=[protocol_name(protocol) for protocol in reversed(committed.protocols)],
@@ -101,6 +100,7 @@ def _committed(
         attach_mode=controller.attach_mode,
         ladder=exchange.ladder.as_dicts(),
     )
+    controller.counts.came_up(Role.RESPONDER, report)
     log.info("port %d, %s: %s", exposed.port, peer, committed.name)
     top = committed.sessions[-1]
     fetch = getattr(top, "fetch_taken", None)

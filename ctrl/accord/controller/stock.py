@@ -37,12 +37,18 @@ class Stock(Generic[K, T]):
         self._seconds = seconds
         self._made: OrderedDict[K, tuple[float, T]] = OrderedDict()
         self._ordered: set[K] = set()
+        self.hits = self.misses = self.discarded = 0
+        """Askers who found one, who found none; things that nobody asked for in time."""
 
     def take(self, key: K) -> T | None:
         """What is ready for ``key``, now the caller's; None when there is nothing fresh."""
         self._expire()
         found = self._made.pop(key, None)
-        return None if found is None else found[1]
+        if found is None:
+            self.misses += 1
+            return None
+        self.hits += 1
+        return found[1]
 
     def order(self, key: K, make: Callable[[], T], delay: float) -> None:
         """Make one for ``key`` in ``delay`` seconds, unless there is one then.
@@ -84,6 +90,7 @@ class Stock(Generic[K, T]):
 
     def _drop_oldest(self) -> None:
         _, (_, thing) = self._made.popitem(last=False)
+        self.discarded += 1
         self._discard(thing)
 
     def __len__(self) -> int:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What programs may ask of the daemon over the control socket: connect, listen, status."""
+"""What programs may ask of the daemon over the control socket: connect, listen, status, stats."""
 
 from __future__ import annotations
 
@@ -13,13 +13,16 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from accord import __version__
 from accord.controller.association import Association
 from accord.controller.bridge import bridge
 from accord.controller.config import ExposeConfig
 from accord.controller.control import Channel
 from accord.controller.controller import Controller
 from accord.controller.policy import Secure
+from accord.controller.stats import collect
 from accord.datapath.stream import SocketCarrier
+from accord.negotiation.interface import Role
 from accord.protocols.services import Security
 from accord.wire.constants import Reason
 from accord.wire.errors import error
@@ -97,6 +100,7 @@ class Operations:
             "connect": self._connect,
             "listen": self._listen,
             "status": self._status,
+            "stats": self._stats,
         }
 
     async def handle(self, message: dict[str, Any], channel: Channel) -> None:
@@ -134,10 +138,11 @@ class Operations:
             raise
         if not _take(message, "ladder", bool, False):
             association.report.ladder = []
-        await self._hand_over(association, channel, {"ok": True}, made)
+        await self._hand_over(Role.INITIATOR, association, channel, {"ok": True}, made)
 
     async def _hand_over(
         self,
+        role: Role,
         association: Association,
         channel: Channel,
         message: dict[str, Any],
@@ -151,6 +156,7 @@ class Operations:
                 _close_pair(made)
             with carrier.detach() as connection:
                 await channel.send(message, [connection.fileno()])
+            self._controller.counts.handed_over(role)
             return
         try:
             ours, theirs = _pair() if made is None else await made
@@ -165,13 +171,13 @@ class Operations:
             raise
         finally:
             theirs.close()
-        task = asyncio.create_task(self._bridge(SocketCarrier(ours), association))
+        task = asyncio.create_task(self._bridge(role, SocketCarrier(ours), association))
         self._bridges.add(task)
         task.add_done_callback(self._bridges.discard)
 
-    @staticmethod
-    async def _bridge(near: SocketCarrier, association: Association) -> None:
-        failure = await bridge(near, association.carrier)
+    async def _bridge(self, role: Role, near: SocketCarrier, association: Association) -> None:
+        with self._controller.counts.open(role):
+            failure = await bridge(near, association.carrier)
         if failure is not None:
             log.info("%s: %s", association.report.peer, failure)
 
@@ -200,7 +206,7 @@ class Operations:
                 waiting = asyncio.create_task(accepted.get())
                 await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
                 if waiting.done():
-                    await self._hand_over(waiting.result(), channel, {"ok": True, "event": "accepted"})
+                    await self._hand_over(Role.RESPONDER, waiting.result(), channel, {"ok": True, "event": "accepted"})
                 else:
                     waiting.cancel()
         finally:
@@ -212,3 +218,6 @@ class Operations:
 
     async def _status(self, message: dict[str, Any], channel: Channel) -> None:
         await channel.send({"ok": True, "pid": os.getpid(), **self._controller.status()})
+
+    async def _stats(self, message: dict[str, Any], channel: Channel) -> None:
+        await channel.send({"ok": True, "pid": os.getpid(), "families": collect(self._controller, __version__)})

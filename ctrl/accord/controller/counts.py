@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The controller's own counters: how negotiations ended, what came up, how fast, what is open."""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from accord.controller import metrics
+from accord.controller.association import Report
+from accord.controller.metrics import Family, Histogram, Labels, Samples
+from accord.negotiation.interface import Role
+from accord.wire.constants import Reason
+
+
+class Outcome(enum.StrEnum):
+    """How a negotiation ended."""
+
+    COMMITTED = "committed"
+    FELL_BACK = "fell_back"
+    FAILED = "failed"
+
+
+class Counts:
+    """Counts what the controller and the daemon tell it; ``samples`` is what ``accord stats`` shows of it."""
+
+    def __init__(self) -> None:
+        self._began = time.time()
+        self._ended: Counter[Labels] = Counter()
+        self._stacks: Counter[Labels] = Counter()
+        self._ready: dict[Labels, Histogram] = {}
+        self._open: Counter[Labels] = Counter()
+        self._handed_over: Counter[Labels] = Counter()
+
+    def came_up(self, role: Role, report: Report) -> None:
+        """An association that a negotiation, or the plain connection beside it, led to."""
+        outcome = Outcome.COMMITTED if report.negotiated else Outcome.FELL_BACK
+        self._ended[_word(role), outcome, report.reason] += 1
+        self.plain_or_negotiated(role, report)
+        ready = self._ready.setdefault((_word(role), _way(report)), Histogram())
+        ready.observe(report.ready_ms / 1000)
+
+    def plain_or_negotiated(self, role: Role, report: Report) -> None:
+        """An association; one that nobody negotiated about, of a peer without Accord, is told here alone."""
+        self._stacks[_word(role), _way(report), "/".join(report.stack)] += 1
+
+    def failed(self, role: Role, reason: Reason) -> None:
+        """A negotiation that came to nothing."""
+        self._ended[_word(role), Outcome.FAILED, reason.name] += 1
+
+    def handed_over(self, role: Role) -> None:
+        """The kernel's socket went to a program."""
+        self._handed_over[_word(role),] += 1
+
+    @contextlib.contextmanager
+    def open(self, role: Role) -> Iterator[None]:
+        """For as long as an association's bytes pass through the daemon."""
+        self._open[_word(role),] += 1
+        try:
+            yield
+        finally:
+            self._open[_word(role),] -= 1
+
+    def by_reason(self) -> dict[str, int]:
+        """Negotiations that ended, by reason alone."""
+        total: Counter[str] = Counter()
+        for (_, _, reason), count in self._ended.items():
+            total[reason] += count
+        return dict(total)
+
+    def samples(self) -> Mapping[Family, Samples]:
+        """By family."""
+        everybody: dict[Labels, float] = dict.fromkeys([(_word(role),) for role in Role], 0)
+        return {
+            metrics.START: {(): self._began},
+            metrics.NEGOTIATIONS: self._ended,
+            metrics.STACKS: self._stacks,
+            metrics.READY: self._ready,
+            metrics.OPEN: {**everybody, **self._open},
+            metrics.HANDED_OVER: {**everybody, **self._handed_over},
+        }
+
+
+def _word(role: Role) -> str:
+    return role.value
+
+
+def _way(report: Report) -> str:
+    return "negotiated" if report.negotiated else "plain"

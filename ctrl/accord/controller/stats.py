@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Every counter of a running controller, of each floor: what ``accord stats`` shows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from accord.controller import metrics
+from accord.controller.metrics import Family, Samples, snapshot
+from accord.wire.constants import Reason
+
+if TYPE_CHECKING:
+    from accord.controller.controller import Controller
+
+
+def collect(controller: Controller, version: str) -> list[dict[str, Any]]:
+    """All families with their samples of this moment, for JSON (``metrics.snapshot``)."""
+    endpoint, stock = controller.endpoint, controller.proposals
+    usage = endpoint.engine.usage()
+    return snapshot(
+        {
+            metrics.INFO: {
+                (version, controller.config.interface or "", controller.back_end, controller.attach_mode): 1
+            },
+            metrics.STEERING: _by_reason(endpoint.port.counters()),
+            metrics.ENGINE: _by_reason(endpoint.engine.counters()),
+            metrics.USED: {
+                ("transactions",): usage.transactions,
+                ("unproven",): usage.unproven,
+                ("buffers",): usage.buffers,
+                ("events",): usage.events,
+            },
+            metrics.LIMIT: {
+                ("transactions",): usage.transactions_limit,
+                ("unproven",): usage.unproven_limit,
+                ("buffers",): usage.buffers_limit,
+                ("events",): usage.events_limit,
+            },
+            metrics.MEMORY: {(): usage.bytes},
+            metrics.PREPARED: {
+                ("hit",): stock.hits,
+                ("missed",): stock.misses,
+                ("discarded",): stock.discarded,
+            },
+            metrics.READY_NOW: {(): len(stock)},
+            **controller.counts.samples(),
+            **_rings(controller),
+        }
+    )
+
+
+def _by_reason(counters: Mapping[Reason, int]) -> Samples:
+    return {(reason.name,): count for reason, count in counters.items()}
+
+
+def _rings(controller: Controller) -> Mapping[Family, Samples]:
+    rings = controller.endpoint.port.ring_statistics()
+    return {
+        family: {(str(ring.queue),): getattr(ring, attribute) for ring in rings}
+        for attribute, family in metrics.RINGS.items()
+    }
