@@ -6,15 +6,23 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import socket
+import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
+from accord.cli.complaint import complain
 from accord.controller.config import DaemonConfig, load_config
 from accord.controller.control import control_path
 from accord.daemon.daemon import Daemon
+from accord.daemon.supervisor import Supervisor
+from accord.protocols.registry import load_plugins
 from accord.wire.constants import Reason
-from accord.wire.errors import error
+from accord.wire.errors import AccordError, error
+
+log = logging.getLogger("accord.daemon")
 
 
 @click.command()
@@ -32,6 +40,15 @@ from accord.wire.errors import error
 )
 @click.option("--control", type=click.Path(path_type=Path), help="Control socket to make.")
 @click.option("--key-log", type=click.Path(path_type=Path), help="Append TLS secrets for captures (as SSLKEYLOGFILE).")
+@click.option("--supervise", is_flag=True, help="Start the daemon again, at once, when it is killed, fails or hangs.")
+@click.option(
+    "--watchdog",
+    type=click.FloatRange(min=0),
+    default=5.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --supervise: kill a daemon that gave no sign of life for so long; 0: never.",
+)
 @click.option("-v", "--verbose", count=True, help="Log more: -v each negotiation, -vv its steps.")
 def daemon(
     iface: str | None,
@@ -40,6 +57,8 @@ def daemon(
     back_end: str | None,
     control: Path | None,
     key_log: Path | None,
+    supervise: bool,
+    watchdog: float,
     verbose: int,
 ) -> None:
     """Run the daemon of this host until it is interrupted.
@@ -52,13 +71,37 @@ def daemon(
         level=(logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)],
     )
     config = load_config(config_file) if config_file else DaemonConfig()
-    config = config.override(
-        interface=iface,
-        attach=attach,
-        back_end=back_end,
-        control=control_path(control) if control or os.environ.get("ACCORD_CONTROL") else None,
-        key_log=key_log,
-    )
+    given = {
+        "interface": iface,
+        "attach": attach,
+        "back_end": back_end,
+        "control": control_path(control) if control or os.environ.get("ACCORD_CONTROL") else None,
+        "key_log": key_log,
+    }
+    config = config.override(**given)
     if config.interface is None and config.back_end != "udp":
         raise error(Reason.NO_INTERFACE, "none was named", "give --iface IF (see: ip -br link), or --back-end udp")
-    asyncio.run(Daemon(config, config_file).run())
+    if not supervise:
+        asyncio.run(Daemon(config, config_file).run())
+        return
+
+    def one_life(life: socket.socket) -> int:
+        try:
+            asyncio.run(Daemon(_latest(config, config_file, given), config_file, life).run())
+        except AccordError as failure:
+            return complain(failure)
+        return 0
+
+    load_plugins()  # their modules are the other half of a start
+    sys.exit(Supervisor(one_life, watchdog).supervise())
+
+
+def _latest(config: DaemonConfig, config_file: Path | None, given: dict[str, Any]) -> DaemonConfig:
+    """What the file says now, for SIGHUP may have had it read since; what it said when it was good, if it is not."""
+    if config_file is None:
+        return config
+    try:
+        return load_config(config_file).override(**given)
+    except AccordError as wrong:
+        log.error("configuration as of the supervisor's start: %s", wrong)
+        return config

@@ -10,7 +10,7 @@ import sys
 import click
 
 from accord import __version__
-from accord.wire.constants import Party
+from accord.cli.complaint import complain
 from accord.wire.errors import AccordError
 
 # name: (module, attribute, first line of help)
@@ -23,9 +23,6 @@ _COMMANDS = {
     "stats": ("accord.cli.stats", "stats", "Show every counter, by reason: a table, JSON, or for Prometheus."),
     "status": ("accord.cli.status", "status", "Show what the daemon has, does and counted."),
 }
-
-# sysexits.h: whose fault it was, for scripts.
-_EXIT = {Party.USER: 64, Party.HOST: 71, Party.PEER: 76, Party.PATH: 69, Party.OURS: 70, Party.NONE: 1}
 
 
 class _Commands(click.Group):
@@ -69,8 +66,7 @@ def run(command: click.Command) -> None:
         wrong.show()
         sys.exit(wrong.exit_code)
     except AccordError as failure:
-        click.echo(f"accord: {failure} [{failure.reason.name}, {failure.party.name.lower()}]", err=True)
-        sys.exit(_EXIT[failure.party])
+        sys.exit(complain(failure))
     except KeyboardInterrupt:
         sys.exit(130)
 

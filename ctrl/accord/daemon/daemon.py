@@ -19,6 +19,7 @@ import click
 from accord.controller.config import DaemonConfig, load_config
 from accord.controller.control import Channel, control_path, failure_message, peer_credentials
 from accord.controller.controller import Controller
+from accord.daemon.life import Life
 from accord.daemon.operations import Operations
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
@@ -32,14 +33,20 @@ _GC_OBJECTS = 20_000
 class Daemon:
     """Runs until SIGINT or SIGTERM; SIGHUP reads the configuration again (a bad one is refused, the old one stays)."""
 
-    def __init__(self, config: DaemonConfig, config_file: Path | None) -> None:
+    def __init__(self, config: DaemonConfig, config_file: Path | None, supervisor: socket.socket | None = None) -> None:
+        """``supervisor`` is the socket to it, for signs of life."""
         self._config = config
         self._config_file = config_file
+        self._supervisor = supervisor
+        self._failure = ""
         self._stop = asyncio.Event()
         self._clients: set[asyncio.Task[None]] = set()
 
     async def run(self) -> None:
-        """Start, say so, serve, clean up. Raises ``AccordError`` when it cannot start; nothing is attached then."""
+        """Start, say so, serve, clean up. Raises ``AccordError`` when it cannot start; nothing is attached then.
+
+        Raises ``OurError`` (``PLUGIN_FAILED``) after the clean-up when it had to end by itself.
+        """
         loop = asyncio.get_running_loop()
         control = control_path(self._config.control)
         listener = self._listen(control)
@@ -50,6 +57,7 @@ class Daemon:
             control.unlink(missing_ok=True)
             raise
         operations = Operations(controller)
+        life = Life(self._supervisor, self._end)
         try:
             for signum in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(signum, self._stop.set)
@@ -62,9 +70,12 @@ class Daemon:
             gc.set_threshold(_GC_OBJECTS)
             click.echo(f"accord daemon ready: {controller.describe()}, control socket {control}")
             accepting = asyncio.create_task(self._accept(listener, operations))
+            life.ready()
             await self._stop.wait()
+            life.stopping()
             accepting.cancel()
         finally:
+            life.close()
             for client in list(self._clients):
                 client.cancel()
             if self._clients:
@@ -74,6 +85,14 @@ class Daemon:
             with contextlib.suppress(OSError):
                 control.unlink()
             click.echo("accord daemon stopped")
+        if self._failure:
+            raise error(Reason.PLUGIN_FAILED, self._failure, "see the log above; a supervisor starts a new daemon")
+
+    def _end(self, why: str) -> None:
+        """Stop, and say that something went wrong."""
+        log.error("%s: the daemon ends", why)
+        self._failure = why
+        self._stop.set()
 
     def _listen(self, path: Path) -> socket.socket:
         """The control socket, mode 0600, or 0666 with users named (the kernel's credentials then decide)."""

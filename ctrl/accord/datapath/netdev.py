@@ -7,8 +7,6 @@ import ipaddress
 import socket
 from concurrent.futures import ThreadPoolExecutor
 
-from pyroute2 import IPRoute
-
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
@@ -30,5 +28,8 @@ def local_addresses() -> set[str]:
 
 
 def _addresses() -> set[str]:
+    # A fifth of a daemon's start would go into it, and most daemons never come here.
+    from pyroute2 import IPRoute
+
     with IPRoute() as netlink:
         return {str(message.get_attr("IFA_ADDRESS")) for message in netlink.get_addr()}
