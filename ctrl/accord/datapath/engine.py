@@ -10,7 +10,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from accord.datapath._core import ffi, lib
 from accord.datapath.path import Path
@@ -31,8 +31,10 @@ class EventKind(enum.IntEnum):
     FAILED = 6
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+_KINDS = {int(kind): kind for kind in EventKind}
+
+
+class Event(NamedTuple):
     """``struct accord_event``; which fields mean something depends on the kind."""
 
     handle: int
@@ -163,7 +165,7 @@ class Engine:
 
     @staticmethod
     def _event(event: Any) -> Event:
-        kind = EventKind(event.kind)
+        kind = _KINDS[event.kind]
         return Event(
             handle=event.handle,
             kind=kind,
@@ -172,7 +174,7 @@ class Engine:
             node=event.node,
             protocol=event.protocol,
             order=event.order,
-            reason=Reason(event.reason),
+            reason=Reason(event.reason) if event.reason else Reason.OK,
             data=bytes(ffi.buffer(event.data, event.length)) if kind is EventKind.NODE else b"",
             path=Path.from_c(event.path) if kind is EventKind.OPENED else None,
         )

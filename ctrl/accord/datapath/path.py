@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from dataclasses import dataclass
 from typing import Any
@@ -52,10 +53,10 @@ class Path:
         return path
 
     def _packed(self, text: str) -> tuple[bytes, int]:
-        address = ipaddress.ip_address(text)
-        if address.version != self.family:
+        packed = _bytes(text)
+        if len(packed) != (4 if self.family == 4 else 16):
             raise ValueError(f"{text} is no IPv{self.family} address")
-        return address.packed, len(address.packed)
+        return packed, len(packed)
 
     @classmethod
     def from_c(cls, path: Any) -> Path:
@@ -64,10 +65,20 @@ class Path:
         return cls(
             family=path.family,
             context=path.context,
-            local=str(ipaddress.ip_address(bytes(ffi.buffer(path.local, size)))),
+            local=_text(bytes(ffi.buffer(path.local, size))),
             local_port=path.local_port,
-            remote=str(ipaddress.ip_address(bytes(ffi.buffer(path.remote, size)))),
+            remote=_text(bytes(ffi.buffer(path.remote, size))),
             remote_port=path.remote_port,
             socket=path.socket,
             scope=path.scope,
         )
+
+
+@functools.lru_cache(maxsize=4096)
+def _text(packed: bytes) -> str:
+    return str(ipaddress.ip_address(packed))
+
+
+@functools.lru_cache(maxsize=4096)
+def _bytes(text: str) -> bytes:
+    return ipaddress.ip_address(text).packed

@@ -35,7 +35,8 @@ def seal(nodes: Sequence[Node], exporter: bytes | None, sender: Role, hashed: by
     """The nodes with the sender's MAC over the transcript in place of the zeros; as they are without exporter."""
     if exporter is None:
         return list(nodes)
-    return [transcript.with_mac(node, transcript.compute_mac(exporter, sender, hashed)) for node in nodes]
+    mac = transcript.compute_mac(exporter, sender, hashed)
+    return [transcript.with_mac(node, mac) for node in nodes]
 
 
 def check_macs(nodes: Iterable[Node], security: int | None) -> None:

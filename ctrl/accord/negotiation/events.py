@@ -8,6 +8,7 @@ negotiation what to do, in order. Neither holds a socket, a clock or randomness.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from accord.negotiation.interface import Session
 from accord.wire.constants import Limit, Party, Reason
@@ -17,8 +18,7 @@ from accord.wire.message import Encoded
 # ---- Events -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class NodeArrived:
+class NodeArrived(NamedTuple):
     """A node of the peer's message is whole: its encoded descriptor."""
 
     step: int
@@ -27,8 +27,7 @@ class NodeArrived:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class NodeSkipped:
+class NodeSkipped(NamedTuple):
     """The peer's message holds a node of a protocol that this host does not support; nothing of it was stored."""
 
     step: int
@@ -36,16 +35,14 @@ class NodeSkipped:
     protocol: int
 
 
-@dataclass(frozen=True, slots=True)
-class MessageComplete:
+class MessageComplete(NamedTuple):
     """Everything of the peer's message is in. ``budget``: descriptor bytes that may be sent in return at once."""
 
     step: int
     budget: int = Limit.MAX_MESSAGE_BYTES
 
 
-@dataclass(frozen=True, slots=True)
-class MessageArrived:
+class MessageArrived(NamedTuple):
     """The peer acknowledged every packet of our message."""
 
     step: int

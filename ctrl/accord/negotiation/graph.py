@@ -36,23 +36,33 @@ def stack_name(protocols: Iterable[int]) -> str:
 class Graph:
     """A valid graph. Immutable: ``prune`` makes another one. All methods but ``stacks`` take O(n + e)."""
 
-    def __init__(self, nodes: Iterable[Node], skipped: Mapping[int, int] | None = None) -> None:
+    def __init__(
+        self,
+        nodes: Iterable[Node],
+        skipped: Mapping[int, int] | None = None,
+        *,
+        edges: Mapping[int, tuple[int, ...]] | None = None,
+        tops: frozenset[int] = frozenset(),
+    ) -> None:
         """Check and hold what a message said.
 
         ``skipped``: ID to protocol of nodes of which the receiver knows no more, because it does not support
-        their protocols; it cannot see where their edges lead.
+        their protocols; it cannot see where their edges lead. ``edges`` and ``tops`` are for ``prune``: a part of
+        a valid graph is valid, and its tops are the whole graph's, so nothing is checked again.
 
         Raises ``PeerError``: TOO_MANY_NODES, DUPLICATE_NODE, NO_CONTEXT, DANGLING_CHILD, CYCLE, UNREACHABLE_NODE.
         """
-        self.nodes: Final[Mapping[int, Node]] = _by_id(nodes, skipped or {})
-        self.skipped: Final[Mapping[int, int]] = dict(skipped or {})
-        self._check()
-        self.tops: Final[frozenset[int]] = frozenset(
-            node.id for node in self.nodes.values() if not node.children and node.id != NodeId.CONTEXT
-        )
-        self._edges: Final[Mapping[int, tuple[int, ...]]] = {
-            node.id: tuple(child for child in node.children if child in self.nodes) for node in self.nodes.values()
-        }
+        self.skipped: Final[Mapping[int, int]] = skipped or {}
+        self.nodes: Final[Mapping[int, Node]] = _by_id(nodes, self.skipped)
+        if edges is None:
+            self._check()
+            tops = frozenset(node.id for node in self.nodes.values() if not node.children and node.id != NodeId.CONTEXT)
+            edges = {
+                node.id: tuple([child for child in node.children if child in self.nodes])
+                for node in self.nodes.values()
+            }
+        self.tops: Final[frozenset[int]] = tops
+        self._edges: Final[Mapping[int, tuple[int, ...]]] = edges
 
     @property
     def context(self) -> Node:
@@ -100,7 +110,9 @@ class Graph:
             if any(child in alive for child in edges[node]):
                 alive.add(node)
         kept = reached & alive
-        return self._part({node: tuple(c for c in kids if c in kept) for node, kids in edges.items() if node in kept})
+        part = {node: tuple([c for c in kids if c in kept]) for node, kids in edges.items() if node in kept}
+        nodes = [node for node in self.nodes.values() if node.id in part]
+        return Graph(nodes, edges=part, tops=frozenset(self.tops.intersection(part)))
 
     def stacks(self) -> Iterator[Stack]:
         """Paths from the context to a top, in ascending order of their node IDs; at most ``MAX_STACKS``."""
@@ -130,15 +142,6 @@ class Graph:
             path.append(node)
         whole = not self.skipped and len(path) == len(self.nodes) - 1 > 0 and not self.nodes[node].children
         return tuple(path) if whole else None
-
-    def _part(self, edges: Mapping[int, tuple[int, ...]]) -> Graph:
-        part = object.__new__(Graph)
-        # A part of a valid graph is valid, and its tops are the whole graph's: nothing is checked again.
-        object.__setattr__(part, "nodes", {node: self.nodes[node] for node in self.nodes if node in edges})
-        object.__setattr__(part, "skipped", {})
-        object.__setattr__(part, "tops", self.tops & edges.keys())
-        object.__setattr__(part, "_edges", edges)
-        return part
 
     def _check(self) -> None:
         nodes = self.nodes

@@ -17,7 +17,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 from accord.wire.constants import Reason
 
@@ -29,8 +29,7 @@ class Role(enum.Enum):
     RESPONDER = "responder"
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(NamedTuple):
     """What a session may know of the negotiation that it is part of, at the moment of a call.
 
     ``below`` and ``above`` are the sessions next to this one: on the initiator in step 0 all that the

@@ -16,8 +16,9 @@ import hashlib
 import hmac
 import struct
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
+from operator import itemgetter
+from typing import Final, NamedTuple
 
 from accord.negotiation.interface import Role
 from accord.wire.constants import TlvType
@@ -31,11 +32,13 @@ NO_MAC: Final = bytes(HASH_BYTES)
 """What stands in a MAC TLV while the transcript that the MAC is over is being hashed."""
 
 _LABEL: Final = b"accord transcript 1"
+_MESSAGE: Final = struct.Struct(">BH")
+_SKIPPED: Final = struct.Struct(">BIB")
+_STORED: Final = struct.Struct(">BIBI")
 _MAC_LABEL: Final = {Role.RESPONDER: b"accord responder", Role.INITIATOR: b"accord initiator"}
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(NamedTuple):
     """One node as the transcript sees it. ``node`` None: the receiver did not store it."""
 
     id: int
@@ -50,19 +53,20 @@ def entries(nodes: Iterable[Node]) -> list[Entry]:
 
 def extend(previous: bytes, step: int, message: Iterable[Entry]) -> bytes:
     """T(step) from T(step - 1) and the nodes of the step's message, in any order."""
-    ordered = sorted(message, key=lambda entry: entry.id)
-    digest = hashlib.sha256(_LABEL + previous + struct.pack(">BH", step, len(ordered)))
+    ordered = sorted(message, key=itemgetter(0))
+    pieces = [_LABEL, previous, _MESSAGE.pack(step, len(ordered))]
     for entry in ordered:
-        digest.update(struct.pack(">BIB", entry.id, entry.protocol, entry.node is not None))
-        if entry.node is not None:
+        if entry.node is None:
+            pieces.append(_SKIPPED.pack(entry.id, entry.protocol, False))
+        else:
             descriptor = encode_descriptor(with_mac(entry.node, NO_MAC))
-            digest.update(struct.pack(">I", len(descriptor)) + descriptor)
-    return digest.digest()
+            pieces += (_STORED.pack(entry.id, entry.protocol, True, len(descriptor)), descriptor)
+    return hashlib.sha256(b"".join(pieces)).digest()
 
 
 def with_mac(node: Node, value: bytes) -> Node:
     """The node with this value in its MAC TLV; the node itself when it has none."""
-    if node.tlv(TlvType.MAC) is None:
+    if not node.tlvs or node.tlv(TlvType.MAC) in (None, value):
         return node
     tlvs = tuple(Tlv(tlv.type, value) if tlv.type == TlvType.MAC else tlv for tlv in node.tlvs)
     return replace(node, tlvs=tlvs)

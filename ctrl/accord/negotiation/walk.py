@@ -4,16 +4,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
 from functools import partial
+from typing import NamedTuple
 
 from accord.negotiation.interface import Answer, Outcome, Refuse, Session, View, Wait
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError
 
 
-@dataclass(frozen=True, slots=True)
-class Call:
+class Call(NamedTuple):
     """One session to be asked. ``ask`` gets the view with the budget filled in."""
 
     id: int
@@ -66,7 +65,7 @@ class Walk:
         return self.run()
 
     def _view(self, call: Call) -> View:
-        return replace(call.view, budget=max(0, min(self._room, self._budget)))
+        return call.view._replace(budget=max(0, min(self._room, self._budget)))
 
     def _take(self, call: Call, outcome: Outcome) -> None:
         if isinstance(outcome, Wait):

@@ -10,6 +10,7 @@ strictly ascending, unknown flags zero, no padding. So decoding and encoding aga
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final
@@ -52,7 +53,10 @@ class Node:
 
     def tlv(self, tlv_type: TlvType) -> bytes | None:
         """The value of one TLV; None when the node does not bear it."""
-        return next((tlv.value for tlv in self.tlvs if tlv.type == tlv_type), None)
+        for tlv in self.tlvs:
+            if tlv.type == tlv_type:
+                return tlv.value
+        return None
 
     @property
     def preference(self) -> int:
@@ -129,7 +133,7 @@ def decode_descriptor(node_id: int, protocol: int, data: bytes) -> Node:
         tuple(data[DESCRIPTOR_HEADER_BYTES:tlv_begin]),
         _decode_tlvs(node_id, data, tlv_begin, tlv_end),
         bytes(data[tlv_end:]),
-        bool(flags & NodeFlag.PLACEHOLDER),
+        flags == NodeFlag.PLACEHOLDER,  # the only one that is known
     )
     _check(node, tlv_length)
     object.__setattr__(node, "_encoded", bytes(data))
@@ -156,15 +160,16 @@ def _check(node: Node, tlv_bytes: int) -> None:
         raise error(Reason.BAD_DESCRIPTOR, f"node ID {node.id}")
     if tlv_bytes > Limit.MAX_TLV_BYTES:
         raise error(Reason.BAD_DESCRIPTOR, f"{node.name} has {tlv_bytes} bytes of TLVs")
-    if any(child >= Limit.MAX_NODES or child == node.id for child in node.children):
-        raise error(Reason.BAD_DESCRIPTOR, f"children {node.children} of {node.name}")
-    if not _ascending(node.children):
-        raise error(Reason.NOT_CANONICAL, f"children {node.children} of {node.name} do not ascend")
-    types = tuple(tlv.type for tlv in node.tlvs)
-    if not _ascending(types):
-        raise error(Reason.NOT_CANONICAL, f"TLV types of {node.name} do not ascend")
-    tlvs_of.check(node.id, node.tlvs)
+    if node.children:
+        if max(node.children) >= Limit.MAX_NODES or node.id in node.children:
+            raise error(Reason.BAD_DESCRIPTOR, f"children {node.children} of {node.name}")
+        if not _ascending(node.children):
+            raise error(Reason.NOT_CANONICAL, f"children {node.children} of {node.name} do not ascend")
+    if node.tlvs:
+        if not _ascending([tlv.type for tlv in node.tlvs]):
+            raise error(Reason.NOT_CANONICAL, f"TLV types of {node.name} do not ascend")
+        tlvs_of.check(node.id, node.tlvs)
 
 
-def _ascending(numbers: tuple[int, ...]) -> bool:
-    return all(low < high for low, high in pairwise(numbers))
+def _ascending(numbers: Sequence[int]) -> bool:
+    return len(numbers) < 2 or all(low < high for low, high in pairwise(numbers))

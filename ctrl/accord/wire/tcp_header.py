@@ -22,6 +22,7 @@ from __future__ import annotations
 import ipaddress
 import struct
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final
 
 from accord.wire.constants import Reason
@@ -224,6 +225,7 @@ def _sum(data: bytes, source: str, destination: str) -> int:
     return int.from_bytes(words, "big") % 0xFFFF or 0xFFFF
 
 
+@lru_cache(maxsize=1024)
 def _packed(address: str) -> bytes:
     return ipaddress.ip_address(address.partition("%")[0]).packed
 
