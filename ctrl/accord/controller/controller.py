@@ -37,6 +37,9 @@ from accord.wire.errors import AccordError, error
 
 log = logging.getLogger("accord.controller")
 
+_POLICIES_REMEMBERED = 1024
+"""Of peers and wishes together; asked for another one, all are forgotten."""
+
 _RUNGS = {
     # (back end, attach): first and last rung of the ladder
     ("auto", "auto"): (Rung.XDP_NATIVE, Rung.UDP),
@@ -97,6 +100,7 @@ class Controller:
             supported,
             self._opened,
         )
+        self._policies: dict[tuple[str, int, str, str], EffectivePolicy] = {}
         self.proposals: Stock[Target, Prepared] = Stock(
             clock.now, call_later, discard(self), limit=STOCK_LIMIT, seconds=STOCK_SECONDS
         )
@@ -126,13 +130,15 @@ class Controller:
     ) -> Association:
         """A stack to a peer. Raises ``AccordError``."""
 
+        wishes = overrides or {}
+
         def policy_for(address: str) -> EffectivePolicy:
-            return self.config.policy.for_destination(host, port, address).override(overrides or {})
+            return self._policy_for(host, port, address, wishes)
 
         security = security or Security(server_name=host)
-        if security.ca_file is None:
-            security = dataclasses.replace(security, ca_file=self.config.ca_file)
-        security = dataclasses.replace(security, key_log=self.config.key_log)
+        security = dataclasses.replace(
+            security, ca_file=security.ca_file or self.config.ca_file, key_log=self.config.key_log
+        )
         check_roots(security)
         attempt = initiating.Attempt(self, host, port, policy_for, security, early)
         try:
@@ -189,6 +195,7 @@ class Controller:
             users=config.users,
         )
         self.proposals.clear()
+        self._policies.clear()
         for exposed in self.exposed.values():
             exposed.policy = service_policy(config.policy, exposed.secure)
 
@@ -238,6 +245,17 @@ class Controller:
         if self.link is not None:
             self.link.close()
         self.endpoint.close()
+
+    def _policy_for(self, host: str, port: int, address: str, wishes: Mapping[str, Any]) -> EffectivePolicy:
+        """Remembered, because reading what an application wishes takes as long as a proposal that is ready."""
+        key = (host, port, address, repr(wishes))
+        policy = self._policies.get(key)
+        if policy is None:
+            policy = self.config.policy.for_destination(host, port, address).override(wishes)
+            if len(self._policies) >= _POLICIES_REMEMBERED:
+                self._policies.clear()
+            self._policies[key] = policy
+        return policy
 
     # ---- what peers ask for ----
 

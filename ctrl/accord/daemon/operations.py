@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import binascii
 import logging
 import os
@@ -115,7 +114,7 @@ class Operations:
     async def _connect(self, message: dict[str, Any], channel: Channel) -> None:
         host, port = _take(message, "host", str, ""), _port(message)
         try:
-            early = base64.b64decode(_take(message, "early", str, ""), validate=True)
+            early = binascii.a2b_base64(_take(message, "early", str, ""), strict_mode=True)
         except binascii.Error as wrong:
             raise error(Reason.BAD_CONFIG, f"control message: 'early' is no base64: {wrong}") from wrong
         security = Security(
