@@ -53,7 +53,7 @@ TLV_TYPES = {
     0x8003: "transcript",
     0x8004: "mac",
 }
-INITIATOR, ACK, END = 1, 2, 4
+INITIATOR, ACK, END, MORE = 1, 2, 4, 8
 FIRST, LAST = 1, 2
 
 
@@ -103,13 +103,13 @@ class AccordChunk(_Inner):
 
 
 class Accord(Packet):
-    """One packet, from the Accord header on. ``checksum=None`` is filled in."""
+    """One packet, from the Accord header on. ``checksum=None`` is filled in. With MORE the next one is its payload."""
 
     name = "Accord"
     fields_desc = [  # noqa: RUF012
         ByteField("version", 4),
         ByteEnumField("step", 0, STEPS),
-        FlagsField("flags", 0, 16, ["I", "A", "E"]),
+        FlagsField("flags", 0, 16, ["I", "A", "E", "M"]),
         XIntField("magic", MAGIC),
         StrFixedLenField("transaction", bytes(12), 12),
         IntField("tsn", 0),
@@ -119,8 +119,20 @@ class Accord(Packet):
         PacketListField("chunks", [], AccordChunk),
     ]
 
+    def do_dissect(self, s: bytes) -> bytes:
+        here = s[:PACKET_BYTES] if len(s) > PACKET_BYTES and s[3] & MORE else s
+        rest: bytes = super().do_dissect(here)
+        return rest + s[len(here) :]
+
+    def guess_payload_class(self, payload: bytes) -> Any:
+        return Accord if is_accord(payload) else super().guess_payload_class(payload)
+
     def post_build(self, pkt: bytes, pay: bytes) -> bytes:
-        whole = pkt + pay
+        if self.flags & MORE:
+            return self._sealed(pkt) + pay
+        return self._sealed(pkt + pay)
+
+    def _sealed(self, whole: bytes) -> bytes:
         if self.checksum is None and len(whole) >= HEADER_BYTES:
             whole = whole[:30] + struct.pack("!H", rfc1071(whole[:30] + b"\0\0" + whole[32:])) + whole[32:]
         return whole

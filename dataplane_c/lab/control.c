@@ -40,7 +40,7 @@ static const char *probability(const char *text, double *value)
 static const char *assign(struct model_settings *settings, const char *name, const char *text)
 {
 	const uint64_t hour_ns = 3600ULL * 1000000000ULL;
-	uint64_t limit = 0;
+	uint64_t number = 0;
 	const char *wrong;
 
 	if (strcmp(name, "delay_ns") == 0)
@@ -55,11 +55,11 @@ static const char *assign(struct model_settings *settings, const char *name, con
 		return probability(text, &settings->duplicate);
 	if (strcmp(name, "reorder") == 0)
 		return probability(text, &settings->reorder);
-	if (strcmp(name, "limit") != 0)
+	if (strcmp(name, "limit") != 0 && strcmp(name, "mtu") != 0)
 		return "is no setting";
-	wrong = whole_number(text, UINT32_MAX, &limit);
+	wrong = whole_number(text, *name == 'm' ? UINT16_MAX : UINT32_MAX, &number);
 	if (!wrong)
-		settings->limit = (uint32_t)limit;
+		*(*name == 'm' ? &settings->mtu : &settings->limit) = (uint32_t)number;
 	return wrong;
 }
 
@@ -117,6 +117,7 @@ static int show_direction(const struct link *link, int direction, char *text, si
 		{"delay_ns", settings->delay_ns},
 		{"jitter_ns", settings->jitter_ns},
 		{"rate_bps", settings->rate_bps},
+		{"mtu", settings->mtu},
 		{"limit", settings->limit},
 		{"queued", model->queued},
 		{"received", counters->received},
@@ -126,6 +127,7 @@ static int show_direction(const struct link *link, int direction, char *text, si
 		{"lost", counters->lost},
 		{"duplicated", counters->duplicated},
 		{"reordered", counters->reordered},
+		{"too_long", counters->too_long},
 		{"overflowed", counters->overflowed},
 		{"refused", counters->refused},
 		{"oversize", counters->oversize},

@@ -46,7 +46,7 @@ static int usage(const char *what, const char *wrong)
 	        "accord-link: %s %s\n"
 	        "usage: accord-link [--seed N] [--frames N] [--die-with FD] --control PATH --up IF --down IF"
 	        " [up.NAME=VALUE | down.NAME=VALUE ...]\n"
-	        "names: delay_ns jitter_ns loss duplicate reorder rate_bps limit\n",
+	        "names: delay_ns jitter_ns loss duplicate reorder rate_bps mtu limit\n",
 	        what, wrong);
 	return EXIT_USAGE;
 }

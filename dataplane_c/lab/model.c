@@ -3,6 +3,7 @@
 
 #define GOLDEN 0x9e3779b97f4a7c15ULL
 #define SECOND_NS 1000000000ULL
+#define ETHERNET_BYTES 14
 
 /* The output function of SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators,
  * OOPSLA 2014): any element of the sequence can be had without the ones before it. */
@@ -56,6 +57,10 @@ unsigned model_frame(struct model *model, uint64_t now, uint32_t bytes, uint64_t
 
 	counters->received++;
 	counters->received_bytes += bytes;
+	if (settings->mtu && bytes > settings->mtu + ETHERNET_BYTES) {
+		counters->too_long++;
+		return 0;
+	}
 	if (model_chance(model, index, MODEL_DRAW_LOSS) < settings->loss) {
 		counters->lost++;
 		copies--;

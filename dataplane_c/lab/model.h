@@ -19,6 +19,7 @@ struct model_settings {
 	uint64_t jitter_ns;              /* at most the delay */
 	double loss, duplicate, reorder; /* probabilities, 0..1 */
 	uint64_t rate_bps;               /* bits of whole Ethernet frames (no preamble, no FCS) per second; 0: no limit */
+	uint32_t mtu;                    /* bytes of an IP packet; longer ones are dropped in silence; 0: any */
 	uint32_t limit;                  /* frames in the link at once; more are dropped */
 };
 
@@ -26,6 +27,7 @@ struct model_counters {
 	uint64_t received, received_bytes;    /* from the sending side */
 	uint64_t delivered, delivered_bytes;  /* to the receiving side */
 	uint64_t lost, duplicated, reordered; /* by chance */
+	uint64_t too_long;                    /* over the MTU */
 	uint64_t overflowed;                  /* no room: over the limit, or no buffer */
 	uint64_t refused;                     /* the interface would not take it */
 	uint64_t oversize;                    /* longer than a buffer */

@@ -166,6 +166,20 @@ static void a_reordered_frame_skips_the_delay(void)
 	CHECK(model.counters.reordered == 1);
 }
 
+static void a_frame_over_the_mtu_is_dropped_whatever_its_luck(void)
+{
+	struct model model = fresh(13);
+	uint64_t when[2];
+
+	model.settings.mtu = 1280;
+	model.settings.duplicate = 1;
+	CHECK(model_frame(&model, 0, 1294, when) == 2);
+	CHECK(model_frame(&model, 0, 1295, when) == 0);
+	CHECK(model.counters.too_long == 1 && model.counters.received == 2 && model.counters.lost == 0);
+	model.settings.mtu = 0;
+	CHECK(model_frame(&model, 0, 9014, when) == 2);
+}
+
 static void a_full_link_drops_and_counts(void)
 {
 	struct model model = fresh(12);
@@ -249,6 +263,7 @@ int main(void)
 		TEST(jitter_as_large_as_the_delay_never_reaches_the_past),
 		TEST(a_rate_spaces_frames_by_their_length),
 		TEST(a_reordered_frame_skips_the_delay),
+		TEST(a_frame_over_the_mtu_is_dropped_whatever_its_luck),
 		TEST(a_full_link_drops_and_counts),
 		TEST(frames_leave_in_the_order_of_their_times_and_equal_times_in_that_of_arrival),
 		TEST(a_full_schedule_refuses_and_has_buffers_for_its_owner_still),

@@ -35,6 +35,8 @@ struct accord_path {
 	uint16_t remote_port;
 	int16_t socket;      /* index of a socket registered with the port; ACCORD_PATH_NO_SOCKET */
 	uint32_t scope;      /* IPv6 scope ID of a link-local remote, else 0 */
+	uint16_t mtu;        /* of the link or route, bytes with the IP header; 0: not known, so no datagram of
+	                      * ours is longer than ACCORD_MIN_MTU_PACKET */
 	uint16_t queue;      /* receive queue that the last frame came in on */
 	uint8_t link_length; /* of link[]: the Ethernet header to send with, learnt by turning a received
 	                      * one round; 0: not learnt, the socket sends */
@@ -89,12 +91,14 @@ struct accord_packet_out {
 	struct accord_path *path; /* the transaction's own: a port may learn into it */
 	const uint8_t *data;
 	uint32_t length;
+	uint32_t joined; /* the next one of this call belongs into the same datagram, right behind it */
 };
 
 struct accord_transaction_info {
 	uint32_t packets_sent, packets_received, retransmitted, duplicates;
 	uint64_t bytes_sent, bytes_received;         /* Accord packets, without UDP and IP headers */
 	uint32_t srtt_us, rttvar_us, rto_us, window; /* window: packets */
+	uint32_t datagram_bytes;                     /* Accord's part of the longest datagram that may be sent now */
 	uint8_t proven;
 	struct accord_path path;
 };
@@ -143,9 +147,10 @@ int64_t accord_engine_budget(const struct accord_engine *engine, uint32_t handle
 int accord_engine_close(struct accord_engine *engine, uint64_t now, uint32_t handle, uint64_t linger);
 int accord_engine_info(const struct accord_engine *engine, uint32_t handle, struct accord_transaction_info *info);
 
-/* One packet in, from the Accord header on. Returns 0 or a negative reason, which is also counted. */
+/* One datagram in, from the Accord header on: one packet, or several that share it. Returns 0 or the negative
+ * reason of the first packet that was not taken; the reason of each is also counted. */
 int accord_engine_input(struct accord_engine *engine, uint64_t now, const struct accord_path *path,
-                        const uint8_t *packet, uint32_t length);
+                        const uint8_t *datagram, uint32_t length);
 /* Events out, in order. Returns how many were written. */
 uint32_t accord_engine_events(struct accord_engine *engine, struct accord_event *events, uint32_t limit);
 /* Packets out: new, retransmitted, acknowledgements. Returns how many were written. */

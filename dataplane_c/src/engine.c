@@ -239,6 +239,7 @@ int accord_engine_info(const struct accord_engine *engine, uint32_t handle, stru
 		.rttvar_us = transaction->recovery.rttvar_us,
 		.rto_us = recovery_pto(&transaction->recovery),
 		.window = transaction->recovery.window,
+		.datagram_bytes = transaction_datagram(transaction),
 		.proven = !transaction->share.unproven,
 		.path = transaction->path,
 	};

@@ -47,8 +47,11 @@ static int step(const struct accord_port_config *config, struct accord_foothold 
 {
 	int result;
 
-	if (foothold->rung == ACCORD_RUNG_UDP)
+	if (foothold->rung == ACCORD_RUNG_UDP) {
+		if (config->interface) /* for its MTU; any interface will do, or none */
+			accord_netdev_open(config->interface, &foothold->netdev, NULL);
 		return 0;
+	}
 	if (!config->interface)
 		return accord_fail(failure, ACCORD_REASON_NO_INTERFACE, 0, "no interface was named");
 	result = accord_netdev_open(config->interface, &foothold->netdev, failure);

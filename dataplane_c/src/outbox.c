@@ -29,6 +29,14 @@ static bool awaits_answer(const struct transaction *transaction, uint8_t step)
 	       !transaction->reassembly.steps[ACCORD_STEP_ANSWER / 2].complete;
 }
 
+static void datagram_lost(struct transaction *transaction, const struct slab_head *head)
+{
+	if (!head->datagram || head->datagram == transaction->lost_datagram)
+		return;
+	transaction->lost_datagram = head->datagram;
+	transaction->lost_datagrams++;
+}
+
 uint32_t outbox_acknowledge(struct transaction *transaction, struct slab *slab, uint64_t now, uint32_t ack_tsn,
                             uint16_t count)
 {
@@ -49,10 +57,13 @@ uint32_t outbox_acknowledge(struct transaction *transaction, struct slab *slab, 
 		step = slab_bytes(slab, buffer)[offsetof(struct accord_header, step)];
 		recovery->in_flight -= head->state == SENT_IN_FLIGHT;
 		acked++;
-		/* Karn: which transmission of a repeated packet was acknowledged is not known. */
-		if (head->transmissions == 1 && head->order >= sample_order) {
+		if (head->datagram)
+			transaction->lost_datagrams = 0;
+		/* Of the latest transmission alone (RFC 9002 section 5.1): what is acknowledged beside a packet that
+		 * was sent again may have waited for it. And Karn: which transmission it was is not known then. */
+		if (head->order >= sample_order) {
 			sample_order = head->order;
-			sample = now - head->sent_at;
+			sample = head->transmissions == 1 ? now - head->sent_at : UINT64_MAX;
 		}
 		if ((head->transmissions == 1 || now - head->sent_at >= recovery->min_us) &&
 		    head->order + 1 > recovery->acked_order)
@@ -98,6 +109,7 @@ void outbox_detect_losses(struct transaction *transaction, struct slab *slab, ui
 			continue;
 		if (head->order + 1 + RECOVERY_PACKET_THRESHOLD <= recovery->acked_order || head->sent_at + delay <= now) {
 			head->state = SENT_LOST;
+			datagram_lost(transaction, head);
 			recovery->in_flight--;
 			recovery_on_lost(recovery, head->sent_at, now);
 		} else if (!recovery->loss_time || head->sent_at + delay < recovery->loss_time) {
@@ -149,6 +161,7 @@ void outbox_probe(struct transaction *transaction, struct slab *slab)
 		if (!is_outstanding(outbox, slab, offset))
 			continue;
 		slab_head(slab, outbox->buffers[offset])->probe = 1;
+		datagram_lost(transaction, slab_head(slab, outbox->buffers[offset]));
 		probes++;
 	}
 }
@@ -188,6 +201,7 @@ void outbox_on_sent(struct transaction *transaction, struct slab *slab, uint64_t
 		head->state = SENT_IN_FLIGHT;
 	}
 	head->probe = 0;
+	head->datagram = 0;
 	head->order = recovery->next_order++;
 	head->sent_at = now;
 	recovery->timer_base = now;

@@ -77,6 +77,13 @@ static uint32_t parse_chunks(struct packet *packet, const uint8_t *bytes, uint32
 	return ACCORD_REASON_OK;
 }
 
+uint32_t packet_split(const uint8_t *datagram, uint32_t length)
+{
+	if (length > ACCORD_MIN_MTU_PACKET && load16(datagram + AT_FLAGS) & ACCORD_FLAG_MORE)
+		return ACCORD_MIN_MTU_PACKET;
+	return length;
+}
+
 uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t length)
 {
 	uint32_t offset, reason;
@@ -96,6 +103,7 @@ uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t leng
 
 	pure = length == ACCORD_HEADER_BYTES;
 	packet->length = length;
+	packet->follows = false;
 	packet->transaction = bytes + AT_TRANSACTION;
 	packet->step = bytes[AT_STEP];
 	packet->flags = load16(bytes + AT_FLAGS) & ACCORD_FLAGS_KNOWN;
@@ -109,6 +117,8 @@ uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t leng
 		return ACCORD_REASON_BAD_FLAGS;
 	}
 	if (pure && packet->flags & ACCORD_FLAG_END)
+		return ACCORD_REASON_BAD_FLAGS;
+	if (packet->flags & ACCORD_FLAG_MORE && length != ACCORD_MIN_MTU_PACKET)
 		return ACCORD_REASON_BAD_FLAGS;
 	if (packet->step >= ACCORD_MAX_STEPS || packet->step % 2 != (packet->sender == ROLE_RESPONDER))
 		return ACCORD_REASON_BAD_STEP;
@@ -146,7 +156,7 @@ void packet_write_header(uint8_t *bytes, const struct packet_fields *fields)
 
 void packet_seal(uint8_t *bytes, uint32_t length, uint32_t ack_tsn, uint16_t ack_count)
 {
-	uint16_t flags = load16(bytes + AT_FLAGS) & (uint16_t)~ACCORD_FLAG_ACK;
+	uint16_t flags = load16(bytes + AT_FLAGS) & (uint16_t) ~(ACCORD_FLAG_ACK | ACCORD_FLAG_MORE);
 
 	if (ack_count)
 		flags |= ACCORD_FLAG_ACK;
@@ -155,6 +165,13 @@ void packet_seal(uint8_t *bytes, uint32_t length, uint32_t ack_tsn, uint16_t ack
 	store16(bytes + AT_ACK_COUNT, ack_count);
 	store16(bytes + AT_CHECKSUM, 0);
 	store16(bytes + AT_CHECKSUM, (uint16_t)~packet_sum(bytes, length));
+}
+
+void packet_join(uint8_t *bytes)
+{
+	store16(bytes + AT_FLAGS, load16(bytes + AT_FLAGS) | ACCORD_FLAG_MORE);
+	store16(bytes + AT_CHECKSUM, 0);
+	store16(bytes + AT_CHECKSUM, (uint16_t)~packet_sum(bytes, ACCORD_MIN_MTU_PACKET));
 }
 
 void packet_write_chunk(uint8_t *bytes, uint8_t node, uint8_t flags, uint16_t length, uint32_t protocol)

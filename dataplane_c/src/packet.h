@@ -30,6 +30,7 @@ struct chunk {
 struct packet {
 	const uint8_t *transaction;
 	enum role sender;
+	bool follows;   /* another packet in its datagram; set by whoever took that apart */
 	uint16_t flags; /* enum accord_packet_flag, the known ones */
 	uint8_t step;
 	uint16_t offset; /* of its TSN from the first of its direction, < ACCORD_MAX_PACKETS if there are chunks */
@@ -88,6 +89,8 @@ static inline uint32_t packet_first_tsn(const uint8_t *transaction, enum role se
 /* RFC 1071 sum of length bytes, folded to 16 bits and not complemented: 0xffff over a sound packet. */
 uint16_t packet_sum(const uint8_t *bytes, uint32_t length);
 
+/* Bytes of the first packet in a datagram. */
+uint32_t packet_split(const uint8_t *datagram, uint32_t length);
 /* Every check that needs nothing but the packet itself, cheap ones first. Returns enum accord_reason. */
 uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t length);
 
@@ -95,6 +98,8 @@ uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t leng
 void packet_write_header(uint8_t *bytes, const struct packet_fields *fields);
 /* Replace what changes from one transmission to the next, and make the checksum good. */
 void packet_seal(uint8_t *bytes, uint32_t length, uint32_t ack_tsn, uint16_t ack_count);
+/* Another packet follows a sealed one of ACCORD_MIN_MTU_PACKET bytes in its datagram. */
+void packet_join(uint8_t *bytes);
 /* Write the 8 bytes of a chunk header. */
 void packet_write_chunk(uint8_t *bytes, uint8_t node, uint8_t flags, uint16_t length, uint32_t protocol);
 

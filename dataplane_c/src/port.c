@@ -25,6 +25,7 @@ struct accord_port {
 	struct accord_locals locals; /* on ACCORD_RUNG_PACKET */
 	uint32_t any_port;
 	uint64_t counters[ACCORD_REASON_LIMIT]; /* what the XDP program does not count */
+	uint8_t datagram[ACCORD_MAX_PACKET];    /* that several packets share, being put together */
 	/* During a poll. */
 	struct accord_engine *engine;
 	uint64_t now;
@@ -51,6 +52,13 @@ static enum accord_reason steer_copy(const struct accord_port *port, const struc
 	return accord_locals_contain(&port->locals, path) ? ACCORD_REASON_STEERED : ACCORD_REASON_NOT_LOCAL;
 }
 
+static uint16_t path_mtu(const struct accord_port *port)
+{
+	uint32_t mtu = port->foothold.netdev.mtu;
+
+	return mtu < UINT16_MAX ? (uint16_t)mtu : UINT16_MAX;
+}
+
 static void frame_packet(void *context, struct accord_path *path, int interface, const uint8_t *packet, uint32_t length)
 {
 	struct accord_port *port = context;
@@ -69,6 +77,7 @@ static void frame_packet(void *context, struct accord_path *path, int interface,
 	}
 	if (is_link_local(path))
 		path->scope = (uint32_t)port->foothold.netdev.index;
+	path->mtu = path_mtu(port);
 	if (path->context == ACCORD_PROTOCOL_UDP)
 		path->socket = accord_sockets_find(accord_udp_sockets(port->udp), path);
 	accord_engine_input(port->engine, port->now, path, packet, length);
@@ -85,6 +94,8 @@ static void socket_packet(void *context, struct accord_path *path, int interface
 		return;
 	if (port->foothold.rung == ACCORD_RUNG_UDP)
 		count(port, ACCORD_REASON_STEERED);
+	if (interface && interface == port->foothold.netdev.index)
+		path->mtu = path_mtu(port);
 	accord_engine_input(port->engine, port->now, path, packet, length);
 }
 
@@ -116,16 +127,35 @@ static uint32_t receive(struct accord_port *port)
 
 /* ---- sending ---- */
 
-static void send_packet(struct accord_port *port, const struct accord_packet_out *out)
+static void send_datagram(struct accord_port *port, const struct accord_path *path, const uint8_t *data,
+                          uint32_t length)
 {
 	struct accord_io *frames = port->foothold.frames, *sockets = accord_udp_io(port->udp);
 	int result;
 
-	if (frames && out->path->link_length && !frames->operations->send(frames, out->path, out->data, out->length))
+	if (frames && path->link_length && !frames->operations->send(frames, path, data, length))
 		return;
-	result = sockets->operations->send(sockets, out->path, out->data, out->length);
+	result = sockets->operations->send(sockets, path, data, length);
 	if (result < 0)
 		count(port, (enum accord_reason) - result);
+}
+
+/* Returns how many packets went into the datagram. */
+static uint32_t send_packets(struct accord_port *port, const struct accord_packet_out *out)
+{
+	uint32_t packets = 1, length = out->length;
+
+	if (!out->joined) {
+		send_datagram(port, out->path, out->data, out->length);
+		return 1;
+	}
+	memcpy(port->datagram, out->data, out->length);
+	for (; out[packets - 1].joined; packets++) {
+		memcpy(port->datagram + length, out[packets].data, out[packets].length);
+		length += out[packets].length;
+	}
+	send_datagram(port, out->path, port->datagram, length);
+	return packets;
 }
 
 static uint32_t send_all(struct accord_port *port)
@@ -137,8 +167,8 @@ static uint32_t send_all(struct accord_port *port)
 	for (int batch = 0; batch < OUTPUT_BATCHES; batch++) {
 		uint32_t packets = accord_engine_output(port->engine, port->now, out, ACCORD_IO_BATCH);
 
-		for (uint32_t i = 0; i < packets; i++)
-			send_packet(port, &out[i]);
+		for (uint32_t i = 0; i < packets;)
+			i += send_packets(port, &out[i]);
 		moved += packets;
 		if (packets < ACCORD_IO_BATCH)
 			break;

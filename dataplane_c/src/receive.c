@@ -213,12 +213,14 @@ static void consume_repeated(struct accord_engine *engine, struct transaction *t
 	transaction->ack_due = engine->now;
 }
 
-static void note_arrival(struct transaction *transaction, const struct accord_path *path, uint32_t length)
+static void note_arrival(struct transaction *transaction, const struct accord_path *path, const struct packet *packet)
 {
 	transaction_learn(transaction, path);
 	transaction->packets_received++;
-	transaction->bytes_received += length;
-	transaction->wire_received += length + transaction_overhead(transaction);
+	transaction->bytes_received += packet->length;
+	transaction->wire_received += packet->length;
+	if (!packet->follows)
+		transaction->wire_received += transaction_overhead(transaction);
 }
 
 /* reason: what check_packet said. */
@@ -234,7 +236,7 @@ static uint32_t receive_live(struct accord_engine *engine, struct transaction *t
 	if (event_room(&engine->events) < ENGINE_EVENTS_PER_PACKET)
 		return ACCORD_REASON_NO_MEMORY;
 
-	note_arrival(transaction, path, packet->length);
+	note_arrival(transaction, path, packet);
 	consume_acknowledgement(engine, transaction, packet);
 	if (repeated)
 		consume_repeated(engine, transaction, packet);
@@ -257,7 +259,7 @@ static uint32_t receive_lingering(struct accord_engine *engine, struct transacti
 		return ACCORD_REASON_CLOSED;
 	if (packet->flags & ACCORD_FLAG_ACK && !outbox_sent(transaction, packet->ack_tsn, packet->ack_count))
 		return ACCORD_REASON_BAD_ACK;
-	note_arrival(transaction, path, packet->length);
+	note_arrival(transaction, path, packet);
 	if (packet->flags & ACCORD_FLAG_ACK)
 		outbox_acknowledge(transaction, &engine->slab, engine->now, packet->ack_tsn, packet->ack_count);
 	if (packet->chunk_count) {
@@ -289,28 +291,43 @@ static uint32_t admit(struct accord_engine *engine, const struct accord_path *pa
 	return receive_live(engine, transaction, path, packet, reason);
 }
 
-int accord_engine_input(struct accord_engine *engine, uint64_t now, const struct accord_path *path,
-                        const uint8_t *bytes, uint32_t length)
+static uint32_t receive_packet(struct accord_engine *engine, const struct accord_path *path, const uint8_t *bytes,
+                               uint32_t length, bool follows)
 {
 	struct transaction *transaction;
 	struct packet packet;
-	uint32_t reason;
+	uint32_t reason = packet_parse(&packet, bytes, length);
+
+	if (reason)
+		return reason;
+	packet.follows = follows;
+	transaction = transaction_find(&engine->table, packet.transaction, role_other(packet.sender));
+	if (!transaction)
+		return admit(engine, path, &packet);
+	if (!transaction_same_remote(transaction, path))
+		return ACCORD_REASON_UNKNOWN_TRANSACTION;
+	if (transaction->state == TRANSACTION_LIVE)
+		return receive_live(engine, transaction, path, &packet, check_packet(engine, transaction, &packet));
+	if (transaction->state == TRANSACTION_LINGERING)
+		return receive_lingering(engine, transaction, path, &packet);
+	return ACCORD_REASON_CLOSED;
+}
+
+int accord_engine_input(struct accord_engine *engine, uint64_t now, const struct accord_path *path,
+                        const uint8_t *datagram, uint32_t length)
+{
+	uint32_t first = ACCORD_REASON_OK, at = 0;
 
 	engine_see(engine, now);
-	reason = packet_parse(&packet, bytes, length);
-	if (!reason) {
-		transaction = transaction_find(&engine->table, packet.transaction, role_other(packet.sender));
-		if (!transaction)
-			reason = admit(engine, path, &packet);
-		else if (!transaction_same_remote(transaction, path))
-			reason = ACCORD_REASON_UNKNOWN_TRANSACTION;
-		else if (transaction->state == TRANSACTION_LIVE)
-			reason = receive_live(engine, transaction, path, &packet, check_packet(engine, transaction, &packet));
-		else if (transaction->state == TRANSACTION_LINGERING)
-			reason = receive_lingering(engine, transaction, path, &packet);
-		else
-			reason = ACCORD_REASON_CLOSED;
-	}
-	engine_count(engine, reason);
-	return -(int)reason;
+	do {
+		/* Packets that share a datagram are as good, or bad, as if they had come by themselves. */
+		uint32_t bytes = packet_split(datagram + at, length - at);
+		uint32_t reason = receive_packet(engine, path, datagram + at, bytes, at > 0);
+
+		engine_count(engine, reason);
+		if (!first)
+			first = reason;
+		at += bytes;
+	} while (at < length);
+	return -(int)first;
 }

@@ -160,6 +160,9 @@ void transaction_learn(struct transaction *transaction, const struct accord_path
 		ours->link_length = path->link_length;
 		memcpy(ours->link, path->link, sizeof(ours->link));
 	}
+	/* Of what the route promised and what the link has, the smaller. */
+	if (path->mtu && (!ours->mtu || path->mtu < ours->mtu))
+		ours->mtu = path->mtu;
 	if (memcmp(ours->local, unspecified, sizeof(unspecified)) == 0)
 		memcpy(ours->local, path->local, sizeof(ours->local));
 	if (!ours->local_port)
@@ -171,6 +174,17 @@ uint32_t transaction_overhead(const struct transaction *transaction)
 	uint32_t ip = transaction->path.family == 4 ? 20 : 40;
 
 	return ip + (transaction->path.context == ACCORD_PROTOCOL_UDP ? 8 : 0);
+}
+
+uint32_t transaction_datagram(const struct transaction *transaction)
+{
+	uint32_t overhead = transaction_overhead(transaction);
+
+	if (transaction->alone || transaction->path.mtu < overhead + ACCORD_MIN_MTU_PACKET)
+		return ACCORD_MIN_MTU_PACKET;
+	if (transaction->path.mtu - overhead > ACCORD_MAX_PACKET)
+		return ACCORD_MAX_PACKET;
+	return transaction->path.mtu - overhead;
 }
 
 bool transaction_may_send(const struct transaction *transaction, uint32_t length)

@@ -22,6 +22,8 @@ enum transaction_constant {
 	 * acknowledgement matters, and the host that would send one is about to compute that answer. Well
 	 * below the initial window, so that a longer message does not stop. */
 	TRANSACTION_ACK_EVERY = 4,
+	/* Shared datagrams in a row whose loss says that the path is smaller than its ends. */
+	TRANSACTION_LOST_DATAGRAMS = 2,
 	TRANSACTION_LIFETIME_US = ACCORD_MAX_LIFETIME_MS * 1000,
 };
 
@@ -72,6 +74,9 @@ struct transaction {
 
 	struct outbox outbox;
 	struct recovery recovery;
+	uint32_t lost_datagram;            /* the latest shared one that counted as lost */
+	uint8_t lost_datagrams;            /* shared ones, since one arrived */
+	bool alone;                        /* no packet shares a datagram any more: too many of these were lost */
 	uint64_t wire_received, wire_sent; /* bytes with UDP and IP, for the amplification limit */
 
 	uint32_t packets_sent, packets_received, retransmitted, duplicates;
@@ -105,6 +110,8 @@ void transaction_prove(struct transaction_table *table, struct slab *slab, struc
 bool transaction_same_remote(const struct transaction *transaction, const struct accord_path *path);
 /* Learn from the path on which a valid packet came. */
 void transaction_learn(struct transaction *transaction, const struct accord_path *path);
+/* Accord's part of the longest datagram that may be sent to the peer now, bytes. */
+uint32_t transaction_datagram(const struct transaction *transaction);
 /* Bytes of UDP and IP around each packet. */
 uint32_t transaction_overhead(const struct transaction *transaction);
 /* May a packet of so many bytes be sent without amplifying? */

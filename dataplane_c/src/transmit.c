@@ -127,16 +127,70 @@ static void seal(struct transaction *transaction, uint8_t *bytes, uint32_t lengt
 	transaction->wire_sent += length + transaction_overhead(transaction);
 }
 
-static void send_packet(struct accord_engine *engine, struct transaction *transaction, struct accord_packet_out *out)
+/* A datagram that packets of one transaction go into. */
+struct datagram {
+	uint32_t bytes;                 /* so far */
+	uint32_t number;                /* order of its first packet, and one */
+	struct accord_packet_out *last; /* NULL: closed */
+	uint32_t last_buffer;
+};
+
+/*
+ * Packets share a datagram as far as the path's MTU goes, once the initial window is through: what fits into
+ * that is one flight anyway, and on a path that turns out smaller it would lose a time-out. What is sent again
+ * goes alone.
+ */
+static bool may_share(const struct transaction *transaction, const struct slab_head *head, uint16_t offset)
+{
+	return offset >= ACCORD_INITIAL_WINDOW && head->transmissions == 0 && !transaction->alone;
+}
+
+/* A path that is smaller than its ends, and where nobody says so (RFC 8899 section 4.3). */
+static void notice_black_hole(struct accord_engine *engine, struct transaction *transaction)
+{
+	if (transaction->alone || transaction->lost_datagrams < TRANSACTION_LOST_DATAGRAMS)
+		return;
+	transaction->alone = true;
+	engine_count(engine, ACCORD_REASON_MTU_BLACK_HOLE);
+}
+
+static void join(struct accord_engine *engine, const struct transaction *transaction, struct datagram *datagram,
+                 uint32_t buffer, struct accord_packet_out *out)
+{
+	struct slab_head *head = slab_head(&engine->slab, buffer);
+
+	if (datagram->last && datagram->last->length == ACCORD_MIN_MTU_PACKET &&
+	    datagram->bytes + out->length <= transaction_datagram(transaction)) {
+		packet_join(slab_bytes(&engine->slab, datagram->last_buffer));
+		datagram->last->joined = 1;
+		slab_head(&engine->slab, datagram->last_buffer)->datagram = datagram->number;
+		head->datagram = datagram->number;
+		datagram->bytes += out->length;
+	} else {
+		datagram->bytes = out->length;
+		datagram->number = head->order + 1;
+	}
+	datagram->last = out;
+	datagram->last_buffer = buffer;
+}
+
+static void send_packet(struct accord_engine *engine, struct transaction *transaction, struct datagram *datagram,
+                        struct accord_packet_out *out)
 {
 	uint16_t offset = outbox_pick(transaction, &engine->slab);
 	uint32_t buffer = transaction->outbox.buffers[offset];
+	bool shares = may_share(transaction, slab_head(&engine->slab, buffer), offset);
 
 	out->path = &transaction->path;
 	out->data = slab_bytes(&engine->slab, buffer);
 	out->length = slab_head(&engine->slab, buffer)->length;
+	out->joined = 0;
 	seal(transaction, slab_bytes(&engine->slab, buffer), out->length);
 	outbox_on_sent(transaction, &engine->slab, engine->now, offset);
+	if (shares)
+		join(engine, transaction, datagram, buffer, out);
+	else
+		datagram->last = NULL;
 }
 
 static void send_acknowledgement(struct transaction *transaction, struct accord_packet_out *out, uint8_t *bytes)
@@ -154,6 +208,7 @@ static void send_acknowledgement(struct transaction *transaction, struct accord_
 	out->path = &transaction->path;
 	out->data = bytes;
 	out->length = ACCORD_HEADER_BYTES;
+	out->joined = 0;
 }
 
 uint32_t accord_engine_output(struct accord_engine *engine, uint64_t now, struct accord_packet_out *packets,
@@ -166,11 +221,13 @@ uint32_t accord_engine_output(struct accord_engine *engine, uint64_t now, struct
 		limit = ENGINE_OUTPUT_BATCH;
 	while (done < limit && engine->timer.count && engine->timer.entries[0].due <= engine->now) {
 		struct transaction *transaction = &engine->table.slots[engine->timer.entries[0].slot];
+		struct datagram datagram = {0};
 
 		if (!run_timers(engine, transaction))
 			continue;
+		notice_black_hole(engine, transaction);
 		while (done < limit && packet_due(engine, transaction))
-			send_packet(engine, transaction, &packets[done++]);
+			send_packet(engine, transaction, &datagram, &packets[done++]);
 		/* One range to a packet: several, if news lies in several. */
 		while (done < limit && acknowledgement_due(transaction, engine->now))
 			send_acknowledgement(transaction, &packets[done++], engine->acknowledgements[acknowledgements++]);

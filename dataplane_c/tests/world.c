@@ -58,8 +58,15 @@ void world_begin(struct world *world, const struct accord_engine_config *config)
 		world->id[i] = (uint8_t)(17 * i + 3);
 	world->now = 1000000;
 	world->one_way = 25000;
+	world->batch = 3;
 	world->queue = calloc(WORLD_QUEUE, sizeof(*world->queue));
 	world->log = calloc(WORLD_LOG, sizeof(*world->log));
+}
+
+void world_drain(struct world *world)
+{
+	while (world->queued)
+		free(world->queue[--world->queued].bytes);
 }
 
 void world_end(struct world *world)
@@ -69,6 +76,7 @@ void world_end(struct world *world)
 			free((void *)(uintptr_t)world->script[step].nodes[i].data);
 	accord_engine_free(world->sides[0].engine);
 	accord_engine_free(world->sides[1].engine);
+	world_drain(world);
 	free(world->queue);
 	free(world->log);
 }
@@ -160,7 +168,8 @@ static void act(struct world *world, struct world_side *side, const struct accor
 	}
 }
 
-static void enqueue(struct world *world, enum side to, const struct accord_packet_out *packet, uint64_t arrives)
+static void enqueue(struct world *world, enum side to, const struct accord_packet_out *packets, uint32_t count,
+                    uint64_t arrives)
 {
 	struct world_datagram *datagram;
 
@@ -169,33 +178,46 @@ static void enqueue(struct world *world, enum side to, const struct accord_packe
 	datagram = &world->queue[world->queued++];
 	datagram->to = to;
 	datagram->arrives = arrives;
-	datagram->length = packet->length;
-	memcpy(datagram->bytes, packet->data, packet->length);
+	datagram->length = 0;
+	datagram->bytes = malloc(ACCORD_MAX_PACKET);
+	for (uint32_t i = 0; i < count; i++) {
+		memcpy(datagram->bytes + datagram->length, packets[i].data, packets[i].length);
+		datagram->length += packets[i].length;
+	}
+	datagram->bytes = realloc(datagram->bytes, datagram->length);
 }
 
-static void transmit(struct world *world, enum side from, const struct accord_packet_out *packet)
+/* One datagram; returns how many packets are in it. */
+static uint32_t transmit(struct world *world, enum side from, const struct accord_packet_out *packets)
 {
 	uint64_t bit = world->sent < 64 ? UINT64_C(1) << world->sent : 0;
-	bool dropped = world->cut || world->loss & bit;
 	uint64_t arrives = world->now + world->one_way;
+	uint32_t count = 1, length = packets[0].length;
+	bool dropped;
 
+	for (; packets[count - 1].joined; count++)
+		length += packets[count].length;
+	dropped = world->cut || world->loss & bit || (world->longest && length > world->longest);
 	world->sent++;
-	world->sides[from].packets++;
-	world->sides[from].bytes += packet->length;
-	if (world->logged < WORLD_LOG) {
+	world->sides[from].datagrams++;
+	world->sides[from].packets += count;
+	world->sides[from].bytes += length;
+	for (uint32_t i = 0; i < count && world->logged < WORLD_LOG; i++) {
 		world->log[world->logged].from = from;
-		world->log[world->logged].length = packet->length;
+		world->log[world->logged].length = packets[i].length;
+		world->log[world->logged].shared = length;
 		world->log[world->logged].dropped = dropped;
 		world->log[world->logged].at = world->now;
-		memcpy(world->log[world->logged++].header, packet->data, ACCORD_HEADER_BYTES);
+		memcpy(world->log[world->logged++].header, packets[i].data, ACCORD_HEADER_BYTES);
 	}
 	if (dropped)
-		return;
+		return count;
 	if (world->delay & bit)
 		arrives += world->one_way * 3 / 2;
-	enqueue(world, !from, packet, arrives);
+	enqueue(world, !from, packets, count, arrives);
 	if (world->duplicate & bit)
-		enqueue(world, !from, packet, arrives + 1);
+		enqueue(world, !from, packets, count, arrives + 1);
+	return count;
 }
 
 void world_pump(struct world *world)
@@ -207,14 +229,14 @@ void world_pump(struct world *world)
 		for (int i = 0; i < 2; i++) {
 			struct world_side *side = &world->sides[i];
 			struct accord_event events[3];
-			struct accord_packet_out packets[3];
+			struct accord_packet_out packets[WORLD_BATCH];
 			uint32_t count;
 
 			/* Timers run in output, and may have events to tell: so events come second. */
-			while ((count = accord_engine_output(side->engine, world->now, packets, 3)) > 0) {
+			while ((count = accord_engine_output(side->engine, world->now, packets, world->batch)) > 0) {
 				busy = true;
-				for (uint32_t p = 0; p < count; p++)
-					transmit(world, (enum side)i, &packets[p]);
+				for (uint32_t p = 0; p < count;)
+					p += transmit(world, (enum side)i, &packets[p]);
 			}
 			while ((count = accord_engine_events(side->engine, events, 3)) > 0) {
 				busy = true;
@@ -267,6 +289,7 @@ void world_run(struct world *world, uint64_t duration)
 
 			memmove(&world->queue[index], &world->queue[index + 1], (--world->queued - index) * sizeof(*world->queue));
 			accord_engine_input(side->engine, world->now, &side->path, datagram.bytes, datagram.length);
+			free(datagram.bytes);
 		}
 	}
 }

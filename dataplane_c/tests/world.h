@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two engines, a virtual clock and a link between them. Bit i of the loss mask drops the i-th packet that
- * is put on the link, bit i of the duplicate mask doubles it, bit i of the delay mask lets it be overtaken
+ * Two engines, a virtual clock and a link between them. Bit i of the loss mask drops the i-th datagram
+ * that is put on the link, bit i of the duplicate mask doubles it, bit i of the delay mask lets it be overtaken
  * by what is sent in the next three quarters of a round trip. The user of each engine is a few lines:
  * the responder answers a complete message by the next one of the script, and so on.
  */
@@ -18,6 +18,7 @@ enum world_constant {
 	WORLD_MAX_STEPS = 8,
 	WORLD_QUEUE = 256,
 	WORLD_LOG = 512,
+	WORLD_BATCH = 16,
 };
 
 enum side {
@@ -35,7 +36,7 @@ struct world_datagram {
 	uint64_t arrives;
 	uint32_t length;
 	enum side to;
-	uint8_t bytes[ACCORD_MIN_MTU_PACKET];
+	uint8_t *bytes; /* of its own, so that the sanitizer sees where it ends */
 };
 
 struct world_side {
@@ -48,7 +49,8 @@ struct world_side {
 	uint32_t messages[WORLD_MAX_STEPS], arrived[WORLD_MAX_STEPS];
 	uint32_t wrong;          /* descriptors other than the script's, or events out of order */
 	uint64_t packets, bytes; /* put on the link */
-	bool proven_late;        /* prove only with the commit (else at once) */
+	uint64_t datagrams;
+	bool proven_late; /* prove only with the commit (else at once) */
 };
 
 struct world {
@@ -57,15 +59,17 @@ struct world {
 	struct world_message script[WORLD_MAX_STEPS];
 	uint32_t steps;
 	uint64_t now, one_way;
+	uint32_t batch;                  /* packets that one call takes out, at most WORLD_BATCH */
 	uint64_t loss, duplicate, delay; /* masks */
-	uint32_t sent;                   /* packets so far: index into the masks */
+	uint32_t sent;                   /* datagrams so far: index into the masks */
 	bool cut;                        /* nothing gets through */
+	uint32_t longest;                /* bytes of a datagram that gets through, without IP and UDP; 0: any */
 	struct world_datagram *queue;
 	uint32_t queued;
 	/* What went over the link, for tests that look at it: headers only. */
 	struct {
 		enum side from;
-		uint32_t length;
+		uint32_t length, shared; /* of the packet, of its datagram */
 		bool dropped;
 		uint64_t at;
 		uint8_t header[ACCORD_HEADER_BYTES];
@@ -81,6 +85,8 @@ void world_node(struct world *world, uint32_t step, uint8_t node, uint32_t proto
 void world_start(struct world *world);
 /* Run until nothing is on the link and no timer is due before the end (microseconds from now). */
 void world_run(struct world *world, uint64_t duration);
+/* What is on the link is lost. */
+void world_drain(struct world *world);
 /* Move whatever both engines have to say onto the link, at the present moment. */
 void world_pump(struct world *world);
 /* Whether every step of the script came whole to its receiver and is known by its sender to have come. */

@@ -37,7 +37,8 @@ enum accord_packet_flag {
 	ACCORD_FLAG_INITIATOR = 0x0001, /* sent by the side that proposed: tells directions apart */
 	ACCORD_FLAG_ACK = 0x0002,       /* ack_tsn and ack_count mean something; else both are zero */
 	ACCORD_FLAG_END = 0x0004,       /* the last packet of this step's message */
-	ACCORD_FLAGS_KNOWN = 0x0007,    /* other bits: sent as zero, ignored on receipt, greased */
+	ACCORD_FLAG_MORE = 0x0008,      /* in the same datagram, behind MIN_MTU_PACKET bytes, another packet begins */
+	ACCORD_FLAGS_KNOWN = 0x000f,    /* other bits: sent as zero, ignored on receipt, greased */
 };
 
 /* A packet without chunks is a pure acknowledgement: it consumes no TSN and is not acknowledged. */
@@ -149,7 +150,7 @@ enum accord_limit {
 	ACCORD_MAX_PACKETS = 256,         /* TSNs of one direction of one transaction */
 	ACCORD_MAX_LIFETIME_MS = 10000,   /* of a negotiation, first packet to commit */
 	ACCORD_MIN_MTU_PACKET = 1200,     /* bytes of an Accord packet until the path is known to carry more */
-	ACCORD_MAX_PACKET = 9000,         /* bytes of an Accord packet, jumbo */
+	ACCORD_MAX_PACKET = 9000,         /* bytes of a packet, and of a datagram that several share: jumbo */
 	ACCORD_INITIAL_WINDOW = 10,       /* packets (RFC 6928) */
 	ACCORD_AMPLIFICATION = 3,         /* bytes out per byte in before the address is proven (RFC 9000 section 8) */
 	ACCORD_HEARTBEAT_MS = 500,        /* a daemon silent for longer: every packet passes */
@@ -206,6 +207,7 @@ enum accord_party {
 	X(AMPLIFICATION, 69, OURS, "sending more would amplify towards an unproven address") \
 	X(UNREACHABLE, 70, PATH, "the peer or its port cannot be reached") \
 	X(CLOSED, 71, NONE, "closed by this side") \
+	X(MTU_BLACK_HOLE, 72, PATH, "longer datagrams got lost twice, so short ones are sent") \
 	/* descriptors and graphs */ \
 	X(BAD_DESCRIPTOR, 96, PEER, "a node descriptor that does not parse") \
 	X(NOT_CANONICAL, 97, PEER, "a node descriptor in other than its one valid encoding") \

@@ -50,6 +50,7 @@ def test_a_lab_by_hand_from_up_to_down(name: str) -> None:
         "duplicate": 0,
         "reorder": 0,
         "rate": 10**8,
+        "mtu": None,
         "limit": None,
     }
     assert told["settings"]["down"]["rate"] == 10**9

@@ -175,6 +175,16 @@ def test_a_frame_longer_than_the_buffers_is_dropped_and_counted(link: Link, drai
     assert link.counter("up.oversize") == 1
 
 
+def test_a_frame_over_the_mtu_vanishes_one_way_only(link: Link, drain: Callable[..., list[bytes]]) -> None:
+    link.start("up.mtu=1280")
+    for length in (1294, 1295, 1514):
+        link.near.send(frame(length, length))
+        link.far.send(frame(length, length))
+    assert drain(link.far) == [frame(1294, 1294)]
+    assert len(drain(link.near)) == 3
+    assert (link.counter("up.too_long"), link.counter("down.too_long")) == (2, 0)
+
+
 def test_more_frames_than_the_limit_are_dropped_and_counted(link: Link, drain: Callable[..., list[bytes]]) -> None:
     link.start("--frames", "64", "up.delay_ns=200000000", "up.limit=10")
     for number in range(50):

@@ -24,6 +24,7 @@ DIRECTIONS = st.builds(
     duplicate=st.floats(0, 1),
     reorder=st.floats(0, 1),
     rate=st.none() | st.integers(8, 30 * 10**9),
+    mtu=st.none() | st.integers(576, 65535),
     limit=st.none() | st.integers(1, 10**6),
 )
 
@@ -41,6 +42,8 @@ DIRECTIONS = st.builds(
         {"reorder": 2},
         {"rate": 7},
         {"rate": 10**12},
+        {"mtu": 575},
+        {"mtu": (1500, 65536)},
         {"limit": 0},
         {"speed": 1},
     ],
@@ -91,7 +94,8 @@ def test_the_forwarder_is_told_every_setting_of_both_directions_exactly(up: Dire
         assert float(told[f"{name}.duplicate"]) == direction.duplicate
         assert float(told[f"{name}.reorder"]) == direction.reorder
         assert int(told[f"{name}.rate_bps"]) == (direction.rate or 0)
-    assert len(told) == 14
+        assert int(told[f"{name}.mtu"]) == (direction.mtu or 0)
+    assert len(told) == 16
 
 
 def _attributes(data: bytes) -> dict[int, bytes]:

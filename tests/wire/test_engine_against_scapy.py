@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from hypothesis import given, settings
@@ -43,6 +44,20 @@ def output(made: Engine, now: int = 0) -> list[bytes]:
     out = ffi.new("struct accord_packet_out[]", 64)
     count: int = lib.accord_engine_output(made.pointer, now, out, 64)
     return [bytes(ffi.buffer(out[index].data, out[index].length)) for index in range(count)]
+
+
+def datagrams(made: Engine, now: int = 0) -> list[bytes]:
+    """The same, as what goes into one datagram stands together."""
+    out = ffi.new("struct accord_packet_out[]", 64)
+    count: int = lib.accord_engine_output(made.pointer, now, out, 64)
+    sent, shared = [], b""
+    for packet in out[0:count]:
+        shared += bytes(ffi.buffer(packet.data, packet.length))
+        if not packet.joined:
+            sent.append(shared)
+            shared = b""
+    assert not shared, "what is joined to nothing"
+    return sent
 
 
 def receive(made: Engine, data: bytes) -> int:
@@ -98,6 +113,44 @@ def test_the_engine_hears_what_scapy_says_however_it_is_cut_and_reordered(
             assert -verdict == lib.ACCORD_REASON_NO_MEMORY
     assert set(heard_nodes) <= set(message)
     assert len(heard_nodes) == len(set(heard_nodes))
+
+
+@given(st.integers(22_000, 60_000), st.sampled_from([1500, 2500, 4000, 9000]))
+@settings(max_examples=20)
+def test_scapy_takes_shared_datagrams_apart_into_the_packets_that_travel_alone_elsewhere(size: int, mtu: int) -> None:
+    message = [(0, 17, bytes(4)), (1, 6, bytes(4) + bytes(size))]
+    made, other = Engine(transactions=4, buffers=128), Engine(transactions=4, unproven=1, buffers=128)
+    other.support(SUPPORTED)
+    transaction = bytes(range(12))
+    made.send(0, made.open(0, transaction, replace(HERE, mtu=mtu)), 0, message)
+    seen: list[bytes] = []
+    longest = 0
+    while sent := datagrams(made):
+        for datagram in sent:
+            longest = max(longest, len(datagram))
+            packet = Accord(datagram)
+            while isinstance(packet, Accord):
+                alone = packet.copy()
+                alone.remove_payload()
+                alone.flags &= ~8
+                alone.checksum = None
+                seen.append(bytes(alone))
+                packet = packet.payload
+            receive(other, datagram)
+        for acknowledgement in output(other, 30_000):
+            receive(made, acknowledgement)
+    assert seen == [bytes(packet) for packet in packets(transaction, 0, message)]
+    assert longest <= mtu - 28
+    assert longest > min(mtu - 28, 9000) - 1200
+
+
+@given(st.integers(1200, 1500))
+def test_the_engine_takes_apart_what_scapy_put_together(size: int) -> None:
+    message = [(0, 17, bytes(4) + bytes(size))]
+    one, two = packets(bytes(12), 0, message)
+    one.flags |= 8
+    assert receive(made := engine(), bytes(one / two)) == 0
+    assert heard(made) == message
 
 
 @given(messages.filter(lambda message: sum(len(data) for _, _, data in message) < 8000), st.randoms())

@@ -56,6 +56,7 @@ _LINK_OPTIONS = (
     click.option("--duplicate", callback=_both(parse_probability), help="Of each packet, each way."),
     click.option("--reorder", callback=_both(parse_probability), help="Packets that skip the delay, each way."),
     click.option("--rate", callback=_both(parse_rate), help="Each way, e.g. 100mbit."),
+    click.option("--mtu", callback=_both(parse_count), help="Longer packets are lost in silence, each way."),
     click.option("--limit", callback=_both(parse_count), help="Packets in the link at once, each way."),
 )
 _name = click.option("--name", default=DEFAULT_NAME, show_default=True, help="Several labs can be up at once.")

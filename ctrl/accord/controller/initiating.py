@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 # With fallback = "delayed": how long a peer may be silent before the plain connection is tried after all. Two
 # probe time-outs without an estimate of the round trip (RFC 9002, section 6.2.2) lose a lone packet twice.
 _SILENCE_SECONDS = 3.0
+_IPV6, _IP_MTU, _IPV6_MTU = socket.IPPROTO_IPV6, 14, 24  # linux/in.h, linux/in6.h
 _FINAL = frozenset(
     {
         Reason.BAD_CERTIFICATE,
@@ -209,7 +210,8 @@ class Attempt:
 
     async def _negotiate(self, address: str) -> Association:
         controller, endpoint = self._controller, self._controller.endpoint
-        target = Target(_source_address(address, self._port), address, self._port, self._policy, self._security)
+        source, mtu = _route(address, self._port)
+        target = Target(source, address, self._port, self._policy, self._security, mtu)
         ready = controller.proposals.take(target) if not self._early else None
         prepared = ready or prepare(controller, target, self._early)
         in_use = contextlib.ExitStack()  # the socket goes when the negotiation and all in-band data have ended
@@ -295,12 +297,16 @@ async def _dispose(task: asyncio.Task[Association], winner: Association | None) 
         task.result().carrier.abort()
 
 
-def _source_address(address: str, port: int) -> str:
-    """The own address that the kernel would send from. Raises ``PathError`` when there is no route."""
+def _route(address: str, port: int) -> tuple[str, int]:
+    """The own address that the kernel would send from, and the route's MTU in bytes with the IP header.
+
+    Raises ``PathError`` when there is no route.
+    """
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
         try:
             probe.connect((address, port))
+            level, option = (_IPV6, _IPV6_MTU) if family == socket.AF_INET6 else (socket.IPPROTO_IP, _IP_MTU)
+            return str(probe.getsockname()[0]), min(probe.getsockopt(level, option), 0xFFFF)
         except OSError as refusal:
             raise error(Reason.UNREACHABLE, f"{address}: {refusal.strerror}") from refusal
-        return str(probe.getsockname()[0])

@@ -48,6 +48,8 @@ class Target:
     port: int
     policy: EffectivePolicy
     security: Security
+    mtu: int = 0
+    """Of the route, bytes with the IP header."""
 
 
 class HeldClock:
@@ -96,6 +98,7 @@ def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepa
             remote_port=target.port,
             socket=bound.index,
             scope=name[3] if ":" in target.address else 0,
+            mtu=target.mtu,
         )
         held = HeldClock()
         channel = endpoint.channel(bound, path)

@@ -60,6 +60,7 @@ class TransactionInfo:
     bytes_sent: int
     bytes_received: int
     srtt_us: int
+    datagram_bytes: int
     proven: bool
     path: Path
 
@@ -152,6 +153,7 @@ class Engine:
             bytes_sent=info.bytes_sent,
             bytes_received=info.bytes_received,
             srtt_us=info.srtt_us,
+            datagram_bytes=info.datagram_bytes,
             proven=bool(info.proven),
             path=Path.from_c(info.path),
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from accord.datapath._core import ffi, lib
@@ -21,6 +21,7 @@ class Path:
     ``family`` is 4 or 6, ``context`` a protocol ID (UDP, or DIRECT for IP protocol 253). Addresses are text,
     without a zone: ``scope`` is the interface index of a link-local remote address, else 0. An empty ``local``
     leaves the choice to the kernel. ``socket`` is the index that ``Port.add_socket`` gave, or ``NO_SOCKET``.
+    ``mtu``: of the link or route, bytes with the IP header; 0: not known, so datagrams stay short.
     """
 
     family: int
@@ -31,6 +32,7 @@ class Path:
     remote_port: int
     socket: int = NO_SOCKET
     scope: int = 0
+    mtu: int = field(default=0, compare=False)
 
     @classmethod
     def udp(cls, local: tuple[str, int], remote: tuple[str, int], *, socket: int = NO_SOCKET, scope: int = 0) -> Path:
@@ -47,6 +49,7 @@ class Path:
         path.remote_port = self.remote_port
         path.socket = self.socket
         path.scope = self.scope
+        path.mtu = self.mtu
         if self.local:
             ffi.memmove(path.local, *self._packed(self.local))
         ffi.memmove(path.remote, *self._packed(self.remote))
@@ -71,6 +74,7 @@ class Path:
             remote_port=path.remote_port,
             socket=path.socket,
             scope=path.scope,
+            mtu=path.mtu,
         )
 
 

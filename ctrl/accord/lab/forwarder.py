@@ -34,6 +34,8 @@ class DirectionCounters:
     """Dropped by chance; with netem for whatever cause."""
     duplicated: int = 0
     reordered: int = 0
+    too_long: int = 0
+    """Over the link's MTU."""
     overflowed: int = 0
     """Dropped because the link was full."""
     refused: int = 0
@@ -79,6 +81,7 @@ def words(settings: LinkSettings) -> list[str]:
             f"{name}.duplicate={value.duplicate:.17g}",
             f"{name}.reorder={value.reorder:.17g}",
             f"{name}.rate_bps={value.rate or 0}",
+            f"{name}.mtu={value.mtu or 0}",
             f"{name}.limit={value.packets}",
         ]
 

@@ -64,6 +64,7 @@ class Lab:
         duplicate: Both[float] = 0.0,
         reorder: Both[float] = 0.0,
         rate: Both[int | None] = None,
+        mtu: Both[int | None] = None,
         limit: Both[int | None] = None,
         seed: int = 0,
         kind: str = "auto",
@@ -83,6 +84,7 @@ class Lab:
             duplicate=duplicate,
             reorder=reorder,
             rate=rate,
+            mtu=mtu,
             limit=limit,
         )
         need_root()
@@ -179,10 +181,12 @@ class Lab:
 
     def change(self, **settings: Any) -> None:
         """Change the link while it runs: ``rtt``, ``up``, ``down``, ``jitter``, ``loss``, ``duplicate``,
-        ``reorder``, ``rate``, ``limit``, as when making it; what is not given stays. Packets on their way keep
+        ``reorder``, ``rate``, ``mtu``, ``limit``, as when making it; what is not given stays. Packets on their way keep
         their time. Raises ``UserError(BAD_CONFIG)``, and then nothing has changed."""
         changed = self.settings.changed(**settings)
         if self.kind == "netem":
+            if changed.up.mtu is not None or changed.down.mtu is not None:
+                raise UserError(Reason.BAD_CONFIG, "netem has no MTU", "make the lab with kind forwarder")
             netem.change(self.link, changed)
         else:
             forwarder.change(state.control_path(self.name), changed)
@@ -244,7 +248,10 @@ class Lab:
             if owner is not None:
                 self._processes.append(_start_keeper(self._state, owner))
             self._spaces = topology.build(self.name)
-            if kind == "netem" or (kind == "auto" and self.seed == 0):
+            has_mtu = self.settings.up.mtu is not None or self.settings.down.mtu is not None
+            if kind == "netem" and has_mtu:
+                raise UserError(Reason.BAD_CONFIG, "netem has no MTU", "use our own link: kind forwarder, or auto")
+            if kind == "netem" or (kind == "auto" and self.seed == 0 and not has_mtu):
                 if netem.start(self.link, self.settings):
                     self._state = dataclasses.replace(self._state, kind="netem")
                     self._state.write()

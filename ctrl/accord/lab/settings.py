@@ -48,6 +48,9 @@ class Direction:
     """Probability that a packet skips the delay, and so overtakes those before it."""
     rate: int | None = None
     """Bits per second, of whole Ethernet frames; None: no limit."""
+    mtu: int | None = None
+    """Longest IP packet that gets through, bytes; longer ones are lost without a word. None: as the interfaces'.
+    Our own link only."""
     limit: int | None = None
     """Packets in the link at once, more are dropped. None: 20,000, or with a rate as many full frames as it
     sends in the delay and 100 ms more (a router's queue), at least 64."""
@@ -63,6 +66,8 @@ class Direction:
                 raise _wrong(f"{name} {value}", "a probability, 0 to 1")
         if self.rate is not None and not 8 <= self.rate <= MOST_RATE:
             raise _wrong(f"a rate of {self.rate} bit/s", f"8 to {MOST_RATE} bit/s")
+        if self.mtu is not None and not 576 <= self.mtu <= 65535:
+            raise _wrong(f"an MTU of {self.mtu} bytes", "576 to 65535 bytes")
         if self.limit is not None and not 1 <= self.limit <= 1_000_000:
             raise _wrong(f"a limit of {self.limit} packets", "1 to 1000000")
 

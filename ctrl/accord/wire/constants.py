@@ -31,6 +31,7 @@ class PacketFlag(enum.IntFlag):
     INITIATOR = 0x0001
     ACK = 0x0002
     END = 0x0004
+    MORE = 0x0008
 
 
 class ChunkFlag(enum.IntFlag):
@@ -46,7 +47,7 @@ class NodeFlag(enum.IntFlag):
     PLACEHOLDER = 0x01
 
 
-PACKET_FLAGS_KNOWN: Final = 0x0007
+PACKET_FLAGS_KNOWN: Final = 0x000F
 CHUNK_FLAGS_KNOWN: Final = 0x03
 NODE_FLAGS_KNOWN: Final = 0x01
 
@@ -198,6 +199,7 @@ class Reason(enum.IntEnum):
     AMPLIFICATION = 69, Party.OURS, "sending more would amplify towards an unproven address"
     UNREACHABLE = 70, Party.PATH, "the peer or its port cannot be reached"
     CLOSED = 71, Party.NONE, "closed by this side"
+    MTU_BLACK_HOLE = 72, Party.PATH, "longer datagrams got lost twice, so short ones are sent"
     # Descriptors and graphs.
     BAD_DESCRIPTOR = 96, Party.PEER, "a node descriptor that does not parse"
     NOT_CANONICAL = 97, Party.PEER, "a node descriptor in other than its one valid encoding"
