@@ -260,7 +260,7 @@ class DatagramEnd:
         else:
             self.callback(data)
 
-    def receive(self, callback: Callable[[bytes], None] | None) -> None:
+    def receive(self, callback: Callable[[bytes], None] | None, ending: Callable[[], None] | None = None) -> None:
         self.callback = callback
         waiting, self.waiting = self.waiting, []
         for data in waiting:

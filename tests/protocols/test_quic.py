@@ -39,7 +39,7 @@ class Sink:
     def send(self, data: bytes) -> None:
         self.sent.append(data)
 
-    def receive(self, callback: Callable[[bytes], None] | None) -> None:
+    def receive(self, callback: Callable[[bytes], None] | None, ending: Callable[[], None] | None = None) -> None:
         self.callback = callback
 
 
@@ -313,7 +313,7 @@ class Udp(asyncio.DatagramProtocol):
     def send(self, data: bytes) -> None:
         self.transport.sendto(data, self.peer)
 
-    def receive(self, callback: Callable[[bytes], None] | None) -> None:
+    def receive(self, callback: Callable[[bytes], None] | None, ending: Callable[[], None] | None = None) -> None:
         self.callback = callback
         while callback is not None and not self.queue.empty():
             callback(self.queue.get_nowait())

@@ -63,6 +63,8 @@ def expose(
             control=control,
         )
         click.echo(f"exposed: port {port} -> {host}:{service_port}, certificate {listener.details['certificate']}")
+        if warning := listener.details.get("warning"):
+            click.echo(f"accord: {warning}; peers are refused until then", err=True)
         async for _ in listener:  # nothing is handed to us while the daemon forwards; this ends with the daemon
             pass
         raise click.ClickException("the daemon is gone; start it again and expose the service again")

@@ -14,6 +14,7 @@ from accord.controller.association import Association
 from accord.controller.certificate import own_certificate
 from accord.controller.config import DaemonConfig, ExposeConfig
 from accord.controller.counts import Counts
+from accord.controller.destination import without_zone
 from accord.controller.endpoint import Endpoint, EndpointConfig
 from accord.controller.exchange import Exchange
 from accord.controller.exposed import Deliver, Exposed, forward, service_policy
@@ -21,6 +22,7 @@ from accord.controller.host import HostFetch
 from accord.controller.link import LinkKeeper
 from accord.controller.policy import EffectivePolicy
 from accord.controller.prepared import STOCK_LIMIT, STOCK_SECONDS, Prepared, Target, discard
+from accord.controller.service import LocalService
 from accord.controller.stack import call_later
 from accord.controller.stock import Stock
 from accord.datapath import clock
@@ -135,7 +137,7 @@ class Controller:
         def policy_for(address: str) -> EffectivePolicy:
             return self._policy_for(host, port, address, wishes)
 
-        security = security or Security(server_name=host)
+        security = security or Security(server_name=without_zone(host))
         security = dataclasses.replace(
             security, ca_file=security.ca_file or self.config.ca_file, key_log=self.config.key_log
         )
@@ -164,14 +166,15 @@ class Controller:
             log.warning("port %d: no certificate was given, peers are shown %s", config.listen, certificate)
         security = Security(certificate=certificate, private_key=key, key_log=self.config.key_log, alpn=("http/1.1",))
         load_identity(security)
+        service = None if config.to is None else LocalService(config.to)
         exposed = Exposed(
             port=config.listen,
-            target=config.to,
+            service=service,
             security=security,
             secure=config.secure,
             policy=service_policy(self.config.policy, config.secure),
             early_limit=config.early_limit,
-            deliver=forward(config.to, self.counts) if config.to is not None else _enqueue(accepted),
+            deliver=forward(service, self.counts) if service is not None else _enqueue(accepted),
             counts=self.counts,
         )
         exposed.open(self.endpoint, plain=config.plain)
@@ -220,7 +223,7 @@ class Controller:
             "listeners": [
                 {
                     "port": exposed.port,
-                    "to": f"{exposed.target[0]}:{exposed.target[1]}" if exposed.target else "program",
+                    "to": exposed.service.name if exposed.service else "program",
                 }
                 for exposed in self.exposed.values()
             ],
@@ -237,8 +240,12 @@ class Controller:
         queues = self.endpoint.port.report.queues
         return f"{where}, {self.back_end}, attach {self.attach_mode}" + (f", {queues} queue(s)" if queues else "")
 
+    def stop(self) -> None:
+        """Tell the peers of all negotiations in flight that this host stops; whoever waits for one is told too."""
+        self.endpoint.stop()
+
     def close(self) -> None:
-        """Stop: exposed ports back, program detached, memory freed."""
+        """Stop: peers told, exposed ports back, program detached, memory freed."""
         for exposed in list(self.exposed.values()):
             self.withdraw(exposed)
         self.proposals.clear()

@@ -83,6 +83,11 @@ def parse_address(text: str) -> Address | None:
     return address
 
 
+def without_zone(host: str) -> str:
+    """An address as a certificate or a peer may know it: a zone means nothing but to this host (RFC 4007)."""
+    return host.partition("%")[0]
+
+
 def normal_name(name: str) -> str:
     """Lower case, without the root's dot, other scripts as they are in the DNS (RFC 3490)."""
     name = name.lower().removesuffix(".")

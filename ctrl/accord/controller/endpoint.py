@@ -38,6 +38,12 @@ class Owner(Protocol):
     def on_unreachable(self) -> None:
         """ICMP said that the peer or its port cannot be reached (a hint: it may be forged)."""
 
+    def on_stop(self) -> None:
+        """This host ends the transaction: say so to the peer, if there is anything to say."""
+
+    def close(self) -> None:
+        """The transaction is over: release it."""
+
 
 @dataclass(frozen=True, slots=True)
 class EndpointConfig:
@@ -61,7 +67,7 @@ class UdpSocket:
     index: int
     port: int
     wildcard: bool
-    channels: dict[tuple[str, str, int], DatagramChannel] = field(default_factory=dict)
+    channels: dict[tuple[str, str, int], list[DatagramChannel]] = field(default_factory=dict)
 
 
 class Endpoint:
@@ -144,24 +150,30 @@ class Endpoint:
         return bound
 
     def unbind(self, bound: UdpSocket) -> None:
-        """Take a socket off the port and close it."""
+        """Take a socket off the port and close it. Who still uses it in-band may send a last datagram."""
         if self._sockets.pop(bound.index, None) is None:
             return
+        for channel in [channel for channels in bound.channels.values() for channel in channels]:
+            self._safely(channel.end)
         self._loop.remove_reader(bound.sock.fileno())
         self.port.remove_socket(bound.index)
         bound.sock.close()
 
     def channel(self, bound: UdpSocket, path: Path) -> DatagramChannel:
-        """The in-band datagrams of one path; there is one channel to a path."""
-        key = (path.local, path.remote, path.remote_port)
-        channel = bound.channels.get(key)
-        if channel is None:
-            channel = bound.channels[key] = DatagramChannel(lambda data: self._send_datagram(bound, path, data))
+        """The in-band datagrams of one transaction. Transactions on one path each have a channel and hear all that
+        comes by it; which of them is meant, their protocols tell (QUIC by its connection IDs)."""
+        channel = DatagramChannel(lambda data: self._send_datagram(bound, path, data))
+        bound.channels.setdefault((path.local, path.remote, path.remote_port), []).append(channel)
         return channel
 
-    def drop_channel(self, bound: UdpSocket, path: Path) -> None:
-        """Datagrams of this path are nobody's any more."""
-        bound.channels.pop((path.local, path.remote, path.remote_port), None)
+    def drop_channel(self, bound: UdpSocket, path: Path, channel: DatagramChannel) -> None:
+        """This transaction listens no longer."""
+        key = (path.local, path.remote, path.remote_port)
+        left = [other for other in bound.channels.get(key, ()) if other is not channel]
+        if left:
+            bound.channels[key] = left
+        else:
+            bound.channels.pop(key, None)
 
     def socket_of(self, path: Path) -> UdpSocket | None:
         """The socket that a path's packets leave by."""
@@ -194,6 +206,22 @@ class Endpoint:
         self._owners.pop(handle, None)
         self.engine.close(clock.now_us(), handle)
         self.kick()
+
+    def stop(self, port: int | None = None) -> None:
+        """End all transactions, or those of one local port, and tell their peers.
+
+        What there is to tell has left when this returns, once: nobody stays to repeat it.
+        """
+        chosen = [
+            owner
+            for handle, owner in self._owners.items()
+            if port is None or ((info := self.engine.info(handle)) is not None and info.path.local_port == port)
+        ]
+        for owner in chosen:
+            self._safely(owner.on_stop)
+        self.pump()
+        for owner in chosen:
+            self._safely(owner.close)
 
     # ---- the pump ----
 
@@ -250,8 +278,8 @@ class Endpoint:
 
     def _deliver(self, path: Path, data: bytes) -> None:
         bound = self._sockets.get(path.socket)
-        channel = bound.channels.get((path.local, path.remote, path.remote_port)) if bound else None
-        if channel is not None:
+        channels = bound.channels.get((path.local, path.remote, path.remote_port)) if bound else None
+        for channel in list(channels or ()):
             channel.deliver(data)
 
     def _unreachable(self, path: Path) -> None:
@@ -277,9 +305,10 @@ class Endpoint:
         self._loop.call_later(_HEARTBEAT_SECONDS, self._beat)
 
     def close(self) -> None:
-        """Detach from the interface and give everything back."""
+        """Tell every peer, detach from the interface and give everything back."""
         if self._closed:
             return
+        self.stop()
         self._closed = True
         if self._timer is not None:
             self._timer.cancel()

@@ -87,6 +87,10 @@ class Exchange:
         self.feed(events.Failed(Reason.PLUGIN_FAILED))
         self._release()
 
+    def close(self) -> None:
+        """The engine's transaction ends now, whoever may still repeat something."""
+        self._release()
+
     # ---- endpoint.Owner ----
 
     def on_event(self, event: EngineEvent) -> None:
@@ -119,6 +123,10 @@ class Exchange:
                 self._unreachable()
             else:
                 asyncio.get_running_loop().call_later(_DISBELIEF_SECONDS, self._unreachable)
+
+    def on_stop(self) -> None:
+        """This host ends the negotiation; once committed there is nothing to be ended here any more."""
+        self.feed(events.Stop(Reason.SHUTDOWN))
 
     def _unreachable(self) -> None:
         if not self.committed.done():

@@ -17,8 +17,9 @@ from accord.controller.association import Association, Report
 from accord.controller.bridge import bridge
 from accord.controller.counts import Counts
 from accord.controller.endpoint import Endpoint, UdpSocket
-from accord.controller.host import HostFetch, open_service
+from accord.controller.host import HostFetch
 from accord.controller.policy import EffectivePolicy, Policy, Secure
+from accord.controller.service import LocalService
 from accord.datapath.stream import SocketCarrier
 from accord.negotiation.interface import Role
 from accord.protocols import tls
@@ -41,7 +42,8 @@ class Exposed:
     """One exposed port. ``deliver`` is given every association that comes up on it."""
 
     port: int
-    target: tuple[str, int] | None
+    service: LocalService | None
+    """None: what comes up is delivered to a program."""
     security: Security
     secure: Secure | None
     policy: EffectivePolicy
@@ -52,6 +54,17 @@ class Exposed:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     listeners: list[socket.socket] = field(default_factory=list)
     pending: int = 0
+    closed: bool = False
+
+    @property
+    def target(self) -> tuple[str, int] | None:
+        """Where the local service is."""
+        return None if self.service is None else self.service.target
+
+    @property
+    def failure(self) -> AccordError | None:
+        """Why nobody can be served now."""
+        return None if self.service is None else self.service.failure
 
     @property
     def certificate(self) -> Path | None:
@@ -73,11 +86,18 @@ class Exposed:
         for listener in self.listeners:
             self.spawn(self._accept_plain(listener))
 
-    def spawn(self, work: Coroutine[None, None, None]) -> None:
+    def hand_out(self, association: Association, fetch: HostFetch | None) -> None:
+        """Deliver an association; it ends with this port."""
+        task = self.spawn(self.deliver(association, fetch))
+        # A task that is cancelled before its first step runs none of its own clean-up.
+        task.add_done_callback(lambda ended: association.carrier.abort() if ended.cancelled() else None)
+
+    def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run something that ends with this port."""
         task = asyncio.create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self._done)
+        return task
 
     def _done(self, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
@@ -85,7 +105,11 @@ class Exposed:
             log.error("port %d: %s", self.port, failure, exc_info=failure)
 
     def close(self, endpoint: Endpoint) -> None:
-        """Take the port back; associations on it end."""
+        """Take the port back. Peers are told: negotiations on it end, and so do the associations."""
+        self.closed = True
+        if self.service is not None:
+            self.service.close()
+        endpoint.stop(self.port)
         for task in list(self.tasks):
             task.cancel()
         for listener in self.listeners:
@@ -109,8 +133,8 @@ class Exposed:
                     raise
                 await asyncio.sleep(0.1)
                 continue
-            if self.pending >= _PLAIN_PENDING:
-                client.close()
+            if self.pending >= _PLAIN_PENDING or self.failure is not None:
+                SocketCarrier(client).abort()
                 continue
             self.pending += 1
             self.spawn(self._serve_plain(client, str(address[0])))
@@ -151,23 +175,23 @@ def service_policy(policy: Policy, secure: Secure | None) -> EffectivePolicy:
     return dataclasses.replace(default, prefer=prefer, secure=default.secure if secure is None else secure)
 
 
-def forward(target: tuple[str, int], counts: Counts) -> Deliver:
+def forward(service: LocalService, counts: Counts) -> Deliver:
     """Delivery to a local plain service: its bytes joined to the association's."""
 
     async def deliver(association: Association, fetch: HostFetch | None) -> None:
-        service = fetch.take() if fetch is not None else None
-        if service is None:
+        local = fetch.take() if fetch is not None else None
+        if local is None:
             try:
-                service = await open_service(target)
+                local = await service.open()
             except AccordError as failure:
-                log.warning("%s: %s", association.report.peer, failure)
+                log.info("%s: %s", association.report.peer, failure)
                 association.carrier.abort()
                 return
             except BaseException:
                 association.carrier.abort()
                 raise
         with counts.open(Role.RESPONDER):
-            broken = await bridge(association.carrier, service)
+            broken = await bridge(association.carrier, local)
         if broken is not None:
             log.info("%s: %s", association.report.peer, broken)
 

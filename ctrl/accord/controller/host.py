@@ -17,17 +17,20 @@ from accord.wire.errors import AccordError, error
 # A local service answers a short request in about a millisecond; a slow one must not hold the negotiation up.
 _FETCH_SECONDS = 0.25
 _FETCH_IDLE_SECONDS = 0.003
+# A service that accepts nothing for so long is as good as none: its queue is full, or a firewall eats the SYN.
+_OPEN_SECONDS = 5.0
 # Datagrams that come before anybody listens: the peer may send in-band while the commit is on its way.
 _EARLY_DATAGRAMS = 32
 
 
 class DatagramChannel:
-    """``DatagramService`` on one path; ``send`` is given by the endpoint that owns the socket."""
+    """``DatagramService`` of one transaction; ``send`` is given by the endpoint that owns the socket."""
 
     def __init__(self, send: Callable[[bytes], None]) -> None:
         self._send = send
         self._callback: Callable[[bytes], None] | None = None
         self._early: list[bytes] = []
+        self._ending: Callable[[], None] | None = None
         self.ended: Callable[[], None] = lambda: None
         """Called when the session that used the channel has no more use for it."""
 
@@ -40,16 +43,22 @@ class DatagramChannel:
         """Send one datagram to the peer."""
         self._send(data)
 
-    def receive(self, callback: Callable[[bytes], None] | None) -> None:
+    def receive(self, callback: Callable[[bytes], None] | None, ending: Callable[[], None] | None = None) -> None:
         """From now on call back with each datagram, first those that came too early; None: no more of them."""
         ended = callback is None and self._callback is not None
-        self._callback = callback
+        self._callback, self._ending = callback, ending
         early, self._early = self._early, []
         for data in early:
             if callback is not None:
                 callback(data)
         if ended:
             self.ended()
+
+    def end(self) -> None:
+        """The endpoint's side: the socket is about to be closed; the session may still say good-bye by it."""
+        ending, self._ending = self._ending, None
+        if ending is not None:
+            ending()
 
     def deliver(self, data: bytes) -> None:
         """The endpoint's side: a datagram arrived on this path."""
@@ -104,11 +113,13 @@ async def open_service(target: tuple[str, int]) -> SocketCarrier:
     family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        await asyncio.get_running_loop().sock_connect(sock, target)
-    except OSError as refusal:
+        async with asyncio.timeout(_OPEN_SECONDS):
+            await asyncio.get_running_loop().sock_connect(sock, target)
+    except OSError as refusal:  # TimeoutError is one
         sock.close()
+        why = refusal.strerror or f"no connection in {_OPEN_SECONDS:g} s"
         raise error(
-            Reason.BACKEND_FAILED, f"{target[0]}:{target[1]}: {refusal.strerror}", "start the service that is exposed"
+            Reason.BACKEND_FAILED, f"{target[0]}:{target[1]}: {why}", "start the service that is exposed"
         ) from refusal
     except BaseException:
         sock.close()

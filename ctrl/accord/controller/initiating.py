@@ -8,7 +8,7 @@ import contextlib
 import ipaddress
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from accord.controller import legacy
 from accord.controller.association import Association, Report
@@ -16,6 +16,7 @@ from accord.controller.exchange import Exchange
 from accord.controller.ladder import Ladder, Way
 from accord.controller.policy import EffectivePolicy, Fallback, Secure
 from accord.controller.prepared import ORDER_SECONDS, Target, prepare
+from accord.controller.resolver import resolve
 from accord.controller.stack import build_carrier
 from accord.datapath import clock
 from accord.negotiation import events
@@ -90,14 +91,11 @@ class Attempt:
                 raise error(Reason.BAD_CONFIG, f"{self._host} is no IPv{family} address")
             return [self._host]
         try:
-            found = await asyncio.get_running_loop().getaddrinfo(
-                self._host, self._port, family=wanted, type=socket.SOCK_STREAM
-            )
-        except socket.gaierror as unknown:
-            raise error(
-                Reason.UNREACHABLE, f"{self._host}: {unknown.strerror}", "check the name, or give an address"
-            ) from unknown
-        return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+            found = await resolve(self._host, self._port, wanted)
+        except (socket.gaierror, UnicodeError) as unknown:  # UnicodeError: a label that is empty or too long
+            why = unknown.strerror if isinstance(unknown, OSError) else "no name"
+            raise error(Reason.UNREACHABLE, f"{self._host}: {why}", "check the name, or give an address") from unknown
+        return list(dict.fromkeys(_with_zone(address) for address in found))
 
     # ---- the negotiation, the plain connection, and which of them ----
 
@@ -307,6 +305,13 @@ def _route(address: str, port: int) -> tuple[str, int]:
         try:
             probe.connect((address, port))
             level, option = (_IPV6, _IPV6_MTU) if family == socket.AF_INET6 else (socket.IPPROTO_IP, _IP_MTU)
-            return str(probe.getsockname()[0]), min(probe.getsockopt(level, option), 0xFFFF)
+            return _with_zone(probe.getsockname()), min(probe.getsockopt(level, option), 0xFFFF)
         except OSError as refusal:
             raise error(Reason.UNREACHABLE, f"{address}: {refusal.strerror}") from refusal
+
+
+def _with_zone(address: tuple[Any, ...]) -> str:
+    """The host of a socket address, textual; with its zone where it means nothing without (RFC 4007, section 11)."""
+    host = str(address[0]).partition("%")[0]
+    scope = address[3] if len(address) == 4 else 0
+    return f"{host}%{socket.if_indextoname(scope)}" if scope else host

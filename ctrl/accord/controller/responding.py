@@ -39,7 +39,7 @@ def respond(controller: Controller, handle: int, transaction: bytes, path: Path)
 
     def released() -> None:
         if channel is not None and bound is not None and not channel.in_use:
-            endpoint.drop_channel(bound, path)
+            endpoint.drop_channel(bound, path, channel)
 
     ladder = Ladder(clock.now)
     ladder.note(Way.HERE, f"from {path.remote} port {path.remote_port} for port {path.local_port}")
@@ -56,6 +56,8 @@ def respond(controller: Controller, handle: int, transaction: bytes, path: Path)
     def accept(service: int | None) -> Accepted | Refuse:
         if exposed is None:
             return Refuse(Reason.NO_SERVICE, f"port {path.local_port}")
+        if exposed.failure is not None:
+            return Refuse(exposed.failure.reason, exposed.failure.detail)
         application = HostApplication(resume, ladder=ladder, target=exposed.target, early_limit=exposed.early_limit)
         scope = f"%{path.scope}" if path.scope else ""
         local, remote = (path.local + scope, path.local_port), (path.remote + scope, path.remote_port)
@@ -91,6 +93,15 @@ def _committed(
         return
     assert exposed is not None, "nothing is accepted on a port that is not exposed"
     committed = outcome.result()
+    fetch = getattr(committed.sessions[-1], "fetch_taken", None)
+    assert fetch is None or isinstance(fetch, HostFetch)
+    if exposed.closed:  # it crossed the withdrawal of the port
+        log.info("port %d, %s: committed too late, the port is withdrawn", exposed.port, peer)
+        controller.counts.failed(Role.RESPONDER, Reason.SHUTDOWN)
+        build_carrier(committed.sessions).abort()
+        if fetch is not None:
+            fetch.cancel()
+        return
     report = Report(
         peer=peer,
         stack=[protocol_name(protocol) for protocol in reversed(committed.protocols)],
@@ -102,8 +113,4 @@ def _committed(
     )
     controller.counts.came_up(Role.RESPONDER, report)
     log.info("port %d, %s: %s", exposed.port, peer, committed.name)
-    top = committed.sessions[-1]
-    fetch = getattr(top, "fetch_taken", None)
-    assert fetch is None or isinstance(fetch, HostFetch)
-    carrier = build_carrier(committed.sessions)
-    exposed.spawn(exposed.deliver(Association(carrier, report), fetch))
+    exposed.hand_out(Association(build_carrier(committed.sessions), report), fetch)

@@ -30,6 +30,10 @@ _GC_OBJECTS = 20_000
 """Objects made between two collections, about ten negotiations' worth; Python's own 700 is several to each."""
 
 
+_CLIENTS_END_SECONDS = 1.0
+"""Cancelled handlers end in a turn or two of the loop; one that does not is not waited for."""
+
+
 class Daemon:
     """Runs until SIGINT or SIGTERM; SIGHUP reads the configuration again (a bad one is refused, the old one stays)."""
 
@@ -63,7 +67,9 @@ class Daemon:
                 loop.add_signal_handler(signum, self._stop.set)
             loop.add_signal_handler(signal.SIGHUP, self._reload, controller)
             for exposed in self._config.expose:
-                controller.expose(exposed)
+                service = controller.expose(exposed).service
+                if service is not None:
+                    await service.check()
             # What was loaded stays: the collector need not look through it in the middle of a negotiation.
             gc.collect()
             gc.freeze()
@@ -76,10 +82,14 @@ class Daemon:
             accepting.cancel()
         finally:
             life.close()
+            # First the peers of what is in flight, then this host's programs, then the streams between the two; the
+            # sockets by which peers are told go last.
+            controller.stop()
             for client in list(self._clients):
                 client.cancel()
             if self._clients:
-                await asyncio.wait(self._clients, timeout=2)
+                await asyncio.wait(self._clients, timeout=_CLIENTS_END_SECONDS)
+            await operations.close()
             controller.close()
             listener.close()
             with contextlib.suppress(OSError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import binascii
+import contextlib
 import logging
 import os
 import socket
@@ -16,8 +17,9 @@ from accord import __version__
 from accord.controller.association import Association
 from accord.controller.bridge import bridge
 from accord.controller.config import ExposeConfig
-from accord.controller.control import Channel
+from accord.controller.control import Channel, failure_message
 from accord.controller.controller import Controller
+from accord.controller.destination import without_zone
 from accord.controller.policy import Secure
 from accord.controller.stats import collect
 from accord.datapath.stream import SocketCarrier
@@ -27,6 +29,9 @@ from accord.wire.constants import Reason
 from accord.wire.errors import error
 
 log = logging.getLogger("accord.daemon")
+
+_BRIDGE_END_SECONDS = 1.0
+"""Cancelled bridges end in a turn or two of the loop; one that does not is not waited for."""
 
 
 def _take(message: dict[str, Any], name: str, kind: type | tuple[type, ...], default: Any = None) -> Any:
@@ -89,6 +94,15 @@ def _pair() -> tuple[socket.socket, socket.socket]:
     return ours, theirs
 
 
+async def _until_gone(channel: Channel) -> None:
+    """Until the program at the other end has closed. Raises ``UserError`` (``BAD_CONFIG``) when it says something."""
+    received = await channel.receive()
+    if received is not None:
+        for fd in received[1]:
+            os.close(fd)
+        raise error(Reason.BAD_CONFIG, "control message: this connection listens", "ask on another connection")
+
+
 class Operations:
     """Handlers by the message's ``op``."""
 
@@ -118,7 +132,7 @@ class Operations:
         except binascii.Error as wrong:
             raise error(Reason.BAD_CONFIG, f"control message: 'early' is no base64: {wrong}") from wrong
         security = Security(
-            server_name=_take(message, "server_name", str) or host,
+            server_name=_take(message, "server_name", str) or without_zone(host),
             verify=bool(_take(message, "verify", bool, True)),
             ca_file=_path(message, "ca_file"),
         )
@@ -132,6 +146,11 @@ class Operations:
                 early=early,
                 family=_take(message, "family", int),
             )
+        except asyncio.CancelledError:  # the daemon ends: whoever waits for an answer gets one
+            _close_pair(made)
+            with contextlib.suppress(OSError):
+                await channel.send(failure_message(error(Reason.SHUTDOWN, f"{host} port {port}", "ask again later")))
+            raise
         except BaseException:
             _close_pair(made)
             raise
@@ -170,9 +189,17 @@ class Operations:
             raise
         finally:
             theirs.close()
-        task = asyncio.create_task(self._bridge(role, SocketCarrier(ours), association))
+        near = SocketCarrier(ours)
+        task = asyncio.create_task(self._bridge(role, near, association))
         self._bridges.add(task)
-        task.add_done_callback(self._bridges.discard)
+
+        def ended(task: asyncio.Task[None]) -> None:
+            self._bridges.discard(task)
+            if task.cancelled():  # before its first step it runs none of its own clean-up
+                near.abort()
+                association.carrier.abort()
+
+        task.add_done_callback(ended)
 
     async def _bridge(self, role: Role, near: SocketCarrier, association: Association) -> None:
         with self._controller.counts.open(role):
@@ -198,22 +225,38 @@ class Operations:
         )
         accepted: asyncio.Queue[Association] = asyncio.Queue(64)
         exposed = self._controller.expose(config, None if target else accepted)
-        gone = asyncio.create_task(channel.receive())
+        gone = asyncio.create_task(_until_gone(channel))
+        waiting: asyncio.Task[Association] | None = None
         try:
-            await channel.send({"ok": True, "port": exposed.port, "certificate": str(exposed.certificate)})
+            answer = {"ok": True, "port": exposed.port, "certificate": str(exposed.certificate)}
+            failure = None if exposed.service is None else await exposed.service.check()
+            await channel.send(answer if failure is None else {**answer, "warning": str(failure)})
             while not gone.done():
                 waiting = asyncio.create_task(accepted.get())
                 await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
                 if waiting.done():
-                    await self._hand_over(Role.RESPONDER, waiting.result(), channel, {"ok": True, "event": "accepted"})
-                else:
-                    waiting.cancel()
+                    association, waiting = waiting.result(), None
+                    await self._hand_over(Role.RESPONDER, association, channel, {"ok": True, "event": "accepted"})
+            gone.result()
         finally:
-            gone.cancel()
             self._controller.withdraw(exposed)
+            for task in (waiting, gone):
+                if task is not None:
+                    task.cancel()
+                    await asyncio.wait({task})
+            if waiting is not None and not waiting.cancelled():
+                waiting.result().carrier.abort()
             while not accepted.empty():
                 accepted.get_nowait().carrier.abort()
         raise ConnectionResetError("the listening program is gone")
+
+    async def close(self) -> None:
+        """End what programs hold over this daemon: both ends of a bridge see a stream that broke off."""
+        bridges = list(self._bridges)
+        for task in bridges:
+            task.cancel()
+        if bridges:
+            await asyncio.wait(bridges, timeout=_BRIDGE_END_SECONDS)
 
     async def _status(self, message: dict[str, Any], channel: Channel) -> None:
         await channel.send({"ok": True, "pid": os.getpid(), **self._controller.status()})

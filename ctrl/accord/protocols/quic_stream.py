@@ -77,7 +77,7 @@ class QuicCarrier:
     def start(self, events: list[QuicEvent]) -> None:
         """Take the context's datagrams over. ``events``: what the handshake's datagrams brought already."""
         self._handle(events)
-        self._datagrams.receive(self._receive)
+        self._datagrams.receive(self._receive, self.abort)
         self._cancel_ping = self._services.call_later(_KEEP_ALIVE_SECONDS, self._keep_alive)
         self._pump()
 

@@ -93,8 +93,11 @@ class DatagramService(Protocol):
     def send(self, data: bytes) -> None:
         """Send one datagram to the peer."""
 
-    def receive(self, callback: Callable[[bytes], None] | None) -> None:
-        """From now on call back with each datagram from the peer that is not a negotiation packet."""
+    def receive(self, callback: Callable[[bytes], None] | None, ending: Callable[[], None] | None = None) -> None:
+        """From now on call back with each datagram from the peer that is not a negotiation packet; None: no more.
+
+        ``ending`` is called when the host takes the 5-tuple back, while datagrams can still be sent.
+        """
 
 
 class Fetch(Protocol):

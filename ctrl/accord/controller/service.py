@@ -1,0 +1,74 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The local plain service behind an exposed port, and whether it is there.
+
+A service that does not answer is noticed by a connection that cannot be made, and then asked again and again until
+it does. Meanwhile peers are refused with BACKEND_FAILED in the answer to their proposal: nobody builds a stack that
+leads nowhere. It is not asked on behalf of a proposal: the source of one may be forged, and the service would pay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from accord.controller.host import open_service
+from accord.datapath.stream import SocketCarrier
+from accord.wire.errors import AccordError
+
+log = logging.getLogger("accord.service")
+
+_ASK_SECONDS = 0.5
+"""Between two questions to a service that is not there: a restart of it goes nearly unnoticed."""
+
+
+class LocalService:
+    """A service by its address and port."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self.target = target
+        self.failure: AccordError | None = None
+        """Why it is not there; None: it is, as far as anybody knows."""
+        self._asking: asyncio.Task[None] | None = None
+
+    @property
+    def name(self) -> str:
+        """``address:port``."""
+        return f"{self.target[0]}:{self.target[1]}"
+
+    async def open(self) -> SocketCarrier:
+        """A connection. Raises ``PeerError`` (``BACKEND_FAILED``), and remembers it."""
+        try:
+            carrier = await open_service(self.target)
+        except AccordError as failure:
+            self._failed(failure)
+            raise
+        self.failure = None
+        return carrier
+
+    async def check(self) -> AccordError | None:
+        """Whether it is there: makes a connection and closes it."""
+        try:
+            carrier = await self.open()
+        except AccordError as failure:
+            return failure
+        await carrier.close()
+        return None
+
+    def close(self) -> None:
+        """Ask no more."""
+        if self._asking is not None:
+            self._asking.cancel()
+
+    def _failed(self, failure: AccordError) -> None:
+        if self.failure is None:
+            log.warning("%s; peers are refused until then", failure)
+        self.failure = failure
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask())
+
+    async def _ask(self) -> None:
+        while self.failure is not None:
+            await asyncio.sleep(_ASK_SECONDS)
+            await self.check()
+        self._asking = None
+        log.warning("the service %s is there again", self.name)

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A host that stops, or takes a port back, leaves nobody to find out by a time-out."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from accord.wire.constants import Reason
+from accord.wire.errors import AccordError
+from tests.controller.pairs import Pair, pair, run
+
+
+async def broken(association: object) -> AccordError:
+    """How a read of the association ends; that it ends is the point."""
+    with pytest.raises(AccordError) as caught:
+        async with asyncio.timeout(3):
+            await association.carrier.read()  # type: ignore[attr-defined]
+    return caught.value
+
+
+async def until(condition: object) -> None:
+    """Let the others work until something holds."""
+    async with asyncio.timeout(3):
+        while not condition():  # type: ignore[operator]
+            await asyncio.sleep(0.005)
+
+
+@pytest.mark.parametrize("how", ["stop", "withdraw", "close"])
+def test_an_initiator_whose_commit_is_on_its_way_hears_that_the_responder_stops(tmp_path: Path, how: str) -> None:
+    async def work(both: Pair) -> None:
+        both.relay.pass_on = lambda sender, step: (sender, step) != ("client", 2)
+        association = await both.connect()
+        await until(lambda: both.relay.held)
+        {"stop": both.server.stop, "withdraw": lambda: both.server.withdraw(both.exposed), "close": both.server.close}[
+            how
+        ]()
+        failure = await broken(association)
+        assert failure.reason is Reason.CLOSED
+        assert "SHUTDOWN" in str(both.server.counts.by_reason())
+
+    async def main() -> None:
+        async with pair(tmp_path) as both:
+            await work(both)
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["stop", "close"])
+def test_a_responder_hears_that_the_initiator_stops_and_so_does_whoever_asked_for_the_connection(
+    tmp_path: Path, how: str
+) -> None:
+    async def main() -> None:
+        async with pair(tmp_path) as both:
+            both.relay.pass_on = lambda sender, step: (sender, step) != ("server", 1)
+            asking = asyncio.create_task(both.connect())
+            await until(lambda: both.server.endpoint.engine.transactions)
+            getattr(both.client, how)()
+            with pytest.raises(AccordError) as caught:
+                await asking
+            assert caught.value.reason is Reason.SHUTDOWN
+            await until(lambda: both.server.counts.by_reason())
+            assert both.server.counts.by_reason() == {"SHUTDOWN": 1}
+
+    run(main())
+
+
+@pytest.mark.parametrize("how", ["withdraw", "close"])
+def test_quic_says_good_bye_while_its_socket_is_there(tmp_path: Path, how: str) -> None:
+    async def main() -> None:
+        async with pair(tmp_path) as both:
+            association = await both.connect()
+            accepted = await both.accept()
+            await association.carrier.write(b"before the end")
+            assert await accepted.carrier.read() == b"before the end"
+            if how == "withdraw":
+                both.server.withdraw(both.exposed)
+            else:
+                both.server.close()
+            failure = await broken(association)
+            assert failure.reason is Reason.STREAM_BROKEN
+            assert "QUIC" in failure.detail
+
+    run(main())
+
+
+def test_the_initiator_s_quic_says_good_bye_too(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with pair(tmp_path) as both:
+            association = await both.connect()
+            accepted = await both.accept()
+            both.client.close()
+            assert (await broken(accepted)).reason is Reason.STREAM_BROKEN
+            assert (await broken(association)).reason is Reason.CLOSED
+
+    run(main())
+
+
+def test_a_commit_that_crosses_the_withdrawal_is_not_delivered(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with pair(tmp_path) as both:
+            endpoint, dispatch = both.server.endpoint, both.server.endpoint._dispatch
+
+            def withdraw_behind_the_commit(event: object) -> None:
+                """The commit is worked off, and its association not yet handed out."""
+                dispatch(event)  # type: ignore[arg-type]
+                if any(owner.committed.done() for owner in endpoint._owners.values()):  # type: ignore[attr-defined]
+                    both.server.withdraw(both.exposed)
+
+            endpoint._dispatch = withdraw_behind_the_commit  # type: ignore[method-assign]
+            association = await both.connect()
+            await broken(association)
+            await asyncio.sleep(0)
+            assert both.accepted.empty()
+            assert both.server.counts.by_reason() == {"SHUTDOWN": 1}
+
+    run(main())
+
+
+def test_a_port_that_was_taken_back_can_be_exposed_again_at_once(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with pair(tmp_path) as both:
+            await both.connect()
+            await both.accept()
+            config = both.exposed
+            both.server.withdraw(config)
+            assert both.server.endpoint.engine.transactions == 0
+            config.open(both.server.endpoint, plain=False)
+
+    run(main())
+
+
+def test_two_transactions_on_one_5_tuple_do_not_cut_each_other_off(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with pair(tmp_path) as both:
+            one, other = await both.connect(), await both.connect()
+            theirs = [await both.accept(), await both.accept()]
+            assert theirs[0].report.peer == theirs[1].report.peer, "to the server both have one address and port"
+
+            async def echo(near: object, far: object, data: bytes) -> None:
+                await near.carrier.write(data)  # type: ignore[attr-defined]
+                assert await far.carrier.read() == data  # type: ignore[attr-defined]
+
+            for near, far in zip((one, other), theirs, strict=True):
+                await echo(near, far, b"there")
+                await echo(far, near, b"and back")
+            theirs[0].carrier.abort()
+            await broken(one)
+            # The first transaction's lingering in the engine ends as well, before the second is used again.
+            both.server.endpoint.stop()
+            await echo(other, theirs[1], b"still there")
+            await echo(theirs[1], other, b"and back")
+
+    run(main())
