@@ -129,7 +129,7 @@ class Operations:
         host, port = _take(message, "host", str, ""), _port(message)
         try:
             early = binascii.a2b_base64(_take(message, "early", str, ""), strict_mode=True)
-        except binascii.Error as wrong:
+        except ValueError as wrong:
             raise error(Reason.BAD_CONFIG, f"control message: 'early' is no base64: {wrong}") from wrong
         security = Security(
             server_name=_take(message, "server_name", str) or without_zone(host),

@@ -173,7 +173,7 @@ class QuicSession:
 
 
 class QuicPlugin:
-    """QUIC version 1 and 2, found as ``quic``."""
+    """QUIC version 1, found as ``quic``."""
 
     name: str = "quic"
     protocol: int = Protocol.QUIC

@@ -19,8 +19,8 @@ from aioquic.buffer import Buffer  # type: ignore[attr-defined]
 from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent
-from aioquic.quic.packet import QuicErrorCode, QuicPacketType, pull_quic_header
-from aioquic.tls import AlertDescription
+from aioquic.quic.packet import QuicErrorCode, QuicPacketType, QuicProtocolVersion, pull_quic_header
+from aioquic.tls import AlertDescription, CipherSuite
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
@@ -111,6 +111,14 @@ def _base(role: Role, security: Security) -> QuicConfiguration:
         is_client=role is Role.INITIATOR,
         connection_id_length=CONNECTION_ID_BYTES,
         max_datagram_size=DATAGRAM_BYTES,
+        # One: the keys of Initial packets are derived for each, whether the peer means it or not (RFC 9368).
+        supported_versions=[QuicProtocolVersion.VERSION_1],
+        # As browsers order them: processors have instructions for SHA-256, and none for SHA-384.
+        cipher_suites=[
+            CipherSuite.AES_128_GCM_SHA256,
+            CipherSuite.AES_256_GCM_SHA384,
+            CipherSuite.CHACHA20_POLY1305_SHA256,
+        ],
     )
     if role is Role.RESPONDER:
         identity = certificates.load_identity(security)
