@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "hash.h"
+#include "checksum.h"
 
 enum header_offset {
 	AT_VERSION = offsetof(struct accord_header, version),
@@ -17,63 +17,51 @@ enum header_offset {
 	AT_CHECKSUM = offsetof(struct accord_header, checksum),
 };
 
-uint16_t packet_sum(const uint8_t *bytes, uint32_t length)
-{
-	uint64_t sum = 0;
-	uint32_t i = 0;
-
-	/* RFC 1071 section 2 (C): any word size will do, the carries are folded in at the end. */
-	for (; i + 4 <= length; i += 4)
-		sum += load32(bytes + i);
-	if (i + 2 <= length) {
-		sum += load16(bytes + i);
-		i += 2;
-	}
-	if (i < length)
-		sum += (uint64_t)bytes[i] << 8;
-	while (sum >> 16)
-		sum = (sum & 0xffff) + (sum >> 16);
-	return (uint16_t)sum;
-}
-
 static uint32_t parse_chunks(struct packet *packet, const uint8_t *bytes, uint32_t length)
 {
 	uint64_t nodes_seen = 0;
 	bool padding_seen = false;
-	uint32_t at = 0;
+	uint32_t count = 0;
 
-	packet->chunk_count = 0;
-	while (at < length) {
-		struct chunk chunk;
+	while (length) {
+		uint32_t protocol;
+		uint16_t data_length;
+		uint8_t node;
 
-		if (length - at < ACCORD_CHUNK_HEADER_BYTES)
+		if (length < ACCORD_CHUNK_HEADER_BYTES)
 			return ACCORD_REASON_BAD_CHUNK;
-		chunk.node = bytes[at];
-		chunk.flags = bytes[at + 1] & ACCORD_CHUNK_FLAGS_KNOWN;
-		chunk.length = load16(bytes + at + 2);
-		chunk.protocol = load32(bytes + at + 4);
-		chunk.data = bytes + at + ACCORD_CHUNK_HEADER_BYTES;
-		at += ACCORD_CHUNK_HEADER_BYTES;
-		if (length - at < chunk.length)
+		node = bytes[0];
+		data_length = load16(bytes + 2);
+		protocol = load32(bytes + 4);
+		if (length - ACCORD_CHUNK_HEADER_BYTES < data_length)
 			return ACCORD_REASON_BAD_CHUNK;
-		at += chunk.length;
 
-		if ((chunk.node == ACCORD_NODE_PADDING) != (chunk.protocol == ACCORD_PROTOCOL_PADDING))
+		if ((node == ACCORD_NODE_PADDING) != (protocol == ACCORD_PROTOCOL_PADDING))
 			return ACCORD_REASON_BAD_CHUNK;
-		if (chunk.node == ACCORD_NODE_PADDING) {
+		if (node == ACCORD_NODE_PADDING) {
 			if (padding_seen)
 				return ACCORD_REASON_BAD_CHUNK;
 			padding_seen = true;
 		} else {
 			/* An empty chunk carries nothing, so a sender has no cause to make one. */
-			if (chunk.node >= ACCORD_MAX_NODES || chunk.length == 0)
+			if (node >= ACCORD_MAX_NODES || data_length == 0)
 				return ACCORD_REASON_BAD_CHUNK;
-			if (nodes_seen & UINT64_C(1) << chunk.node)
+			if (nodes_seen & UINT64_C(1) << node)
 				return ACCORD_REASON_BAD_CHUNK;
-			nodes_seen |= UINT64_C(1) << chunk.node;
+			nodes_seen |= UINT64_C(1) << node;
 		}
-		packet->chunks[packet->chunk_count++] = chunk;
+		/* Of each node one, and one of padding: there is room. */
+		packet->chunks[count++] = (struct chunk){
+			.node = node,
+			.flags = bytes[1] & ACCORD_CHUNK_FLAGS_KNOWN,
+			.length = data_length,
+			.protocol = protocol,
+			.data = bytes + ACCORD_CHUNK_HEADER_BYTES,
+		};
+		bytes += ACCORD_CHUNK_HEADER_BYTES + data_length;
+		length -= ACCORD_CHUNK_HEADER_BYTES + data_length;
 	}
+	packet->chunk_count = count;
 	return ACCORD_REASON_OK;
 }
 
@@ -87,7 +75,7 @@ uint32_t packet_split(const uint8_t *datagram, uint32_t length)
 uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t length)
 {
 	uint32_t offset, reason;
-	uint32_t seed;
+	struct checksum chunks;
 	bool pure;
 
 	if (length < ACCORD_HEADER_BYTES)
@@ -98,7 +86,8 @@ uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t leng
 		return ACCORD_REASON_BAD_VERSION;
 	if (load32(bytes + AT_MAGIC) != ACCORD_MAGIC)
 		return ACCORD_REASON_BAD_MAGIC;
-	if (packet_sum(bytes, length) != 0xffff)
+	chunks = checksum_scan(bytes + ACCORD_HEADER_BYTES, length - ACCORD_HEADER_BYTES);
+	if (checksum_fold(checksum_header(bytes, ACCORD_HEADER_BYTES) + chunks.sum) != 0xffff)
 		return ACCORD_REASON_BAD_CHECKSUM;
 
 	pure = length == ACCORD_HEADER_BYTES;
@@ -132,8 +121,8 @@ uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t leng
 	reason = parse_chunks(packet, bytes + ACCORD_HEADER_BYTES, length - ACCORD_HEADER_BYTES);
 	if (reason)
 		return reason;
-	seed = (uint32_t)packet->step << 8 | (packet->flags & ACCORD_FLAG_END);
-	packet->fingerprint = (uint32_t)hash_bytes(seed, bytes + ACCORD_HEADER_BYTES, length - ACCORD_HEADER_BYTES);
+	packet->fingerprint =
+		(uint32_t)chunks.fingerprint ^ ((uint32_t)packet->step << 8 | (packet->flags & ACCORD_FLAG_END));
 	return ACCORD_REASON_OK;
 }
 
@@ -164,14 +153,14 @@ void packet_seal(uint8_t *bytes, uint32_t length, uint32_t ack_tsn, uint16_t ack
 	store32(bytes + AT_ACK_TSN, ack_count ? ack_tsn : 0);
 	store16(bytes + AT_ACK_COUNT, ack_count);
 	store16(bytes + AT_CHECKSUM, 0);
-	store16(bytes + AT_CHECKSUM, (uint16_t)~packet_sum(bytes, length));
+	store16(bytes + AT_CHECKSUM, (uint16_t)~checksum_fold(checksum_scan(bytes, length).sum));
 }
 
 void packet_join(uint8_t *bytes)
 {
 	store16(bytes + AT_FLAGS, load16(bytes + AT_FLAGS) | ACCORD_FLAG_MORE);
 	store16(bytes + AT_CHECKSUM, 0);
-	store16(bytes + AT_CHECKSUM, (uint16_t)~packet_sum(bytes, ACCORD_MIN_MTU_PACKET));
+	store16(bytes + AT_CHECKSUM, (uint16_t)~checksum_fold(checksum_scan(bytes, ACCORD_MIN_MTU_PACKET).sum));
 }
 
 void packet_write_chunk(uint8_t *bytes, uint8_t node, uint8_t flags, uint16_t length, uint32_t protocol)

@@ -86,11 +86,9 @@ static inline uint32_t packet_first_tsn(const uint8_t *transaction, enum role se
 	return load32(transaction + (sender == ROLE_INITIATOR ? 0 : 4));
 }
 
-/* RFC 1071 sum of length bytes, folded to 16 bits and not complemented: 0xffff over a sound packet. */
-uint16_t packet_sum(const uint8_t *bytes, uint32_t length);
-
 /* Bytes of the first packet in a datagram. */
 uint32_t packet_split(const uint8_t *datagram, uint32_t length);
+
 /* Every check that needs nothing but the packet itself, cheap ones first. Returns enum accord_reason. */
 uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t length);
 
