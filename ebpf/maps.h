@@ -10,6 +10,9 @@
 #include "accord/maps.h"
 #include "accord/wire.h"
 
+/* By this the loader knows an object of another layout before it attaches it. */
+const volatile __u32 map_layout SEC(".rodata.layout") = ACCORD_MAP_LAYOUT;
+
 struct {
 	__uint(type, BPF_MAP_TYPE_ARRAY);
 	__uint(map_flags, BPF_F_MMAPABLE); /* the heartbeat costs the daemon no system call */

@@ -199,7 +199,7 @@ def test_an_interface_that_is_not_there_is_one_finding_that_says_so() -> None:
 
 @pytest.mark.root
 @pytest.mark.parametrize(("mode", "where"), [("xdpgeneric", "in generic mode"), ("xdpdrv", "in the driver")])
-def test_a_foreign_xdp_program_is_found_with_its_number(mode: str, where: str) -> None:
+def test_a_program_of_our_own_is_found_with_its_number_and_mode(mode: str, where: str) -> None:
     def attached() -> tuple[list[Finding], str]:
         script = f"ip link add probe0 type veth && ip link set probe0 {mode} obj {OBJECT} sec xdp"
         subprocess.run(["sh", "-c", script], check=True, capture_output=True)
@@ -208,8 +208,9 @@ def test_a_foreign_xdp_program_is_found_with_its_number(mode: str, where: str) -
 
     findings, number = in_scratch_namespace(attached)
     slot = next(finding for finding in findings if finding.name == "XDP slot")
-    assert not slot.ok
-    assert slot.reason == f"program {number} is attached {where}"
+    assert slot.ok
+    assert slot.reason.startswith(f"Accord's own: XDP program accord_xdp, ID {number}, tag ")
+    assert f", attached {where}; loaded by " in slot.reason
 
 
 @pytest.mark.root

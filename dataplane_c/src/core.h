@@ -209,6 +209,7 @@ struct accord_port_config {
 	uint32_t first_rung, last_rung; /* try from the first to the last, enum accord_rung */
 	uint32_t any_port;              /* steer the magic cookie on every UDP port */
 	uint32_t frames;                /* of each UMEM; default 4096 */
+	uint32_t skip_rungs;            /* bits 1 << enum accord_rung: not to be tried, though they are between those two */
 	uint32_t busy_poll_us;          /* each poll drives the receive queues itself: SO_BUSY_POLL; 0: interrupts alone */
 };
 
@@ -291,6 +292,9 @@ uint32_t accord_port_datagrams(struct accord_port *port, struct accord_datagram 
 /* ICMP errors that poll met: fills the path whose packet was refused and returns a negative reason
  * (ACCORD_REASON_UNREACHABLE), or 0 when there is none. */
 int accord_port_error(struct accord_port *port, struct accord_path *path);
+/* Whether the XDP program is where it was attached; without one, as there should be none. An administrator can
+ * detach a link by force, and then the interface is free for anybody's program. */
+int accord_port_attached(const struct accord_port *port);
 /* A sign of life: call at least every ACCORD_HEARTBEAT_MS / 3. */
 void accord_port_heartbeat(struct accord_port *port);
 /* The rings, by queue; none on ACCORD_RUNG_UDP. Returns how many were written. */
@@ -300,6 +304,23 @@ int accord_port_counters(struct accord_port *port, uint64_t *counters);
 
 /* Look at an interface. Fails for what is not there and for what has no Ethernet header. */
 int accord_netdev_open(const char *name, struct accord_netdev *netdev, struct accord_failure *failure);
+
+/* ---- The XDP program that an interface has, ours or anybody's ------------------------------------ */
+
+struct accord_attached {
+	uint32_t program_id; /* 0: none, and nothing else is filled in */
+	uint32_t link_id;    /* the bpf_link that holds it there; 0: attached by netlink, or not to be found out */
+	uint32_t mode;       /* XDP_ATTACHED_* of <linux/if_link.h> */
+	uint32_t user;       /* who loaded it */
+	uint64_t loaded_ns;  /* CLOCK_BOOTTIME */
+	uint8_t tag[8];      /* a hash of its instructions */
+	char name[16];       /* may be empty */
+};
+
+/* Returns 0, also when there is none, or a negative reason. */
+int accord_attached_find(int32_t interface, struct accord_attached *attached);
+/* "in the driver", "in generic mode"... */
+const char *accord_attached_mode(uint32_t mode);
 
 /* ---- The XDP program alone, for tests and probes ------------------------------------------------ */
 

@@ -96,6 +96,8 @@ int accord_ladder_climb(const struct accord_port_config *config, struct accord_p
 	for (uint32_t rung = config->first_rung; rung <= config->last_rung && rung < ACCORD_RUNGS; rung++) {
 		struct accord_failure failure = {0};
 
+		if (config->skip_rungs & 1u << rung)
+			continue;
 		memset(foothold, 0, sizeof(*foothold));
 		foothold->rung = rung;
 		result = step(config, foothold, &failure);

@@ -48,23 +48,43 @@ __attribute__((format(printf, 2, 0))) static int keep_complaint(enum libbpf_prin
 	return 0;
 }
 
+/* An object of another layout would be told so by the settings, and pass everything: better not to attach it. */
+static int check_layout(const struct accord_program *program, struct accord_failure *failure)
+{
+	const struct bpf_map *map = bpf_object__find_map_by_name(program->object, ".rodata.layout");
+	size_t bytes = 0;
+	const uint32_t *layout = map ? bpf_map__initial_value((struct bpf_map *)map, &bytes) : NULL;
+
+	if (!layout || bytes < sizeof(*layout))
+		return accord_fail(failure, ACCORD_REASON_MAP_MISMATCH, 0,
+		                   "the BPF object does not say its map layout: build it and the library from one source");
+	if (*layout != ACCORD_MAP_LAYOUT)
+		return accord_fail(failure, ACCORD_REASON_MAP_MISMATCH, 0,
+		                   "the BPF object has map layout %u, the library %u: build both from one source", *layout,
+		                   ACCORD_MAP_LAYOUT);
+	return 0;
+}
+
 static int find_maps(struct accord_program *program, struct accord_failure *failure)
 {
 	const struct {
 		const char *name;
 		int *fd;
-		uint32_t value_bytes;
+		enum bpf_map_type type;
+		uint32_t key_bytes, value_bytes, entries;
 	} wanted[] = {
-		{"settings", &program->settings_fd, sizeof(struct accord_settings)},
-		{"ports", &program->ports_fd, sizeof(uint8_t)},
-		{"xsks", &program->xsks_fd, sizeof(uint32_t)},
-		{"counters", &program->counters_fd, sizeof(uint64_t)},
+		{"settings", &program->settings_fd, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(struct accord_settings), 1},
+		{"ports", &program->ports_fd, BPF_MAP_TYPE_HASH, sizeof(uint16_t), sizeof(uint8_t), ACCORD_MAX_PORTS},
+		{"xsks", &program->xsks_fd, BPF_MAP_TYPE_XSKMAP, sizeof(uint32_t), sizeof(uint32_t), ACCORD_MAX_QUEUES},
+		{"counters", &program->counters_fd, BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(uint64_t),
+	     ACCORD_REASON_LIMIT},
 	};
 
 	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted); i++) {
 		const struct bpf_map *map = bpf_object__find_map_by_name(program->object, wanted[i].name);
 
-		if (!map || bpf_map__value_size(map) != wanted[i].value_bytes)
+		if (!map || bpf_map__type(map) != wanted[i].type || bpf_map__key_size(map) != wanted[i].key_bytes ||
+		    bpf_map__value_size(map) != wanted[i].value_bytes || bpf_map__max_entries(map) != wanted[i].entries)
 			return accord_fail(failure, ACCORD_REASON_MAP_MISMATCH, 0,
 			                   "map %s is %s: build the BPF object and the library from one source", wanted[i].name,
 			                   map ? "of another layout" : "missing");
@@ -87,6 +107,9 @@ static int load(struct accord_program *program, const char *object_path, struct 
 		program->object = NULL;
 		return accord_fail(failure, ACCORD_REASON_LOAD_FAILED, (int)-error, "opening %s", object_path);
 	}
+	result = check_layout(program, failure);
+	if (result)
+		return result;
 	entry = bpf_object__find_program_by_name(program->object, program_name);
 	if (!entry)
 		return accord_fail(failure, ACCORD_REASON_LOAD_FAILED, 0, "%s has no program %s", object_path, program_name);
@@ -155,37 +178,34 @@ void accord_program_close(struct accord_program *program)
 	free(program);
 }
 
-/* The ID of the program that is attached in any mode, 0 when there is none; its name into name. */
-static uint32_t attached_program(int ifindex, char name[BPF_OBJ_NAME_LEN])
+/* The words for an attachment that the kernel refused because somebody else's is there. */
+static int refuse_foreign(const struct accord_attached *other, const char *interface, int error,
+                          struct accord_failure *failure)
 {
-	LIBBPF_OPTS(bpf_xdp_query_opts, query);
-	struct bpf_prog_info info = {};
-	uint32_t info_bytes = sizeof(info), id = 0;
-	int fd;
+	char tag[2 * sizeof(other->tag) + 1] = "";
 
-	name[0] = '\0';
-	if (!bpf_xdp_query(ifindex, 0, &query))
-		id = query.prog_id       ? query.prog_id
-		     : query.drv_prog_id ? query.drv_prog_id
-		     : query.skb_prog_id ? query.skb_prog_id
-		                         : query.hw_prog_id;
-	if (!id)
-		return 0;
-	fd = bpf_prog_get_fd_by_id(id);
-	if (fd >= 0) {
-		if (!bpf_obj_get_info_by_fd(fd, &info, &info_bytes))
-			memcpy(name, info.name, BPF_OBJ_NAME_LEN);
-		close(fd);
-	}
-	return id;
+	/* A program of a bond or team rules out one on its members, and the other way round. */
+	if (!other->program_id)
+		return accord_fail(failure, ACCORD_REASON_FOREIGN_PROGRAM, error,
+		                   "a device above or below %s has an XDP program, which stays there", interface);
+	for (size_t i = 0; i < sizeof(other->tag); i++)
+		snprintf(tag + 2 * i, 3, "%02x", other->tag[i]);
+	return accord_fail(failure, ACCORD_REASON_FOREIGN_PROGRAM, error,
+	                   "XDP program %s, ID %u, tag %s, is attached %s to %s and stays there",
+	                   other->name[0] ? other->name : "(unnamed)", other->program_id, tag,
+	                   accord_attached_mode(other->mode), interface);
 }
 
+/*
+ * The kernel itself takes no second program, of either mode and by either interface (link or netlink), so nothing
+ * can come between a look and the attachment: there is no look. It is asked who is there only after a refusal.
+ */
 int accord_program_attach(struct accord_program *program, int ifindex, uint32_t flags, struct accord_failure *failure)
 {
 	LIBBPF_OPTS(bpf_link_create_opts, options, .flags = flags);
 	const struct timespec pause = {.tv_nsec = ATTACH_PAUSE_MS * 1000000L};
-	char name[BPF_OBJ_NAME_LEN] = "", interface[IF_NAMESIZE] = "";
-	uint32_t other = 0;
+	struct accord_attached other = {0};
+	char interface[IF_NAMESIZE] = "";
 	int error;
 
 	for (int waited = 0;; waited += ATTACH_PAUSE_MS) {
@@ -196,19 +216,28 @@ int accord_program_attach(struct accord_program *program, int ifindex, uint32_t 
 		program->link_fd = -1;
 		if (error != EBUSY && error != EEXIST)
 			break;
-		other = attached_program(ifindex, name);
-		/* Only a program of our own name can be one that is just going away. */
-		if ((other && strcmp(name, program_name)) || waited >= ATTACH_RETRY_MS)
+		accord_attached_find(ifindex, &other);
+		/* Only a program of our own name can be one that is just going away, or one that is gone by now. */
+		if ((other.program_id && strcmp(other.name, program_name)) || waited >= ATTACH_RETRY_MS)
 			break;
 		nanosleep(&pause, NULL);
 	}
 	if_indextoname((unsigned int)ifindex, interface);
-	if (other)
-		return accord_fail(failure, ACCORD_REASON_FOREIGN_PROGRAM, error,
-		                   "XDP program %s, ID %u, is attached to %s and stays there", name[0] ? name : "(unnamed)",
-		                   other, interface);
+	if (error == EBUSY || error == EEXIST)
+		return refuse_foreign(&other, interface, error, failure);
 	return accord_fail(failure, accord_reason_of_errno(error, ACCORD_REASON_NO_KERNEL_SUPPORT), error,
 	                   "attaching in %s mode to %s", flags & XDP_FLAGS_DRV_MODE ? "native" : "generic", interface);
+}
+
+int accord_program_attached(const struct accord_program *program)
+{
+	struct bpf_link_info info = {};
+	uint32_t bytes = sizeof(info);
+
+	if (program->link_fd < 0)
+		return 0;
+	/* What cannot be asked is taken for granted: the heartbeat and the sockets cover for it. */
+	return bpf_obj_get_info_by_fd(program->link_fd, &info, &bytes) || info.xdp.ifindex != 0;
 }
 
 uint32_t accord_program_id(const struct accord_program *program)

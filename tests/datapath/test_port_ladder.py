@@ -5,14 +5,11 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
-import uuid
-from collections.abc import Iterator
 from pathlib import Path as FilePath
 
 import pytest
@@ -144,50 +141,6 @@ def test_a_port_opened_right_after_another_was_closed_reaches_the_same_rung(far:
     for _ in range(10):
         with Side(far, Rung.XDP_NATIVE) as side:
             assert side.port.report.refusals == {}
-
-
-@pytest.fixture
-def foreign(far: Host, tmp_path: FilePath) -> Iterator[str]:
-    """A pinned XDP program of somebody else; the path of its pin."""
-    for tool in ("clang", "bpftool"):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is missing: apt-get install {tool}")
-    source = FilePath(__file__).with_name("foreign.bpf.c")
-    built = tmp_path / "foreign.o"
-    subprocess.run(["clang", "-O2", "-target", "bpf", "-c", source, "-o", built], check=True, timeout=30)
-    pin = f"/sys/fs/bpf/accord-test-{uuid.uuid4().hex}"
-    subprocess.run(["bpftool", "prog", "load", built, pin], check=True, timeout=30)
-    try:
-        yield pin
-    finally:
-        os.unlink(pin)
-
-
-@pytest.mark.root
-@pytest.mark.parametrize("mode", ["xdpdrv", "xdpgeneric"])
-def test_a_foreign_program_stays_is_named_and_the_next_rung_is_taken(far: Host, foreign: str, mode: str) -> None:
-    far.command("bpftool", "net", "attach", mode, "pinned", foreign, "dev", far.interface)
-    theirs = far.xdp_id()
-    with Side(far, Rung.XDP_NATIVE, Rung.UDP) as side:
-        assert side.port.report.rung is Rung.PACKET
-        for rung in XDP:
-            refusal = side.port.report.refusals[rung]
-            assert refusal.reason is Reason.FOREIGN_PROGRAM
-            assert "somebody_else" in refusal.detail
-            assert f"ID {theirs}" in refusal.detail
-        assert far.xdp_id() == theirs
-    assert far.xdp_id() == theirs != 0
-
-
-@pytest.mark.root
-def test_nobody_replaces_ours_either(far: Host, foreign: str) -> None:
-    with Side(far, Rung.XDP_NATIVE) as side:
-        with pytest.raises(subprocess.CalledProcessError):
-            far.command("bpftool", "net", "attach", "xdpdrv", "pinned", foreign, "dev", far.interface)
-        with pytest.raises(HostError, match="accord_xdp") as raised:
-            far.run(lambda: Port.open(far.interface, Rung.XDP_GENERIC, Rung.XDP_GENERIC))
-        assert raised.value.reason is Reason.FOREIGN_PROGRAM
-        assert far.xdp_id() == side.port.report.program_id
 
 
 HOLDER = """

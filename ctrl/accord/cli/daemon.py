@@ -31,7 +31,9 @@ log = logging.getLogger("accord.daemon")
 @click.option(
     "--attach",
     type=click.Choice(["auto", "native", "generic", "none"]),
-    help="How the XDP program is attached; native is fastest for us and, on veth, costs bulk TCP its TSO.",
+    help="How the XDP program is attached: native is fastest, and costs others something on most drivers (on veth, "
+    "TSO); generic costs little; auto takes native only where no price is known; none attaches nothing. What it comes "
+    "to is printed, and in: accord doctor --iface IF.",
 )
 @click.option(
     "--back-end",

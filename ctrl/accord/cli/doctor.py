@@ -15,6 +15,7 @@ from rich.text import Text
 
 from accord.datapath.netdev import interface_index
 from accord.datapath.probe import Finding, probe
+from accord.wire.errors import AccordError
 
 # Best first: what the daemon would settle for, by the names of the findings that it needs.
 LADDER = (
@@ -42,8 +43,11 @@ def doctor(interface: str | None, as_json: bool) -> None:
         show(interface, findings, Console())
 
 
-def best_back_end(interface: str | None, findings: Sequence[Finding]) -> str | None:
-    """The first rung of the ladder that holds, on this interface if one is given; None: not even UDP."""
+def best_back_end(interface: str | None, findings: Sequence[Finding], native: bool = True) -> str | None:
+    """The first rung of the ladder that holds, on this interface if one is given; None: not even UDP.
+
+    ``native``: whether the attach mode ``auto`` tries that.
+    """
     yes = {finding.name for finding in findings if finding.group == "back ends" and finding.ok}
     if interface is not None:
         on_link = {finding.name: finding.ok for finding in findings if finding.group == f"interface {interface}"}
@@ -51,9 +55,20 @@ def best_back_end(interface: str | None, findings: Sequence[Finding]) -> str | N
             yes &= {"UDP sockets"}
         if not on_link.get("XDP slot", False):
             yes -= {"native XDP", "generic XDP"}
-        if not on_link.get("native XDP", False):
+        if not (native and on_link.get("native XDP", False)):
             yes -= {"native XDP"}
     return next((rung for rung, needed in LADDER if yes.issuperset(needed)), None)
+
+
+def auto_is_native(interface: str | None) -> bool:
+    """Whether ``--attach auto`` would try native XDP on the interface."""
+    try:
+        from accord.datapath.attach import plan
+        from accord.datapath.port import Rung
+
+        return Rung.XDP_NATIVE in plan("auto", "auto", interface).rungs
+    except (ImportError, AccordError):
+        return True
 
 
 def report(interface: str | None, findings: Sequence[Finding]) -> dict[str, object]:
@@ -62,7 +77,7 @@ def report(interface: str | None, findings: Sequence[Finding]) -> dict[str, obje
         "kernel": os.uname().release,
         "machine": os.uname().machine,
         "interface": interface,
-        "back_end": best_back_end(interface, findings),
+        "back_end": best_back_end(interface, findings, auto_is_native(interface)),
         "findings": [dataclasses.asdict(finding) for finding in findings],
     }
 
@@ -81,7 +96,7 @@ def show(interface: str | None, findings: Sequence[Finding], console: Console) -
             table.add_row(mark, finding.name, found)
         console.print(Text(f"\n{group}", style="bold"))
         console.print(table)
-    best = best_back_end(interface, findings)
+    best = best_back_end(interface, findings, auto_is_native(interface))
     where = f" on {interface}" if interface is not None else ""
     console.print(
         f"\nThe daemon would use{where}: {best or 'nothing, there are not even UDP sockets'}", highlight=False

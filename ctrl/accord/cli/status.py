@@ -45,7 +45,17 @@ def status(as_json: bool, control: Path | None) -> None:
     table = Table(title=f"accord daemon, pid {answer['pid']}")
     table.add_column("what")
     table.add_column("value")
-    for name in ("interface", "back_end", "attach_mode", "queues", "program_id", "engine_bytes", "negotiations"):
+    for name in (
+        "interface",
+        "back_end",
+        "attach_mode",
+        "attach_consequence",
+        "attach_reason",
+        "queues",
+        "program_id",
+        "engine_bytes",
+        "negotiations",
+    ):
         table.add_row(name.replace("_", " "), str(answer[name]))
     for rung in answer["rungs_refused"]:
         table.add_row(f"not {rung['rung']}", f"{rung['reason']}: {rung['detail']}")

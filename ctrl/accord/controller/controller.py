@@ -26,8 +26,8 @@ from accord.controller.service import LocalService
 from accord.controller.stack import call_later
 from accord.controller.stock import Stock
 from accord.datapath import clock
+from accord.datapath.attach import consequence
 from accord.datapath.engine import Event
-from accord.datapath.netdev import interface_index
 from accord.datapath.port import Rung
 from accord.datapath.tcp_repair import TcpRepair
 from accord.negotiation.interface import Role
@@ -42,20 +42,6 @@ log = logging.getLogger("accord.controller")
 _POLICIES_REMEMBERED = 1024
 """Of peers and wishes together; asked for another one, all are forgotten."""
 
-_RUNGS = {
-    # (back end, attach): first and last rung of the ladder
-    ("auto", "auto"): (Rung.XDP_NATIVE, Rung.UDP),
-    ("auto", "native"): (Rung.XDP_NATIVE, Rung.XDP_NATIVE),
-    ("auto", "generic"): (Rung.XDP_GENERIC, Rung.XDP_GENERIC),
-    ("auto", "none"): (Rung.PACKET, Rung.UDP),
-    ("af_xdp", "auto"): (Rung.XDP_NATIVE, Rung.XDP_GENERIC),
-    ("af_xdp", "native"): (Rung.XDP_NATIVE, Rung.XDP_NATIVE),
-    ("af_xdp", "generic"): (Rung.XDP_GENERIC, Rung.XDP_GENERIC),
-    ("af_packet", "auto"): (Rung.PACKET, Rung.PACKET),
-    ("af_packet", "none"): (Rung.PACKET, Rung.PACKET),
-    ("udp", "auto"): (Rung.UDP, Rung.UDP),
-    ("udp", "none"): (Rung.UDP, Rung.UDP),
-}
 _BACK_ENDS = {
     Rung.XDP_NATIVE: ("af_xdp", "native"),
     Rung.XDP_GENERIC: ("af_xdp", "generic"),
@@ -68,16 +54,6 @@ class Controller:
     """One data path, the plug-ins, the policy, the exposed ports. Lives on the running event loop."""
 
     def __init__(self, config: DaemonConfig) -> None:
-        rungs = _RUNGS.get((config.back_end, config.attach))
-        if rungs is None:
-            raise error(
-                Reason.BAD_CONFIG,
-                f"back end {config.back_end} with attach mode {config.attach}",
-                "af_xdp attaches native or generic; af_packet and udp attach nothing",
-            )
-        if config.interface is not None:
-            # A name that was mistyped must not end on the lowest rung of the ladder, as a bad NIC may.
-            interface_index(config.interface)
         self.config = config
         self.plugins, broken = load_plugins()
         for name, reason in broken.items():
@@ -91,8 +67,8 @@ class Controller:
         self.endpoint = Endpoint(
             EndpointConfig(
                 interface=config.interface,
-                first_rung=rungs[0],
-                last_rung=rungs[1],
+                back_end=config.back_end,
+                attach=config.attach,
                 any_port=config.any_port,
                 busy_poll_us=config.busy_poll_us,
                 transactions=config.transactions,
@@ -117,6 +93,11 @@ class Controller:
     def attach_mode(self) -> str:
         """How the XDP program is attached now."""
         return _BACK_ENDS[self.endpoint.port.report.rung][1]
+
+    @property
+    def attach_consequence(self) -> str:
+        """What that costs the others on the interface."""
+        return consequence(self.endpoint.port.report.rung, self.endpoint.plan.driver)
 
     # ---- what programs ask for ----
 
@@ -210,6 +191,9 @@ class Controller:
             "interface_changes": 0 if self.link is None else self.link.changes,
             "back_end": self.back_end,
             "attach_mode": self.attach_mode,
+            "attached": self.endpoint.port.attached,
+            "attach_reason": self.endpoint.plan.why,
+            "attach_consequence": self.attach_consequence,
             "queues": report.queues,
             "program_id": report.program_id,
             "busy_poll_us": report.busy_poll_us,
@@ -243,6 +227,16 @@ class Controller:
     def stop(self) -> None:
         """Tell the peers of all negotiations in flight that this host stops; whoever waits for one is told too."""
         self.endpoint.stop()
+
+    def attach_notes(self) -> list[str]:
+        """Lines for people, after ``describe``: what the attachment costs others, and why it is no better one."""
+        notes = [f"attach {self.attach_mode}: {self.attach_consequence}"]
+        if self.config.attach == "auto":
+            notes.append(f"attach auto takes {self.endpoint.plan.why}")
+        for rung, refusal in self.endpoint.port.report.refusals.items():
+            notes.append(f"not {rung.name}: {refusal.detail} ({refusal.reason.name})")
+        return notes
+
 
     def close(self) -> None:
         """Stop: peers told, exposed ports back, program detached, memory freed."""

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from accord.controller.host import DatagramChannel
 from accord.datapath import clock
+from accord.datapath.attach import plan
 from accord.datapath.engine import Engine, Event, EventKind
 from accord.datapath.path import Path
 from accord.datapath.port import Port, Rung
@@ -50,8 +51,8 @@ class EndpointConfig:
     """What the data path is to be. Zero limits take the engine's defaults."""
 
     interface: str | None = None
-    first_rung: Rung = Rung.XDP_NATIVE
-    last_rung: Rung = Rung.UDP
+    back_end: str = "auto"
+    attach: str = "auto"
     any_port: bool = False
     busy_poll_us: int = 0
     transactions: int = 0
@@ -83,8 +84,15 @@ class Endpoint:
             seed=clock.now_us() & 0xFFFFFFFF,
         )
         self.engine.support(supported)
+        self._config = config
+        self.plan = plan(config.back_end, config.attach, config.interface)
         self.port = Port.open(
-            config.interface, config.first_rung, config.last_rung, config.any_port, busy_poll_us=config.busy_poll_us
+            config.interface,
+            self.plan.rungs[0],
+            self.plan.rungs[-1],
+            config.any_port,
+            busy_poll_us=config.busy_poll_us,
+            skip=self.plan.skipped,
         )
         if self.port.report.busy_poll_refusal is not None:
             log.warning("no busy polling: %s", self.port.report.busy_poll_refusal.detail)
@@ -102,18 +110,24 @@ class Endpoint:
 
     # ---- the interface ----
 
-    def reopen(self, interface: str | None, *, sockets_only: bool = False) -> None:
+    def reopen(self, interface: str | None, *, sockets_only: bool = False, without_xdp: bool = False) -> None:
         """Leave the interface and attach to ``interface``; negotiations in flight go on, over the sockets meanwhile.
 
-        ``sockets_only``: stay on the lowest rung, attached to nothing. Raises ``AccordError`` when no wanted rung can
-        be reached: then too the sockets are served, and the kernel delivers to them what no ring takes.
+        ``sockets_only``: stay on the lowest rung, attached to nothing; ``without_xdp``: take the best below XDP. Raises
+        ``AccordError`` when no wanted rung can be reached: then too the sockets are served, and the kernel delivers to
+        them what no ring takes.
         """
         for fd in self._fds:
             self._loop.remove_reader(fd)
         self._fds = []
         self.pump()  # what the rings hold would go with them
         try:
-            self.port.reopen(interface, sockets_only=sockets_only)
+            if interface is not None:  # what is there now may have another driver
+                self.plan = plan(self._config.back_end, self._config.attach, interface)
+            rungs = self.plan.rungs
+            if without_xdp:
+                rungs = tuple(rung for rung in rungs if rung >= Rung.PACKET) or (Rung.UDP,)
+            self.port.reopen(interface, rungs=rungs, sockets_only=sockets_only)
         finally:
             self._read_rings()
             self.kick()

@@ -8,6 +8,7 @@
 | another MTU, or queues     | attached anew: frames and rings were made for the old ones                 |
 | is deleted                 | the sockets alone, until there is one of the configured name again         |
 | comes back (or another one)| attached to it                                                             |
+| has our program detached   | the best back end below XDP: whoever used force wants the place for something |
 
 Meanwhile the kernel delivers our packets to the UDP sockets: nothing depends on the rings but speed. An attachment
 that fails is tried again, each time after twice the pause, as long as the interface is there.
@@ -90,9 +91,22 @@ class LinkKeeper:
             log.warning("interface %s is called %s now", before.name, now.name)
         if _made_for(before) != _made_for(now):
             self._pause = _TICK_SECONDS
+        elif now is not None and not self._endpoint.port.attached:
+            self._give_way(now.name)
+            return
         elif not (self._failed and now is not None and self._loop.time() >= self._next_try):
             return
         self._reattach(before, now)
+
+    def _give_way(self, interface: str) -> None:
+        self.changes += 1
+        self._endpoint.reopen(interface, without_xdp=True)
+        log.warning(
+            "%s: the XDP program was detached by force, and is not attached again before the interface changes or the "
+            "daemon is started anew; going on with %s",
+            interface,
+            self._endpoint.port.report.rung.name,
+        )
 
     def _reattach(self, before: Netdev | None, now: Netdev | None) -> None:
         self.changes += 1

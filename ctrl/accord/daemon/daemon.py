@@ -21,6 +21,8 @@ from accord.controller.control import Channel, control_path, failure_message, pe
 from accord.controller.controller import Controller
 from accord.daemon.life import Life
 from accord.daemon.operations import Operations
+from accord.datapath.attach import consequence, plan
+from accord.datapath.port import Rung
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
 
@@ -55,6 +57,7 @@ class Daemon:
         control = control_path(self._config.control)
         listener = self._listen(control)
         try:
+            self._announce()
             controller = Controller(self._config)
         except BaseException:
             listener.close()
@@ -74,6 +77,8 @@ class Daemon:
             gc.collect()
             gc.freeze()
             gc.set_threshold(_GC_OBJECTS)
+            for note in controller.attach_notes():
+                click.echo(note)
             click.echo(f"accord daemon ready: {controller.describe()}, control socket {control}")
             accepting = asyncio.create_task(self._accept(listener, operations))
             life.ready()
@@ -103,6 +108,13 @@ class Daemon:
         log.error("%s: the daemon ends", why)
         self._failure = why
         self._stop.set()
+
+    def _announce(self) -> None:
+        """What native XDP costs others is said before it is done: the terminal may hang on that very link."""
+        config = self._config
+        intended = plan(config.back_end, config.attach, config.interface)
+        if config.interface is not None and intended.rungs[0] is Rung.XDP_NATIVE:
+            click.echo(f"attaching natively to {config.interface}: {consequence(Rung.XDP_NATIVE, intended.driver)}")
 
     def _listen(self, path: Path) -> socket.socket:
         """The control socket, mode 0600, or 0666 with users named (the kernel's credentials then decide)."""

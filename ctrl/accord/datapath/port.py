@@ -9,14 +9,16 @@ from __future__ import annotations
 import enum
 import os
 import socket
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path as FilePath
 from typing import Any, Protocol
 
 from accord.datapath._core import ffi, lib
+from accord.datapath.attached import attached
 from accord.datapath.path import Path
 from accord.wire.constants import Reason
-from accord.wire.errors import error
+from accord.wire.errors import AccordError, error
 
 OBJECT_PATH = FilePath(__file__).with_name("accord_xdp.bpf.o")
 """The XDP program, compiled when the package was built."""
@@ -103,20 +105,34 @@ class EnginePointer(Protocol):
         """``struct accord_engine *``."""
 
 
-def _refusals(report: Any) -> dict[Rung, Refusal]:
-    return {
+def _refusals(report: Any, interface: str | None) -> dict[Rung, Refusal]:
+    found = {
         rung: Refusal(Reason(report.reason[rung]), report.error[rung], ffi.string(report.detail[rung]).decode())
         for rung in Rung
         if report.reason[rung]
     }
+    foreign = [rung for rung, refusal in found.items() if refusal.reason is Reason.FOREIGN_PROGRAM]
+    if foreign and interface is not None and (whose := _whose(interface)):
+        for rung in foreign:
+            found[rung] = replace(found[rung], detail=f"{found[rung].detail}; {whose}")
+    return found
 
 
-def _report(report: Any) -> PortReport:
+def _whose(interface: str) -> str:
+    """Who has the XDP program of the interface; empty when it is gone by now, or nothing can be found out."""
+    try:
+        other = attached(socket.if_nametoindex(interface))
+    except (OSError, AccordError):
+        return ""
+    return "" if other is None else other.whose()
+
+
+def _report(report: Any, interface: str | None) -> PortReport:
     return PortReport(
         Rung(report.rung),
         report.queues,
         report.program_id,
-        _refusals(report),
+        _refusals(report, interface),
         report.busy_poll_us,
         _refusal(report.busy_poll),
     )
@@ -130,29 +146,35 @@ class _Config:
         interface: str | None,
         first_rung: Rung,
         last_rung: Rung,
+        skip: Iterable[Rung],
         any_port: bool,
         object_path: str | os.PathLike[str],
         frames: int,
         busy_poll_us: int,
     ) -> None:
+        self.interface = interface
         self._rest = (any_port, object_path, frames, busy_poll_us)
         self.pointer: Any = ffi.new("struct accord_port_config *")
         self._keep = [ffi.new("char[]", os.fsencode(text)) for text in (interface or "", object_path)]
         self.pointer.interface = self._keep[0] if interface else ffi.NULL
         self.pointer.object_path = self._keep[1]
         self.pointer.first_rung, self.pointer.last_rung = first_rung, last_rung
+        self.pointer.skip_rungs = sum({1 << rung for rung in skip})
         self.pointer.any_port, self.pointer.frames, self.pointer.busy_poll_us = any_port, frames, busy_poll_us
 
-    def on(self, interface: str | None, only: Rung | None) -> _Config:
-        """The same for another interface; ``only``: with this one rung."""
-        first, last = (self.pointer.first_rung, self.pointer.last_rung) if only is None else (only, only)
-        return _Config(interface, first, last, *self._rest)
+    def on(self, interface: str | None, rungs: Sequence[Rung] | None) -> _Config:
+        """The same for another interface, and with other rungs if they are given."""
+        if rungs is None:
+            config = _Config(interface, self.pointer.first_rung, self.pointer.last_rung, (), *self._rest)
+            config.pointer.skip_rungs = self.pointer.skip_rungs
+            return config
+        return _Config(interface, rungs[0], rungs[-1], set(Rung) - set(rungs), *self._rest)
 
     def check(self, result: int, report: Any) -> None:
         """Raise what a negative result says."""
         if result < 0:
             reason = Reason(-result)
-            details = "; ".join(refusal.detail for refusal in _refusals(report).values())
+            details = "; ".join(refusal.detail for refusal in _refusals(report, self.interface).values())
             rungs = f"no rung from {self.pointer.first_rung} to {self.pointer.last_rung}"
             raise error(reason, details or rungs, _MENDS.get(reason, ""))
 
@@ -178,8 +200,11 @@ class Port:
         object_path: str | os.PathLike[str] = OBJECT_PATH,
         frames: int = 0,
         busy_poll_us: int = 0,
+        skip: Iterable[Rung] = (),
     ) -> Port:
         """Try the rungs from ``first_rung`` to ``last_rung``; ``report`` says which was reached, and why no better.
+
+        Those in ``skip`` are left out. An XDP program of others is never replaced: it refuses both XDP rungs.
 
         ``any_port`` takes the magic cookie on every UDP port rather than on the registered ones. ``frames``
         is the size of each receive queue's UMEM in frames, half of them for each direction; 0 is the default.
@@ -187,23 +212,23 @@ class Port:
         interrupts, for more processor time; where it cannot be had the report says why, and all goes on without.
         Raises ``HostError`` or ``UserError`` when none could be reached, with the last rung's reason.
         """
-        config = _Config(interface, first_rung, last_rung, any_port, object_path, frames, busy_poll_us)
+        config = _Config(interface, first_rung, last_rung, skip, any_port, object_path, frames, busy_poll_us)
         report = ffi.new("struct accord_port_report *")
         pointer = ffi.new("struct accord_port **")
         config.check(lib.accord_port_open(config.pointer, report, pointer), report)
-        return cls(pointer[0], config, _report(report))
+        return cls(pointer[0], config, _report(report, interface))
 
-    def reopen(self, interface: str | None, *, sockets_only: bool = False) -> None:
+    def reopen(self, interface: str | None, *, rungs: Sequence[Rung] | None = None, sockets_only: bool = False) -> None:
         """Leave the interface, climb the rungs that ``open`` was given on this one; file descriptors change.
 
-        Registered sockets stay and are served throughout. ``sockets_only`` goes to ``Rung.UDP`` whatever was wanted.
-        Raises as ``open`` when no rung could be reached; the port then goes on with its sockets alone, on
-        ``Rung.UDP``, and ``report`` says why.
+        ``rungs``, in their order, are tried instead of those. Registered sockets stay and are served throughout.
+        ``sockets_only`` goes to ``Rung.UDP`` whatever was wanted. Raises as ``open`` when no rung could be reached; the
+        port then goes on with its sockets alone, on ``Rung.UDP``, and ``report`` says why.
         """
-        config = self._config.on(interface, Rung.UDP if sockets_only else None)
+        config = self._config.on(interface, (Rung.UDP,) if sockets_only else rungs)
         report = ffi.new("struct accord_port_report *")
         result = lib.accord_port_reopen(self._open, config.pointer, report)
-        self.report = _report(report)
+        self.report = _report(report, interface)
         config.check(result, report)
 
     def __enter__(self) -> Port:
@@ -263,6 +288,11 @@ class Port:
         while lib.accord_port_error(self._open, self._path) < 0:
             found.append(Path.from_c(self._path))
         return found
+
+    @property
+    def attached(self) -> bool:
+        """The XDP program, if there is one, is where it was attached; false after somebody detached it by force."""
+        return bool(lib.accord_port_attached(self._open))
 
     def heartbeat(self) -> None:
         """A sign of life, due three times in ``Limit.HEARTBEAT_MS``: without it the XDP program passes everything."""

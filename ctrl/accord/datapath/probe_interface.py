@@ -3,11 +3,7 @@
 
 from __future__ import annotations
 
-import array
 import errno
-import fcntl
-import socket
-import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +12,9 @@ from pyroute2.netlink import NLM_F_REQUEST, genlmsg
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import GenericNetlinkSocket
 
+from accord.datapath.ethtool import driver, receive_queues
 from accord.datapath.probe_finding import Finding, kernel_error
+from accord.wire.errors import AccordError
 
 # enum netdev_xdp_act of <linux/netdev.h>, Linux 6.3.
 _XDP_BASIC = 0x01
@@ -29,17 +27,7 @@ _XDP_MTU = 3498
 _MAX_QUEUES = 64  # ACCORD_MAX_QUEUES
 
 _IFF_UP = 0x1
-# <linux/sockios.h>, <linux/ethtool.h>.
-_SIOCETHTOOL = 0x8946
-_ETHTOOL_GDRVINFO = 0x3
-_ETHTOOL_GCHANNELS = 0x3C
-# XDP_ATTACHED_* of <linux/if_link.h>, in pyroute2's words.
-_ATTACHED = {
-    "xdp": "in the driver",
-    "xdpgeneric": "in generic mode",
-    "xdpoffload": "in the NIC",
-    "xdpmulti": "in several modes",
-}
+_INSTALL = "install Accord again: pip install ."
 
 
 class _NetdevMessage(genlmsg):  # type: ignore[misc]  # pyroute2 has no types
@@ -67,14 +55,15 @@ def interface(name: str) -> Iterator[Finding]:
         return
     mtu = int(link.get_attr("IFLA_MTU"))
     up = bool(link["flags"] & _IFF_UP)
-    driver = _driver(name)
-    state = f"{'up' if up else 'down'}, MTU {mtu}, driver {driver}"
+    adapter = driver(name)
+    state = f"{'up' if up else 'down'}, MTU {mtu}, driver {adapter}"
     yield Finding(group, "link", "everything", up, state, "" if up else f"ip link set {name} up")
-    yield _foreign_program(group, link)
+    yield _slot(group, int(link["index"]))
+    yield _attach_mode(group, name)
     yield _queues(group, name, link)
     features = xdp_features(int(link["index"]))
-    yield _native(group, features, mtu, driver)
-    yield _zero_copy(group, features, driver)
+    yield _native(group, features, mtu, adapter)
+    yield _zero_copy(group, features, adapter)
 
 
 def xdp_features(index: int) -> int | None:
@@ -94,53 +83,38 @@ def xdp_features(index: int) -> int | None:
     return None
 
 
-def _ethtool(name: str, request: bytes) -> bytes | None:
-    """One ETHTOOL_* question by its structure; None where the driver has no answer.
-
-    Rather than /sys, which goes on showing the namespace that it was mounted in.
-    """
-    asked = array.array("B", request)
-    ifreq = struct.pack("16sP16x", name.encode(), asked.buffer_info()[0])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
-        try:
-            fcntl.ioctl(control, _SIOCETHTOOL, ifreq)
-        except OSError:
-            return None
-    return asked.tobytes()
-
-
-def _driver(name: str) -> str:
-    """``struct ethtool_drvinfo``: the command, then 32 bytes of driver name, of 196 in all."""
-    answer = _ethtool(name, struct.pack("=I192x", _ETHTOOL_GDRVINFO))
-    driver = b"" if answer is None else answer[4:36].rstrip(b"\0")
-    return driver.decode("ascii", "replace") or "unknown"
-
-
-def _queue_count(name: str, link: Any) -> int:
-    """``struct ethtool_channels``: command, four maxima, then receive, transmit, other, combined."""
-    if (answer := _ethtool(name, struct.pack("=I32x", _ETHTOOL_GCHANNELS))) is not None:
-        channels = struct.unpack("=9I", answer)
-        if count := channels[5] + channels[8]:
-            return int(count)
-    return int(link.get_attr("IFLA_NUM_RX_QUEUES") or 1)
-
-
-def _foreign_program(group: str, link: Any) -> Finding:
+def _slot(group: str, index: int) -> Finding:
     """Another XDP program is never replaced, so with one there the ladder goes on at AF_PACKET."""
-    purpose = "XDP, which a NIC runs one of"
-    attributes = link.get_attr("IFLA_XDP")
-    attached = attributes.get_attr("IFLA_XDP_ATTACHED") if attributes is not None else None
-    if not attached:
-        return Finding(group, "XDP slot", purpose, True, "free")
-    program = attributes.get_attr("IFLA_XDP_PROG_ID")
-    reason = f"program {program} is attached {_ATTACHED.get(attached, attached)}"
-    mend = f"stop what attached it (bpftool prog show id {program}); our own daemon shows up here too"
-    return Finding(group, "XDP slot", purpose, False, reason, mend)
+    name, purpose = "XDP slot", "XDP, which a NIC runs one of"
+    try:
+        from accord.datapath.attached import PROGRAM_NAME, attached
+
+        found = attached(index)
+    except ImportError as failure:
+        return Finding(group, name, purpose, False, f"the C core does not load: {failure}", _INSTALL)
+    except AccordError as failure:
+        return Finding(group, name, purpose, False, str(failure), "sudo accord doctor")
+    if found is None:
+        return Finding(group, name, purpose, True, "free")
+    reason = f"{found}; {found.whose()}"
+    if found.name == PROGRAM_NAME:
+        return Finding(group, name, purpose, True, f"Accord's own: {reason}")
+    mend = f"stop what holds it, or detach it (bpftool net; bpftool prog show id {found.program})"
+    return Finding(group, name, purpose, False, reason, mend)
+
+
+def _attach_mode(group: str, name: str) -> Finding:
+    mode, purpose = "attach mode", "what --attach auto comes to"
+    try:
+        from accord.datapath.attach import plan
+    except ImportError as failure:
+        return Finding(group, mode, purpose, False, f"the C core does not load: {failure}", _INSTALL)
+    return Finding(group, mode, purpose, True, f"auto: {plan('auto', 'auto', name).why}")
 
 
 def _queues(group: str, name: str, link: Any) -> Finding:
     purpose = "one AF_XDP socket for each"
-    found = _queue_count(name, link)
+    found = receive_queues(name) or int(link.get_attr("IFLA_NUM_RX_QUEUES") or 1)
     if found <= _MAX_QUEUES:
         return Finding(group, "receive queues", purpose, True, str(found))
     mend = f"ethtool -L {name} combined {_MAX_QUEUES}"
