@@ -237,7 +237,6 @@ class Controller:
             notes.append(f"not {rung.name}: {refusal.detail} ({refusal.reason.name})")
         return notes
 
-
     def close(self) -> None:
         """Stop: peers told, exposed ports back, program detached, memory freed."""
         for exposed in list(self.exposed.values()):
