@@ -159,7 +159,7 @@ def test_reordered_packets_overtake_those_before_them(make_lab: MakeLab, udp: Ma
     lab = make_lab(rtt=0.4, reorder=0.3)
     client, server = udp(lab.client), udp(lab.server)
     send_numbers(client, server, 300)
-    came = numbers(drain(server))
+    came = numbers(drain(server, quiet=1.5))  # the delay, and what a busy machine keeps the link from running
     assert sorted(came) == list(range(300))
     # Those that skip the delay come first, in their order; then the others in theirs.
     steps_back = [place for place, (a, b) in enumerate(itertools.pairwise(came), 1) if b < a]
