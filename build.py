@@ -18,7 +18,8 @@ if ! command -v python3 >/dev/null 2>&1; then
     fi
     echo "[accord] python3 is missing: installing it with apt-get" >&2
     $as_root apt-get -q update || exit 1
-    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y install --no-install-recommends python3 || exit 1
+    $as_root env DEBIAN_FRONTEND=noninteractive apt-get -q -y -o Dpkg::Use-Pty=0 \
+        install --no-install-recommends python3 || exit 1
 fi
 exec python3 "$0" "$@"
 """
@@ -34,7 +35,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from buildtools import checks, clean, environment  # noqa: E402
+from buildtools import bare, checks, clean, environment, vm, vm_box  # noqa: E402
 from buildtools.console import ROOT, BuildFailure, as_root, replace, say  # noqa: E402
 
 DESCRIPTION = """Set up, build, run and check Accord. Every command first does what the ones above it do, as far as
@@ -105,6 +106,11 @@ def command_fuzz(arguments: argparse.Namespace) -> int:
     return checks.fuzz(chosen, arguments.seconds)
 
 
+def command_bare(arguments: argparse.Namespace) -> int:
+    names = list(bare.ACCOUNTS) if arguments.account is None else [arguments.account]
+    return bare.run(names, arguments.k, arguments.whole, arguments.directory, arguments.keep)
+
+
 def command_sim(arguments: argparse.Namespace) -> int:
     simulator = ROOT / "ctrl/accord/lab/sim"
     if not simulator.with_suffix(".py").exists() and not (simulator / "__main__.py").exists():
@@ -113,6 +119,18 @@ def command_sim(arguments: argparse.Namespace) -> int:
     environment.build()
     replace([str(environment.PYTHON), "-m", "accord.lab.sim", *arguments.rest])
     return 0
+
+
+def command_vm(arguments: argparse.Namespace) -> int:
+    if arguments.rest and arguments.action in ("up", "down"):
+        raise BuildFailure(f"vm {arguments.action} does not know {' '.join(arguments.rest)}: ./build.py vm --help")
+    if arguments.action == "up":
+        return vm.up(arguments.kernel, arguments.accelerator)
+    if arguments.action == "ssh":
+        return vm.ssh(arguments.rest[0] if arguments.rest else "client", arguments.rest[1:])
+    if arguments.action == "test":
+        return vm.test(arguments.kernel, arguments.accelerator, arguments.keep, arguments.rest)
+    return vm.down()
 
 
 def command_clean(_: argparse.Namespace) -> int:
@@ -171,8 +189,42 @@ def parser() -> argparse.ArgumentParser:
     fuzz.add_argument("--target", metavar="T", help="only this one")
     fuzz.add_argument("--seconds", type=int, default=60, metavar="N", help="per target (default %(default)s)")
     fuzz.add_argument("--list", action="store_true", help="list the targets")
+    bare_start = add(
+        "bare",
+        command_bare,
+        "run build, demo and test from a fresh clone on a minimal Debian 12",
+        "Makes a root file system with mmdebstrap from this host's apt sources, for root without sudo and for a user "
+        "with it, clones the last commit into it, runs the commands there and removes it again, also after Ctrl-C. "
+        "Needs root (asks sudo), 4 GB of disk, a package mirror, and some ten minutes.",
+    )
+    bare_start.add_argument("--as", dest="account", choices=list(bare.ACCOUNTS), help="only as this one")
+    bare_start.add_argument("-k", metavar="EXPRESSION", default=bare.SLICE, help="the tests to run (a slice of all)")
+    bare_start.add_argument("--whole", action="store_true", help="run ./build.py test with nothing left out")
+    bare_start.add_argument(
+        "--directory", type=Path, default=Path("/var/tmp"), help="where the root is made (default %(default)s)"
+    )
+    bare_start.add_argument("--keep", action="store_true", help="do not remove the root")
     sim = add("sim", command_sim, "run the deterministic simulator", "Other arguments go to it.")
     sim.set_defaults(forwards=True)
+    machines = add(
+        "vm",
+        command_vm,
+        "run the demo's cases between virtual machines with Debian's kernel",
+        "up: build the box, start router, server and client. ssh [HOST] [COMMAND]: a shell on one of them. test "
+        "[--rtt MS] [--repeats N] [--json]: bring them up, run the suite, take them down, also after Ctrl-C. down: end "
+        "them. Needs root (asks sudo), 8 GB of disk and 3 GB of memory; nothing of the host is changed but its "
+        "packages. See vagrant/README.md.",
+    )
+    machines.add_argument("action", choices=["up", "ssh", "test", "down"])
+    machines.add_argument("--kernel", choices=list(vm_box.KERNELS), default="6.1", help="(default %(default)s)")
+    machines.add_argument(
+        "--accelerator",
+        choices=["auto", "kvm", "tcg"],
+        default="auto",
+        help="auto takes KVM on a machine that is not virtual itself, else QEMU's own translation",
+    )
+    machines.add_argument("--keep", action="store_true", help="test: leave the machines up")
+    machines.set_defaults(forwards=True)
     add("clean", command_clean, "remove everything that was built, and .venv")
     return top
 

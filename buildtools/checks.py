@@ -17,7 +17,7 @@ from buildtools.stamps import Stamp, digest, files
 
 C_SOURCES = ("dataplane_c/*/*.[ch]", "ebpf/*.[ch]", "include/accord/*.h")
 TIDIED = r"dataplane_c/(src|lab|bench)/(?!test_)[^.]*\.c$"
-PYTHON_SOURCES = ("build.py", "setup.py", "buildtools", "ctrl", "tests", "bench")
+PYTHON_SOURCES = ("build.py", "setup.py", "buildtools", "ctrl", "tests", "bench", "vagrant")
 
 
 # A check that takes long, and whose verdict is the same as long as its input is: name -> what it depends on.
@@ -68,7 +68,7 @@ def static_checks(quick: bool) -> list[tuple[str, list[str]]]:
         ("c-lab", ["make", "-C", "dataplane_c/lab", "test"]),
         ("ruff", [ruff, "check", *python]),
         ("ruff-format", [ruff, "format", "--check", *python]),
-        ("mypy", [str(PYTHON), "-m", "mypy", "ctrl", "build.py", "buildtools"]),
+        ("mypy", [str(PYTHON), "-m", "mypy", "ctrl", "build.py", "buildtools", "vagrant"]),
         ("clang-format", ["clang-format", "--dry-run", "--Werror", *c_files]),
     ]
     if not quick:

@@ -7,8 +7,9 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from buildtools.console import BUILD, ROOT, as_root, relative, say
+from buildtools.console import BUILD, ROOT, BuildFailure, as_root, relative, say
 from buildtools.environment import VENV, products
+from buildtools.vm_hall import running
 
 CACHES = (".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache", "dist")
 SOURCES = ("buildtools", "ctrl", "tests", "bench", "dataplane_c", "ebpf")
@@ -25,7 +26,9 @@ def targets() -> list[Path]:
 
 
 def run() -> None:
-    """Remove them; what root left behind (tests run as root) goes through sudo."""
+    """Remove them; what root left behind (tests run as root) goes through sudo. Raises BuildFailure."""
+    if running() is not None:
+        raise BuildFailure("virtual machines run from build/: ./build.py vm down, then again")
     left = []
     for path in targets():
         try:

@@ -85,8 +85,21 @@ def available(package: str) -> bool:
 def apt(name: str, *arguments: str) -> None:
     """apt-get, asking nothing, waiting for another one's lock."""
     quiet = {"DEBIAN_FRONTEND": "noninteractive"}
-    command = as_root(["apt-get", "-o", "DPkg::Lock::Timeout=300", "-q", "-y", *arguments], quiet)
+    command = as_root(
+        ["apt-get", "-o", "DPkg::Lock::Timeout=300", "-o", "Dpkg::Use-Pty=0", "-q", "-y", *arguments], quiet
+    )
     step(name, command, quiet, mend="Is the network there? Try by hand: apt-get " + " ".join(arguments))
+
+
+def require(packages: Sequence[str]) -> None:
+    """Packages that only one command needs; installed when that command runs. Raises BuildFailure."""
+    if shutil.which("dpkg-query") is None or shutil.which("apt-get") is None:
+        raise BuildFailure(f"this needs a Debian host, with these packages: {' '.join(packages)}")
+    wanted = missing(packages)
+    if wanted:
+        say(f"installing {len(wanted)} Debian packages on this host: {' '.join(wanted)}")
+        apt("apt-update", "update")
+        apt("apt-install", "install", "--no-install-recommends", *wanted)
 
 
 def install_packages() -> None:

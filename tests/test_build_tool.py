@@ -18,7 +18,7 @@ import pytest
 from buildtools import checks, clean, console, environment, host, stamps
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("setup", "build", "demo", "test", "bench", "fuzz", "sim", "clean")
+COMMANDS = ("setup", "build", "demo", "test", "bench", "fuzz", "bare", "sim", "vm", "clean")
 
 
 def run(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -100,7 +100,8 @@ def test_python_is_installed_where_it_is_missing_and_the_command_goes_on(bare: P
     assert "installing it with apt-get" in done.stderr
     calls = (bare / "calls").read_text().splitlines()
     assert calls[0].split() == ["-q", "update"]
-    assert calls[1].split() == ["noninteractive", "-q", "-y", "install", "--no-install-recommends", "python3"]
+    assert calls[1].split()[:3] == ["noninteractive", "-q", "-y"]
+    assert calls[1].split()[-3:] == ["install", "--no-install-recommends", "python3"]
 
 
 def test_a_user_gets_python_through_sudo(bare: Path) -> None:

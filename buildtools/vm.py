@@ -1,0 +1,163 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`./build.py vm`: Vagrant machines on Debian's own kernels, a router with netem between two hosts.
+
+The Vagrantfile and what it provisions are in vagrant/; here are the box, libvirt, and the order of things.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Dict, List, Sequence
+
+from buildtools import environment, minimal, vm_box, vm_hall
+from buildtools.console import ROOT, BuildFailure, as_root, live, replace, say, step
+from buildtools.host import require
+from buildtools.vm_box import VM
+
+VAGRANT = ROOT / "vagrant"
+HOSTS = ("router", "server", "client")
+RESULTS = VM / "results"
+SSH_CONFIG = vm_hall.STATE / "ssh-config"
+
+
+def up(kernel: str, accelerator: str) -> int:
+    """Box, libvirt, machines; whatever is there already stays. Returns the exit code."""
+    _be_root()
+    require([*vm_box.NEEDED, *vm_hall.NEEDED])
+    box = vm_box.box(kernel)
+    if vm_hall.running() is not None and _kernel_of_hall() != kernel:
+        raise BuildFailure(f"the machines run with kernel {_kernel_of_hall()}: ./build.py vm down, then again")
+    pid = vm_hall.start()
+    try:
+        (vm_hall.STATE / "kernel").write_text(kernel, encoding="ascii")
+        (vm_hall.STATE / "accelerator").write_text(_accelerator(accelerator), encoding="ascii")
+        boxes = VM / "vagrant/boxes"
+        if not (boxes / box.name).exists():
+            # One box at a time: an older one is of sources that are no more.
+            shutil.rmtree(boxes, ignore_errors=True)
+            say("handing the box to Vagrant")
+            step("vm-box-add", _vagrant(pid, box, "box", "add", "--name", box.name, str(box.file)))
+        say(f"vagrant up: {', '.join(HOSTS)}, kernel {kernel}, {_accelerator_of_hall()} (to build/log/vm-up.log)")
+        step("vm-up", _vagrant(pid, box, "up", "--provider", "libvirt", *HOSTS))
+        step("vm-ssh-config", _vagrant(pid, box, "ssh-config", *HOSTS))
+        _ssh_config()
+    except BaseException:
+        # Half a set of machines serves nobody.
+        _keep_consoles()
+        vm_hall.end()
+        raise
+    say("up; ./build.py vm ssh client, ./build.py vm down")
+    return 0
+
+
+def ssh(host: str, command: Sequence[str]) -> int:
+    """Become a shell, or ``command``, on a machine."""
+    _be_root()
+    pid = vm_hall.running()
+    if pid is None or not SSH_CONFIG.exists():
+        raise BuildFailure("there are no machines: ./build.py vm up")
+    replace([*_ssh(pid), *(["-t"] if sys.stdin.isatty() else []), host, *command])
+
+
+def test(kernel: str, accelerator: str, keep: bool, rest: Sequence[str]) -> int:
+    """The suite of vagrant/suite.py between the machines. Takes them down if it brought them up. The exit code."""
+    _be_root()
+    environment.build()
+    with minimal.terminable():
+        brought = vm_hall.running() is None
+        try:
+            if brought or not SSH_CONFIG.exists():
+                up(kernel, accelerator)
+            pid = vm_hall.running()
+            if pid is None:
+                raise BuildFailure("the machines are gone: ./build.py vm up")
+            RESULTS.mkdir(parents=True, exist_ok=True)
+            arguments = ["--kernel", _kernel_of_hall(), "--results", str(RESULTS), *rest]
+            return live(
+                [str(environment.PYTHON), str(VAGRANT / "suite.py"), *arguments],
+                {"ACCORD_VM_SSH": "\n".join(_ssh(pid)), "PYTHONPATH": f"{ROOT / 'ctrl'}:{ROOT}"},
+            )
+        finally:
+            _keep_consoles()
+            if brought and not keep:
+                down()
+
+
+def down() -> int:
+    """End machines, networks and libvirt. The box stays (./build.py clean removes it)."""
+    _be_root()
+    shutil.rmtree(VM / "machines", ignore_errors=True)
+    # Standard error: standard output may be a program's, for --json.
+    print(f"[accord] {'down' if vm_hall.end() else 'there was nothing up'}", file=sys.stderr)
+    return 0
+
+
+def _be_root() -> None:
+    if os.geteuid() != 0:
+        replace(as_root([sys.executable, *sys.argv], minimal.passed_on()))
+
+
+def _accelerator(wanted: str) -> str:
+    """KVM on a machine of one's own; in a virtual machine it may be there and not work."""
+    if wanted != "auto":
+        return wanted
+    flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
+    return "kvm" if Path("/dev/kvm").exists() and " hypervisor" not in flags else "tcg"
+
+
+def _kernel_of_hall() -> str:
+    return _noted("kernel")
+
+
+def _accelerator_of_hall() -> str:
+    return _noted("accelerator")
+
+
+def _noted(name: str) -> str:
+    try:
+        return (vm_hall.STATE / name).read_text(encoding="ascii")
+    except OSError:
+        return ""
+
+
+def _vagrant(pid: int, box: vm_box.Box, *arguments: str) -> List[str]:
+    """Vagrant in the hall, its state under build/vm."""
+    consoles = Path("/var/log/libvirt")
+    variables: Dict[str, str] = {
+        "VAGRANT_HOME": str(VM / "vagrant"),
+        "VAGRANT_DOTFILE_PATH": str(VM / "machines"),
+        "VAGRANT_CHECKPOINT_DISABLE": "1",
+        "VAGRANT_DEFAULT_PROVIDER": "libvirt",
+        "LIBVIRT_DEFAULT_URI": "qemu:///system",
+        "ACCORD_VM_BOX": box.name,
+        "ACCORD_VM_KERNEL": str(box.kernel),
+        "ACCORD_VM_INITRD": str(box.initrd),
+        "ACCORD_VM_ACCEL": _accelerator_of_hall(),
+        "ACCORD_VM_CONSOLES": str(consoles),
+    }
+    settings = [f"{name}={value}" for name, value in variables.items()]
+    return [*vm_hall.within(pid, VAGRANT), "env", *settings, "vagrant", *arguments]
+
+
+def _ssh_config() -> None:
+    """Vagrant's own answer, without the asking each time."""
+    log = (ROOT / "build/log/vm-ssh-config.log").read_text(encoding="utf-8", errors="replace")
+    SSH_CONFIG.write_text(log[log.index("Host ") :], encoding="utf-8")
+
+
+def _ssh(pid: int) -> List[str]:
+    """ssh in the hall; one connection to each machine is kept and shared."""
+    shared = ["-o", "ControlMaster=auto", "-o", "ControlPersist=600", "-o", "ControlPath=/run/ssh-%n"]
+    return [*vm_hall.within(pid, ROOT), "ssh", "-q", "-F", str(SSH_CONFIG), *shared]
+
+
+def _keep_consoles() -> None:
+    """What the machines wrote to their consoles outlives them."""
+    for host in HOSTS:
+        log = vm_hall.STATE / f"var/log/{host}.log"
+        if log.exists():
+            RESULTS.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, RESULTS / f"console-{host}.log")
