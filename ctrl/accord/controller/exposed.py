@@ -20,6 +20,7 @@ from accord.controller.endpoint import Endpoint, UdpSocket
 from accord.controller.host import HostFetch
 from accord.controller.policy import EffectivePolicy, Policy, Secure
 from accord.controller.service import LocalService
+from accord.datapath import tcp_liveness
 from accord.datapath.stream import SocketCarrier
 from accord.negotiation.interface import Role
 from accord.protocols import tls
@@ -144,6 +145,7 @@ class Exposed:
         try:
             async with asyncio.timeout(_PLAIN_HANDSHAKE_SECONDS):
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                tcp_liveness.watch(client)
                 carrier, stack = await self._greet(bare)
         except (AccordError, OSError) as failure:  # TimeoutError is an OSError
             log.info("plain connection from %s: %s", peer, failure)

@@ -23,7 +23,7 @@ import socket
 import time
 from typing import Final
 
-from accord.datapath import tcp_sockopt
+from accord.datapath import tcp_liveness, tcp_sockopt
 from accord.datapath.stream import SocketCarrier
 from accord.datapath.tcp_numbers import SocketAddress, numbers_towards, with_port
 from accord.datapath.tcp_sockopt import RepairWindow, TcpInfo
@@ -179,6 +179,7 @@ class RepairEndpoint:
                 f"the kernel took the TCP state but shows another one: {got}",
                 "let another stack be chosen: docs/POLICY.md",
             )
+        tcp_liveness.watch(connection)
         connection.setblocking(False)
         tcp_sockopt.leave_repair(connection)
         if self._is_service:
