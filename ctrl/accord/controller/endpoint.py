@@ -19,6 +19,7 @@ from accord.datapath.attach import plan
 from accord.datapath.engine import Engine, Event, EventKind
 from accord.datapath.path import Path
 from accord.datapath.port import Port, Rung
+from accord.datapath.zone import socket_address
 from accord.wire.constants import Limit, Reason
 from accord.wire.errors import error
 
@@ -146,7 +147,7 @@ class Endpoint:
         try:
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind((address, port))
+            sock.bind(socket_address(address, port))
             index = self.port.add_socket(sock)
         except OSError as refusal:
             sock.close()

@@ -8,7 +8,7 @@ import contextlib
 import ipaddress
 import socket
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from accord.controller import legacy
 from accord.controller.association import Association, Report
@@ -19,6 +19,7 @@ from accord.controller.prepared import ORDER_SECONDS, Target, prepare
 from accord.controller.resolver import resolve
 from accord.controller.stack import build_carrier
 from accord.datapath import clock
+from accord.datapath.zone import host_of, socket_address
 from accord.negotiation import events
 from accord.negotiation.interface import Role
 from accord.protocols.services import Security
@@ -89,13 +90,15 @@ class Attempt:
             literal = ipaddress.ip_address(self._host)
             if family not in (None, literal.version):
                 raise error(Reason.BAD_CONFIG, f"{self._host} is no IPv{family} address")
+            if isinstance(literal, ipaddress.IPv6Address) and literal.is_link_local and not literal.scope_id:
+                raise error(Reason.BAD_CONFIG, f"{self._host} is on every link", f"name one: {self._host}%eth0")
             return [self._host]
         try:
             found = await resolve(self._host, self._port, wanted)
         except (socket.gaierror, UnicodeError) as unknown:  # UnicodeError: a label that is empty or too long
             why = unknown.strerror if isinstance(unknown, OSError) else "no name"
             raise error(Reason.UNREACHABLE, f"{self._host}: {why}", "check the name, or give an address") from unknown
-        return list(dict.fromkeys(_with_zone(address) for address in found))
+        return list(dict.fromkeys(host_of(address) for address in found))
 
     # ---- the negotiation, the plain connection, and which of them ----
 
@@ -303,15 +306,8 @@ def _route(address: str, port: int) -> tuple[str, int]:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
         try:
-            probe.connect((address, port))
+            probe.connect(socket_address(address, port))
             level, option = (_IPV6, _IPV6_MTU) if family == socket.AF_INET6 else (socket.IPPROTO_IP, _IP_MTU)
-            return _with_zone(probe.getsockname()), min(probe.getsockopt(level, option), 0xFFFF)
+            return host_of(probe.getsockname()), min(probe.getsockopt(level, option), 0xFFFF)
         except OSError as refusal:
             raise error(Reason.UNREACHABLE, f"{address}: {refusal.strerror}") from refusal
-
-
-def _with_zone(address: tuple[Any, ...]) -> str:
-    """The host of a socket address, textual; with its zone where it means nothing without (RFC 4007, section 11)."""
-    host = str(address[0]).partition("%")[0]
-    scope = address[3] if len(address) == 4 else 0
-    return f"{host}%{socket.if_indextoname(scope)}" if scope else host

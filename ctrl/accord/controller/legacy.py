@@ -14,6 +14,7 @@ import socket
 from accord.controller.ladder import Ladder, Way
 from accord.controller.policy import Secure
 from accord.datapath.stream import SocketCarrier
+from accord.datapath.zone import socket_address
 from accord.protocols import tls
 from accord.protocols.services import Carrier, Security
 from accord.protocols.tls_connection import TlsConnection
@@ -33,7 +34,7 @@ async def open_tcp(address: tuple[str, int], ladder: Ladder, deadline: float) ->
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         ladder.note(Way.OUT, f"TCP SYN to port {address[1]}")
         async with asyncio.timeout(deadline):
-            await asyncio.get_running_loop().sock_connect(sock, address)
+            await asyncio.get_running_loop().sock_connect(sock, socket_address(*address))
     except TimeoutError as late:
         sock.close()
         raise error(Reason.TIMEOUT, f"TCP to {address[0]} port {address[1]}: no answer in {deadline:g} s") from late

@@ -14,10 +14,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from accord.datapath import tcp_sockopt
+from accord.datapath.zone import SocketAddress
 from accord.wire.tcp_header import MAX_WINDOW, MAX_WINDOW_SCALE
-
-SocketAddress = tuple[str, int] | tuple[str, int, int, int]
-"""As ``socket`` has them: (host, port), or (host, port, flow label, scope ID)."""
 
 _SCRATCH_PORT: Final = 9
 """Discard (RFC 863). Nothing is sent to it: the port only has to be some port."""

@@ -25,8 +25,9 @@ from typing import Final
 
 from accord.datapath import tcp_liveness, tcp_sockopt
 from accord.datapath.stream import SocketCarrier
-from accord.datapath.tcp_numbers import SocketAddress, numbers_towards, with_port
+from accord.datapath.tcp_numbers import numbers_towards, with_port
 from accord.datapath.tcp_sockopt import RepairWindow, TcpInfo
+from accord.datapath.zone import SocketAddress
 from accord.wire.constants import Reason
 from accord.wire.errors import HostError
 from accord.wire.tcp_header import TcpParameters
