@@ -203,6 +203,10 @@ enum accord_rung {
 	ACCORD_RUNGS,
 };
 
+enum accord_port_constant {
+	ACCORD_MAX_FDS = ACCORD_MAX_QUEUES + 2, /* a ring's for each queue, and raw sockets for IP protocol 253 */
+};
+
 struct accord_port_config {
 	const char *interface;          /* NULL: only ACCORD_RUNG_UDP can be reached */
 	const char *object_path;        /* of accord_xdp.bpf.o */

@@ -18,13 +18,11 @@
 enum {
 	FRAME_ROOM = ACCORD_MAX_PACKET + 128,
 	RECEIVE_BUFFER = 4 << 20,
-	HUSH_SOCKETS = 2,
 };
 
 struct io_packet {
 	struct accord_io io;
 	int fd;
-	int hush[HUSH_SOCKETS];
 	uint32_t mtu_bytes, queued;
 	struct accord_ring_statistics statistics;
 	int down; /* the interface refused to send; until a frame comes in, others may try */
@@ -81,8 +79,6 @@ static struct sock_filter magic_filter[] = {
 	/* 28 */ BPF_STMT(BPF_RET | BPF_K, 0),
 	/* 29 */ BPF_STMT(BPF_RET | BPF_K, ACCEPT),
 };
-
-static struct sock_filter nothing_filter[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
 
 static struct accord_frame_tag stripped_tag(struct msghdr *message)
 {
@@ -203,9 +199,6 @@ static void packet_close(struct accord_io *io)
 {
 	struct io_packet *socket = (struct io_packet *)io;
 
-	for (int i = 0; i < HUSH_SOCKETS; i++)
-		if (socket->hush[i] >= 0)
-			close(socket->hush[i]);
 	if (socket->fd >= 0)
 		close(socket->fd);
 	free(socket);
@@ -225,21 +218,6 @@ static int attach_filter(int fd, struct sock_filter *filter, size_t length)
 	const struct sock_fprog program = {.len = (uint16_t)length, .filter = filter};
 
 	return setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &program, sizeof(program));
-}
-
-/*
- * The kernel has its own copy of each frame, and answers IP protocol 253 with "protocol unreachable" unless a
- * raw socket wants it. These two want it, and drop it.
- */
-static void hush(struct io_packet *packet)
-{
-	const int families[HUSH_SOCKETS] = {AF_INET, AF_INET6};
-
-	for (int i = 0; i < HUSH_SOCKETS; i++) {
-		packet->hush[i] = socket(families[i], SOCK_RAW | SOCK_CLOEXEC, ACCORD_PROTOCOL_DIRECT);
-		if (packet->hush[i] >= 0)
-			attach_filter(packet->hush[i], nothing_filter, 1);
-	}
 }
 
 static void prepare_batches(struct io_packet *socket)
@@ -271,7 +249,6 @@ int accord_io_packet_open(const struct accord_netdev *netdev, struct accord_io *
 		return accord_fail(failure, ACCORD_REASON_NO_MEMORY, ENOMEM, "AF_PACKET buffers");
 	packet->io.operations = &operations;
 	packet->mtu_bytes = netdev->mtu;
-	packet->hush[0] = packet->hush[1] = -1;
 	prepare_batches(packet);
 	/* Protocol 0: nothing comes in before the filter is there and the socket is bound. */
 	packet->fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -290,7 +267,6 @@ int accord_io_packet_open(const struct accord_netdev *netdev, struct accord_io *
 	call = "bind of AF_PACKET";
 	if (bind(packet->fd, (const struct sockaddr *)&address, sizeof(address)))
 		goto failed;
-	hush(packet);
 	*io = &packet->io;
 	return 0;
 failed:

@@ -14,6 +14,7 @@
 #include <linux/icmpv6.h>
 
 #include "address.h"
+#include "io_direct.h"
 
 enum {
 	/* Datagrams of others that wait for Python. When they are all in use the sockets are not read: the
@@ -28,6 +29,7 @@ enum {
 struct accord_udp {
 	struct accord_io io;
 	struct accord_sockets sockets;
+	struct accord_direct direct;
 
 	/*
 	 * A ring of slots. [base, next) was handed out, [next, tail) waits, the rest is free; positions grow for
@@ -187,6 +189,15 @@ static uint32_t receive_socket(struct accord_udp *udp, int index, const struct a
 	return count > 0 ? (uint32_t)count : 0;
 }
 
+static uint32_t receive_direct(struct accord_udp *udp, uint32_t which, const struct accord_sink *sink, uint32_t limit)
+{
+	struct accord_path path;
+
+	for (int i = 0; i < ERRORS_PER_SOCKET && accord_direct_error(&udp->direct, which, &path); i++)
+		push_error(udp, &path);
+	return accord_direct_receive(&udp->direct, which, sink, limit);
+}
+
 static uint32_t udp_receive(struct accord_io *io, const struct accord_sink *sink, uint32_t limit)
 {
 	struct accord_udp *udp = (struct accord_udp *)io;
@@ -197,6 +208,10 @@ static uint32_t udp_receive(struct accord_io *io, const struct accord_sink *sink
 	for (int i = 0; i < count; i++) {
 		int index = (int)ready[i].data.u32;
 
+		if (index >= ACCORD_SOCKETS) {
+			moved += receive_direct(udp, (uint32_t)index - ACCORD_SOCKETS, sink, limit);
+			continue;
+		}
 		if (udp->sockets.socket[index].fd < 0)
 			continue;
 		if (ready[i].events & EPOLLERR)
@@ -223,7 +238,7 @@ uint32_t accord_udp_datagrams(struct accord_udp *udp, struct accord_datagram *da
 
 /* ---- sending ---- */
 
-static enum accord_reason reason_of_send(int error)
+enum accord_reason accord_udp_send_reason(int error)
 {
 	switch (error) {
 	case EAGAIN:
@@ -245,8 +260,15 @@ static int udp_send(struct accord_io *io, const struct accord_path *path, const 
 	struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
 	const struct accord_socket *socket;
 	struct sockaddr_storage to;
+	int result;
 
-	if (path->context != ACCORD_PROTOCOL_UDP || accord_sockets_port(&udp->sockets, path->socket) < 0)
+	if (path->context == ACCORD_PROTOCOL_DIRECT) {
+		result = accord_direct_send(&udp->direct, path, packet, length);
+		if (result == -ACCORD_REASON_UNREACHABLE)
+			push_error(udp, path);
+		return result;
+	}
+	if (accord_sockets_port(&udp->sockets, path->socket) < 0)
 		return -ACCORD_REASON_NO_SOCKET;
 	socket = &udp->sockets.socket[path->socket];
 	message.msg_name = &to;
@@ -263,7 +285,7 @@ static int udp_send(struct accord_io *io, const struct accord_path *path, const 
 	}
 	if (errno == EHOSTUNREACH || errno == ENETUNREACH)
 		push_error(udp, path); /* no route: sooner known than by a time-out */
-	return -(int)reason_of_send(errno);
+	return -(int)accord_udp_send_reason(errno);
 }
 
 static void udp_flush(struct accord_io *io)
@@ -287,6 +309,7 @@ static void udp_close(struct accord_io *io)
 {
 	struct accord_udp *udp = (struct accord_udp *)io;
 
+	accord_direct_close(&udp->direct);
 	accord_sockets_close(&udp->sockets);
 	if (udp->data)
 		munmap(udp->data, (size_t)SLOTS * SLOT_BYTES);
@@ -307,6 +330,27 @@ struct accord_io *accord_udp_io(struct accord_udp *udp)
 	return &udp->io;
 }
 
+void accord_udp_open_direct(struct accord_udp *udp, int deaf)
+{
+	accord_direct_open(&udp->direct, deaf);
+	for (uint32_t i = 0; i < ACCORD_DIRECT_SOCKETS; i++) {
+		struct epoll_event interest = {.events = EPOLLIN, .data.u32 = ACCORD_SOCKETS + i};
+
+		if (udp->direct.fd[i] >= 0)
+			epoll_ctl(udp->sockets.epoll, EPOLL_CTL_ADD, udp->direct.fd[i], &interest);
+	}
+}
+
+uint32_t accord_udp_direct_fds(const struct accord_udp *udp, int32_t *fds, uint32_t limit)
+{
+	uint32_t count = 0;
+
+	for (uint32_t i = 0; i < ACCORD_DIRECT_SOCKETS && count < limit; i++)
+		if (udp->direct.fd[i] >= 0)
+			fds[count++] = udp->direct.fd[i];
+	return count;
+}
+
 struct accord_sockets *accord_udp_sockets(struct accord_udp *udp)
 {
 	return &udp->sockets;
@@ -321,6 +365,7 @@ struct accord_udp *accord_udp_new(void)
 	if (!udp)
 		return NULL;
 	udp->io.operations = &operations;
+	udp->direct = (struct accord_direct){{-1, -1}};
 	opened = accord_sockets_open(&udp->sockets);
 	data = mmap(NULL, (size_t)SLOTS * SLOT_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE,
 	            -1, 0);

@@ -14,6 +14,13 @@ struct accord_io *accord_udp_io(struct accord_udp *udp);
 
 struct accord_sockets *accord_udp_sockets(struct accord_udp *udp);
 
+/* Have IP protocol 253 too, by raw sockets beside the UDP ones; see io_direct.h. */
+void accord_udp_open_direct(struct accord_udp *udp, int deaf);
+uint32_t accord_udp_direct_fds(const struct accord_udp *udp, int32_t *fds, uint32_t limit);
+
+/* What an errno of sending means. */
+enum accord_reason accord_udp_send_reason(int error);
+
 /* Datagrams that were handed out may be overwritten from now on. */
 void accord_udp_recycle(struct accord_udp *udp);
 /* As accord_port_datagrams and accord_port_error. */

@@ -52,6 +52,7 @@ static enum accord_reason steer_copy(const struct accord_port *port, const struc
 	return accord_locals_contain(&port->locals, path) ? ACCORD_REASON_STEERED : ACCORD_REASON_NOT_LOCAL;
 }
 
+/* Frames that are longer than a ring's go by the kernel both ways. */
 static uint16_t path_mtu(const struct accord_port *port)
 {
 	uint32_t mtu = port->foothold.netdev.mtu;
@@ -221,6 +222,8 @@ int accord_port_open(const struct accord_port_config *config, struct accord_port
 	}
 	if (port->foothold.rung == ACCORD_RUNG_PACKET)
 		accord_locals_refresh(&port->locals);
+	if (port->foothold.frames)
+		accord_udp_open_direct(port->udp, port->foothold.rung == ACCORD_RUNG_PACKET);
 	*opened = port;
 	return 0;
 }
@@ -262,7 +265,9 @@ uint32_t accord_port_fds(const struct accord_port *port, int32_t *fds, uint32_t 
 {
 	const struct accord_io *frames = port->foothold.frames;
 
-	return frames ? frames->operations->fds(frames, fds, limit) : 0;
+	uint32_t count = frames ? frames->operations->fds(frames, fds, limit) : 0;
+
+	return count + accord_udp_direct_fds(port->udp, fds + count, limit - count);
 }
 
 uint32_t accord_port_rings(struct accord_port *port, struct accord_ring_statistics *rings, uint32_t limit)

@@ -63,7 +63,7 @@ def test_flows_spread_over_the_queues_and_each_answer_leaves_by_its_own(wide: tu
     near, far = wide
     with Side(far, rung) as responder:
         responder.bind(4)
-        assert responder.port.report.queues == len(responder.port.fds()) == QUEUES
+        assert responder.port.report.queues == len(responder.port.ring_statistics()) == QUEUES
         assert exchange(near, responder) == [1] * FLOWS
         rings = responder.port.ring_statistics()
         assert [ring.queue for ring in rings] == list(range(QUEUES))

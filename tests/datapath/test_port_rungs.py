@@ -5,18 +5,20 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 
 import pytest
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
 
+from accord.datapath import clock
 from accord.datapath.engine import EventKind
 from accord.datapath.path import NO_SOCKET, Path
 from accord.datapath.port import Rung
-from accord.wire.constants import Reason
+from accord.wire.constants import Limit, Reason
 from tests.datapath.netns import Host, receive_frame
-from tests.datapath.sides import PORT, Side, packet, transaction_id, until
+from tests.datapath.sides import PORT, Side, message, packet, transaction_id, until
 
 pytestmark = pytest.mark.root
 
@@ -135,6 +137,77 @@ def test_ip_protocol_253_is_answered_over_itself_and_never_by_icmp(
     assert far.snmp("Icmp", "OutDestUnreachs") + far.snmp6("Icmp6OutDestUnreachs") == 0
 
 
+def sent_by_kernel(host: Host, family: int) -> int:
+    """IP packets, neighbour discovery left out."""
+    if family == 4:
+        return host.snmp("Ip", "OutRequests")
+    return host.snmp6("Ip6OutRequests") - host.snmp6("Icmp6OutMsgs")
+
+
+def direct(near: Host, far: Host, family: int) -> Path:
+    """From near to far, over IP protocol 253."""
+    return Path(family, 253, near.address(family), 0, far.address(family), 0)
+
+
+@pytest.mark.parametrize("rung", FRAMES, ids=lambda rung: rung.name)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_an_initiator_opens_over_ip_protocol_253_and_learns_its_link_from_the_answer(
+    near: Host, far: Host, rung: Rung, family: int
+) -> None:
+    with Side(near, rung) as initiator, Side(far, rung) as responder:
+        initiator.propose(direct(near, far, family), b"p" * 5000)
+        until(lambda: responder.of(EventKind.MESSAGE), [initiator, responder])
+        by_kernel = sent_by_kernel(near, family)
+        responder.answer(responder.of(EventKind.OPENED)[0], b"a" * 5000)
+        until(lambda: initiator.of(EventKind.MESSAGE), [initiator, responder])
+        initiator.engine.send(clock.now_us(), initiator.events[0].handle, 2, message(b"c" * 3000))
+        until(lambda: len(responder.of(EventKind.MESSAGE)) == 2, [initiator, responder])
+        assert responder.payloads() == [b"p" * 5000, b"c" * 3000]
+        assert initiator.payloads() == [b"a" * 5000]
+        # The raw socket had the first packets; once the link is known all leave by the ring.
+        assert sent_by_kernel(near, family) == by_kernel
+        assert initiator.port.ring_statistics()[0].sent >= 3
+        for host in (near, far):
+            assert host.snmp("Icmp", "OutDestUnreachs") + host.snmp6("Icmp6OutParmProblems") == 0
+
+
+@pytest.mark.parametrize("rung", XDP, ids=lambda rung: rung.name)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_xdp_passes_of_ip_protocol_253_still_arrives_by_the_raw_socket(
+    near: Host, far: Host, rung: Rung, family: int
+) -> None:
+    with Side(near, rung) as initiator, Side(far, rung) as responder:
+        time.sleep(Limit.HEARTBEAT_MS / 1000 + 0.05)  # to XDP both are dead
+        initiator.propose(direct(near, far, family), b"p" * 5000)
+        for _ in range(2000):
+            initiator.pump()
+            responder.pump()
+            if responder.of(EventKind.MESSAGE):
+                break
+            time.sleep(0.001)
+        assert responder.payloads() == [b"p" * 5000]
+        assert Reason.STEERED not in responder.port.counters()
+        assert responder.port.counters()[Reason.STALE_HEARTBEAT] >= 5
+        opened = responder.of(EventKind.OPENED)[0]
+        assert opened.path == direct(far, near, family)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_peer_that_does_not_know_ip_protocol_253_is_reported_unreachable(near: Host, far: Host, family: int) -> None:
+    with Side(near, Rung.PACKET) as initiator:
+        path = direct(near, far, family)
+        initiator.propose(path)
+        until(lambda: initiator.errors, [initiator])
+        assert (initiator.errors[0].context, initiator.errors[0].remote) == (253, far.address(family))
+
+
+def test_the_udp_rung_cannot_send_over_ip_protocol_253_and_says_so(near: Host, far: Host) -> None:
+    with Side(near, Rung.UDP) as initiator:
+        initiator.propose(direct(near, far, 4))
+        initiator.pump()
+        assert initiator.port.counters()[Reason.NO_SOCKET] == 1
+
+
 @pytest.mark.parametrize("rung", FRAMES, ids=lambda rung: rung.name)
 def test_a_packet_that_the_host_would_forward_is_left_to_it(near: Host, far: Host, rung: Rung) -> None:
     far.set("ipv4/conf/all/forwarding", "1")
@@ -241,11 +314,9 @@ def test_file_descriptors_to_wait_on_become_readable_when_a_packet_is_there(near
     with Side(far, rung) as responder:
         responder.bind(6)
         responder.pump()
-        fds = responder.port.fds()
-        assert len(fds) == responder.port.report.queues == 1
         plain.sendto(packet(transaction_id()), (far.address6, PORT))
-        readable, _, _ = select.select(fds, [], [], 5)
-        assert readable == fds
+        readable, _, _ = select.select(responder.port.fds(), [], [], 5)
+        assert len(readable) == responder.port.report.queues == 1
         assert responder.pump()
         assert responder.of(EventKind.OPENED)
     plain.close()

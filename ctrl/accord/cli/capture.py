@@ -10,7 +10,7 @@ from pathlib import Path
 _MAGIC = b"ACRD"
 _LINK_ETHERNET = 1
 _SNAP_SLL2 = 276
-_IP, _IP6, _TCP, _UDP = 0x0800, 0x86DD, 6, 17
+_IP, _IP6, _TCP, _UDP, _DIRECT = 0x0800, 0x86DD, 6, 17, 253
 
 
 @dataclass(slots=True)
@@ -23,7 +23,7 @@ class Tally:
     """TCP segments with SYN and without ACK."""
     reset_packets: int = 0
     negotiation_packets: int = 0
-    """UDP datagrams with the magic cookie at offset 4."""
+    """UDP datagrams, or packets of IP protocol 253, with the magic cookie at offset 4."""
 
 
 def tally(path: Path) -> Tally:
@@ -52,12 +52,12 @@ def _count(result: Tally, ethertype: int, packet: bytes) -> None:
         protocol, size, transport = packet[6], 40 + int.from_bytes(packet[4:6]), packet[40:]
     else:
         return
-    if protocol not in (_TCP, _UDP):
+    if protocol not in (_TCP, _UDP, _DIRECT):
         return
     result.packets += 1
     result.bytes += size
     if protocol == _TCP and len(transport) >= 20:
         result.syn_packets += transport[13] & 0x12 == 0x02
         result.reset_packets += bool(transport[13] & 0x04)
-    elif protocol == _UDP and transport[12:16] == _MAGIC:
+    elif (protocol == _UDP and transport[12:16] == _MAGIC) or (protocol == _DIRECT and transport[4:8] == _MAGIC):
         result.negotiation_packets += 1

@@ -125,6 +125,7 @@ async def _serve(address: str, options: dict[str, Any], remote: str, verbose: bo
     type=click.Choice(["parallel", "delayed", "never"]),
     help="Policy: is a plain SYN sent at once, only when no answer comes, or never?",
 )
+@click.option("--context", type=click.Choice(["udp", "direct"]), help="Policy: negotiate over UDP, or IP protocol 253?")
 @click.option("--early", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True), metavar="FILE",
               help="A request that may be repeated without harm, to travel in the first message.")  # fmt: skip
 @click.option("--server-name", help="Name that the certificate must be for, when it is not HOST.")
@@ -141,6 +142,7 @@ def connect(
     prefer: tuple[str, ...],
     only: bool,
     fallback: str | None,
+    context: str | None,
     early: Path | None,
     server_name: str | None,
     ca_file: Path | None,
@@ -165,6 +167,8 @@ def connect(
         policy["only"] = True
     if fallback:
         policy["fallback"] = fallback
+    if context:
+        policy["context"] = context
     request = b""
     if early is not None:
         policy["early"] = "idempotent"

@@ -216,7 +216,8 @@ class Attempt:
         ready = controller.proposals.take(target) if not self._early else None
         prepared = ready or prepare(controller, target, self._early)
         in_use = contextlib.ExitStack()  # the socket goes when the negotiation and all in-band data have ended
-        in_use.callback(endpoint.unbind, prepared.bound)
+        if prepared.bound is not None:
+            in_use.callback(endpoint.unbind, prepared.bound)
         try:
             handle = endpoint.engine.open(clock.now_us(), prepared.transaction, prepared.path)
         except BaseException:
@@ -225,9 +226,14 @@ class Attempt:
             raise
         channel = prepared.channel
         exchange = Exchange(
-            endpoint, handle, self.ladder, Role.INITIATOR, lambda: None if channel.in_use else in_use.close()
+            endpoint,
+            handle,
+            self.ladder,
+            Role.INITIATOR,
+            lambda: None if channel is not None and channel.in_use else in_use.close(),
         )
-        channel.ended = lambda: in_use.close() if exchange.over else None
+        if channel is not None:
+            channel.ended = lambda: in_use.close() if exchange.over else None
         exchange.believes_icmp = self._policy.fallback is not Fallback.NEVER
         endpoint.adopt(handle, exchange)
         prepared.clock.go()

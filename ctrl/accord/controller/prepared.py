@@ -9,22 +9,25 @@ whoever asks again within seconds gets it at once. Nothing of it is on the wire 
 from __future__ import annotations
 
 import secrets
+import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from accord.controller.endpoint import UdpSocket
 from accord.controller.host import DatagramChannel, HostApplication
-from accord.controller.policy import EffectivePolicy
+from accord.controller.policy import Context, EffectivePolicy
 from accord.controller.proposal import propose
 from accord.controller.stack import services_for
 from accord.datapath import clock
 from accord.datapath.path import Path
+from accord.datapath.port import Rung
 from accord.negotiation import events
 from accord.negotiation.initiator import Initiator
 from accord.negotiation.interface import Role
 from accord.protocols.services import Security
 from accord.wire.constants import Protocol, Reason
+from accord.wire.errors import error
 
 if TYPE_CHECKING:
     from accord.controller.controller import Controller
@@ -74,8 +77,9 @@ class Prepared:
     """See the module's docstring. Whoever takes it owns its socket and its sessions."""
 
     path: Path
-    bound: UdpSocket
-    channel: DatagramChannel
+    bound: UdpSocket | None
+    """None over IP protocol 253, which has no ports and so no in-band datagrams."""
+    channel: DatagramChannel | None
     clock: HeldClock
     transaction: bytes
     machine: Initiator
@@ -86,27 +90,23 @@ class Prepared:
 def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepared:
     """Everything up to the first packet. Raises ``AccordError``, and leaves nothing behind then."""
     endpoint = controller.endpoint
-    bound = endpoint.bind(target.source, 0)
-    try:
-        name = bound.sock.getsockname()
-        path = Path(
-            family=6 if ":" in target.address else 4,
-            context=int(Protocol.UDP),
-            local=name[0].partition("%")[0],
-            local_port=bound.port,
-            remote=target.address.partition("%")[0],
-            remote_port=target.port,
-            socket=bound.index,
-            scope=name[3] if ":" in target.address else 0,
-            mtu=target.mtu,
+    direct = target.policy.context is Context.DIRECT
+    if direct and endpoint.port.report.rung is Rung.UDP:
+        raise error(
+            Reason.NO_KERNEL_SUPPORT,
+            "the context direct: UDP sockets carry no IP protocol 253",
+            'give the daemon an interface and a back end with frames, or leave context = "udp"',
         )
+    bound = None if direct else endpoint.bind(target.source, 0)
+    try:
+        path = _direct_path(target) if bound is None else _udp_path(target, bound)
         held = HeldClock()
-        channel = endpoint.channel(bound, path)
+        channel = None if bound is None else endpoint.channel(bound, path)
         application = HostApplication(_nobody_waits, early_request=early)
         services = services_for(
             controller,
             Role.INITIATOR,
-            (target.source, bound.port),
+            (target.source, path.local_port),
             (target.address, target.port),
             target.security,
             channel,
@@ -116,15 +116,47 @@ def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepa
         transaction = secrets.token_bytes(_TRANSACTION_BYTES)
         machine = Initiator(
             transaction,
-            propose(controller.plugins, target.policy, services),
+            propose(controller.plugins, target.policy, services, context=path.context),
             target.policy,
+            context_protocol=path.context,
+            service_port=target.port if direct else None,
             grease=secrets.token_bytes(_GREASE_BYTES),
             packets_min=target.policy.packets_min,
         )
         return Prepared(path, bound, channel, held, transaction, machine, machine.start())
     except BaseException:
-        endpoint.unbind(bound)
+        if bound is not None:
+            endpoint.unbind(bound)
         raise
+
+
+def _udp_path(target: Target, bound: UdpSocket) -> Path:
+    name = bound.sock.getsockname()
+    return Path(
+        family=6 if ":" in target.address else 4,
+        context=int(Protocol.UDP),
+        local=name[0].partition("%")[0],
+        local_port=bound.port,
+        remote=target.address.partition("%")[0],
+        remote_port=target.port,
+        socket=bound.index,
+        scope=name[3] if ":" in target.address else 0,
+        mtu=target.mtu,
+    )
+
+
+def _direct_path(target: Target) -> Path:
+    remote, _, zone = target.address.partition("%")
+    return Path(
+        family=6 if ":" in remote else 4,
+        context=int(Protocol.DIRECT),
+        local=target.source.partition("%")[0],
+        local_port=0,
+        remote=remote,
+        remote_port=0,
+        scope=socket.if_nametoindex(zone) if zone and not zone.isdecimal() else int(zone or 0),
+        mtu=target.mtu,
+    )
 
 
 def discard(controller: Controller) -> Callable[[Prepared], None]:
@@ -132,7 +164,8 @@ def discard(controller: Controller) -> Callable[[Prepared], None]:
 
     def let_go(prepared: Prepared) -> None:
         prepared.machine.receive(events.Stop(Reason.CLOSED))
-        controller.endpoint.unbind(prepared.bound)
+        if prepared.bound is not None:
+            controller.endpoint.unbind(prepared.bound)
 
     return let_go
 

@@ -16,11 +16,14 @@ APPLICATION = "http"
 """The node on top of every stack: it decides the ALPN and may carry the first request."""
 
 
-def propose(plugins: Mapping[str, Plugin], policy: EffectivePolicy, services: Services) -> list[Proposed]:
+def propose(
+    plugins: Mapping[str, Plugin], policy: EffectivePolicy, services: Services, *, context: int = Protocol.UDP
+) -> list[Proposed]:
     """The nodes of a proposal, context first, preferred stacks first after it.
 
     A protocol instance is shared by the stacks that have the same protocols below it, and the application
-    node by all. Raises ``UserError`` (POLICY) when the policy leaves nothing to propose.
+    node by all. ``context``: UDP or DIRECT, what the packets travel in. Raises ``UserError`` (POLICY) when the
+    policy leaves nothing to propose.
     """
     stacks = policy.stacks_wanted(set(plugins) - {APPLICATION})
     if not stacks:
@@ -38,7 +41,7 @@ def propose(plugins: Mapping[str, Plugin], policy: EffectivePolicy, services: Se
             below = node
         children[below].add(application)
         preference[below] = len(stacks) - rank
-    nodes = [Proposed(NodeId.CONTEXT, int(Protocol.UDP), None, tuple(sorted(children[NodeId.CONTEXT])))]
+    nodes = [Proposed(NodeId.CONTEXT, context, None, tuple(sorted(children[NodeId.CONTEXT])))]
     for prefix, node in ids.items():
         plugin = plugins[prefix[-1]]
         session = plugin.open(Role.INITIATOR, services)

@@ -19,7 +19,7 @@ from accord.datapath.path import Path
 from accord.negotiation import events
 from accord.negotiation.interface import Refuse, Role, Session
 from accord.negotiation.responder import COOKIE_BYTES, Accepted, Responder
-from accord.wire.constants import Reason, protocol_name
+from accord.wire.constants import Protocol, Reason, protocol_name
 from accord.wire.errors import AccordError
 
 if TYPE_CHECKING:
@@ -30,9 +30,8 @@ log = logging.getLogger("accord.responding")
 
 def respond(controller: Controller, handle: int, transaction: bytes, path: Path) -> Exchange:
     """An owner for the transaction. Everything that follows comes from its events."""
-    exposed = controller.exposed.get(path.local_port)
     endpoint = controller.endpoint
-    bound = endpoint.socket_of(path)
+    bound = endpoint.socket_of(path) if path.context == Protocol.UDP else None
     channel: DatagramChannel | None = None
     if bound is not None:
         channel = endpoint.channel(bound, path)
@@ -42,7 +41,7 @@ def respond(controller: Controller, handle: int, transaction: bytes, path: Path)
             endpoint.drop_channel(bound, path, channel)
 
     ladder = Ladder(clock.now)
-    ladder.note(Way.HERE, f"from {path.remote} port {path.remote_port} for port {path.local_port}")
+    ladder.note(Way.HERE, f"from {_peer(path)}")
     exchange = Exchange(endpoint, handle, ladder, Role.RESPONDER, released)
     if channel is not None:
         channel.ended = lambda: released() if exchange.over else None
@@ -53,14 +52,20 @@ def respond(controller: Controller, handle: int, transaction: bytes, path: Path)
         for node_id in sessions:
             exchange.feed(events.Resume(node_id))
 
+    offered: list[Exposed] = []
+
     def accept(service: int | None) -> Accepted | Refuse:
+        """``service``: where the context has no ports, or the initiator means another one than it sends to."""
+        port = path.local_port if service is None else service
+        exposed = controller.exposed.get(port)
         if exposed is None:
-            return Refuse(Reason.NO_SERVICE, f"port {path.local_port}")
+            return Refuse(Reason.NO_SERVICE, f"port {port}")
         if exposed.failure is not None:
             return Refuse(exposed.failure.reason, exposed.failure.detail)
+        offered.append(exposed)
         application = HostApplication(resume, ladder=ladder, target=exposed.target, early_limit=exposed.early_limit)
         scope = f"%{path.scope}" if path.scope else ""
-        local, remote = (path.local + scope, path.local_port), (path.remote + scope, path.remote_port)
+        local, remote = (path.local + scope, port), (path.remote + scope, path.remote_port)
         services = services_for(controller, Role.RESPONDER, local, remote, exposed.security, channel, application)
 
         def open_session(node_id: int, protocol: int) -> Session:
@@ -70,9 +75,16 @@ def respond(controller: Controller, handle: int, transaction: bytes, path: Path)
         return Accepted(exposed.policy, open_session)
 
     by_protocol = {plugin.protocol: plugin for plugin in controller.plugins.values()}
-    exchange.run(Responder(transaction, accept, secrets.token_bytes(COOKIE_BYTES)))
-    exchange.committed.add_done_callback(lambda outcome: _committed(controller, exposed, exchange, path, outcome))
+    cookie = secrets.token_bytes(COOKIE_BYTES)
+    exchange.run(Responder(transaction, accept, cookie, context_protocol=path.context))
+    exchange.committed.add_done_callback(
+        lambda outcome: _committed(controller, offered[0] if offered else None, exchange, path, outcome)
+    )
     return exchange
+
+
+def _peer(path: Path) -> str:
+    return f"{path.remote} port {path.remote_port}" if path.context == Protocol.UDP else f"{path.remote}, direct"
 
 
 def _committed(
@@ -82,14 +94,14 @@ def _committed(
     path: Path,
     outcome: asyncio.Future[events.Committed],
 ) -> None:
-    peer = f"{path.remote} port {path.remote_port}"
+    peer = _peer(path)
     if outcome.cancelled():
         return
     failure = outcome.exception()
     if failure is not None:
         reason = failure.reason if isinstance(failure, AccordError) else Reason.PLUGIN_FAILED
         controller.counts.failed(Role.RESPONDER, reason)
-        log.info("port %d, %s: %s", path.local_port, peer, failure)
+        log.info("port %s, %s: %s", exposed.port if exposed is not None else path.local_port, peer, failure)
         return
     assert exposed is not None, "nothing is accepted on a port that is not exposed"
     committed = outcome.result()

@@ -24,6 +24,7 @@ OBJECT_PATH = FilePath(__file__).with_name("accord_xdp.bpf.o")
 """The XDP program, compiled when the package was built."""
 
 _MAX_QUEUES: int = lib.ACCORD_MAX_QUEUES
+_MAX_FDS: int = lib.ACCORD_MAX_FDS
 _BATCH = 64
 
 _MENDS = {
@@ -251,8 +252,8 @@ class Port:
 
     def fds(self) -> list[int]:
         """File descriptors to wait on for reading, beside the registered sockets."""
-        fds = ffi.new("int32_t[]", _MAX_QUEUES)
-        return list(fds[0 : lib.accord_port_fds(self._open, fds, _MAX_QUEUES)])
+        fds = ffi.new("int32_t[]", _MAX_FDS)
+        return list(fds[0 : lib.accord_port_fds(self._open, fds, _MAX_FDS)])
 
     def add_socket(self, sock: socket.socket) -> int:
         """Register a bound UDP socket, which ``poll`` reads from now on; returns its index for ``Path.socket``.
