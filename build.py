@@ -98,12 +98,17 @@ def command_fuzz(arguments: argparse.Namespace) -> int:
     if arguments.list:
         print("fuzz targets: " + (", ".join(targets) or "none yet"))
         return 0
-    chosen = targets if arguments.target is None else [arguments.target]
-    unknown = [target for target in chosen if target not in targets]
-    if unknown or not chosen:
-        raise BuildFailure(f"no fuzz target {arguments.target or ''}; there is: {', '.join(targets) or 'none yet'}")
-    environment.setup()
-    return checks.fuzz(chosen, arguments.seconds)
+    named = arguments.target or arguments.option
+    chosen = targets if named is None else [named]
+    if named is not None and named not in targets:
+        raise BuildFailure(f"no fuzz target {named}; there is: {', '.join(targets)}")
+    if (arguments.packets is not None or arguments.seed is not None) and named != checks.XDP:
+        raise BuildFailure(f"--packets and --seed go with the target {checks.XDP}: ./build.py fuzz {checks.XDP}")
+    if checks.XDP in chosen:
+        environment.build()
+    else:
+        environment.setup()
+    return checks.fuzz(chosen, arguments.seconds, arguments.packets, arguments.seed)
 
 
 def command_bare(arguments: argparse.Namespace) -> int:
@@ -143,6 +148,14 @@ def replace_by_module(module: str, arguments: list[str]) -> None:
     # The demo's ladder is drawn for the terminal that sudo would make it forget.
     terminal = {name: os.environ[name] for name in ("TERM", "COLUMNS", "NO_COLOR", "LANG") if name in os.environ}
     replace(as_root([str(environment.PYTHON), "-m", module, *arguments], terminal))
+
+
+def positive(text: str) -> int:
+    """A number above zero, for argparse."""
+    number = int(text)
+    if number <= 0:
+        raise ValueError(text)
+    return number
 
 
 def parser() -> argparse.ArgumentParser:
@@ -185,9 +198,20 @@ def parser() -> argparse.ArgumentParser:
     )
     bench.add_argument("name", nargs="?")
     bench.set_defaults(forwards=True)
-    fuzz = add("fuzz", command_fuzz, "fuzz the C core with libFuzzer under sanitizers")
-    fuzz.add_argument("--target", metavar="T", help="only this one")
-    fuzz.add_argument("--seconds", type=int, default=60, metavar="N", help="per target (default %(default)s)")
+    fuzz = add(
+        "fuzz",
+        command_fuzz,
+        "fuzz the C core with libFuzzer under sanitizers, and the XDP program with random packets",
+        "The target xdp runs random packets of both families through the program (as root, asks sudo), "
+        "judged by an oracle of its own: those of others have to pass byte for byte.",
+    )
+    fuzz.add_argument("target", metavar="TARGET", nargs="?", help="only this one")
+    fuzz.add_argument("--target", metavar="T", dest="option", help=argparse.SUPPRESS)
+    fuzz.add_argument("--seconds", type=positive, default=60, metavar="N", help="per target (default %(default)s)")
+    fuzz.add_argument(
+        "--packets", type=positive, metavar="N", help="xdp: so many of each family, however long it takes"
+    )
+    fuzz.add_argument("--seed", type=int, metavar="N", help="xdp: other packets (default 1)")
     fuzz.add_argument("--list", action="store_true", help="list the targets")
     bare_start = add(
         "bare",

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from typing import Sequence
+from typing import Optional, Sequence
 
 from buildtools.console import BUILD, ROOT, BuildFailure, as_root, live, say, step
 from buildtools.environment import PYTHON, VENV
@@ -19,6 +19,9 @@ C_SOURCES = ("dataplane_c/*/*.[ch]", "ebpf/*.[ch]", "include/accord/*.h")
 TIDIED = r"dataplane_c/(src|lab|bench)/(?!test_)[^.]*\.c$"
 PYTHON_SOURCES = ("build.py", "setup.py", "buildtools", "ctrl", "tests", "bench", "vagrant")
 
+
+XDP = "xdp"
+"""The fuzz target that is no libFuzzer program: dataplane_c/campaign."""
 
 # A check that takes long, and whose verdict is the same as long as its input is: name -> what it depends on.
 CACHED = {"clang-tidy": (*C_SOURCES, ".clang-tidy")}
@@ -92,19 +95,35 @@ def pytest(*arguments: str) -> list[str]:
 
 
 def fuzz_targets() -> list[str]:
-    """One for each dataplane_c/fuzz/fuzz_NAME.c."""
-    return [path.stem[len("fuzz_") :] for path in files("dataplane_c/fuzz/fuzz_*.c")]
+    """One for each dataplane_c/fuzz/fuzz_NAME.c, and the XDP program's."""
+    return [*(path.stem[len("fuzz_") :] for path in files("dataplane_c/fuzz/fuzz_*.c")), XDP]
 
 
-def fuzz(targets: Sequence[str], seconds: int) -> int:
-    """libFuzzer on each target for so long. Returns 0 when none found anything."""
+def fuzz(targets: Sequence[str], seconds: int, packets: Optional[int] = None, seed: Optional[int] = None) -> int:
+    """Each target for so long. ``packets`` and ``seed`` are the XDP program's. Returns 0 when none found anything."""
     worst = 0
     for target in targets:
-        say(f"fuzzing {target} for {seconds} s")
-        command = ["make", "-C", "dataplane_c", "fuzz", f"TARGET={target}", f"SECONDS={seconds}"]
+        length = f"for {seconds} s" if packets is None else f"with {packets} packets of each family"
+        say(f"fuzzing {target} {length}")
         try:
-            step(f"fuzz-{target}", command)
+            if target == XDP:
+                campaign(seconds, packets, seed)
+            else:
+                command = ["make", "-C", "dataplane_c", "fuzz", f"TARGET={target}", f"SECONDS={seconds}"]
+                step(f"fuzz-{target}", command)
         except BuildFailure as error:
             say(f"  {error}")
             worst = 1
     return worst
+
+
+def campaign(seconds: int, packets: Optional[int], seed: Optional[int]) -> None:
+    """The XDP program over random packets, as root, its progress on the terminal. Raises BuildFailure."""
+    step("fuzz-xdp", ["make", "-C", "dataplane_c/campaign"])
+    command = ["build/campaign/xdp-campaign", "--object", "ctrl/accord/datapath/accord_xdp.bpf.o"]
+    # Half of the time for each of the two families.
+    command += ["--seconds", str(max(1, seconds // 2))] if packets is None else ["--packets", str(packets)]
+    command += [] if seed is None else ["--seed", str(seed)]
+    code = live(as_root(command))
+    if code != 0:
+        raise BuildFailure(f"the XDP campaign failed (exit code {code}); the packet is above")

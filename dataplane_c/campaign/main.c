@@ -1,0 +1,345 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The XDP program over random frames of both families (BPF_PROG_TEST_RUN), in a network namespace of its own. The
+ * invariant: what the oracle calls foreign passes, what it calls ours is redirected, and not one byte of either
+ * changes; each frame is counted once.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <inttypes.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <linux/bpf.h>
+
+#include "core.h"
+#include "generate.h"
+#include "oracle.h"
+
+enum {
+	BATCH = 4096, /* frames between two looks at the clock and the counters */
+	OUTPUT_BYTES = 4096,
+	DEFAULT_PACKETS = 100000,
+};
+
+struct tally {
+	uint64_t packets, ours, bytes;
+	uint64_t reasons[ACCORD_REASON_LIMIT];
+};
+
+struct campaign {
+	struct accord_program *program;
+	struct host host;
+	uint64_t seed, first, packets;
+	double seconds; /* of each family; 0: as many as packets says */
+	int json;
+};
+
+static volatile sig_atomic_t interrupted;
+
+static void on_signal(int number)
+{
+	(void)number;
+	interrupted = 1;
+}
+
+static double now(void)
+{
+	struct timespec time;
+
+	clock_gettime(CLOCK_MONOTONIC, &time);
+	return (double)time.tv_sec + (double)time.tv_nsec / 1e9;
+}
+
+static int failed(const char *what)
+{
+	fprintf(stderr, "xdp campaign: %s: %s\n", what, strerror(errno));
+	return -1;
+}
+
+/* A host that forwards nothing, whatever this one does; it ends with the process. */
+static int leave_this_host(void)
+{
+	int fd;
+
+	if (unshare(CLONE_NEWNET))
+		return failed("a network namespace (this needs root)");
+	fd = open("/proc/sys/net/ipv4/ip_forward", O_WRONLY | O_CLOEXEC);
+	if (fd >= 0) {
+		if (write(fd, "0", 1) != 1)
+			failed("switching forwarding off");
+		close(fd);
+	}
+	return 0;
+}
+
+static int prepare(struct campaign *campaign, const char *object)
+{
+	const uint8_t address[] = {0x02, 0, 0, 0, 0, 0x02};
+	struct accord_failure failure = {0};
+	struct accord_settings *settings;
+	int queue;
+
+	if (accord_program_open(object, &campaign->program, &failure)) {
+		fprintf(stderr, "xdp campaign: %s\n", failure.detail);
+		return -1;
+	}
+	memcpy(campaign->host.address, address, sizeof(address));
+	campaign->host.frame_limit = 1792;
+	campaign->host.ports[0] = 443;
+	campaign->host.ports[1] = 4433;
+	settings = accord_program_settings(campaign->program);
+	memcpy(settings->address, address, sizeof(address));
+	settings->frame_limit = campaign->host.frame_limit;
+	settings->heartbeat_ns = UINT64_MAX >> 2; /* a sign of life from long after the end of this run */
+	queue = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0);
+	if (queue < 0)
+		return failed("an AF_XDP socket");
+	for (size_t i = 0; i < sizeof(campaign->host.ports) / sizeof(*campaign->host.ports); i++)
+		if (accord_program_steer(campaign->program, campaign->host.ports[i], 1))
+			return failed("the map ports");
+	return accord_program_join(campaign->program, 0, queue) ? failed("the map xsks") : 0;
+}
+
+static void print_frame(const char *name, const uint8_t *frame, uint32_t length)
+{
+	fprintf(stderr, "%s, %u bytes: ", name, length);
+	for (uint32_t i = 0; i < length; i++)
+		fprintf(stderr, "%02x", frame[i]);
+	fputc('\n', stderr);
+}
+
+static int run_frame(struct campaign *campaign, int family, uint64_t number, struct tally *tally)
+{
+	uint8_t frame[GENERATE_MAX], output[OUTPUT_BYTES];
+	uint32_t output_length = sizeof(output), verdict, duration, length, expected;
+	int ours, result;
+
+	length = generate_frame(campaign->seed, family, number, &campaign->host, frame);
+	ours = oracle_is_ours(&campaign->host, frame, length);
+	expected = ours ? XDP_REDIRECT : XDP_PASS;
+	result = accord_program_test_run(campaign->program, frame, length, 1, output, &output_length, &verdict, &duration);
+	if (result) {
+		fprintf(stderr, "xdp campaign: the kernel does not run a frame of %u bytes: %s\n", length,
+		        accord_reason_name((uint32_t)-result));
+		return -1;
+	}
+	tally->packets++;
+	tally->ours += ours != 0;
+	tally->bytes += length;
+	if (verdict == expected && output_length == length && !memcmp(frame, output, length))
+		return 0;
+	fprintf(stderr, "xdp campaign: IPv%d frame %" PRIu64 " of seed %" PRIu64 " is %s: verdict %u, not %u%s\n", family,
+	        number, campaign->seed, ours ? "ours" : "foreign", verdict, expected,
+	        output_length != length || memcmp(frame, output, length) ? ", and changed" : "");
+	print_frame("in", frame, length);
+	print_frame("out", output, output_length);
+	fprintf(stderr, "again: --seed %" PRIu64 " --first %" PRIu64 " --packets 1\n", campaign->seed, number);
+	return -1;
+}
+
+/* Each frame counted once, ours as steered. */
+static int check_counters(struct campaign *campaign, const uint64_t *before, struct tally *tally, uint64_t packets,
+                          uint64_t ours)
+{
+	uint64_t after[ACCORD_REASON_LIMIT], sum = 0;
+
+	if (accord_program_counters(campaign->program, after))
+		return failed("the map counters");
+	for (uint32_t reason = 0; reason < ACCORD_REASON_LIMIT; reason++) {
+		tally->reasons[reason] += after[reason] - before[reason];
+		sum += after[reason] - before[reason];
+	}
+	if (sum == packets && after[ACCORD_REASON_STEERED] - before[ACCORD_REASON_STEERED] == ours)
+		return 0;
+	fprintf(stderr,
+	        "xdp campaign: %" PRIu64 " frames, %" PRIu64 " of them ours, raised the counters by %" PRIu64
+	        " and %" PRIu64 "\n",
+	        packets, ours, sum, after[ACCORD_REASON_STEERED] - before[ACCORD_REASON_STEERED]);
+	return -1;
+}
+
+static int run_batch(struct campaign *campaign, int family, uint64_t number, uint64_t count, struct tally *tally)
+{
+	struct accord_settings *settings = accord_program_settings(campaign->program);
+	uint64_t before[ACCORD_REASON_LIMIT], packets = tally->packets, ours = tally->ours;
+
+	/* Every other batch takes all ports; the number alone decides, so that one frame can be run again. */
+	campaign->host.any_port = number / BATCH % 2 != 0;
+	settings->flags = campaign->host.any_port ? ACCORD_SETTINGS_ANY_PORT : 0;
+	if (accord_program_counters(campaign->program, before))
+		return failed("the map counters");
+	for (uint64_t i = 0; i < count; i++)
+		if (run_frame(campaign, family, number + i, tally))
+			return -1;
+	return check_counters(campaign, before, tally, tally->packets - packets, tally->ours - ours);
+}
+
+static void report_progress(const struct campaign *campaign, int family, const struct tally *tally, double spent,
+                            double *next)
+{
+	int terminal = isatty(STDERR_FILENO);
+
+	if (spent < *next)
+		return;
+	*next = spent + (terminal ? 0.5 : 10);
+	fprintf(stderr, "%sIPv%d: %" PRIu64, terminal ? "\r" : "", family, tally->packets);
+	if (campaign->seconds == 0)
+		fprintf(stderr, " of %" PRIu64, campaign->packets);
+	fprintf(stderr, " packets, %.0f/s, %" PRIu64 " ours%s", spent > 0 ? (double)tally->packets / spent : 0, tally->ours,
+	        terminal ? "   " : "\n");
+}
+
+static int run_family(struct campaign *campaign, int family, struct tally *tally)
+{
+	double start = now(), next = 0, spent = 0;
+	uint64_t number = campaign->first;
+	int result = 0;
+
+	while (!result && !interrupted) {
+		/* Up to the end of the batch that this number lies in. */
+		uint64_t count = BATCH - number % BATCH, left = campaign->packets - tally->packets;
+
+		if (campaign->seconds > 0 ? spent >= campaign->seconds : !left)
+			break;
+		if (campaign->seconds == 0 && count > left)
+			count = left;
+		result = run_batch(campaign, family, number, count, tally);
+		number += count;
+		spent = now() - start;
+		if (!result)
+			report_progress(campaign, family, tally, spent, &next);
+	}
+	if (isatty(STDERR_FILENO))
+		fputs("\r\033[K", stderr);
+	return result;
+}
+
+static void print_tally(const struct campaign *campaign, int family, const struct tally *tally, double spent)
+{
+	const char *separator = "";
+
+	if (campaign->json)
+		printf("\"ipv%d\": {\"packets\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"ours\": %" PRIu64
+		       ", \"seconds\": %.1f, \"reasons\": {",
+		       family, tally->packets, tally->bytes, tally->ours, spent);
+	else
+		printf("IPv%d: %" PRIu64 " packets in %.1f s, %" PRIu64 " ours, %" PRIu64
+		       " of others passed as they were. By reason:",
+		       family, tally->packets, spent, tally->ours, tally->packets - tally->ours);
+	for (uint32_t reason = 0; reason < ACCORD_REASON_LIMIT; reason++) {
+		if (!tally->reasons[reason])
+			continue;
+		printf(campaign->json ? "%s\"%s\": %" PRIu64 : "%s %s %" PRIu64, separator, accord_reason_name(reason),
+		       tally->reasons[reason]);
+		separator = campaign->json ? ", " : ",";
+	}
+	fputs(campaign->json ? "}}" : "\n", stdout);
+}
+
+static int run(struct campaign *campaign)
+{
+	int result = 0;
+
+	if (campaign->json)
+		printf("{\"seed\": %" PRIu64 ", ", campaign->seed);
+	else
+		printf("seed %" PRIu64 "\n", campaign->seed);
+	for (int family = 4; family <= 6 && !result && !interrupted; family += 2) {
+		struct tally tally = {0};
+		double start = now();
+
+		result = run_family(campaign, family, &tally);
+		print_tally(campaign, family, &tally, now() - start);
+		fputs(campaign->json ? ", " : "", stdout);
+	}
+	if (campaign->json)
+		printf("\"ok\": %s}\n", result ? "false" : "true");
+	if (result)
+		return 1;
+	return interrupted ? 130 : 0;
+}
+
+static const char usage[] =
+	"usage: xdp-campaign --object FILE [--packets N | --seconds S] [--seed N] [--first N] [--json]\n"
+	"Random packets through the XDP program; those of others have to pass byte for byte. Needs root.\n"
+	"  --object FILE  the BPF object, accord_xdp.bpf.o\n"
+	"  --packets N    of each family, IPv4 and IPv6 (default 100000)\n"
+	"  --seconds S    for each family, instead of a number\n"
+	"  --seed N       other packets (default 1)\n"
+	"  --first N      number of the first packet, to run a failure again\n"
+	"  --json         one JSON object on the standard output\n";
+
+static int number_argument(const char *text, uint64_t *number)
+{
+	char *end;
+
+	errno = 0;
+	*number = strtoull(text, &end, 10);
+	if (!errno && end != text && !*end && text[0] != '-')
+		return 0;
+	fprintf(stderr, "xdp campaign: %s is no number\n", text);
+	return -1;
+}
+
+int main(int count, char **arguments)
+{
+	static const struct option options[] = {
+		{"object", required_argument, NULL, 'o'},  {"packets", required_argument, NULL, 'p'},
+		{"seconds", required_argument, NULL, 's'}, {"seed", required_argument, NULL, 'r'},
+		{"first", required_argument, NULL, 'f'},   {"json", no_argument, NULL, 'j'},
+		{"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
+	};
+	struct campaign campaign = {.seed = 1, .packets = DEFAULT_PACKETS};
+	const struct sigaction action = {.sa_handler = on_signal};
+	const char *object = NULL;
+	uint64_t seconds = 0;
+	int option, bad = 0, result;
+
+	while ((option = getopt_long(count, arguments, "", options, NULL)) != -1) {
+		switch (option) {
+		case 'o':
+			object = optarg;
+			break;
+		case 'p':
+			bad |= number_argument(optarg, &campaign.packets);
+			break;
+		case 's':
+			bad |= number_argument(optarg, &seconds);
+			break;
+		case 'r':
+			bad |= number_argument(optarg, &campaign.seed);
+			break;
+		case 'f':
+			bad |= number_argument(optarg, &campaign.first);
+			break;
+		case 'j':
+			campaign.json = 1;
+			break;
+		case 'h':
+			fputs(usage, stdout);
+			return 0;
+		default:
+			bad = 1;
+		}
+	}
+	if (bad || !object || optind != count) {
+		fputs(usage, stderr);
+		return 2;
+	}
+	campaign.seconds = (double)seconds;
+	sigaction(SIGINT, &action, NULL);
+	sigaction(SIGTERM, &action, NULL);
+	if (leave_this_host())
+		return 1;
+	result = prepare(&campaign, object) ? 1 : run(&campaign);
+	accord_program_close(campaign.program);
+	return result;
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Which frames are ours, told from the rules alone; nothing here knows the XDP program or the core. */
+#ifndef ACCORD_CAMPAIGN_ORACLE_H
+#define ACCORD_CAMPAIGN_ORACLE_H
+
+#include <stdint.h>
+
+/* What the daemon of this host told the program. */
+struct host {
+	uint8_t address[6];
+	uint32_t frame_limit; /* bytes */
+	uint16_t ports[2];    /* registered UDP ports */
+	int any_port;
+};
+
+/* 1: a negotiation packet for this host, to be handed to the daemon. 0: anybody else's, to be left alone. */
+int oracle_is_ours(const struct host *host, const uint8_t *frame, uint32_t length);
+
+#endif
