@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -262,8 +263,10 @@ static uint32_t xdp_rings(struct accord_io *io, struct accord_ring_statistics *r
 	return count;
 }
 
-static void close_ring(struct ring *ring)
+static void *close_ring(void *closed)
 {
+	struct ring *ring = closed;
+
 	if (ring->socket)
 		xsk_socket__delete(ring->socket);
 	if (ring->umem)
@@ -271,17 +274,28 @@ static void close_ring(struct ring *ring)
 	if (ring->area)
 		munmap(ring->area, ring->area_bytes);
 	free(ring->free);
+	return NULL;
 }
 
+/*
+ * Closing an AF_XDP socket waits until no CPU can still be delivering to it, ten milliseconds and more, and a NIC may
+ * have dozens of queues. No ring knows of another, so they wait side by side.
+ */
 static void xdp_close(struct accord_io *io)
 {
 	struct io_xdp *xdp = (struct io_xdp *)io;
+	pthread_t threads[ACCORD_MAX_QUEUES];
+	uint32_t started = 0;
 
-	for (uint32_t queue = 0; queue < xdp->count; queue++) {
+	for (uint32_t queue = 0; queue < xdp->count; queue++)
 		if (xdp->rings[queue].socket)
 			accord_program_join(xdp->program, queue, -1);
+	while (started + 1 < xdp->count && !pthread_create(&threads[started], NULL, close_ring, &xdp->rings[started]))
+		started++;
+	for (uint32_t queue = started; queue < xdp->count; queue++)
 		close_ring(&xdp->rings[queue]);
-	}
+	for (uint32_t queue = 0; queue < started; queue++)
+		pthread_join(threads[queue], NULL);
 	free(xdp);
 }
 

@@ -20,6 +20,8 @@ from tests.e2e.test_negotiated_stacks import GET, address, body
 pytestmark = pytest.mark.root
 
 NEVER = ("--fallback", "never")
+PEER = 76
+"""Exit code (sysexits.h): EX_PROTOCOL."""
 
 ECHO = """
 import asyncio, sys
@@ -35,6 +37,14 @@ async def main():
 
 asyncio.run(main())
 """
+
+
+def in_flight(hosts: Hosts, count: int) -> None:
+    """Waits until the client's daemon has so many negotiations."""
+    deadline = time.monotonic() + 10
+    while hosts.status(hosts.lab.client)["negotiations"] != count:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def attached(hosts: Hosts) -> bool:
@@ -128,3 +138,33 @@ def test_the_port_is_given_back_when_expose_ends(hosts: Hosts) -> None:
         while 7010 in {each["port"] for each in hosts.status(hosts.lab.server)["listeners"]}:
             assert time.monotonic() < deadline
             time.sleep(0.05)
+
+
+def test_a_daemon_that_is_stopped_tells_whoever_waits_and_whoever_is_connected(tmp_path: Path) -> None:
+    with two_hosts(tmp_path, "stop") as hosts:
+        command = [sys.executable, "-m", "accord.cli.main", "connect", *NEVER, "--ca", str(hosts.ca)]
+        command += ["--control", str(hosts.control(hosts.lab.client))]
+
+        def connecting(*more: str) -> subprocess.Popen[bytes]:
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            return hosts.lab.client.popen([*command, *more], **pipes)
+
+        nobody = f"{hosts.lab.server.address4.rpartition('.')[0]}.77:{PORT}"
+        connected = [connecting("-v", "--prefer", stack, address(hosts, 4)) for stack in ("quic", "tls/tcp")]
+        for process in connected:
+            assert process.stderr is not None
+            while b"committed to" not in process.stderr.readline():
+                assert process.poll() is None
+        in_flight(hosts, 0)
+        waiting = connecting(nobody)
+        in_flight(hosts, 1)
+
+        os.kill(hosts.status(hosts.lab.server)["pid"], signal.SIGTERM)
+        for process in connected:  # standard input stays open: only the peer's word ends them
+            assert process.wait(10) == PEER
+            assert process.stderr is not None
+            assert b"STREAM_BROKEN" in process.stderr.read()
+        os.kill(hosts.status(hosts.lab.client)["pid"], signal.SIGTERM)
+        waiting.wait(10)
+        assert waiting.stderr is not None
+        assert b"SHUTDOWN" in waiting.stderr.read()
