@@ -68,7 +68,7 @@ def test_the_wheel_holds_the_compiled_core_the_bpf_object_and_the_types(wheel: P
     names = set(zipfile.ZipFile(wheel).namelist())
     wanted = {"_core.abi3.so", "_core.pyi", "accord_xdp.bpf.o"}
     assert {f"accord/datapath/{name}" for name in wanted} <= names
-    assert {"accord/py.typed", "accord/lab/accord-link"} <= names
+    assert {"accord/py.typed", "accord/lab/accord-link", "accord/cli/trace/stages.bcc.c"} <= names
 
 
 def test_the_wheel_holds_every_module_of_the_source_tree_and_nothing_else_at_its_top(wheel: Path) -> None:

@@ -362,4 +362,8 @@ struct accord_watch *accord_watch_lease(struct accord_watcher *watcher);
 /* Put the ring of a CPU, a perf event's file descriptor, into the map "samples". */
 int accord_watch_join(struct accord_watcher *watcher, uint32_t cpu, int32_t fd);
 
+/* Offset in bits of a field of a struct of the running kernel, "sock", "__sk_common.skc_net.net", by its own type
+ * information; negative: the kernel has no such field, or tells nothing. */
+int64_t accord_btf_offset(const char *structure, const char *path);
+
 #endif /* ACCORD_CORE_H */

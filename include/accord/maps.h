@@ -28,7 +28,7 @@ struct accord_settings {
 };
 
 enum accord_watch_constant {
-	ACCORD_WATCH_BYTES = 128, /* of a frame, at most, behind its record: all headers and the transaction ID */
+	ACCORD_WATCH_BYTES = 128, /* of a frame, at most, behind its record: the common headers and a transaction ID */
 };
 
 /* Map "watch": one element, memory-mapped, written by whoever watches the verdicts; zeros: nobody does. */

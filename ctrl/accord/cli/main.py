@@ -22,6 +22,7 @@ _COMMANDS = {
     "lab": ("accord.cli.lab", "lab", "Two hosts and a slow link between them, in network namespaces."),
     "stats": ("accord.cli.stats", "stats", "Show every counter, by reason: a table, JSON, or for Prometheus."),
     "status": ("accord.cli.status", "status", "Show what the daemon has, does and counted."),
+    "trace": ("accord.cli.trace.command", "trace", "Ask a running host a new question, by bcc."),
 }
 
 

@@ -19,6 +19,9 @@ from accord.wire.errors import error
 
 _EVENT_BATCH = 64
 
+STAGE_SYMBOL = "accord_stage_reached"
+"""The function of the compiled module that an engine calls at each stage (``stage.h``): a place for a uprobe."""
+
 
 class EventKind(enum.IntEnum):
     """``enum accord_event_kind``."""
@@ -32,6 +35,17 @@ class EventKind(enum.IntEnum):
 
 
 _KINDS = {int(kind): kind for kind in EventKind}
+
+
+class Stage(enum.IntEnum):
+    """``enum accord_stage``: what the function ``STAGE_SYMBOL`` is told."""
+
+    OPENED = 1
+    SENT = 2
+    WHOLE = 3
+    ACKNOWLEDGED = 4
+    FAILED = 5
+    CLOSED = 6
 
 
 class Event(NamedTuple):

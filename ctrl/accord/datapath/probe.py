@@ -220,7 +220,7 @@ def tun() -> Finding:
 
 def bcc() -> Finding:
     """Debian's bcc, which a virtual environment sees only with --system-site-packages."""
-    name, purpose = "bcc", "live tracing, in a later release"
+    name, purpose = "bcc", "accord trace"
     # PyPI's package of this name is something else: only the real one has a table module.
     try:
         found = importlib.util.find_spec("bcc.table") is not None
@@ -234,7 +234,7 @@ def bcc() -> Finding:
 
 def kernel_headers() -> Finding:
     """What bcc compiles against."""
-    name, purpose = "kernel headers", "live tracing, in a later release"
+    name, purpose = "kernel headers", "accord trace"
     release = os.uname().release
     wanted = Path(f"/lib/modules/{release}/build")
     for path in (wanted, Path("/sys/kernel/kheaders.tar.xz")):

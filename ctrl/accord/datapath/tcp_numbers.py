@@ -17,7 +17,7 @@ from accord.datapath import tcp_sockopt
 from accord.datapath.zone import SocketAddress
 from accord.wire.tcp_header import MAX_WINDOW, MAX_WINDOW_SCALE
 
-_SCRATCH_PORT: Final = 9
+SCRATCH_PORT: Final = 9
 """Discard (RFC 863). Nothing is sent to it: the port only has to be some port."""
 _REMEMBERED_SECONDS: Final = 10.0
 """How old an answer may be: asking costs more than installing, and routes and settings seldom change."""
@@ -65,7 +65,7 @@ def _ask(family: socket.AddressFamily, local: SocketAddress, remote: SocketAddre
         with tcp_sockopt.naming(f"bind({local[0]})"):
             scratch.bind(with_port(local, 0))
         with tcp_sockopt.naming(f"connect({remote[0]}) for its route"):
-            scratch.connect(with_port(remote, _SCRATCH_PORT))
+            scratch.connect(with_port(remote, SCRATCH_PORT))
         mss = tcp_sockopt.info(scratch).advertised_mss
         window = tcp_sockopt.get_window(scratch).receive_window
     return TcpNumbers(

@@ -58,6 +58,11 @@ class Rings:
         for cpu, reader in self._readers.items():
             yield cpu, self._lib.perf_reader_fd(reader)
 
+    def join(self, table: Any) -> None:
+        """Have a bcc program's perf output come here."""
+        for cpu, fd in self.fds():
+            table[table.Key(cpu)] = table.Leaf(fd)
+
     def poll(self, seconds: float) -> None:
         """Hand over what is there, or what comes first within that time."""
         readers = (ctypes.c_void_p * len(self._readers))(*self._readers.values())
