@@ -26,7 +26,7 @@ _MAX_INTERFACE: Final = 15
 _MAX_EARLY: Final = 65536
 _MAX_BUSY_POLL_US: Final = 1000
 _MAX_TRANSACTIONS: Final = 1 << 20
-_MAX_BUFFERS: Final = 1 << 22
+_MAX_BUFFERS: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)

@@ -103,7 +103,8 @@ def _check(result: int, detail: str) -> int:
 class Engine:
     """One engine. All of its memory is taken here, none later (``bytes`` says how much).
 
-    Raises ``OurError`` (``NO_MEMORY``) when it cannot be had.
+    Raises ``OurError`` (``NO_MEMORY``) when it cannot be had, ``UserError`` (``BAD_CONFIG``) for limits that contradict
+    each other.
     """
 
     def __init__(
@@ -116,6 +117,12 @@ class Engine:
         config.events = events
         config.seed = seed
         self.bytes: int = lib.accord_engine_bytes(config)
+        if not self.bytes:
+            raise error(
+                Reason.BAD_CONFIG,
+                f"an engine for {transactions or 'the default'} transactions, {unproven or 'the default'} unproven",
+                "in [limits]: unproven no more than transactions (1024 where not given), neither over 1048576",
+            )
         pointer = lib.accord_engine_new(config)
         if pointer == ffi.NULL:
             raise error(Reason.NO_MEMORY, f"an engine of {self.bytes} bytes", "lower [limits] in the configuration")
