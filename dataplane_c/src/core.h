@@ -288,6 +288,9 @@ uint32_t accord_port_fds(const struct accord_port *port, int32_t *fds, uint32_t 
  * index for accord_path.socket, or a negative reason. */
 int accord_port_add_socket(struct accord_port *port, int32_t fd);
 int accord_port_remove_socket(struct accord_port *port, int32_t index);
+/* From now on the index is another socket of the same family and UDP port, and the one before is not read any more:
+ * for handing that one to another process while negotiations go on under its index. */
+int accord_port_replace_socket(struct accord_port *port, int32_t index, int32_t fd);
 /* Receive a batch from everywhere into the engine, then send what the engine has. Returns packets moved:
  * call again while it is not 0. */
 int accord_port_poll(struct accord_port *port, struct accord_engine *engine, uint64_t now);

@@ -297,6 +297,11 @@ int accord_port_remove_socket(struct accord_port *port, int32_t index)
 	return 0;
 }
 
+int accord_port_replace_socket(struct accord_port *port, int32_t index, int32_t fd)
+{
+	return accord_sockets_replace(accord_udp_sockets(port->udp), index, fd);
+}
+
 uint32_t accord_port_datagrams(struct accord_port *port, struct accord_datagram *datagrams, uint32_t limit)
 {
 	return accord_udp_datagrams(port->udp, datagrams, limit);

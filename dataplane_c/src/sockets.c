@@ -119,6 +119,28 @@ static int only_user(const struct accord_sockets *sockets, int index)
 	return 1;
 }
 
+int accord_sockets_replace(struct accord_sockets *sockets, int index, int fd)
+{
+	struct epoll_event interest = {.events = EPOLLIN, .data.u32 = (uint32_t)index};
+	int port = accord_sockets_port(sockets, index), result;
+	struct accord_socket inspected;
+
+	if (port < 0)
+		return port;
+	result = inspect(&inspected, fd);
+	if (result)
+		return result;
+	if (inspected.port != port || inspected.family != sockets->socket[index].family)
+		return -ACCORD_REASON_BAD_CONFIG;
+	if (epoll_ctl(sockets->epoll, EPOLL_CTL_ADD, fd, &interest))
+		return errno == EEXIST ? -ACCORD_REASON_BAD_CONFIG : -ACCORD_REASON_NO_MEMORY;
+	if (only_user(sockets, index))
+		epoll_ctl(sockets->epoll, EPOLL_CTL_DEL, sockets->socket[index].fd, NULL);
+	inspected.next = sockets->socket[index].next;
+	sockets->socket[index] = inspected;
+	return 0;
+}
+
 int accord_sockets_remove(struct accord_sockets *sockets, int index)
 {
 	int port = accord_sockets_port(sockets, index);

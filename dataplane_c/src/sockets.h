@@ -32,6 +32,8 @@ void accord_sockets_close(struct accord_sockets *sockets);
 
 /* As accord_port_add_socket. */
 int accord_sockets_add(struct accord_sockets *sockets, int fd);
+/* As accord_port_replace_socket. */
+int accord_sockets_replace(struct accord_sockets *sockets, int index, int fd);
 /* Returns the port that the socket had, or a negative reason. */
 int accord_sockets_remove(struct accord_sockets *sockets, int index);
 /* The UDP port of a registered socket, or a negative reason. */

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A slice of the fail-open benchmark: what it prints, and that nobody else lost anything."""
+"""A slice of the fail-open benchmark: daemons killed and hung, and that nobody else lost anything."""
 
 from __future__ import annotations
 

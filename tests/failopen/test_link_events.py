@@ -93,4 +93,4 @@ def test_a_deleted_interface_is_waited_for_and_attached_to_when_it_is_back(tmp_p
         both.wait_for(both.client, back_end="af_xdp")
         works(both)
         assert "acc0 is gone" in both.log(both.server)
-        assert "acc0 is back" in both.log(both.server)
+        assert "acc0 is there" in both.log(both.server)

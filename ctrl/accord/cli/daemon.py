@@ -18,6 +18,7 @@ from accord.controller.config import DaemonConfig, load_config
 from accord.controller.control import control_path
 from accord.daemon.daemon import Daemon
 from accord.daemon.supervisor import Supervisor
+from accord.daemon.takeover import DRAIN_SECONDS
 from accord.protocols.registry import load_plugins
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
@@ -51,6 +52,15 @@ log = logging.getLogger("accord.daemon")
     metavar="SECONDS",
     help="With --supervise: kill a daemon that gave no sign of life for so long; 0: never.",
 )
+@click.option("--takeover", is_flag=True, help="Take over from the daemon that runs: no negotiation is lost.")
+@click.option(
+    "--drain-limit",
+    type=click.FloatRange(min=0),
+    default=DRAIN_SECONDS,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --takeover: for so long the old daemon may keep the associations that it has.",
+)
 @click.option("-v", "--verbose", count=True, help="Log more: -v each negotiation, -vv its steps.")
 def daemon(
     iface: str | None,
@@ -61,6 +71,8 @@ def daemon(
     key_log: Path | None,
     supervise: bool,
     watchdog: float,
+    takeover: bool,
+    drain_limit: float,
     verbose: int,
 ) -> None:
     """Run the daemon of this host until it is interrupted.
@@ -84,12 +96,14 @@ def daemon(
     if config.interface is None and config.back_end != "udp":
         raise error(Reason.NO_INTERFACE, "none was named", "give --iface IF (see: ip -br link), or --back-end udp")
     if not supervise:
-        asyncio.run(Daemon(config, config_file).run())
+        asyncio.run(Daemon(config, config_file, takeover=takeover, drain_seconds=drain_limit).run())
         return
 
     def one_life(life: socket.socket) -> int:
         try:
-            asyncio.run(Daemon(_latest(config, config_file, given), config_file, life).run())
+            latest = _latest(config, config_file, given)
+            daemon = Daemon(latest, config_file, life, takeover=takeover, drain_seconds=drain_limit)
+            asyncio.run(daemon.run())
         except AccordError as failure:
             return complain(failure)
         return 0

@@ -23,7 +23,7 @@ DEFAULT_PATH = Path("/run/accord/control.sock")
 ENVIRONMENT = "ACCORD_CONTROL"
 MAX_MESSAGE = 128 * 1024
 """Bytes of one message; an early request travels in one, base64."""
-_MAX_FDS = 2
+_MAX_FDS = 8
 
 
 def control_path(explicit: str | os.PathLike[str] | None = None) -> Path:

@@ -6,7 +6,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from collections.abc import Mapping
+import socket
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accord.controller import initiating, responding
@@ -53,7 +54,8 @@ _BACK_ENDS = {
 class Controller:
     """One data path, the plug-ins, the policy, the exposed ports. Lives on the running event loop."""
 
-    def __init__(self, config: DaemonConfig) -> None:
+    def __init__(self, config: DaemonConfig, *, attached: bool = True) -> None:
+        """``attached``: on the interface from the start; otherwise negotiate over sockets until ``attach``."""
         self.config = config
         self.plugins, broken = load_plugins()
         for name, reason in broken.items():
@@ -74,6 +76,7 @@ class Controller:
                 transactions=config.transactions,
                 unproven=config.unproven,
                 buffers=config.buffers,
+                sockets_only=not attached,
             ),
             supported,
             self._opened,
@@ -82,7 +85,9 @@ class Controller:
         self.proposals: Stock[Target, Prepared] = Stock(
             clock.now, call_later, discard(self), limit=STOCK_LIMIT, seconds=STOCK_SECONDS
         )
-        self.link = LinkKeeper(self.endpoint, config.interface) if config.interface is not None else None
+        self.link: LinkKeeper | None = None
+        if attached and config.interface is not None:
+            self.link = LinkKeeper(self.endpoint, config.interface)
 
     @property
     def back_end(self) -> str:
@@ -98,6 +103,18 @@ class Controller:
     def attach_consequence(self) -> str:
         """What that costs the others on the interface."""
         return consequence(self.endpoint.port.report.rung, self.endpoint.plan.driver)
+
+    def attach(self) -> None:
+        """Onto the interface, and stay there; does nothing when it is there already."""
+        if self.config.interface is not None and self.link is None:
+            self.link = LinkKeeper(self.endpoint, self.config.interface, attached=False)
+
+    def detach(self) -> None:
+        """Off the interface: the kernel delivers everything to the sockets, which are served as before."""
+        if self.link is not None:
+            self.link.close()
+            self.link = None
+        self.endpoint.reopen(None, sockets_only=True)
 
     # ---- what programs ask for ----
 
@@ -133,8 +150,16 @@ class Controller:
         self.counts.came_up(Role.INITIATOR, association.report)
         return association
 
-    def expose(self, config: ExposeConfig, accepted: asyncio.Queue[Association] | None = None) -> Exposed:
-        """Offer a port: forwarded to ``config.to``, else put on ``accepted``. Raises ``AccordError``."""
+    def expose(
+        self,
+        config: ExposeConfig,
+        accepted: asyncio.Queue[Association] | None = None,
+        given: Sequence[socket.socket] = (),
+    ) -> Exposed:
+        """Offer a port: forwarded to ``config.to``, else put on ``accepted``. ``given``: sockets that it has already.
+
+        Raises ``AccordError``.
+        """
         if config.listen in self.exposed:
             raise error(Reason.BAD_CONFIG, f"port {config.listen} is exposed already", "see: accord status")
         if (config.certificate is None) != (config.private_key is None):
@@ -158,7 +183,7 @@ class Controller:
             deliver=forward(service, self.counts) if service is not None else _enqueue(accepted),
             counts=self.counts,
         )
-        exposed.open(self.endpoint, plain=config.plain)
+        exposed.open(self.endpoint, plain=config.plain, given=given)
         self.exposed[config.listen] = exposed
         return exposed
 
@@ -224,12 +249,19 @@ class Controller:
         queues = self.endpoint.port.report.queues
         return f"{where}, {self.back_end}, attach {self.attach_mode}" + (f", {queues} queue(s)" if queues else "")
 
+    @property
+    def busy(self) -> bool:
+        """A negotiation is in flight, or an association of an exposed port is up."""
+        return bool(self.endpoint.engine.transactions) or any(exposed.tasks for exposed in self.exposed.values())
+
     def stop(self) -> None:
         """Tell the peers of all negotiations in flight that this host stops; whoever waits for one is told too."""
         self.endpoint.stop()
 
     def attach_notes(self) -> list[str]:
         """Lines for people, after ``describe``: what the attachment costs others, and why it is no better one."""
+        if self.link is None and self.config.interface is not None:
+            return ["attach: when the daemon before this one has no negotiation in flight any more"]
         notes = [f"attach {self.attach_mode}: {self.attach_consequence}"]
         if self.config.attach == "auto":
             notes.append(f"attach auto takes {self.endpoint.plan.why}")

@@ -5,22 +5,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import ipaddress
 import logging
 import socket
 import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol as Interface
 
 from accord.controller.host import DatagramChannel
 from accord.datapath import clock
 from accord.datapath.attach import plan
 from accord.datapath.engine import Engine, Event, EventKind
-from accord.datapath.path import Path
+from accord.datapath.path import NO_SOCKET, Path
 from accord.datapath.port import Port, Rung
 from accord.datapath.zone import socket_address
-from accord.wire.constants import Limit, Reason
+from accord.wire.constants import Limit, Protocol, Reason
 from accord.wire.errors import error
 
 log = logging.getLogger("accord.endpoint")
@@ -31,7 +32,11 @@ _IP_PKTINFO = 8  # linux/in.h; the socket module has it from Python 3.12 on
 _ROUNDS = 64
 
 
-class Owner(Protocol):
+Channels = dict[tuple[str, str, int], list[DatagramChannel]]
+"""In-band users of a socket, by local address, remote address, remote port."""
+
+
+class Owner(Interface):
     """Whoever a transaction belongs to."""
 
     def on_event(self, event: Event) -> None:
@@ -59,6 +64,8 @@ class EndpointConfig:
     transactions: int = 0
     unproven: int = 0
     buffers: int = 0
+    sockets_only: bool = False
+    """Attach to nothing until ``reopen``."""
 
 
 @dataclass(slots=True)
@@ -69,7 +76,7 @@ class UdpSocket:
     index: int
     port: int
     wildcard: bool
-    channels: dict[tuple[str, str, int], list[DatagramChannel]] = field(default_factory=dict)
+    channels: Channels = field(default_factory=dict)
 
 
 class Endpoint:
@@ -94,6 +101,7 @@ class Endpoint:
             config.any_port,
             busy_poll_us=config.busy_poll_us,
             skip=self.plan.skipped,
+            sockets_only=config.sockets_only,
         )
         if self.port.report.busy_poll_refusal is not None:
             log.warning("no busy polling: %s", self.port.report.busy_poll_refusal.detail)
@@ -148,7 +156,7 @@ class Endpoint:
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             sock.bind(socket_address(address, port))
-            index = self.port.add_socket(sock)
+            return self.add(sock)
         except OSError as refusal:
             sock.close()
             raise error(
@@ -159,10 +167,45 @@ class Endpoint:
         except BaseException:
             sock.close()
             raise
-        bound = UdpSocket(sock, index, sock.getsockname()[1], ipaddress.ip_address(address).is_unspecified)
+
+    def add(self, sock: socket.socket, channels: Channels | None = None) -> UdpSocket:
+        """Have the port read a bound UDP socket, which is ours from now on. ``channels``: shared with another's."""
+        index = self.port.add_socket(sock)
+        address, port = sock.getsockname()[:2]
+        wildcard = ipaddress.ip_address(address.partition("%")[0]).is_unspecified
+        bound = UdpSocket(sock, index, port, wildcard, {} if channels is None else channels)
         self._sockets[index] = bound
         self._loop.add_reader(sock.fileno(), self.pump)
         return bound
+
+    def swap(self, bound: UdpSocket, sock: socket.socket) -> socket.socket:
+        """Put ``sock``, of the same port, into the place of what is ``bound``; that is returned, open and not read."""
+        self.port.replace_socket(bound.index, sock)
+        before, bound.sock = bound.sock, sock
+        self._loop.remove_reader(before.fileno())
+        self._loop.add_reader(sock.fileno(), self.pump)
+        return before
+
+    def detach(self, bound: UdpSocket) -> socket.socket:
+        """Take a socket off the port without closing it."""
+        del self._sockets[bound.index]
+        self._loop.remove_reader(bound.sock.fileno())
+        self.port.remove_socket(bound.index)
+        return bound.sock
+
+    def peers(self, bound: UdpSocket) -> set[Path]:
+        """Where the peers of negotiations and channels of this socket's family and port are."""
+        infos = (self.engine.info(handle) for handle in self._owners)
+        paths = [info.path for info in infos if info is not None]
+        family = 6 if bound.sock.family == socket.AF_INET6 else 4
+        for (local, remote, remote_port), channels in bound.channels.items():
+            if any(channel.in_use for channel in channels):
+                paths.append(Path(family, Protocol.UDP, local, bound.port, remote, remote_port))
+        return {
+            dataclasses.replace(path, socket=NO_SOCKET)
+            for path in paths
+            if (path.family, path.context, path.local_port) == (family, Protocol.UDP, bound.port)
+        }
 
     def unbind(self, bound: UdpSocket) -> None:
         """Take a socket off the port and close it. Who still uses it in-band may send a last datagram."""

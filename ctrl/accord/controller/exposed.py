@@ -9,7 +9,7 @@ import dataclasses
 import errno
 import logging
 import socket
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -54,6 +54,7 @@ class Exposed:
     sockets: list[UdpSocket] = field(default_factory=list)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     listeners: list[socket.socket] = field(default_factory=list)
+    accepting: list[asyncio.Task[None]] = field(default_factory=list)
     pending: int = 0
     closed: bool = False
 
@@ -72,20 +73,40 @@ class Exposed:
         """The chain that peers are shown."""
         return self.security.certificate
 
-    def open(self, endpoint: Endpoint, *, plain: bool) -> None:
-        """Bind the port. Raises ``HostError`` and leaves nothing behind when a socket cannot be had."""
+    def open(self, endpoint: Endpoint, *, plain: bool, given: Sequence[socket.socket] = ()) -> None:
+        """Bind the port. ``given`` are sockets of it that another daemon had; what is not among them is made.
+
+        Raises ``HostError`` and leaves nothing behind when a socket cannot be had.
+        """
+        found = {(sock.family, sock.type): sock for sock in given}
         try:
-            for address in ("0.0.0.0", "::"):
+            for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
+                sock = found.pop((family, socket.SOCK_DGRAM), None)
                 with _unless_no_such_family():
-                    self.sockets.append(endpoint.bind(address, self.port))
+                    self.sockets.append(endpoint.bind(address, self.port) if sock is None else endpoint.add(sock))
                 if plain:
+                    listener = found.pop((family, socket.SOCK_STREAM), None)
                     with _unless_no_such_family():
-                        self.listeners.append(_listen(address, self.port))
+                        self.listeners.append(_listen(address, self.port) if listener is None else listener)
         except BaseException:
             self.close(endpoint)
             raise
+        finally:
+            for left in found.values():
+                left.close()
+        self.accept()
+
+    def accept(self) -> None:
+        """Take plain connections, from now on or again."""
+        self.accepting = [self.spawn(self._accept_plain(listener)) for listener in self.listeners]
+
+    def pause(self) -> None:
+        """Leave plain connections in the listeners' queues; those that were accepted go on."""
+        for task in self.accepting:
+            task.cancel()
         for listener in self.listeners:
-            self.spawn(self._accept_plain(listener))
+            asyncio.get_running_loop().remove_reader(listener.fileno())
+        self.accepting.clear()
 
     def hand_out(self, association: Association, fetch: HostFetch | None) -> None:
         """Deliver an association; it ends with this port."""

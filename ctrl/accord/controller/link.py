@@ -36,13 +36,13 @@ def _made_for(netdev: Netdev | None) -> tuple[int, int, int] | None:
 
 
 class LinkKeeper:
-    """Watches the interface that ``endpoint`` was opened on, from now until ``close``."""
+    """Watches the interface from now until ``close``. Unless the endpoint is ``attached`` to it, does that first."""
 
-    def __init__(self, endpoint: Endpoint, configured: str) -> None:
+    def __init__(self, endpoint: Endpoint, configured: str, *, attached: bool = True) -> None:
         self._endpoint = endpoint
         self._configured = configured
         self._loop = asyncio.get_running_loop()
-        self._netdev = self._look(None)
+        self._netdev = self._look(None) if attached else None
         self._failed = False
         self._pause = _TICK_SECONDS
         self._next_try = 0.0
@@ -51,6 +51,8 @@ class LinkKeeper:
         self._bell = LinkBell()
         self._loop.add_reader(self._bell.fileno(), self._rung)
         self._timer = self._loop.call_later(_TICK_SECONDS, self._tick)
+        if not attached:
+            self.check()
 
     @property
     def name(self) -> str:
@@ -124,7 +126,7 @@ class LinkKeeper:
             self._pause = min(2 * self._pause, _MAX_PAUSE_SECONDS)
             return
         report = self._endpoint.port.report
-        what = "is back" if before is None else f"changed (MTU {now.mtu}, {now.queues} receive queues)"
-        log.warning("interface %s %s: attached anew, %s, %d rings", now.name, what, report.rung.name, report.queues)
+        what = "is there" if before is None else f"changed (MTU {now.mtu}, {now.queues} receive queues)"
+        log.warning("interface %s %s: attached, %s, %d rings", now.name, what, report.rung.name, report.queues)
         for rung, refusal in report.refusals.items():
             log.warning("not %s: %s (%s)", rung.name, refusal.detail, refusal.reason.name)

@@ -12,15 +12,20 @@ import os
 import signal
 import socket
 import stat
+from collections.abc import Coroutine, Iterable
 from pathlib import Path
+from typing import Any
 
 import click
 
-from accord.controller.config import DaemonConfig, load_config
+from accord.controller.association import Association
+from accord.controller.config import DaemonConfig, ExposeConfig, load_config
 from accord.controller.control import Channel, control_path, failure_message, peer_credentials
 from accord.controller.controller import Controller
+from accord.controller.exposed import Exposed
 from accord.daemon.life import Life
 from accord.daemon.operations import Operations
+from accord.daemon.takeover import DRAIN_SECONDS, Predecessor, Succession
 from accord.datapath.attach import consequence, plan
 from accord.datapath.port import Rung
 from accord.wire.constants import Reason
@@ -39,11 +44,27 @@ _CLIENTS_END_SECONDS = 1.0
 class Daemon:
     """Runs until SIGINT or SIGTERM; SIGHUP reads the configuration again (a bad one is refused, the old one stays)."""
 
-    def __init__(self, config: DaemonConfig, config_file: Path | None, supervisor: socket.socket | None = None) -> None:
-        """``supervisor`` is the socket to it, for signs of life."""
+    def __init__(
+        self,
+        config: DaemonConfig,
+        config_file: Path | None,
+        supervisor: socket.socket | None = None,
+        *,
+        takeover: bool = False,
+        drain_seconds: float = DRAIN_SECONDS,
+    ) -> None:
+        """``supervisor`` is the socket to it, for signs of life. ``takeover``: from the daemon that runs, if one does,
+        which may then keep its associations for ``drain_seconds``."""
         self._config = config
         self._config_file = config_file
         self._supervisor = supervisor
+        self._takeover = takeover
+        self._drain_seconds = drain_seconds
+        self._control = control_path(config.control)
+        self._listener: socket.socket | None = None
+        self._accepting: asyncio.Task[None] | None = None
+        self._attaching: asyncio.Task[None] | None = None
+        self._life: Life | None = None
         self._failure = ""
         self._stop = asyncio.Event()
         self._clients: set[asyncio.Task[None]] = set()
@@ -54,38 +75,42 @@ class Daemon:
         Raises ``OurError`` (``PLUGIN_FAILED``) after the clean-up when it had to end by itself.
         """
         loop = asyncio.get_running_loop()
-        control = control_path(self._config.control)
-        listener = self._listen(control)
+        if not self._takeover:
+            self._listener = self._listen(self._control)
         try:
             self._announce()
-            controller = Controller(self._config)
+            controller = Controller(self._config, attached=not self._takeover)
         except BaseException:
-            listener.close()
-            control.unlink(missing_ok=True)
+            self._close_listener()
             raise
         operations = Operations(controller)
-        life = Life(self._supervisor, self._end)
+        life = self._life = Life(self._supervisor, self._end)
         try:
             for signum in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(signum, self._stop.set)
             loop.add_signal_handler(signal.SIGHUP, self._reload, controller)
-            for exposed in self._config.expose:
-                service = controller.expose(exposed).service
-                if service is not None:
-                    await service.check()
             # What was loaded stays: the collector need not look through it in the middle of a negotiation.
             gc.collect()
             gc.freeze()
             gc.set_threshold(_GC_OBJECTS)
+            before = await Predecessor.ask(self._control, self._drain_seconds) if self._takeover else None
+            if before is not None:
+                await self._succeed(before, controller, operations)
+            else:
+                if self._listener is None:
+                    self._listener = self._listen(self._control)
+                    controller.attach()
+                await self._expose(controller, self._config.expose)
             for note in controller.attach_notes():
                 click.echo(note)
-            click.echo(f"accord daemon ready: {controller.describe()}, control socket {control}")
-            accepting = asyncio.create_task(self._accept(listener, operations))
+            click.echo(f"accord daemon ready: {controller.describe()}, control socket {self._control}")
+            self._accept_clients(controller, operations)
             life.ready()
             await self._stop.wait()
             life.stopping()
-            accepting.cancel()
         finally:
+            if self._accepting is not None:
+                self._accepting.cancel()
             life.close()
             # First the peers of what is in flight, then this host's programs, then the streams between the two; the
             # sockets by which peers are told go last.
@@ -96,12 +121,117 @@ class Daemon:
                 await asyncio.wait(self._clients, timeout=_CLIENTS_END_SECONDS)
             await operations.close()
             controller.close()
-            listener.close()
-            with contextlib.suppress(OSError):
-                control.unlink()
+            self._close_listener()
             click.echo("accord daemon stopped")
         if self._failure:
             raise error(Reason.PLUGIN_FAILED, self._failure, "see the log above; a supervisor starts a new daemon")
+
+    @staticmethod
+    async def _expose(controller: Controller, configs: Iterable[ExposeConfig]) -> None:
+        for config in configs:
+            service = controller.expose(config).service
+            if service is not None:
+                await service.check()
+
+    # ---- live upgrade ----
+
+    async def _succeed(self, before: Predecessor, controller: Controller, operations: Operations) -> None:
+        """Take over: ports that the configuration has by its words, others as the old daemon had them."""
+        configured = {config.listen: config for config in self._config.expose}
+        try:
+            for port in before.ports:
+                config = configured.pop(port.config.listen, None)
+                if config is None and port.program is None:
+                    port.close()  # the configuration no longer has it
+                    continue
+                accepted: asyncio.Queue[Association] = asyncio.Queue(64)
+                wanted = config or port.config
+                exposed = controller.expose(wanted, None if wanted.to else accepted, port.sockets)
+                port.sockets = []
+                if port.program is not None:
+                    self._spawn_client(self._keep(operations, exposed, accepted, port.program))
+                    port.program = None
+            await self._expose(controller, configured.values())
+            await before.taken()
+        except BaseException:
+            before.close()
+            raise
+        self._listener, before.listener = before.listener, socket.socket(socket.AF_UNIX)
+        self._listener.setblocking(False)
+        log.warning("took over from the daemon with pid %d", before.pid)
+        self._attaching = self._spawn_client(self._attach_later(before, controller))
+
+    async def _attach_later(self, before: Predecessor, controller: Controller) -> None:
+        """The program on the interface would steer packets of the old daemon's negotiations to us: it waits."""
+        try:
+            await before.drained()
+        finally:
+            before.close()
+        log.info("the daemon with pid %d has no negotiation in flight any more", before.pid)
+        if self._listener is not None:  # else yet another one has taken over from us
+            controller.attach()
+
+    @staticmethod
+    async def _keep(
+        operations: Operations, exposed: Exposed, accepted: asyncio.Queue[Association], program: Channel
+    ) -> None:
+        try:
+            with contextlib.suppress(ConnectionError, AccordError):
+                await operations.keep(exposed, accepted, program)
+        finally:
+            program.close()
+
+    async def _give_way(
+        self, message: dict[str, Any], channel: Channel, controller: Controller, operations: Operations
+    ) -> None:
+        """Another daemon takes over: hand it everything, finish what is in flight, end."""
+        seconds = message.get("drain_seconds", DRAIN_SECONDS)
+        if self._listener is None or self._accepting is None or self._life is None:
+            raise error(Reason.BAD_CONFIG, "another daemon has taken over already", "ask that one")
+        if not isinstance(seconds, int | float) or not seconds >= 0:
+            raise error(Reason.BAD_CONFIG, "control message: 'drain_seconds' is no number of seconds")
+        succession = Succession(controller, operations, self._listener)
+        self._stop_accepting()
+        try:
+            await succession.give(channel)
+        except BaseException as failure:
+            log.error("no take-over: %s", failure)
+            self._accept_clients(controller, operations)
+            raise
+        listener, self._listener = self._listener, None
+        listener.close()
+        self._life.succeeded()
+        log.warning("another daemon has taken over; this one ends with what it has in flight")
+        if self._attaching is not None:  # our own predecessor's negotiations are in the newcomer's way as well
+            await asyncio.wait({self._attaching})
+        await succession.drain(channel, seconds)
+        self._stop.set()
+
+    # ---- the control socket ----
+
+    def _accept_clients(self, controller: Controller, operations: Operations) -> None:
+        assert self._listener is not None
+        self._accepting = asyncio.create_task(self._accept(self._listener, controller, operations))
+
+    def _stop_accepting(self) -> None:
+        assert self._accepting is not None
+        assert self._listener is not None
+        self._accepting.cancel()
+        # A cancelled task takes its reader away later, when a new one may be waiting.
+        asyncio.get_running_loop().remove_reader(self._listener.fileno())
+
+    def _close_listener(self) -> None:
+        """After a take-over the path is another's."""
+        if self._listener is not None:
+            self._listener.close()
+            with contextlib.suppress(OSError):
+                self._control.unlink()
+
+    def _spawn_client(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        task = asyncio.create_task(work)
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
+        return task
 
     def _end(self, why: str) -> None:
         """Stop, and say that something went wrong."""
@@ -146,7 +276,7 @@ class Daemon:
             raise
         return sock
 
-    async def _accept(self, listener: socket.socket, operations: Operations) -> None:
+    async def _accept(self, listener: socket.socket, controller: Controller, operations: Operations) -> None:
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -155,11 +285,9 @@ class Daemon:
                 log.warning("control socket: %s", refusal)
                 await asyncio.sleep(0.1)
                 continue
-            task = asyncio.create_task(self._serve(client, operations))
-            self._clients.add(task)
-            task.add_done_callback(self._clients.discard)
+            self._spawn_client(self._serve(client, controller, operations))
 
-    async def _serve(self, client: socket.socket, operations: Operations) -> None:
+    async def _serve(self, client: socket.socket, controller: Controller, operations: Operations) -> None:
         channel = Channel(client)
         try:
             _, uid, _ = peer_credentials(client)
@@ -177,6 +305,11 @@ class Daemon:
                     message, fds = received
                     for fd in fds:
                         os.close(fd)
+                    if message.get("op") == "takeover":
+                        if uid not in (0, os.geteuid()):
+                            raise error(Reason.NOT_PERMITTED, f"user {uid} cannot take over", "run with sudo")
+                        await self._give_way(message, channel, controller, operations)
+                        return
                     await operations.handle(message, channel)
                 except AccordError as failure:
                     await channel.send(failure_message(failure))

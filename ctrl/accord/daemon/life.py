@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -20,7 +21,7 @@ from accord.daemon.notify import notify, watchdog_seconds
 
 log = logging.getLogger("accord.daemon")
 
-READY, ALIVE, STOPPING = b"R", b".", b"S"
+READY, ALIVE, STOPPING, SUCCEEDED = b"R", b".", b"S", b"H"
 """What goes to the supervisor."""
 
 BEAT_SECONDS = 0.5
@@ -36,6 +37,7 @@ class Life:
     def __init__(self, supervisor: socket.socket | None, end: Callable[[str], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._supervisor = supervisor
+        self._silent = False
         self._end = end
         self._failures: deque[float] = deque(maxlen=_STORM_FAILURES)
         manager = watchdog_seconds()
@@ -48,12 +50,17 @@ class Life:
 
     def ready(self) -> None:
         """The daemon serves."""
-        self._tell(READY, "READY=1")
+        self._tell(READY, f"MAINPID={os.getpid()}", "READY=1")
         self._beat()
 
     def stopping(self) -> None:
         """The daemon ends, because it was told to or must."""
         self._tell(STOPPING, "STOPPING=1")
+
+    def succeeded(self) -> None:
+        """Another daemon has taken over: it speaks to the service manager now, and nobody needs to start us again."""
+        self._tell(SUCCEEDED)
+        self._silent = True
 
     def close(self) -> None:
         """No more signs."""
@@ -68,9 +75,10 @@ class Life:
         self._tell(ALIVE, "WATCHDOG=1")
         self._timer = self._loop.call_later(self._interval, self._beat)
 
-    def _tell(self, word: bytes, line: str) -> None:
+    def _tell(self, word: bytes, *lines: str) -> None:
         if self._supervisor is None:
-            notify(line)
+            if not self._silent:
+                notify(*lines)
             return
         with contextlib.suppress(OSError):  # full: it has signs enough
             self._supervisor.send(word, socket.MSG_NOSIGNAL)

@@ -20,6 +20,7 @@ from accord.controller.config import ExposeConfig
 from accord.controller.control import Channel, failure_message
 from accord.controller.controller import Controller
 from accord.controller.destination import without_zone
+from accord.controller.exposed import Exposed
 from accord.controller.policy import Secure
 from accord.controller.stats import collect
 from accord.datapath.stream import SocketCarrier
@@ -109,6 +110,9 @@ class Operations:
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self._bridges: set[asyncio.Task[None]] = set()
+        self._connecting = 0
+        self._programs: dict[int, tuple[Exposed, Channel, asyncio.Task[None]]] = {}
+        self._succeeded = False
         self._handlers: dict[str, Callable[[dict[str, Any], Channel], Awaitable[None]]] = {
             "connect": self._connect,
             "listen": self._listen,
@@ -137,6 +141,7 @@ class Operations:
             ca_file=_path(message, "ca_file"),
         )
         made = asyncio.create_task(_pair_soon())  # while the proposal travels
+        self._connecting += 1
         try:
             association = await self._controller.connect(
                 host,
@@ -154,6 +159,8 @@ class Operations:
         except BaseException:
             _close_pair(made)
             raise
+        finally:
+            self._connecting -= 1
         if not _take(message, "ladder", bool, False):
             association.report.ladder = []
         await self._hand_over(Role.INITIATOR, association, channel, {"ok": True}, made)
@@ -225,20 +232,37 @@ class Operations:
         )
         accepted: asyncio.Queue[Association] = asyncio.Queue(64)
         exposed = self._controller.expose(config, None if target else accepted)
-        gone = asyncio.create_task(_until_gone(channel))
-        waiting: asyncio.Task[Association] | None = None
         try:
             answer = {"ok": True, "port": exposed.port, "certificate": str(exposed.certificate)}
             failure = None if exposed.service is None else await exposed.service.check()
             await channel.send(answer if failure is None else {**answer, "warning": str(failure)})
-            while not gone.done():
+        except BaseException:
+            self._controller.withdraw(exposed)
+            raise
+        await self.keep(exposed, accepted, channel)
+
+    async def keep(self, exposed: Exposed, accepted: asyncio.Queue[Association], channel: Channel) -> None:
+        """Keep a port exposed, and hand what is accepted to the program, as long as that stays connected.
+
+        Ends with ``ConnectionResetError``. Once a new daemon has taken over, that one watches the program.
+        """
+        gone = asyncio.create_task(_until_gone(channel))
+        self._programs[exposed.port] = (exposed, channel, gone)
+        waiting: asyncio.Task[Association] | None = None
+        try:
+            while self._succeeded or not gone.done():
                 waiting = asyncio.create_task(accepted.get())
-                await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    {waiting} if self._succeeded else {waiting, gone}, return_when=asyncio.FIRST_COMPLETED
+                )
                 if waiting.done():
                     association, waiting = waiting.result(), None
                     await self._hand_over(Role.RESPONDER, association, channel, {"ok": True, "event": "accepted"})
+                elif self._succeeded:
+                    waiting.cancel()
             gone.result()
         finally:
+            self._programs.pop(exposed.port, None)
             self._controller.withdraw(exposed)
             for task in (waiting, gone):
                 if task is not None:
@@ -249,6 +273,22 @@ class Operations:
             while not accepted.empty():
                 accepted.get_nowait().carrier.abort()
         raise ConnectionResetError("the listening program is gone")
+
+    def program(self, exposed: Exposed) -> Channel | None:
+        """The connection of the program that exposed this port; None when the configuration did."""
+        found = self._programs.get(exposed.port)
+        return None if found is None else found[1]
+
+    def succeeded(self) -> None:
+        """A new daemon has taken over, and watches the programs that listen."""
+        self._succeeded = True
+        for _, _, gone in self._programs.values():
+            gone.cancel()
+
+    @property
+    def busy(self) -> bool:
+        """Streams of programs pass through here, or will."""
+        return bool(self._bridges) or self._connecting > 0
 
     async def close(self) -> None:
         """End what programs hold over this daemon: both ends of a bridge see a stream that broke off."""

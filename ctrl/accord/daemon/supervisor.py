@@ -9,6 +9,7 @@ a few ten milliseconds after the old one died. It parses nothing that comes from
 | cannot start, the first time                  | ends with the same exit code: a mistake stays visible        |
 | ends with 0, or after SIGTERM or SIGINT to us | ends                                                         |
 | was killed, failed, ended in a storm          | starts a new one; with a pause if it had lived for a moment  |
+| was taken over from by another               | ends with it, however it ends                                |
 | gives no sign of life for ``watchdog`` seconds| kills it, starts a new one                                   |
 
 SIGHUP goes on to the daemon.
@@ -29,7 +30,7 @@ import traceback
 from collections.abc import Callable
 from typing import NoReturn
 
-from accord.daemon.life import BEAT_SECONDS, READY, STOPPING
+from accord.daemon.life import BEAT_SECONDS, READY, STOPPING, SUCCEEDED
 from accord.daemon.notify import notify
 
 log = logging.getLogger("accord.supervisor")
@@ -54,6 +55,7 @@ class Supervisor:
         self._asked = False
         self._pause = 0.0
         self._was_ready = False
+        self._succeeded = False
 
     def supervise(self) -> int:
         """Until there is nothing more to supervise; the exit code."""
@@ -65,7 +67,7 @@ class Supervisor:
         while True:
             code = self._one_life()
             if code is not None:
-                notify("STOPPING=1")
+                self._notify("STOPPING=1")
                 return code
             if self._pause:
                 log.warning("a new one starts in %g s", self._pause)
@@ -79,6 +81,11 @@ class Supervisor:
             if select.select([self._woken], [], [], left)[0] and self._signals() & {signal.SIGTERM, signal.SIGINT}:
                 return True
         return False
+
+    def _notify(self, line: str) -> None:
+        """The service manager listens to a successor, once there is one."""
+        if not self._succeeded:
+            notify(line)
 
     def _signals(self) -> set[int]:
         with contextlib.suppress(BlockingIOError):
@@ -103,12 +110,14 @@ class Supervisor:
                 now = time.monotonic()
                 with contextlib.suppress(BlockingIOError, ConnectionError):
                     words = ours.recv(4096)
+                    if SUCCEEDED in words:
+                        self._succeeded = True
                     if words:
                         last_sign = now
-                        notify("WATCHDOG=1")
+                        self._notify("WATCHDOG=1")
                     if READY in words and ready_at is None:
                         ready_at, self._was_ready = now, True
-                        notify("READY=1", f"STATUS=daemon {pid} serves")
+                        notify(f"MAINPID={os.getpid()}", "READY=1", f"STATUS=daemon {pid} serves")
                     if STOPPING in words and ending is None:
                         ending = now
                     if not words:
@@ -129,7 +138,7 @@ class Supervisor:
                     last_sign = now
 
     def _ended(self, pid: int, code: int, ready_at: float | None) -> int | None:
-        if code == 0 or self._asked or (not self._was_ready and code > 0):
+        if code == 0 or self._asked or self._succeeded or (not self._was_ready and code > 0):
             return max(code, 0)
         what = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"failed with exit code {code}"
         if ready_at is not None and time.monotonic() > ready_at + _SHORT_LIFE:

@@ -202,6 +202,7 @@ class Port:
         frames: int = 0,
         busy_poll_us: int = 0,
         skip: Iterable[Rung] = (),
+        sockets_only: bool = False,
     ) -> Port:
         """Try the rungs from ``first_rung`` to ``last_rung``; ``report`` says which was reached, and why no better.
 
@@ -211,12 +212,14 @@ class Port:
         is the size of each receive queue's UMEM in frames, half of them for each direction; 0 is the default.
         ``busy_poll_us``, if not 0, has each poll run the driver's receive queues itself (``SO_BUSY_POLL``): fewer
         interrupts, for more processor time; where it cannot be had the report says why, and all goes on without.
+        ``sockets_only``: attach to nothing yet, ``reopen`` does.
         Raises ``HostError`` or ``UserError`` when none could be reached, with the last rung's reason.
         """
         config = _Config(interface, first_rung, last_rung, skip, any_port, object_path, frames, busy_poll_us)
         report = ffi.new("struct accord_port_report *")
         pointer = ffi.new("struct accord_port **")
-        config.check(lib.accord_port_open(config.pointer, report, pointer), report)
+        first = config.on(None, (Rung.UDP,)) if sockets_only else config
+        first.check(lib.accord_port_open(first.pointer, report, pointer), report)
         return cls(pointer[0], config, _report(report, interface))
 
     def reopen(self, interface: str | None, *, rungs: Sequence[Rung] | None = None, sockets_only: bool = False) -> None:
@@ -270,6 +273,15 @@ class Port:
         result = lib.accord_port_remove_socket(self._open, index)
         if result < 0:
             raise error(Reason(-result), f"no socket is registered as {index}")
+
+    def replace_socket(self, index: int, sock: socket.socket) -> None:
+        """From now on ``index`` is ``sock``, of the same family and port; the socket before is not read any more.
+
+        Raises ``UserError`` (``BAD_CONFIG``) when it is no such socket or is registered already.
+        """
+        result = lib.accord_port_replace_socket(self._open, index, sock.fileno())
+        if result < 0:
+            raise error(Reason(-result), f"cannot put {sock} in the place of socket {index}")
 
     def poll(self, engine: EnginePointer, now_us: int) -> int:
         """Receive a batch from everywhere, then send what the engine has. Call again while it is not 0."""

@@ -34,8 +34,8 @@ class Deployment:
     def __init__(self, client: PairHost, server: PairHost, directory: Path) -> None:
         self.client, self.server = client, server
         self._directory = directory
-        self._ca = make_ca(directory).certificate
-        self._identity = issue(directory, [NAME, server.address4, server.address6])
+        self.ca = make_ca(directory).certificate
+        self.identity = issue(directory, [NAME, server.address4, server.address6])
         self._service = server.call(socket.create_server, ("127.0.0.1", 0))
         threading.Thread(target=_echo, args=(self._service,), daemon=True).start()
 
@@ -56,7 +56,7 @@ class Deployment:
         if host is self.server:
             address, port = self._service.getsockname()
             text += f'[[expose]]\nlisten = {PORT}\nto = "{address}:{port}"\n'
-            text += f'certificate = "{self._identity.certificate}"\nkey = "{self._identity.private_key}"\n'
+            text += f'certificate = "{self.identity.certificate}"\nkey = "{self.identity.private_key}"\n'
         path.write_text(text)
         return path
 
@@ -105,12 +105,15 @@ class Deployment:
 
     # ---- traffic ----
 
-    async def negotiate(self, text: bytes = b"ping", family: int = 4) -> list[str]:
-        """One negotiated connection (never a plain one) and an echo over it; the stack. Raises ``AccordError``."""
+    def connect(self, family: int = 4, port: int = PORT, **policy: Any) -> accord.connect:
+        """To the server by the client's daemon, negotiated or not at all; further keys of the policy."""
         address = f"[{self.server.address6}]" if family == 6 else self.server.address4
-        policy = {"fallback": "never"}
-        remote = f"{address}:{PORT}"
-        async with accord.connect(remote, policy, ca_file=self._ca, control=self.control(self.client)) as association:
+        wanted = {"fallback": "never", **policy}
+        return accord.connect(f"{address}:{port}", wanted, ca_file=self.ca, control=self.control(self.client))
+
+    async def negotiate(self, text: bytes = b"ping", family: int = 4) -> list[str]:
+        """One negotiated connection and an echo over it; the stack. Raises ``AccordError``."""
+        async with self.connect(family) as association:
             await association.write(text)
             if (echo := await association.read()) != text:
                 raise RuntimeError(f"{text!r} came back as {echo!r}")

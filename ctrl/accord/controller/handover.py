@@ -1,0 +1,148 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The half of a live upgrade that the old daemon's data path does (docs/OPERATIONS.md, "Live upgrade").
+
+The sockets of an exposed port go to the new daemon; what is in flight stays here. The kernel keeps the two apart: a
+UDP socket that is connected to a peer gets that peer's datagrams before any other socket of the port does. So each
+peer of a negotiation in flight, and of a QUIC association, gets one, and when nobody is left without, the socket of
+the port itself can be handed over: what comes to it from then on is from somebody new.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from dataclasses import dataclass, field
+from typing import Any
+
+from accord.controller.controller import Controller
+from accord.controller.endpoint import UdpSocket
+from accord.controller.exposed import Exposed
+from accord.datapath.path import Path
+
+log = logging.getLogger("accord.handover")
+
+_ROUNDS = 100
+"""More peers may begin while others get their sockets; each round is shorter than the one before."""
+
+
+@dataclass(slots=True)
+class Offer:
+    """One exposed port, to be handed over: the sockets that go, and those that stay in their place."""
+
+    exposed: Exposed
+    sockets: list[socket.socket] = field(default_factory=list)
+    """UDP, then TCP listeners."""
+    originals: dict[int, tuple[UdpSocket, socket.socket]] = field(default_factory=dict)
+    """By position in ``exposed.sockets``: what the port's own socket was."""
+
+    def describe(self) -> dict[str, Any]:
+        """For the new daemon, which may have no configuration of this port."""
+        exposed = self.exposed
+        return {
+            "port": exposed.port,
+            "to": None if exposed.target is None else list(exposed.target),
+            "certificate": str(exposed.security.certificate),
+            "private_key": str(exposed.security.private_key),
+            "early_limit": exposed.early_limit,
+            "secure": None if exposed.secure is None else str(exposed.secure),
+            "plain": bool(exposed.listeners),
+        }
+
+
+class Handover:
+    """``freeze``, then ``commit`` or ``resume``."""
+
+    def __init__(self, controller: Controller) -> None:
+        self._controller = controller
+        self._endpoint = controller.endpoint
+        self._offers: list[Offer] = []
+        self._attached = False
+
+    def freeze(self) -> list[Offer]:
+        """Leave the interface, and stop reading the sockets that go: what comes in waits in them for their new owner.
+
+        Nothing is waited for in here: between the last look at a socket and its last user lies no other work.
+        """
+        self._attached = self._controller.link is not None
+        self._controller.detach()
+        self._offers = [Offer(exposed) for exposed in self._controller.exposed.values()]
+        for offer in self._offers:
+            offer.exposed.pause()
+        made = self._connect_all()
+        for offer in self._offers:
+            for position, bound in enumerate(offer.exposed.sockets):
+                stays = made[bound.index]
+                # Negotiations know it by its index: under that, there has to be a socket by which they can send.
+                swap = self._endpoint.swap
+                original = swap(bound, stays[0].sock.dup()) if stays else self._endpoint.detach(bound)
+                offer.originals[position] = (bound, original)
+                offer.sockets.append(original)
+            offer.exposed.sockets += [each for bound, _ in offer.originals.values() for each in made[bound.index]]
+            offer.sockets += offer.exposed.listeners
+        return self._offers
+
+    def commit(self) -> None:
+        """The new daemon has them: close ours, and go on with what stays."""
+        for offer in self._offers:
+            for bound, original in offer.originals.values():
+                if bound.sock is original:  # nothing stays
+                    offer.exposed.sockets.remove(bound)
+                original.close()
+            for listener in offer.exposed.listeners:
+                listener.close()
+            offer.exposed.listeners.clear()
+
+    def resume(self) -> None:
+        """There is no new daemon after all: everything as before. The connected sockets do no harm."""
+        for offer in self._offers:
+            for position, (bound, original) in offer.originals.items():
+                if bound.sock is original:
+                    offer.exposed.sockets[position] = self._endpoint.add(original, bound.channels)
+                else:
+                    self._endpoint.swap(bound, original).close()
+            offer.exposed.accept()
+        if self._attached:
+            self._controller.attach()
+        self._endpoint.kick()
+
+    # ---- the kernel's demultiplexer ----
+
+    def _connect_all(self) -> dict[int, list[UdpSocket]]:
+        """A connected socket for each peer in flight, by the index of the port's own socket."""
+        bounds = [bound for offer in self._offers for bound in offer.exposed.sockets]
+        made: dict[int, list[UdpSocket]] = {bound.index: [] for bound in bounds}
+        known: dict[int, set[Path]] = {bound.index: set() for bound in bounds}
+        for bound in bounds:
+            # Both have to allow it. Only now, lest somebody else takes part of the port meanwhile.
+            bound.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for _ in range(_ROUNDS):
+            self._endpoint.pump()  # reads the sockets empty: afterwards every packet read has its peer's path
+            fresh = [(bound, path) for bound in bounds for path in self._endpoint.peers(bound) - known[bound.index]]
+            if not fresh:
+                return made
+            for bound, path in fresh:
+                known[bound.index].add(path)
+                try:
+                    made[bound.index].append(self._endpoint.add(_connected(bound, path), bound.channels))
+                except OSError as refusal:
+                    log.warning("%s port %d stays behind: %s", path.remote, path.remote_port, refusal.strerror)
+        log.warning("peers keep coming: some may have to repeat themselves")
+        return made
+
+
+def _connected(bound: UdpSocket, path: Path) -> socket.socket:
+    """A socket for one peer of ``bound``. Raises ``OSError``."""
+    sock = socket.socket(bound.sock.family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if path.family == 6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.bind((path.local, bound.port, 0, path.scope))
+            sock.connect((path.remote, path.remote_port, 0, path.scope))
+        else:
+            sock.bind((path.local, bound.port))
+            sock.connect((path.remote, path.remote_port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Live upgrade over the control socket: a new daemon takes over from the one that runs (docs/OPERATIONS.md).
+
+new                                   old
+ |-- {"op": "takeover"} ------------->|  leaves the interface, stops reading what it hands over
+ |<- {"ok", "pid", "ports"} + control socket
+ |<- one message a port + its sockets, + the connection of the program that exposed it
+ |-- {"op": "taken"} ---------------->|  until here the old one can take everything back, and does if this is late
+ |<- {"op": "drained"} ---------------|  no negotiation is in flight there: now the new one attaches to the interface
+ |                                    |  ends with its last association
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from accord.controller.config import ExposeConfig
+from accord.controller.control import Channel, call, raise_failure
+from accord.controller.controller import Controller
+from accord.controller.handover import Handover
+from accord.controller.policy import Secure
+from accord.daemon.operations import Operations
+from accord.wire.constants import Limit, Reason
+from accord.wire.errors import AccordError, error
+
+log = logging.getLogger("accord.takeover")
+
+DRAIN_SECONDS = 3600.0
+"""How long the old daemon keeps its associations, unless told otherwise."""
+_TAKEN_SECONDS = 5.0
+"""For the new daemon to take what it is handed. Meanwhile packets wait in their sockets."""
+_IN_FLIGHT_SECONDS = 2 * Limit.MAX_LIFETIME_MS / 1000 + 5.0
+"""Longer than a negotiation lives, and then answers the last retransmission."""
+_POLL_SECONDS = 0.1
+
+
+# ---- the new daemon ----
+
+
+@dataclass(slots=True)
+class Taken:
+    """What an exposed port comes as."""
+
+    config: ExposeConfig
+    sockets: list[socket.socket]
+    program: Channel | None
+    """The connection of the program that exposed it; None when the old one's configuration did."""
+
+    def close(self) -> None:
+        """Nobody wants it."""
+        for sock in self.sockets:
+            sock.close()
+        if self.program is not None:
+            self.program.close()
+
+
+@dataclass(slots=True)
+class Predecessor:
+    """The daemon that gives way to this one."""
+
+    channel: Channel
+    pid: int
+    listener: socket.socket
+    ports: list[Taken] = field(default_factory=list)
+
+    @classmethod
+    async def ask(cls, control: Path, drain_seconds: float) -> Predecessor | None:
+        """Ask the daemon at this control socket to give way; None when there is none.
+
+        Raises ``AccordError`` when it does not, or not in a way that we understand.
+        """
+        try:
+            channel = call(control)
+        except AccordError as failure:
+            if failure.reason is Reason.NO_DAEMON:
+                return None
+            raise
+        try:
+            await channel.send({"op": "takeover", "drain_seconds": drain_seconds})
+            message, fds = await _receive(channel)
+            found = cls(channel, int(message.get("pid", 0)), socket.socket(fileno=fds[0]))
+            for _ in range(int(message.get("ports", 0))):
+                found.ports.append(_taken(*await _receive(channel)))
+        except BaseException:
+            channel.close()
+            raise
+        return found
+
+    async def taken(self) -> None:
+        """Everything is ours from here. Raises ``ConnectionError`` when the other side has taken it back."""
+        await self.channel.send({"op": "taken"})
+
+    async def drained(self) -> None:
+        """Returns when no negotiation is in flight there any more, or nobody is there."""
+        with contextlib.suppress(AccordError):
+            received = await self.channel.receive()
+            for fd in received[1] if received is not None else ():
+                os.close(fd)
+
+    def close(self) -> None:
+        """Give back what was not adopted; before ``taken`` the old daemon goes on."""
+        self.channel.close()
+        self.listener.close()
+        for port in self.ports:
+            port.close()
+        self.ports.clear()
+
+
+async def _receive(channel: Channel) -> tuple[dict[str, Any], list[int]]:
+    try:
+        received = await asyncio.wait_for(channel.receive(), _TAKEN_SECONDS)
+    except TimeoutError as late:
+        raise error(
+            Reason.NO_DAEMON, "the running daemon does not answer", "end it (kill -9), then start without --takeover"
+        ) from late
+    if received is None:
+        raise error(Reason.NO_DAEMON, "the running daemon ended while it gave way", "start again")
+    raise_failure(received[0])
+    return received
+
+
+def _taken(message: Mapping[str, Any], fds: list[int]) -> Taken:
+    sockets = [socket.socket(fileno=fd) for fd in fds]
+    for sock in sockets:
+        sock.setblocking(False)
+    program = Channel(sockets.pop()) if message["program"] else None
+    to = message["to"]
+    config = ExposeConfig(
+        listen=message["port"],
+        to=None if to is None else (to[0], to[1]),
+        certificate=Path(message["certificate"]),
+        private_key=Path(message["private_key"]),
+        early_limit=message["early_limit"],
+        secure=None if message["secure"] is None else Secure(message["secure"]),
+        plain=message["plain"],
+    )
+    return Taken(config, sockets, program)
+
+
+# ---- the old daemon ----
+
+
+class Succession:
+    """The old daemon's side of one take-over."""
+
+    def __init__(self, controller: Controller, operations: Operations, listener: socket.socket) -> None:
+        self._controller = controller
+        self._operations = operations
+        self._listener = listener
+        self._handover = Handover(controller)
+
+    async def give(self, channel: Channel) -> None:
+        """Hand everything over. When this raises, the old daemon has it all again, and goes on."""
+        try:
+            offers = self._handover.freeze()
+            await channel.send({"ok": True, "pid": os.getpid(), "ports": len(offers)}, [self._listener.fileno()])
+            for offer in offers:
+                program = self._operations.program(offer.exposed)
+                fds = [sock.fileno() for sock in offer.sockets]
+                message = {"ok": True, **offer.describe(), "program": program is not None}
+                await channel.send(message, fds if program is None else [*fds, program.sock.fileno()])
+            answer = await asyncio.wait_for(channel.receive(), _TAKEN_SECONDS)
+            if answer is None or answer[0].get("op") != "taken":
+                raise ConnectionAbortedError("the new daemon ended before it had taken over")
+        except BaseException:
+            self._handover.resume()
+            raise
+        self._handover.commit()
+        self._operations.succeeded()
+
+    async def drain(self, channel: Channel, seconds: float) -> None:
+        """Until nothing is left to do here: negotiations first, then associations, the latter for so long at most."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + _IN_FLIGHT_SECONDS
+        while self._controller.endpoint.engine.transactions and loop.time() < end:
+            await asyncio.sleep(_POLL_SECONDS)
+        with contextlib.suppress(OSError):
+            await channel.send({"op": "drained"})
+        end = loop.time() + seconds
+        while (self._operations.busy or self._controller.busy) and loop.time() < end:
+            await asyncio.sleep(_POLL_SECONDS)

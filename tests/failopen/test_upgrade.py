@@ -1,0 +1,196 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Live upgrade: a new daemon takes over while negotiations are in flight and associations are up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import accord
+from accord.lab.deployment import Deployment
+from tests.failopen.conftest import deployed
+
+pytestmark = pytest.mark.root
+
+SECONDS = 60
+LISTEN = 7001
+STACKS = ("tls/tcp", "quic")
+
+
+def daemons(both: Deployment) -> list[subprocess.Popen[bytes]]:
+    """The server's, in the order of their start."""
+    return [process for process in both.server.processes if "daemon" in process.args]
+
+
+async def until_replaced(both: Deployment, pid: int) -> int:
+    """The pid of the daemon that answers in its place."""
+    async with asyncio.timeout(SECONDS):
+        while (status := await asyncio.to_thread(both.status, both.server)) is None or status["pid"] == pid:
+            await asyncio.sleep(0.01)
+    found: int = status["pid"]
+    return found
+
+
+async def echo(association: accord.Association, text: bytes) -> None:
+    """There and back over an association that is up."""
+    async with asyncio.timeout(SECONDS):
+        await association.write(text)
+        back = b""
+        while len(back) < len(text) and (piece := await association.read()):
+            back += piece
+        assert back == text
+
+
+def test_no_negotiation_is_lost_no_association_ends_and_others_notice_nothing(tmp_path: Path) -> None:
+    """Two in a row, the second before the first is over; the last one alone is left, and attached."""
+    outcomes: Counter[str] = Counter()
+
+    async def negotiate(both: Deployment) -> None:
+        try:
+            async with asyncio.timeout(SECONDS):
+                await both.negotiate()
+        except Exception as failure:
+            outcomes[repr(failure)] += 1
+        else:
+            outcomes["ok"] += 1
+
+    async def upgrade(both: Deployment, *options: str) -> None:
+        before = both.wait_for(both.server)["pid"]
+        both.launch(both.server, "--takeover", *options)
+        replaced = asyncio.create_task(until_replaced(both, before))
+        tasks: list[asyncio.Task[None]] = []
+        while not replaced.done():
+            tasks.append(asyncio.create_task(negotiate(both)))
+            await asyncio.sleep(0.05)
+        replaced.result()
+        await asyncio.gather(*tasks)
+
+    async def upgrades(both: Deployment) -> None:
+        kept = [await both.connect(prefer=[stack]) for stack in STACKS]
+        await upgrade(both)
+        for association in kept:
+            await echo(association, b"by way of the first one" * 1000)
+        short = await both.connect(prefer=["quic"])
+        await echo(short, b"by way of the second one")
+        await upgrade(both, "--drain-limit", "0.1")
+        await echo(short, b"still")
+        first, second, last = daemons(both)
+        await asyncio.to_thread(both.wait_for, both.server, SECONDS, back_end="af_xdp")
+        assert await asyncio.to_thread(second.wait, SECONDS) == 0, "it kept its association no longer than it might"
+        with contextlib.suppress(ConnectionError):
+            assert not await short.read()
+        assert (first.poll(), last.poll()) == (None, None)
+        for association in kept:
+            await echo(association, b"and after all that")
+            await association.close()
+        assert await asyncio.to_thread(first.wait, SECONDS) == 0, "it ended with its last association"
+        assert last.poll() is None
+
+    with deployed(tmp_path) as both:
+        with both.bystander() as others:
+            asyncio.run(upgrades(both))
+        assert set(outcomes) == {"ok"}, both.log(both.server)
+        assert others["lost"] == 0
+        assert others["tcp_stalls"] <= 0
+        assert both.control(both.server).exists()
+        assert asyncio.run(both.negotiate())
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> Iterator[Deployment]:
+    """A pair for a test of its own."""
+    with deployed(tmp_path) as deployment:
+        yield deployment
+
+
+def test_a_program_that_listens_goes_on_listening(both: Deployment) -> None:
+    """Its connection to the daemon is handed over, and with its end the port is the new daemon's to take back."""
+    files = (str(both.identity.certificate), str(both.identity.private_key))
+
+    async def use() -> None:
+        control = both.control(both.server)
+        async with accord.listen(LISTEN, certificate=files[0], private_key=files[1], control=control) as listener:
+            pid = both.wait_for(both.server)["pid"]
+            both.launch(both.server, "--takeover")
+            await until_replaced(both, pid)
+            async with both.connect(port=LISTEN) as near, asyncio.timeout(SECONDS):
+                far = await listener.accept()
+                await near.write(b"to the program")
+                assert await far.read() == b"to the program"
+                await far.close()
+        async with asyncio.timeout(SECONDS):
+            while any(each["port"] == LISTEN for each in both.wait_for(both.server)["listeners"]):
+                await asyncio.sleep(0.02)
+
+    asyncio.run(use())
+
+
+@pytest.mark.parametrize("how", ["killed", "mute", "wrong"])
+def test_when_the_new_daemon_fails_half_way_the_old_one_goes_on(both: Deployment, how: str) -> None:
+    before = both.wait_for(both.server)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.settimeout(SECONDS)
+        sock.connect(os.fspath(both.control(both.server)))
+        sock.send(b'{"op":"takeover"}')
+        data, fds, _, _ = socket.recv_fds(sock, 65536, 8)  # and never says that it has taken over
+        assert b'"ok":true' in data
+        for fd in fds:
+            os.close(fd)
+        if how == "wrong":
+            sock.send(b'{"op":"something else"}')
+        elif how == "mute":
+            assert asyncio.run(both.negotiate()) is not None  # waits until the old daemon has lost its patience
+    after = both.wait_for(both.server, SECONDS, back_end=before["back_end"])
+    assert after["pid"] == before["pid"]
+    assert after["listeners"] == before["listeners"]
+    assert asyncio.run(both.negotiate())
+    both.launch(both.server, "--takeover")
+    asyncio.run(until_replaced(both, after["pid"]))
+    assert asyncio.run(both.negotiate())
+
+
+def test_a_take_over_needs_the_daemons_own_user(tmp_path: Path) -> None:
+    with deployed(tmp_path, more="\n[control]\nusers = ['nobody']") as both:
+        os.chmod(tmp_path, 0o755)
+        for parent in tmp_path.parents:
+            if str(parent).startswith("/tmp/pytest"):
+                os.chmod(parent, 0o755)
+        ask = (
+            "import os, socket, sys; os.setgid(65534); os.setuid(65534);"
+            "s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.connect(sys.argv[1]);"
+            's.send(b\'{"op":"takeover"}\'); print(s.recv(65536).decode())'
+        )
+        answer = both.server.run(sys.executable, "-I", "-S", "-c", ask, str(both.control(both.server)))
+        assert "NOT_PERMITTED" in answer
+        assert asyncio.run(both.negotiate())
+
+
+def test_a_supervised_daemon_takes_over_from_a_supervised_one(tmp_path: Path) -> None:
+    with deployed(tmp_path, "--supervise") as both:
+        supervisor = daemons(both)[0]
+        pid = both.wait_for(both.server)["pid"]
+        both.launch(both.server, "--supervise", "--takeover")
+        new = asyncio.run(until_replaced(both, pid))
+        assert supervisor.wait(SECONDS) == 0, "the old supervisor ends with its daemon, and starts no other"
+        os.kill(new, signal.SIGKILL)
+        assert asyncio.run(until_replaced(both, new)) not in (new, pid)
+        assert asyncio.run(both.negotiate())
+
+
+def test_without_a_daemon_that_runs_a_take_over_is_a_start(both: Deployment) -> None:
+    old = daemons(both)[0]
+    os.kill(old.pid, signal.SIGKILL)
+    old.wait()
+    both.daemon(both.server, "--takeover")
+    both.wait_for(both.server, SECONDS, back_end="af_xdp")
+    assert asyncio.run(both.negotiate())
