@@ -142,4 +142,4 @@ def test_of_more_queues_than_the_map_holds_the_first_get_rings() -> None:
         far.command("ip", "link", "add", "many0", *count, "type", "veth", "peer", "name", "many1", *count)
         port = far.run(lambda: Port.open("many0", Rung.XDP_GENERIC, Rung.XDP_GENERIC, frames=64))
         with port:
-            assert port.report.queues == len(port.fds()) == lib.ACCORD_MAX_QUEUES
+            assert port.report.queues == len(port.ring_statistics()) == lib.ACCORD_MAX_QUEUES

@@ -4,7 +4,7 @@
 | attach  | rungs tried, with back end auto          | others' traffic                                            |
 |---------|------------------------------------------|------------------------------------------------------------|
 | native  | native, AF_PACKET, UDP sockets           | depends on the driver: ``PRICES``                          |
-| generic | generic, AF_PACKET, UDP sockets          | bulk TCP about 4 % slower                                  |
+| generic | generic, AF_PACKET, UDP sockets          | LRO, hardware GRO off; bulk TCP 4 % slower on veth         |
 | auto    | native where no price is known, generic, | as of the one that is reached                              |
 |         | AF_PACKET, UDP sockets                   |                                                            |
 | none    | AF_PACKET, UDP sockets                   | none                                                       |
@@ -36,8 +36,8 @@ _RESET = (
     "the daemon starts, stops or dies"
 )
 _RESETTING = (
-    "atlantic bnxt_en dpaa2-eth ena fec gve i40e iavf ice igb igc ixgbe ixgbevf mlx4_en mlx5_core mvneta mvpp2 nfp "
-    "nicvf qede stmmac st_gmac tsnep vmxnet3"
+    "atlantic bnxt_en dpaa2-eth ena fec fsl_dpaa2_eth i40e ice igb igc ixgbe ixgbevf mlx4_en mlx5_core mvneta mvpp2 "
+    "nfp nicvf qede st_gmac st_xgmac stmmac tsnep vmxnet3"
 )
 
 PRICES: dict[str, str] = {
@@ -45,10 +45,13 @@ PRICES: dict[str, str] = {
     "virtio_net": _VIRTIO,
     **{name: _RESET.format(name) for name in _RESETTING.split()},
 }
-"""What a native program costs others, by driver. The drivers' .ndo_bpf are the source; veth was measured."""
+"""What a native program costs others, by driver. The drivers' .ndo_bpf in Linux 6.x are the source; veth was measured."""
 
 _UNKNOWN = "no price of native XDP is known for driver {}; watch its link when the daemon starts and stops"
-_GENERIC = "every frame meets the program once the kernel has made a buffer of it: bulk TCP was 4 % slower on veth"
+_GENERIC = (
+    "every frame meets the program once the kernel has made a buffer of it, and LRO and hardware GRO go off: bulk TCP "
+    "was 4 % slower on veth"
+)
 _NOTHING = "nothing is attached, others' traffic goes its usual way"
 
 # (back end, attach) -> first and last rung, and whether one in between is left out.
