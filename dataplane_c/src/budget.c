@@ -28,9 +28,8 @@ int64_t accord_engine_budget(const struct accord_engine *engine, uint32_t handle
 		room = ACCORD_AMPLIFICATION * transaction->wire_received;
 		room = room > spent ? room - spent : 0;
 	}
-	for (uint32_t id = 0; id < ACCORD_MAX_NODES; id++)
-		nodes += transaction->reassembly.latest >= 0 &&
-		         transaction->reassembly.nodes[id].step == transaction->reassembly.latest;
+	if (transaction->reassembly.latest >= 0)
+		nodes = reassembly_count(&transaction->reassembly, (uint8_t)transaction->reassembly.latest);
 	if (room / wire >= packets) {
 		bytes = packets * (ACCORD_MIN_MTU_PACKET - per_packet);
 	} else {

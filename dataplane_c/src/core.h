@@ -75,7 +75,7 @@ struct accord_event {
 	uint32_t protocol;
 	uint32_t length;
 	const uint8_t *data;     /* the descriptor; valid until the next accord_engine_events */
-	struct accord_path path; /* of OPENED: as learnt */
+	struct accord_path path; /* of OPENED: as learnt; of others not written */
 };
 
 /* One node of a message to be sent: data is its whole encoded descriptor. */

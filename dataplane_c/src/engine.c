@@ -262,7 +262,6 @@ uint32_t accord_engine_events(struct accord_engine *engine, struct accord_event 
 			continue;
 		if (event->length > ENGINE_SCRATCH_BYTES - used)
 			break;
-		memset(out, 0, sizeof(*out));
 		out->handle = event->handle;
 		out->kind = event->kind;
 		out->reason = event->reason;
@@ -273,6 +272,7 @@ uint32_t accord_engine_events(struct accord_engine *engine, struct accord_event 
 		out->protocol = event->protocol;
 		out->length = event->length;
 		out->data = engine->scratch + used;
+		/* Half of the event's bytes, and of one kind only. */
 		if (event->kind == ACCORD_EVENT_OPENED)
 			out->path = transaction->path;
 		used += pieces_copy(&engine->slab, event->head, engine->scratch + used, event->length);

@@ -27,7 +27,9 @@ static inline uint32_t event_room(const struct event_queue *queue)
 
 static inline struct event *event_at(const struct event_queue *queue, uint32_t index)
 {
-	return &queue->ring[(queue->first + index) % queue->size];
+	uint32_t at = queue->first + index; /* both below the size: no division */
+
+	return &queue->ring[at < queue->size ? at : at - queue->size];
 }
 
 static inline bool event_push(struct event_queue *queue, struct event event)
@@ -41,7 +43,8 @@ static inline bool event_push(struct event_queue *queue, struct event event)
 
 static inline void event_drop(struct event_queue *queue)
 {
-	queue->first = (queue->first + 1) % queue->size;
+	if (++queue->first == queue->size)
+		queue->first = 0;
 	queue->count--;
 }
 

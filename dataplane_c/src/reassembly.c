@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "reassembly.h"
 
+#include <stddef.h>
 #include <string.h>
+
+#include "descriptor.h"
 
 /* A run of one chunk's bytes in a buffer; the bytes follow it. Aligned to its size. */
 struct piece {
@@ -18,7 +21,7 @@ static struct piece *piece_at(const struct slab *slab, uint32_t place)
 
 static uint32_t piece_buffer(const struct slab *slab, uint32_t place)
 {
-	return (uint32_t)((uint64_t)(place - 1) * sizeof(struct piece) / slab->stride);
+	return (place - 1) / (slab->stride / (uint32_t)sizeof(struct piece));
 }
 
 static uint32_t aligned(uint32_t bytes)
@@ -44,13 +47,25 @@ static void forget(struct node_in *node, uint32_t protocol, int8_t step)
 
 void reassembly_init(struct reassembly *reassembly)
 {
-	memset(reassembly, 0, sizeof(*reassembly));
-	for (uint32_t id = 0; id < ACCORD_MAX_NODES; id++)
-		forget(&reassembly->nodes[id], 0, -1);
+	memset(reassembly, 0, offsetof(struct reassembly, nodes));
 	for (uint32_t step = 0; step < REASSEMBLY_STEPS; step++)
 		reassembly->steps[step].low = reassembly->steps[step].high = reassembly->steps[step].end = -1;
 	reassembly->latest = -1;
 	reassembly->fill = SLAB_NONE;
+}
+
+const struct node_in *reassembly_latest(const struct reassembly *reassembly, uint8_t node)
+{
+	return reassembly->met >> node & 1 ? &reassembly->nodes[node] : NULL;
+}
+
+uint32_t reassembly_count(const struct reassembly *reassembly, uint8_t step)
+{
+	uint32_t count = 0;
+
+	for (uint64_t left = reassembly->met; left; left &= left - 1)
+		count += reassembly->nodes[__builtin_ctzll(left)].step == (int8_t)step;
+	return count;
 }
 
 /* TSNs of a step are consecutive and come right after those of this side's step before. */
@@ -82,7 +97,7 @@ static uint32_t check_chunk(const struct node_in *node, const struct packet *pac
 	int32_t offset = packet->offset;
 
 	/* Of an older step, the node is being replaced; of a newer one, this chunk comes too late to matter. */
-	if (node->step != (int8_t)packet->step)
+	if (!node || node->step != (int8_t)packet->step)
 		return ACCORD_REASON_OK;
 	if (node->protocol != chunk->protocol)
 		return ACCORD_REASON_CONTRADICTION;
@@ -112,7 +127,7 @@ uint32_t reassembly_check(const struct reassembly *reassembly, const struct pack
 		if (chunk->node == ACCORD_NODE_PADDING)
 			continue;
 		bytes += chunk->length;
-		reason = check_chunk(&reassembly->nodes[chunk->node], packet, chunk);
+		reason = check_chunk(reassembly_latest(reassembly, chunk->node), packet, chunk);
 	}
 	if (!reason && bytes > ACCORD_MAX_MESSAGE_BYTES)
 		reason = ACCORD_REASON_MESSAGE_TOO_LONG;
@@ -164,7 +179,10 @@ struct node_in *reassembly_node(struct reassembly *reassembly, struct slab *slab
 {
 	struct node_in *node = &reassembly->nodes[chunk->node];
 
-	if (node->step < (int8_t)packet->step) {
+	if (!reassembly_latest(reassembly, chunk->node)) {
+		reassembly->met |= UINT64_C(1) << chunk->node;
+		forget(node, chunk->protocol, (int8_t)packet->step);
+	} else if (node->step < (int8_t)packet->step) {
 		pieces_release(reassembly, slab, share, node->head);
 		forget(node, chunk->protocol, (int8_t)packet->step);
 	}
@@ -263,10 +281,25 @@ bool reassembly_completes(struct reassembly *reassembly, const struct ackrange *
 
 bool reassembly_sound(const struct reassembly *reassembly, uint8_t step)
 {
-	for (uint32_t id = 0; id < ACCORD_MAX_NODES; id++)
-		if (reassembly->nodes[id].step == (int8_t)step && !node_whole(&reassembly->nodes[id]))
+	for (uint64_t left = reassembly->met; left; left &= left - 1) {
+		const struct node_in *node = &reassembly->nodes[__builtin_ctzll(left)];
+
+		if (node->step == (int8_t)step && !node_whole(node))
 			return false;
+	}
 	return true;
+}
+
+const uint8_t *pieces_prefix(const struct slab *slab, uint32_t head, uint8_t *room)
+{
+	const struct piece *piece = piece_at(slab, head); /* what is whole has one */
+	const uint8_t *bytes = (const uint8_t *)(piece + 1);
+
+	if (piece->length >= sizeof(struct accord_descriptor) &&
+	    piece->length >= sizeof(struct accord_descriptor) + bytes[0] + load16(bytes + 2))
+		return bytes;
+	pieces_copy(slab, head, room, DESCRIPTOR_PREFIX_BYTES);
+	return room;
 }
 
 uint32_t pieces_copy(const struct slab *slab, uint32_t head, uint8_t *to, uint32_t limit)
@@ -300,8 +333,10 @@ void pieces_release(struct reassembly *reassembly, struct slab *slab, struct sla
 
 void reassembly_release(struct reassembly *reassembly, struct slab *slab, struct slab_share *share)
 {
-	for (uint32_t id = 0; id < ACCORD_MAX_NODES; id++) {
-		pieces_release(reassembly, slab, share, reassembly->nodes[id].head);
-		reassembly->nodes[id].head = reassembly->nodes[id].tail = PIECE_NONE;
+	for (uint64_t left = reassembly->met; left; left &= left - 1) {
+		struct node_in *node = &reassembly->nodes[__builtin_ctzll(left)];
+
+		pieces_release(reassembly, slab, share, node->head);
+		node->head = node->tail = PIECE_NONE;
 	}
 }

@@ -35,7 +35,7 @@ struct node_in {
 	int16_t first, last; /* of the chunks that bore F and L */
 	int16_t low, high;   /* of any chunk */
 	uint16_t count;      /* chunks */
-	int8_t step;         /* -1: never met */
+	int8_t step;         /* the latest in which it was met */
 	uint8_t status;      /* enum node_status */
 };
 
@@ -47,12 +47,15 @@ struct step_in {
 };
 
 struct reassembly {
-	struct node_in nodes[ACCORD_MAX_NODES];
 	struct step_in steps[REASSEMBLY_STEPS];
+	uint64_t met;       /* node IDs, one bit each */
 	int8_t latest;      /* highest step met; -1: none */
 	uint32_t fill;      /* buffer that the next piece goes to; SLAB_NONE: a new one */
 	uint32_t fill_used; /* bytes of it */
+	/* Of those met; the others mean nothing, not even zero. Few of many are ever touched. */
+	struct node_in nodes[ACCORD_MAX_NODES];
 };
+_Static_assert((int)ACCORD_MAX_NODES == 64, "a bit for each node");
 
 void reassembly_init(struct reassembly *reassembly);
 /* Does this packet, of a TSN not seen before, agree with what came before it? Returns enum accord_reason. */
@@ -60,6 +63,10 @@ uint32_t reassembly_check(const struct reassembly *reassembly, const struct pack
 /* Buffers that storing these bytes of chunks, one after the other, would take. */
 uint32_t reassembly_need(const struct reassembly *reassembly, const struct slab *slab, const uint16_t *lengths,
                          uint32_t count);
+/* The node, as of the latest step in which it was met; NULL: never. */
+const struct node_in *reassembly_latest(const struct reassembly *reassembly, uint8_t node);
+/* How many nodes of a step were met. */
+uint32_t reassembly_count(const struct reassembly *reassembly, uint8_t step);
 /* Enter a checked packet's step, TSN and END. */
 void reassembly_enter(struct reassembly *reassembly, const struct packet *packet);
 /* The node that a checked chunk belongs to, ready for this step: what was left of an older one goes. */
@@ -73,6 +80,9 @@ bool node_whole(const struct node_in *node);
 bool reassembly_completes(struct reassembly *reassembly, const struct ackrange *range, uint8_t step);
 /* Of a complete message: did all nodes come to their end? */
 bool reassembly_sound(const struct reassembly *reassembly, uint8_t step);
+/* Where a node's descriptor begins: header, children and TLVs, all of them; in the first piece, or, where that ends
+ * too early, copied together into room for DESCRIPTOR_PREFIX_BYTES. */
+const uint8_t *pieces_prefix(const struct slab *slab, uint32_t head, uint8_t *room);
 /* Copy up to limit bytes of a list of pieces. Returns how many. */
 uint32_t pieces_copy(const struct slab *slab, uint32_t head, uint8_t *to, uint32_t limit);
 void pieces_release(struct reassembly *reassembly, struct slab *slab, struct slab_share *share, uint32_t head);

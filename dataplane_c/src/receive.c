@@ -26,10 +26,10 @@ static bool is_stored(const struct accord_engine *engine, const struct transacti
 
 	if (is_padding(chunk))
 		return false;
-	node = &transaction->reassembly.nodes[chunk->node];
-	if (node->step > (int8_t)packet->step)
+	node = reassembly_latest(&transaction->reassembly, chunk->node);
+	if (node && node->step > (int8_t)packet->step)
 		return false;
-	if (node->step == (int8_t)packet->step)
+	if (node && node->step == (int8_t)packet->step)
 		return node->status == NODE_STORED;
 	return engine_supports(engine, chunk->node, chunk->protocol);
 }
@@ -95,7 +95,8 @@ static void consume_acknowledgement(struct accord_engine *engine, struct transac
 static uint32_t deliver(struct accord_engine *engine, struct transaction *transaction, const struct packet *packet,
                         const struct chunk *chunk, struct node_in *node)
 {
-	uint8_t prefix[DESCRIPTOR_PREFIX_BYTES];
+	uint8_t room[DESCRIPTOR_PREFIX_BYTES];
+	const uint8_t *prefix = pieces_prefix(&engine->slab, node->head, room);
 	struct event event = {
 		.kind = ACCORD_EVENT_NODE,
 		.step = packet->step,
@@ -108,7 +109,6 @@ static uint32_t deliver(struct accord_engine *engine, struct transaction *transa
 	uint32_t reason;
 	uint16_t length;
 
-	pieces_copy(&engine->slab, node->head, prefix, sizeof(prefix));
 	reason = descriptor_check(prefix, node->bytes, chunk->node);
 	if (reason)
 		return reason;

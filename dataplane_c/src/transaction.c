@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "transaction.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "hash.h"
@@ -93,7 +94,8 @@ struct transaction *transaction_new(struct transaction_table *table, uint64_t no
 	handle = transaction->handle + table->slot_mask + 1;
 	if (handle <= table->slot_mask)
 		handle += table->slot_mask + 1;
-	memset(transaction, 0, sizeof(*transaction));
+	memset(transaction, 0, offsetof(struct transaction, reassembly));
+	memset(&transaction->outbox, 0, offsetof(struct outbox, buffers));
 	transaction->handle = handle;
 	transaction->slot = slot;
 	transaction->state = TRANSACTION_LIVE;
