@@ -54,11 +54,6 @@ void reassembly_init(struct reassembly *reassembly)
 	reassembly->fill = SLAB_NONE;
 }
 
-const struct node_in *reassembly_latest(const struct reassembly *reassembly, uint8_t node)
-{
-	return reassembly->met >> node & 1 ? &reassembly->nodes[node] : NULL;
-}
-
 uint32_t reassembly_count(const struct reassembly *reassembly, uint8_t step)
 {
 	uint32_t count = 0;
@@ -81,12 +76,12 @@ static uint32_t check_step(const struct reassembly *reassembly, const struct pac
 		return ACCORD_REASON_CONTRADICTION;
 	if (packet->flags & ACCORD_FLAG_END && step->high > offset)
 		return ACCORD_REASON_CONTRADICTION;
-	for (uint32_t other = 0; other < REASSEMBLY_STEPS; other++) {
+	for (int32_t other = 0; other <= reassembly->latest / 2; other++) {
 		const struct step_in *its = &reassembly->steps[other];
 
-		if (other < index && (its->high >= offset || its->end >= offset))
+		if (other < (int32_t)index && (its->high >= offset || its->end >= offset))
 			return ACCORD_REASON_CONTRADICTION;
-		if (other > index && its->low >= 0 && its->low <= offset)
+		if (other > (int32_t)index && its->low >= 0 && its->low <= offset)
 			return ACCORD_REASON_CONTRADICTION;
 	}
 	return ACCORD_REASON_OK;
@@ -189,17 +184,17 @@ struct node_in *reassembly_node(struct reassembly *reassembly, struct slab *slab
 	return node;
 }
 
-/* Pieces of a node stay in the order of their TSNs; mostly they arrive in it. */
-static void link_piece(struct slab *slab, struct node_in *node, uint32_t place)
+/* Pieces of a node stay in the order of their TSNs; mostly they arrive in it, and nothing has to be looked at. */
+static void link_piece(struct slab *slab, struct node_in *node, struct piece *piece, uint32_t place)
 {
-	struct piece *piece = piece_at(slab, place);
 	uint32_t *link = &node->head;
 
-	if (node->tail != PIECE_NONE && piece_at(slab, node->tail)->offset <= piece->offset)
+	if (node->tail != PIECE_NONE && piece->offset == node->high)
 		link = &piece_at(slab, node->tail)->next;
-	while (*link != PIECE_NONE && piece_at(slab, *link)->offset <= piece->offset)
-		link = &piece_at(slab, *link)->next;
-	piece->next = *link;
+	else
+		while (*link != PIECE_NONE && piece_at(slab, *link)->offset <= piece->offset)
+			link = &piece_at(slab, *link)->next;
+	piece->next = piece->offset == node->high ? PIECE_NONE : *link;
 	*link = place;
 	if (piece->next == PIECE_NONE)
 		node->tail = place;
@@ -228,7 +223,7 @@ static void store(struct reassembly *reassembly, struct slab *slab, struct slab_
 		memcpy(piece + 1, data, take);
 		slab_head(slab, reassembly->fill)->references++;
 		reassembly->fill_used += aligned((uint32_t)sizeof(struct piece) + take);
-		link_piece(slab, node, (uint32_t)((uint64_t)(at - slab->memory) / sizeof(struct piece)) + 1);
+		link_piece(slab, node, piece, (uint32_t)((uint64_t)(at - slab->memory) / sizeof(struct piece)) + 1);
 		data += take;
 		left -= take;
 	}
@@ -254,11 +249,6 @@ void reassembly_add(struct reassembly *reassembly, struct slab *slab, struct sla
 	node->bytes += chunk->length;
 	if (node->status == NODE_STORED)
 		store(reassembly, slab, share, node, packet->offset, chunk->data, chunk->length);
-}
-
-bool node_whole(const struct node_in *node)
-{
-	return node->first >= 0 && node->last >= node->first && node->count == node->last - node->first + 1;
 }
 
 bool reassembly_completes(struct reassembly *reassembly, const struct ackrange *range, uint8_t step)

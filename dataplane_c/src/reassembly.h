@@ -8,6 +8,7 @@
 #define ACCORD_REASSEMBLY_H
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "ackrange.h"
@@ -60,11 +61,20 @@ _Static_assert((int)ACCORD_MAX_NODES == 64, "a bit for each node");
 void reassembly_init(struct reassembly *reassembly);
 /* Does this packet, of a TSN not seen before, agree with what came before it? Returns enum accord_reason. */
 uint32_t reassembly_check(const struct reassembly *reassembly, const struct packet *packet);
+/* As many buffers as a packet of this length and so many chunks can need at most. Each that is taken is the last, or
+ * gets full but for a piece's head, and costs a head more where it splits a chunk. */
+static inline uint32_t reassembly_bound(const struct slab *slab, const struct packet *packet)
+{
+	return 1 + (packet->length + packet->chunk_count * SLAB_GRAIN) / (slab->capacity - 2 * SLAB_GRAIN);
+}
 /* Buffers that storing these bytes of chunks, one after the other, would take. */
 uint32_t reassembly_need(const struct reassembly *reassembly, const struct slab *slab, const uint16_t *lengths,
                          uint32_t count);
 /* The node, as of the latest step in which it was met; NULL: never. */
-const struct node_in *reassembly_latest(const struct reassembly *reassembly, uint8_t node);
+static inline const struct node_in *reassembly_latest(const struct reassembly *reassembly, uint8_t node)
+{
+	return reassembly->met >> node & 1 ? &reassembly->nodes[node] : NULL;
+}
 /* How many nodes of a step were met. */
 uint32_t reassembly_count(const struct reassembly *reassembly, uint8_t step);
 /* Enter a checked packet's step, TSN and END. */
@@ -75,7 +85,14 @@ struct node_in *reassembly_node(struct reassembly *reassembly, struct slab *slab
 /* Enter a checked chunk; its data is stored unless the node is skipped. Memory was made sure of. */
 void reassembly_add(struct reassembly *reassembly, struct slab *slab, struct slab_share *share, struct node_in *node,
                     const struct packet *packet, const struct chunk *chunk);
-bool node_whole(const struct node_in *node);
+static inline bool node_whole(const struct node_in *node)
+{
+	return node->first >= 0 && node->last >= node->first && node->count == node->last - node->first + 1;
+}
+static inline bool reassembly_is_complete(const struct reassembly *reassembly, uint8_t step)
+{
+	return reassembly->steps[step / 2].complete;
+}
 /* Is this the moment at which the message is complete? True once per step. */
 bool reassembly_completes(struct reassembly *reassembly, const struct ackrange *range, uint8_t step);
 /* Of a complete message: did all nodes come to their end? */

@@ -42,6 +42,9 @@ static uint32_t check_memory(const struct accord_engine *engine, const struct tr
 
 	if (event_room(&engine->events) < packet->chunk_count + ENGINE_EVENTS_PER_PACKET)
 		return ACCORD_REASON_NO_MEMORY;
+	/* Mostly there is more than plenty. */
+	if (reassembly_bound(&engine->slab, packet) <= slab_available(&engine->slab, &transaction->share))
+		return ACCORD_REASON_OK;
 	for (uint32_t i = 0; i < packet->chunk_count; i++)
 		if (is_stored(engine, transaction, packet, &packet->chunks[i]))
 			lengths[count++] = packet->chunks[i].length;
@@ -152,8 +155,10 @@ static uint32_t complete_messages(struct accord_engine *engine, struct transacti
 {
 	*complete = false;
 	for (; step < ACCORD_MAX_STEPS; step += 2) {
-		if (!reassembly_completes(&transaction->reassembly, &transaction->range, step))
+		if (reassembly_is_complete(&transaction->reassembly, step))
 			continue;
+		if (!reassembly_completes(&transaction->reassembly, &transaction->range, step))
+			break; /* nor does any after it, whose packets follow on this one's */
 		if (!reassembly_sound(&transaction->reassembly, step))
 			return ACCORD_REASON_BAD_CHUNK;
 		*complete = true;

@@ -74,6 +74,8 @@ void timer_set(struct timer *timer, uint32_t slot, uint64_t due)
 		sift_up(timer, at);
 		return;
 	}
+	if (timer->entries[at].due == due)
+		return;
 	timer->entries[at].due = due;
 	sift_up(timer, at);
 	sift_down(timer, timer->place[slot]);

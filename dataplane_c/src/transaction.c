@@ -41,7 +41,12 @@ void transaction_table_init(struct transaction_table *table, struct transaction 
 
 static uint32_t *chain(const struct transaction_table *table, const uint8_t *id, enum role role)
 {
-	return &table->heads[hash_bytes(table->seed + (uint64_t)role, id, ACCORD_TRANSACTION_BYTES) & table->head_mask];
+	uint64_t first, last;
+
+	/* Of twelve bytes, with four in common. */
+	memcpy(&first, id, sizeof(first));
+	memcpy(&last, id + ACCORD_TRANSACTION_BYTES - sizeof(last), sizeof(last));
+	return &table->heads[hash_mix(hash_mix((table->seed + (uint64_t)role) ^ first) ^ last) & table->head_mask];
 }
 
 struct transaction *transaction_find(const struct transaction_table *table, const uint8_t *id, enum role role)
