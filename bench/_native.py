@@ -45,7 +45,7 @@ def instructions() -> Round:
         click.echo("no instruction counts: valgrind is missing (apt-get install valgrind)", err=True)
         return {}
     found: Round = {}
-    for name in ("parse", "parse_small", "long", "proposal"):
+    for name in ("parse", "parse_small", "input", "deliver", "proposal"):
         with tempfile.NamedTemporaryFile() as out:
             options = [f"--toggle-collect=run_{name}", f"--callgrind-out-file={out.name}"]
             command = ["valgrind", "--tool=callgrind", *options, str(BUILD / "engine"), "1", str(_CALLGRIND_PASSES)]

@@ -50,7 +50,8 @@ def engine(repeats: int, _: float) -> Figures:
         _native.engine(repeats),
         parse_ns_per_packet=lambda taken: taken["parse"],
         parse_small_ns_per_packet=lambda taken: taken["parse_small"],
-        reassemble_ns_per_packet=lambda taken: taken["long"] - taken["parse"],
+        reassemble_ns_per_packet=lambda taken: taken["input"] - taken["parse"],
+        deliver_ns_per_packet=lambda taken: taken["deliver"],
         proposal_ns=lambda taken: taken["proposal"],
     )
 
@@ -64,7 +65,8 @@ def instructions(_: int, __: float) -> Figures:
         [taken],
         parse_instructions=lambda taken: taken["parse"],
         parse_small_instructions=lambda taken: taken["parse_small"],
-        reassemble_instructions=lambda taken: taken["long"] - taken["parse"],
+        reassemble_instructions=lambda taken: taken["input"] - taken["parse"],
+        deliver_instructions=lambda taken: taken["deliver"],
         proposal_instructions=lambda taken: taken["proposal"],
     )
 
@@ -92,6 +94,7 @@ def receive(repeats: int, seconds: float) -> Figures:
     found = collect(
         mpps,
         ratio_afxdp=lambda taken: taken["xdp"] / taken["xdp_bare"],
+        ratio_afxdp_read=lambda taken: taken["xdp"] / taken["xdp_read"],
         ratio_afxdp_bare_program=lambda taken: taken["xdp"] / taken["xdp_redirect"],
         ratio_packet=lambda taken: taken["packet"] / taken["packet_bare"],
         ratio_udp=lambda taken: taken["udp"] / taken["udp_bare"],

@@ -27,6 +27,7 @@
 enum {
 	FRAMES = 4096, /* as accord_io_xdp_open has it by default, half of them for receipt */
 	FRAME_BYTES = 2048,
+	CACHE_LINE = 64,
 	RETRIES = 50,
 	PAUSE_MS = 10,
 	RECEIVE_BUFFER = 4 << 20, /* as io_packet.c */
@@ -144,13 +145,31 @@ static void open_ring(struct bare *bare, const struct accord_netdev *netdev)
 	xsk_ring_prod__submit(&bare->fill, FRAMES / 2);
 }
 
+/* What no compiler may leave out. */
+static volatile uint8_t sink;
+
+static void read_lines(const struct bare *bare, const struct xdp_desc *descriptor)
+{
+	const uint8_t *bytes = xsk_umem__get_data(bare->area, descriptor->addr);
+	uint8_t sum = 0;
+
+	for (uint32_t at = 0; at < descriptor->len; at += CACHE_LINE)
+		sum = (uint8_t)(sum + bytes[at]);
+	sink = sum;
+}
+
 static uint32_t receive_ring(struct bare *bare)
 {
 	uint32_t rx, fill, count = xsk_ring_cons__peek(&bare->rx, ACCORD_IO_BATCH, &rx);
 
 	if (count && xsk_ring_prod__reserve(&bare->fill, count, &fill) == count) {
-		for (uint32_t i = 0; i < count; i++)
-			*xsk_ring_prod__fill_addr(&bare->fill, fill + i) = xsk_ring_cons__rx_desc(&bare->rx, rx + i)->addr;
+		for (uint32_t i = 0; i < count; i++) {
+			const struct xdp_desc *descriptor = xsk_ring_cons__rx_desc(&bare->rx, rx + i);
+
+			if (bare->kind == BARE_XDP_READ)
+				read_lines(bare, descriptor);
+			*xsk_ring_prod__fill_addr(&bare->fill, fill + i) = descriptor->addr;
+		}
 		xsk_ring_cons__release(&bare->rx, count);
 		xsk_ring_prod__submit(&bare->fill, count);
 	}
@@ -203,6 +222,7 @@ struct bare *bare_open(enum bare_kind kind, const struct accord_netdev *netdev, 
 	bare->link = bare->fd = -1;
 	switch (kind) {
 	case BARE_XDP:
+	case BARE_XDP_READ:
 		attach_ours(bare, netdev, object_path, flags);
 		break;
 	case BARE_XDP_REDIRECT:

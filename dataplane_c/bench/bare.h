@@ -9,6 +9,7 @@
 
 enum bare_kind {
 	BARE_XDP,          /* AF_XDP, behind the XDP program that Accord itself runs */
+	BARE_XDP_READ,     /* the same, and each cache line of a packet is read once, as any parser must */
 	BARE_XDP_REDIRECT, /* AF_XDP, behind a program that redirects everything */
 	BARE_PACKET,       /* AF_PACKET, recvmmsg */
 	BARE_UDP,          /* a UDP socket, recvmmsg */

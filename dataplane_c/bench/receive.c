@@ -266,6 +266,7 @@ int main(int argc, char **argv)
 		printf("{");
 		measure("xdp", ours(rung, argv[6], argv[1]), generator, seconds, 0);
 		measure("xdp_bare", bare(BARE_XDP, &netdev, argv[1], flags), generator, seconds, 0);
+		measure("xdp_read", bare(BARE_XDP_READ, &netdev, argv[1], flags), generator, seconds, 0);
 		measure("xdp_redirect", bare(BARE_XDP_REDIRECT, &netdev, argv[2], flags), generator, seconds, 0);
 		measure("packet", ours(ACCORD_RUNG_PACKET, argv[6], argv[1]), generator, seconds, 0);
 		measure("packet_bare", bare(BARE_PACKET, &netdev, NULL, 0), generator, seconds, 0);

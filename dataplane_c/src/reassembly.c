@@ -205,6 +205,7 @@ static void store(struct reassembly *reassembly, struct slab *slab, struct slab_
 {
 	while (left) {
 		uint32_t take = reassembly->fill == SLAB_NONE ? 0 : room_after(slab, reassembly->fill_used);
+		struct slab_head *head;
 		struct piece *piece;
 		uint8_t *at;
 
@@ -216,12 +217,13 @@ static void store(struct reassembly *reassembly, struct slab *slab, struct slab_
 			continue;
 		}
 		take = left < take ? left : take;
-		at = slab_bytes(slab, reassembly->fill) + reassembly->fill_used;
+		head = slab_head(slab, reassembly->fill);
+		head->references++;
+		at = (uint8_t *)(head + 1) + reassembly->fill_used;
 		piece = (struct piece *)(void *)at;
 		piece->length = (uint16_t)take;
 		piece->offset = offset;
 		memcpy(piece + 1, data, take);
-		slab_head(slab, reassembly->fill)->references++;
 		reassembly->fill_used += aligned((uint32_t)sizeof(struct piece) + take);
 		link_piece(slab, node, piece, (uint32_t)((uint64_t)(at - slab->memory) / sizeof(struct piece)) + 1);
 		data += take;

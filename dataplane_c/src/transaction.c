@@ -151,8 +151,12 @@ bool transaction_same_remote(const struct transaction *transaction, const struct
 {
 	const struct accord_path *ours = &transaction->path;
 
-	return ours->family == path->family && ours->context == path->context && ours->remote_port == path->remote_port &&
-	       memcmp(ours->remote, path->remote, path->family == 4 ? 4 : sizeof(path->remote)) == 0;
+	if (ours->family != path->family || ours->context != path->context || ours->remote_port != path->remote_port)
+		return false;
+	/* Lengths that the compiler knows spare a call. */
+	if (path->family == 4)
+		return memcmp(ours->remote, path->remote, 4) == 0;
+	return memcmp(ours->remote, path->remote, sizeof(path->remote)) == 0;
 }
 
 void transaction_learn(struct transaction *transaction, const struct accord_path *path)
