@@ -6,12 +6,10 @@
  */
 #include <errno.h>
 #include <fcntl.h>
-#include <getopt.h>
 #include <inttypes.h>
 #include <sched.h>
 #include <signal.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <time.h>
@@ -21,12 +19,12 @@
 
 #include "core.h"
 #include "generate.h"
+#include "options.h"
 #include "oracle.h"
 
 enum {
 	BATCH = 4096, /* frames between two looks at the clock and the counters */
 	OUTPUT_BYTES = 4096,
-	DEFAULT_PACKETS = 100000,
 };
 
 struct tally {
@@ -35,11 +33,9 @@ struct tally {
 };
 
 struct campaign {
+	struct options options;
 	struct accord_program *program;
 	struct host host;
-	uint64_t seed, first, packets;
-	double seconds; /* of each family; 0: as many as packets says */
-	int json;
 };
 
 static volatile sig_atomic_t interrupted;
@@ -80,14 +76,14 @@ static int leave_this_host(void)
 	return 0;
 }
 
-static int prepare(struct campaign *campaign, const char *object)
+static int prepare(struct campaign *campaign)
 {
 	const uint8_t address[] = {0x02, 0, 0, 0, 0, 0x02};
 	struct accord_failure failure = {0};
 	struct accord_settings *settings;
 	int queue;
 
-	if (accord_program_open(object, &campaign->program, &failure)) {
+	if (accord_program_open(campaign->options.object, &campaign->program, &failure)) {
 		fprintf(stderr, "xdp campaign: %s\n", failure.detail);
 		return -1;
 	}
@@ -122,7 +118,7 @@ static int run_frame(struct campaign *campaign, int family, uint64_t number, str
 	uint32_t output_length = sizeof(output), verdict, duration, length, expected;
 	int ours, result;
 
-	length = generate_frame(campaign->seed, family, number, &campaign->host, frame);
+	length = generate_frame(campaign->options.seed, family, number, &campaign->host, frame);
 	ours = oracle_is_ours(&campaign->host, frame, length);
 	expected = ours ? XDP_REDIRECT : XDP_PASS;
 	result = accord_program_test_run(campaign->program, frame, length, 1, output, &output_length, &verdict, &duration);
@@ -137,11 +133,11 @@ static int run_frame(struct campaign *campaign, int family, uint64_t number, str
 	if (verdict == expected && output_length == length && !memcmp(frame, output, length))
 		return 0;
 	fprintf(stderr, "xdp campaign: IPv%d frame %" PRIu64 " of seed %" PRIu64 " is %s: verdict %u, not %u%s\n", family,
-	        number, campaign->seed, ours ? "ours" : "foreign", verdict, expected,
+	        number, campaign->options.seed, ours ? "ours" : "foreign", verdict, expected,
 	        output_length != length || memcmp(frame, output, length) ? ", and changed" : "");
 	print_frame("in", frame, length);
 	print_frame("out", output, output_length);
-	fprintf(stderr, "again: --seed %" PRIu64 " --first %" PRIu64 " --packets 1\n", campaign->seed, number);
+	fprintf(stderr, "again: --seed %" PRIu64 " --first %" PRIu64 " --packets 1\n", campaign->options.seed, number);
 	return -1;
 }
 
@@ -191,8 +187,8 @@ static void report_progress(const struct campaign *campaign, int family, const s
 		return;
 	*next = spent + (terminal ? 0.5 : 10);
 	fprintf(stderr, "%sIPv%d: %" PRIu64, terminal ? "\r" : "", family, tally->packets);
-	if (campaign->seconds == 0)
-		fprintf(stderr, " of %" PRIu64, campaign->packets);
+	if (campaign->options.seconds == 0)
+		fprintf(stderr, " of %" PRIu64, campaign->options.packets);
 	fprintf(stderr, " packets, %.0f/s, %" PRIu64 " ours%s", spent > 0 ? (double)tally->packets / spent : 0, tally->ours,
 	        terminal ? "   " : "\n");
 }
@@ -200,16 +196,16 @@ static void report_progress(const struct campaign *campaign, int family, const s
 static int run_family(struct campaign *campaign, int family, struct tally *tally)
 {
 	double start = now(), next = 0, spent = 0;
-	uint64_t number = campaign->first;
+	uint64_t number = campaign->options.first;
 	int result = 0;
 
 	while (!result && !interrupted) {
 		/* Up to the end of the batch that this number lies in. */
-		uint64_t count = BATCH - number % BATCH, left = campaign->packets - tally->packets;
+		uint64_t count = BATCH - number % BATCH, left = campaign->options.packets - tally->packets;
 
-		if (campaign->seconds > 0 ? spent >= campaign->seconds : !left)
+		if (campaign->options.seconds > 0 ? spent >= (double)campaign->options.seconds : !left)
 			break;
-		if (campaign->seconds == 0 && count > left)
+		if (campaign->options.seconds == 0 && count > left)
 			count = left;
 		result = run_batch(campaign, family, number, count, tally);
 		number += count;
@@ -226,7 +222,7 @@ static void print_tally(const struct campaign *campaign, int family, const struc
 {
 	const char *separator = "";
 
-	if (campaign->json)
+	if (campaign->options.json)
 		printf("\"ipv%d\": {\"packets\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"ours\": %" PRIu64
 		       ", \"seconds\": %.1f, \"reasons\": {",
 		       family, tally->packets, tally->bytes, tally->ours, spent);
@@ -237,109 +233,49 @@ static void print_tally(const struct campaign *campaign, int family, const struc
 	for (uint32_t reason = 0; reason < ACCORD_REASON_LIMIT; reason++) {
 		if (!tally->reasons[reason])
 			continue;
-		printf(campaign->json ? "%s\"%s\": %" PRIu64 : "%s %s %" PRIu64, separator, accord_reason_name(reason),
+		printf(campaign->options.json ? "%s\"%s\": %" PRIu64 : "%s %s %" PRIu64, separator, accord_reason_name(reason),
 		       tally->reasons[reason]);
-		separator = campaign->json ? ", " : ",";
+		separator = campaign->options.json ? ", " : ",";
 	}
-	fputs(campaign->json ? "}}" : "\n", stdout);
+	fputs(campaign->options.json ? "}}" : "\n", stdout);
 }
 
 static int run(struct campaign *campaign)
 {
 	int result = 0;
 
-	if (campaign->json)
-		printf("{\"seed\": %" PRIu64 ", ", campaign->seed);
+	if (campaign->options.json)
+		printf("{\"seed\": %" PRIu64 ", ", campaign->options.seed);
 	else
-		printf("seed %" PRIu64 "\n", campaign->seed);
+		printf("seed %" PRIu64 "\n", campaign->options.seed);
 	for (int family = 4; family <= 6 && !result && !interrupted; family += 2) {
 		struct tally tally = {0};
 		double start = now();
 
 		result = run_family(campaign, family, &tally);
 		print_tally(campaign, family, &tally, now() - start);
-		fputs(campaign->json ? ", " : "", stdout);
+		fputs(campaign->options.json ? ", " : "", stdout);
 	}
-	if (campaign->json)
+	if (campaign->options.json)
 		printf("\"ok\": %s}\n", result ? "false" : "true");
 	if (result)
 		return 1;
 	return interrupted ? 130 : 0;
 }
 
-static const char usage[] =
-	"usage: xdp-campaign --object FILE [--packets N | --seconds S] [--seed N] [--first N] [--json]\n"
-	"Random packets through the XDP program; those of others have to pass byte for byte. Needs root.\n"
-	"  --object FILE  the BPF object, accord_xdp.bpf.o\n"
-	"  --packets N    of each family, IPv4 and IPv6 (default 100000)\n"
-	"  --seconds S    for each family, instead of a number\n"
-	"  --seed N       other packets (default 1)\n"
-	"  --first N      number of the first packet, to run a failure again\n"
-	"  --json         one JSON object on the standard output\n";
-
-static int number_argument(const char *text, uint64_t *number)
-{
-	char *end;
-
-	errno = 0;
-	*number = strtoull(text, &end, 10);
-	if (!errno && end != text && !*end && text[0] != '-')
-		return 0;
-	fprintf(stderr, "xdp campaign: %s is no number\n", text);
-	return -1;
-}
-
 int main(int count, char **arguments)
 {
-	static const struct option options[] = {
-		{"object", required_argument, NULL, 'o'},  {"packets", required_argument, NULL, 'p'},
-		{"seconds", required_argument, NULL, 's'}, {"seed", required_argument, NULL, 'r'},
-		{"first", required_argument, NULL, 'f'},   {"json", no_argument, NULL, 'j'},
-		{"help", no_argument, NULL, 'h'},          {NULL, 0, NULL, 0},
-	};
-	struct campaign campaign = {.seed = 1, .packets = DEFAULT_PACKETS};
 	const struct sigaction action = {.sa_handler = on_signal};
-	const char *object = NULL;
-	uint64_t seconds = 0;
-	int option, bad = 0, result;
+	struct campaign campaign = {0};
+	int result = options_read(count, arguments, &campaign.options);
 
-	while ((option = getopt_long(count, arguments, "", options, NULL)) != -1) {
-		switch (option) {
-		case 'o':
-			object = optarg;
-			break;
-		case 'p':
-			bad |= number_argument(optarg, &campaign.packets);
-			break;
-		case 's':
-			bad |= number_argument(optarg, &seconds);
-			break;
-		case 'r':
-			bad |= number_argument(optarg, &campaign.seed);
-			break;
-		case 'f':
-			bad |= number_argument(optarg, &campaign.first);
-			break;
-		case 'j':
-			campaign.json = 1;
-			break;
-		case 'h':
-			fputs(usage, stdout);
-			return 0;
-		default:
-			bad = 1;
-		}
-	}
-	if (bad || !object || optind != count) {
-		fputs(usage, stderr);
-		return 2;
-	}
-	campaign.seconds = (double)seconds;
+	if (result)
+		return result < 0 ? 2 : 0;
 	sigaction(SIGINT, &action, NULL);
 	sigaction(SIGTERM, &action, NULL);
 	if (leave_this_host())
 		return 1;
-	result = prepare(&campaign, object) ? 1 : run(&campaign);
+	result = prepare(&campaign) ? 1 : run(&campaign);
 	accord_program_close(campaign.program);
 	return result;
 }

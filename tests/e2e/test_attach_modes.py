@@ -64,7 +64,7 @@ def test_the_mode_may_stand_in_the_configuration_and_the_command_line_overrules_
         assert xdp(both.server)["mode"] == 1
 
 
-@pytest.mark.parametrize("attach", ["native", "generic", "auto"])
+@pytest.mark.parametrize("attach", ["native", "auto"])
 def test_a_daemon_leaves_a_foreign_program_where_it_is_says_whose_it_is_and_takes_the_next_rung(
     tmp_path: Path, pin: str, attach: str
 ) -> None:

@@ -45,7 +45,7 @@ PRICES: dict[str, str] = {
     "virtio_net": _VIRTIO,
     **{name: _RESET.format(name) for name in _RESETTING.split()},
 }
-"""What a native program costs others, by driver. The drivers' .ndo_bpf in Linux 6.x are the source; veth was measured."""
+"""What a native program costs others, by driver. Source: each one's .ndo_bpf in Linux 6.x; veth was measured."""
 
 _UNKNOWN = "no price of native XDP is known for driver {}; watch its link when the daemon starts and stops"
 _GENERIC = (
