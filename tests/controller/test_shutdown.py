@@ -4,46 +4,65 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from accord.controller.association import Association
+from accord.controller.controller import Controller
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError
-from tests.controller.pairs import Pair, pair, run
+from tests.controller.pairs import pair, run
 
 
-async def broken(association: object) -> AccordError:
+async def broken(association: Association) -> AccordError:
     """How a read of the association ends; that it ends is the point."""
     with pytest.raises(AccordError) as caught:
         async with asyncio.timeout(3):
-            await association.carrier.read()  # type: ignore[attr-defined]
+            await association.carrier.read()
     return caught.value
 
 
-async def until(condition: object) -> None:
+async def read_all(association: Association) -> None:
+    while await association.carrier.read():
+        pass
+
+
+async def drained(association: Association) -> None:
+    """What arrived before the end is read, and then there is an end."""
+    with pytest.raises(AccordError):
+        async with asyncio.timeout(3):
+            await read_all(association)
+
+
+def in_flight(controller: Controller) -> int:
+    """Negotiations that are neither committed nor aborted."""
+    owners = controller.endpoint._owners.values()
+    return sum(not owner.committed.done() for owner in owners)  # type: ignore[attr-defined]
+
+
+async def until(condition: Callable[[], object]) -> None:
     """Let the others work until something holds."""
     async with asyncio.timeout(3):
-        while not condition():  # type: ignore[operator]
+        while not condition():
             await asyncio.sleep(0.005)
 
 
 @pytest.mark.parametrize("how", ["stop", "withdraw", "close"])
 def test_an_initiator_whose_commit_is_on_its_way_hears_that_the_responder_stops(tmp_path: Path, how: str) -> None:
-    async def work(both: Pair) -> None:
-        both.relay.pass_on = lambda sender, step: (sender, step) != ("client", 2)
-        association = await both.connect()
-        await until(lambda: both.relay.held)
-        {"stop": both.server.stop, "withdraw": lambda: both.server.withdraw(both.exposed), "close": both.server.close}[
-            how
-        ]()
-        failure = await broken(association)
-        assert failure.reason is Reason.CLOSED
-        assert "SHUTDOWN" in str(both.server.counts.by_reason())
-
     async def main() -> None:
         async with pair(tmp_path) as both:
-            await work(both)
+            both.relay.pass_on = lambda sender, step: (sender, step) != ("client", 2)
+            association = await both.connect()
+            await until(lambda: both.relay.held)
+            if how == "withdraw":
+                both.server.withdraw(both.exposed)
+            else:
+                getattr(both.server, how)()
+            failure = await broken(association)
+            assert failure.reason is Reason.CLOSED
+            assert both.server.counts.by_reason() == {"SHUTDOWN": 1}
 
     run(main())
 
@@ -139,9 +158,9 @@ def test_two_transactions_on_one_5_tuple_do_not_cut_each_other_off(tmp_path: Pat
             theirs = [await both.accept(), await both.accept()]
             assert theirs[0].report.peer == theirs[1].report.peer, "to the server both have one address and port"
 
-            async def echo(near: object, far: object, data: bytes) -> None:
-                await near.carrier.write(data)  # type: ignore[attr-defined]
-                assert await far.carrier.read() == data  # type: ignore[attr-defined]
+            async def echo(near: Association, far: Association, data: bytes) -> None:
+                await near.carrier.write(data)
+                assert await far.carrier.read() == data
 
             for near, far in zip((one, other), theirs, strict=True):
                 await echo(near, far, b"there")
@@ -154,3 +173,50 @@ def test_two_transactions_on_one_5_tuple_do_not_cut_each_other_off(tmp_path: Pat
             await echo(theirs[1], other, b"and back")
 
     run(main())
+
+
+@pytest.mark.parametrize("count", range(1, 9))
+@pytest.mark.parametrize(("who", "how"), [("server", "withdraw"), ("server", "close"), ("client", "close")])
+def test_a_host_may_stop_at_any_packet_and_both_sides_end(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, who: str, how: str, count: int
+) -> None:
+    async def main() -> None:
+        async with pair(tmp_path) as both:
+            stopped = asyncio.Event()
+            seen = 0
+
+            def stop() -> None:
+                if how == "withdraw":
+                    both.server.withdraw(both.exposed)
+                else:
+                    getattr(both, who).close()
+                stopped.set()
+
+            def counting(sender: str, step: int | None) -> bool:
+                nonlocal seen
+                seen += sender == who
+                if sender == who and seen == count:
+                    asyncio.get_running_loop().call_soon(stop)
+                return True
+
+            both.relay.pass_on = counting
+            association: Association | None = None
+            refusals: list[Reason] = []
+            try:
+                association = await both.connect()
+            except AccordError as failure:
+                refusals.append(failure.reason)
+            assert refusals in ([], [Reason.SHUTDOWN])
+            if association is not None:
+                while not stopped.is_set():  # each write is answered by an acknowledgement at least
+                    await association.carrier.write(b"x")
+                    await asyncio.sleep(0.01)
+                await broken(association)
+                if not both.accepted.empty():
+                    await drained(both.accepted.get_nowait())
+            stopping = getattr(both, who)
+            assert stopping.endpoint.engine.transactions == 0
+            await until(lambda: not any(in_flight(each) for each in (both.client, both.server)))
+
+    run(main())
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]

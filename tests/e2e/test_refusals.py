@@ -223,3 +223,19 @@ def test_the_ladder_of_a_failure_is_shown(hosts: Hosts, tmp_path: Path) -> None:
     done = hosts.connect("-v", "--ca", str(stranger.certificate), *NEVER, address(hosts, 4), stdin=GET)
     assert done.returncode == PEER
     assert b"step 0 proposal" in done.stderr
+
+
+@pytest.mark.parametrize("fallback", ["parallel", "delayed", "never"])
+def test_a_service_that_is_not_there_is_named_at_both_sides(hosts: Hosts, fallback: str) -> None:
+    command = [sys.executable, "-m", "accord.cli.main", "expose", "--listen", "4450", "--to", "127.0.0.1:9"]
+    command += ["--certificate", str(hosts.certificate), "--private-key", str(hosts.key)]
+    command += ["--control", str(hosts.control(hosts.lab.server))]
+    server = hosts.start(hosts.lab.server, command, ready="exposed")
+    try:
+        done = hosts.connect("--fallback", fallback, f"{hosts.lab.server.address4}:4450", stdin=GET)
+    finally:
+        server.terminate()
+        server.wait()
+    assert done.returncode == PEER
+    assert b"BACKEND_FAILED" in done.stderr
+    assert hosts.logs().count("127.0.0.1:9: Connection refused") >= 2, "the daemon's log, and what expose said"

@@ -40,7 +40,7 @@ class Listener:
                 return
 
     async def close(self) -> None:
-        """Stop listening. Associations that were accepted stay."""
+        """Stop listening. Associations that were accepted stay, but for those over QUIC, which share the port."""
         self._channel.close()
 
     async def __aenter__(self) -> Self:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
 from collections.abc import Callable
 
@@ -117,7 +118,7 @@ async def open_service(target: tuple[str, int]) -> SocketCarrier:
             await asyncio.get_running_loop().sock_connect(sock, target)
     except OSError as refusal:  # TimeoutError is one
         sock.close()
-        why = refusal.strerror or f"no connection in {_OPEN_SECONDS:g} s"
+        why = os.strerror(refusal.errno) if refusal.errno else f"no connection in {_OPEN_SECONDS:g} s"
         raise error(
             Reason.BACKEND_FAILED, f"{target[0]}:{target[1]}: {why}", "start the service that is exposed"
         ) from refusal

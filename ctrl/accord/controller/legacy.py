@@ -8,7 +8,7 @@ section 5, "Backward Compatibility").
 from __future__ import annotations
 
 import asyncio
-import errno
+import os
 import socket
 
 from accord.controller.ladder import Ladder, Way
@@ -40,10 +40,8 @@ async def open_tcp(address: tuple[str, int], ladder: Ladder, deadline: float) ->
         raise error(Reason.TIMEOUT, f"TCP to {address[0]} port {address[1]}: no answer in {deadline:g} s") from late
     except OSError as refusal:
         sock.close()
-        text = errno.errorcode.get(refusal.errno or 0, "")
-        raise error(
-            Reason.UNREACHABLE, f"TCP to {address[0]} port {address[1]}: {refusal.strerror} {text}"
-        ) from refusal
+        why = os.strerror(refusal.errno) if refusal.errno else str(refusal)  # asyncio has words of its own for it
+        raise error(Reason.UNREACHABLE, f"TCP to {address[0]} port {address[1]}: {why}") from refusal
     except BaseException:
         sock.close()
         raise

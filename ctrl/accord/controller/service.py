@@ -54,6 +54,10 @@ class LocalService:
         await carrier.close()
         return None
 
+    async def tell(self) -> None:
+        """Say in the log if it is not there."""
+        await self.check()
+
     def close(self) -> None:
         """Ask no more."""
         if self._asking is not None:

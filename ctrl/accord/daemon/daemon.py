@@ -100,7 +100,7 @@ class Daemon:
                 if self._listener is None:
                     self._listener = self._listen(self._control)
                     controller.attach()
-                await self._expose(controller, self._config.expose)
+                self._expose(controller, self._config.expose)
             for note in controller.attach_notes():
                 click.echo(note)
             click.echo(f"accord daemon ready: {controller.describe()}, control socket {self._control}")
@@ -127,11 +127,11 @@ class Daemon:
             raise error(Reason.PLUGIN_FAILED, self._failure, "see the log above; a supervisor starts a new daemon")
 
     @staticmethod
-    async def _expose(controller: Controller, configs: Iterable[ExposeConfig]) -> None:
+    def _expose(controller: Controller, configs: Iterable[ExposeConfig]) -> None:
         for config in configs:
-            service = controller.expose(config).service
-            if service is not None:
-                await service.check()
+            exposed = controller.expose(config)
+            if exposed.service is not None:
+                exposed.spawn(exposed.service.tell())
 
     # ---- live upgrade ----
 
@@ -151,7 +151,7 @@ class Daemon:
                 if port.program is not None:
                     self._spawn_client(self._keep(operations, exposed, accepted, port.program))
                     port.program = None
-            await self._expose(controller, configured.values())
+            self._expose(controller, configured.values())
             await before.taken()
         except BaseException:
             before.close()
