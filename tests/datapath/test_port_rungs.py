@@ -209,6 +209,24 @@ def test_the_udp_rung_cannot_send_over_ip_protocol_253_and_says_so(near: Host, f
 
 
 @pytest.mark.parametrize("rung", FRAMES, ids=lambda rung: rung.name)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_udp_checksum_that_may_be_partial_is_not_looked_at_and_the_packets_own_is(
+    near: Host, far: Host, rung: Rung, family: int
+) -> None:
+    network = IP(src=near.address4, dst=far.address4) if family == 4 else IPv6(src=near.address6, dst=far.address6)
+    damaged = bytearray(packet(transaction_id()))
+    damaged[30] ^= 1
+    mine = transaction_id()
+    with Side(far, rung, any_port=True) as responder, near.raw() as wire:
+        for payload in (bytes(damaged), packet(mine)):
+            udp = UDP(sport=50000, dport=PORT, chksum=0xDEAD)
+            wire.send(bytes(Ether(src=near.mac, dst=far.mac) / network / udp / payload))
+        until(lambda: responder.of(EventKind.MESSAGE), [responder])
+        assert [event.transaction for event in responder.of(EventKind.OPENED)] == [mine]
+        assert responder.engine.counters()[Reason.BAD_CHECKSUM] == 1
+
+
+@pytest.mark.parametrize("rung", FRAMES, ids=lambda rung: rung.name)
 def test_a_packet_that_the_host_would_forward_is_left_to_it(near: Host, far: Host, rung: Rung) -> None:
     far.set("ipv4/conf/all/forwarding", "1")
     far.set("ipv6/conf/all/forwarding", "1")
