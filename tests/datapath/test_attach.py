@@ -5,21 +5,25 @@ from __future__ import annotations
 
 import pytest
 
-from accord.datapath import attach
+from accord.datapath import attach, probe_interface
 from accord.datapath.attach import PRICES, consequence, plan
 from accord.datapath.ethtool import driver
 from accord.datapath.port import Rung
 from accord.wire.constants import Reason
-from accord.wire.errors import UserError
+from accord.wire.errors import HostError, UserError
 from tests.datapath.netns import Host
 
 NATIVE, GENERIC, PACKET, UDP = Rung
+EVERYTHING = 0x7F  # enum netdev_xdp_act of linux/netdev.h
 DRIVERS = ("veth", "ixgbe", "virtio_net", "a driver of tomorrow")
 
 
-def on(driver: str, monkeypatch: pytest.MonkeyPatch, back_end: str, mode: str) -> attach.Plan:
+def on(
+    driver: str, monkeypatch: pytest.MonkeyPatch, back_end: str, mode: str, features: int | None = EVERYTHING
+) -> attach.Plan:
     """The plan for the loopback interface, were it of that driver."""
     monkeypatch.setattr(attach, "driver", lambda _: driver)
+    monkeypatch.setattr(probe_interface, "xdp_features", lambda _: features)
     return plan(back_end, mode, "lo")
 
 
@@ -59,6 +63,31 @@ def test_auto_takes_native_only_where_no_price_is_known_and_says_the_price(
     else:
         assert found.rungs == (NATIVE, GENERIC, *below)
         assert driver in found.why
+
+
+@pytest.mark.parametrize(("features", "words"), [(0, "no XDP"), (0x1, "XDP without redirect")])
+@pytest.mark.parametrize("driver", DRIVERS)
+def test_a_driver_that_cannot_redirect_is_given_no_native_program_by_any_mode(
+    monkeypatch: pytest.MonkeyPatch, driver: str, features: int, words: str
+) -> None:
+    for mode, rungs in (("auto", (GENERIC, PACKET, UDP)), ("native", (PACKET, UDP))):
+        found = on(driver, monkeypatch, "auto", mode, features)
+        assert found.rungs == rungs
+        assert f"driver {driver} declares {words}" in found.why or (mode == "auto" and PRICES[driver] in found.why)
+    with pytest.raises(HostError, match=words) as raised:
+        on(driver, monkeypatch, "af_xdp", "native", features)
+    assert raised.value.reason is Reason.NO_KERNEL_SUPPORT
+
+
+def test_a_kernel_that_does_not_tell_is_asked_by_trying(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert on("a driver of tomorrow", monkeypatch, "auto", "auto", None).rungs[0] is NATIVE
+
+
+@pytest.mark.root
+def test_the_loopback_interface_declares_no_native_xdp_and_is_not_tried() -> None:
+    if probe_interface.xdp_features(1) is None:
+        pytest.skip("the kernel does not tell (Linux 6.3 does)")
+    assert plan("auto", "auto", "lo").rungs == (GENERIC, PACKET, UDP)
 
 
 @pytest.mark.parametrize(

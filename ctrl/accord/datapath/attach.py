@@ -15,6 +15,7 @@ would rather not start at all says so by the back end: ``af_xdp`` has no rung be
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from accord.datapath.ethtool import driver
@@ -87,7 +88,8 @@ class Plan:
 def plan(back_end: str, attach: str, interface: str | None) -> Plan:
     """What the configuration's ``back_end`` and ``attach`` come to on this interface, which is looked at only.
 
-    Raises ``UserError``: ``BAD_CONFIG`` for two that contradict each other, ``NO_INTERFACE`` for a name that is none.
+    Raises ``UserError``: ``BAD_CONFIG`` for two that contradict each other, ``NO_INTERFACE`` for a name that is none;
+    ``HostError`` (``NO_KERNEL_SUPPORT``) where native XDP alone is wanted and the driver declares that it has none.
     """
     if (ends := _RUNGS.get((back_end, attach))) is None:
         raise error(
@@ -102,12 +104,32 @@ def plan(back_end: str, attach: str, interface: str | None) -> Plan:
     rungs = [rung for rung in Rung if ends[0] <= rung <= ends[1]]
     if attach == "native" and Rung.XDP_GENERIC in rungs:
         rungs.remove(Rung.XDP_GENERIC)
-    if attach != "auto" or rungs[0] is not Rung.XDP_NATIVE:
-        return Plan(tuple(rungs), name, f"as configured; {consequence(rungs[0], name)}")
-    if name in PRICES:
+    if rungs[0] is Rung.XDP_NATIVE and attach == "auto" and name in PRICES:
         why = f"generic, not native: {PRICES[name]}; --attach native has it so all the same"
         return Plan(tuple(rungs[1:]), name, why)
-    return Plan(tuple(rungs), name, f"native, else generic: {_UNKNOWN.format(name)}")
+    if rungs[0] is Rung.XDP_NATIVE and interface is not None and (lack := _lack(interface, name)):
+        del rungs[0]
+        if not rungs:
+            raise error(Reason.NO_KERNEL_SUPPORT, lack, "--attach generic, or another NIC")
+        return Plan(tuple(rungs), name, f"no native, as {lack}; {consequence(rungs[0], name)}")
+    if rungs[0] is Rung.XDP_NATIVE and attach == "auto":
+        return Plan(tuple(rungs), name, f"native, else generic: {_UNKNOWN.format(name)}")
+    return Plan(tuple(rungs), name, f"as configured; {consequence(rungs[0], name)}")
+
+
+def _lack(interface: str, driver: str) -> str:
+    """What the driver says that it lacks for us; empty when nothing, or when the kernel (before 6.3) does not tell.
+
+    A driver that runs programs but knows no redirect would take a program, and drop what that redirects.
+    """
+    # Its netlink library runs an event loop of its own, which a thread has only one of.
+    from accord.datapath.probe_interface import XDP_BASIC, XDP_REDIRECT, xdp_features
+
+    with ThreadPoolExecutor(1) as thread:
+        features = thread.submit(xdp_features, interface_index(interface)).result()
+    if features is None or (features & XDP_BASIC and features & XDP_REDIRECT):
+        return ""
+    return f"driver {driver} declares {'XDP without redirect' if features & XDP_BASIC else 'no XDP'}"
 
 
 def consequence(rung: Rung, driver: str) -> str:

@@ -17,8 +17,8 @@ from accord.datapath.probe_finding import Finding, kernel_error
 from accord.wire.errors import AccordError
 
 # enum netdev_xdp_act of <linux/netdev.h>, Linux 6.3.
-_XDP_BASIC = 0x01
-_XDP_REDIRECT = 0x02
+XDP_BASIC = 0x01
+XDP_REDIRECT = 0x02
 _XDP_XSK_ZEROCOPY = 0x08
 _NETDEV_CMD_DEV_GET = 1
 
@@ -128,9 +128,9 @@ def _native(group: str, features: int | None, mtu: int, driver: str) -> Finding:
         reason = "the kernel does not tell (Linux 6.3 does)"
         mend = "the daemon tries it: accord status says which rung was reached"
         return Finding(group, name, purpose, False, reason, mend)
-    needed = _XDP_BASIC | _XDP_REDIRECT
+    needed = XDP_BASIC | XDP_REDIRECT
     if features & needed != needed:
-        reason = f"driver {driver} declares {'no XDP' if not features & _XDP_BASIC else 'XDP without redirect'}"
+        reason = f"driver {driver} declares {'no XDP' if not features & XDP_BASIC else 'XDP without redirect'}"
         return Finding(group, name, purpose, False, reason, "generic XDP serves on any interface; or another NIC")
     if mtu > _XDP_MTU:
         reason = f"an MTU of {mtu} is more than a page holds for XDP"
