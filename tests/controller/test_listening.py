@@ -54,23 +54,19 @@ def stop(program: Channel, serving: asyncio.Task[None]) -> None:
 
 
 def talk(program: Channel, serving: asyncio.Task[None]) -> None:
-    """The program sends a message with a descriptor on a connection that listens."""
-    reading, writing = os.pipe()
-    socket.send_fds(program.sock, [b'{"op":"status"}'], [reading])
-    os.close(reading)
-    os.close(writing)
+    """The program says something on a connection that listens."""
+    program.sock.send(b'{"op":"status"}')
 
 
 @pytest.mark.parametrize(
     ("how", "ends_with"), [(leave, ConnectionResetError), (stop, asyncio.CancelledError), (talk, AccordError)]
 )
-def test_the_end_of_a_listening_program_leaves_no_task_port_or_descriptor(
+def test_the_end_of_a_listening_program_leaves_neither_task_nor_port(
     tmp_path: Path, how: Callable[[Channel, asyncio.Task[None]], None], ends_with: type[BaseException]
 ) -> None:
     async def main() -> None:
         async with listening(tmp_path) as (both, program, serving, port):
             bystanders = asyncio.all_tasks() - {serving}
-            descriptors = set(os.listdir("/proc/self/fd"))
             await asyncio.sleep(0.02)
             how(program, serving)
             with pytest.raises(ends_with) as caught:
@@ -79,7 +75,21 @@ def test_the_end_of_a_listening_program_leaves_no_task_port_or_descriptor(
                 assert caught.value.reason is Reason.BAD_CONFIG
             assert port not in both.server.exposed
             assert {task for task in asyncio.all_tasks() if not task.done()} <= bystanders
-            assert set(os.listdir("/proc/self/fd")) <= descriptors
+
+    run(main())
+
+
+def test_a_descriptor_that_nobody_asked_for_is_closed(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with listening(tmp_path) as (_, program, serving, _):
+            reading, writing = os.pipe()
+            socket.send_fds(program.sock, [b"{}"], [reading])
+            os.close(reading)
+            with pytest.raises(AccordError):
+                await serving
+            with pytest.raises(BrokenPipeError):
+                os.write(writing, b"is anybody there?")
+            os.close(writing)
 
     run(main())
 

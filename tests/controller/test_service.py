@@ -97,3 +97,34 @@ def test_a_service_whose_queue_is_full_is_one_that_does_not_answer(monkeypatch: 
                 sock.close()
 
     run(main())
+
+
+def test_a_process_without_descriptors_goes_on_asking_and_does_not_blame_the_service(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(service, "_ASK_SECONDS", 0.01)
+
+    async def main() -> None:
+        sock, target = held_port()
+        local = LocalService(target)
+        assert await local.check() is not None
+        sock.listen()
+
+        async def no_descriptor(target: tuple[str, int]) -> None:
+            raise OSError(24, "Too many open files")
+
+        with monkeypatch.context() as exhausted:
+            exhausted.setattr(service, "open_service", no_descriptor)
+            with pytest.raises(AccordError) as caught:
+                await local.open()
+            assert caught.value.reason is Reason.CANNOT_INSTALL
+            await asyncio.sleep(0.05)
+            assert local.failure is not None
+            assert local.failure.reason is Reason.BACKEND_FAILED
+        async with asyncio.timeout(3):
+            while local.failure is not None:
+                await asyncio.sleep(0.01)
+        local.close()
+        sock.close()
+
+    run(main())

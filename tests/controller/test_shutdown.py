@@ -4,13 +4,21 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from accord.controller.association import Association
+from accord.controller.association import Association, Report
+from accord.controller.control import Channel
 from accord.controller.controller import Controller
+from accord.controller.counts import Counts
+from accord.daemon.operations import Operations
+from accord.datapath.stream import SocketCarrier
+from accord.negotiation.interface import Role
+from accord.protocols.prefix_carrier import PrefixCarrier
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError
 from tests.controller.pairs import pair, run
@@ -134,6 +142,41 @@ def test_a_commit_that_crosses_the_withdrawal_is_not_delivered(tmp_path: Path) -
             await asyncio.sleep(0)
             assert both.accepted.empty()
             assert both.server.counts.by_reason() == {"SHUTDOWN": 1}
+
+    run(main())
+
+
+def test_what_is_taken_back_before_its_delivery_began_is_broken_off(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with pair(tmp_path) as both:
+            near, far = socket.socketpair()
+            both.exposed.hand_out(Association(SocketCarrier(near), Report("a peer")), None)
+            both.server.withdraw(both.exposed)
+            far.setblocking(False)
+            async with asyncio.timeout(3):
+                assert await asyncio.get_running_loop().sock_recv(far, 1) == b""
+            far.close()
+
+    run(main())
+
+
+def test_a_bridge_that_has_not_begun_when_the_daemon_ends_is_broken_off() -> None:
+    async def main() -> None:
+        near, far = socket.socketpair()
+        daemon, program = (Channel(sock) for sock in socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+        operations = Operations(SimpleNamespace(counts=Counts()))  # type: ignore[arg-type]
+        association = Association(PrefixCarrier(SocketCarrier(near), b"read ahead"), Report("a peer"))
+        await operations._hand_over(Role.INITIATOR, association, daemon, {})
+        await operations.close()
+        far.setblocking(False)
+        async with asyncio.timeout(3):
+            assert await asyncio.get_running_loop().sock_recv(far, 1) == b""
+            received = await program.receive()
+            assert received is not None
+            with socket.socket(fileno=received[1][0]) as handed, pytest.raises(ConnectionResetError):
+                handed.recv(1)
+        for end in (daemon, program, far):
+            end.close()
 
     run(main())
 

@@ -13,7 +13,8 @@ import logging
 
 from accord.controller.host import open_service
 from accord.datapath.stream import SocketCarrier
-from accord.wire.errors import AccordError
+from accord.wire.constants import Reason
+from accord.wire.errors import AccordError, error
 
 log = logging.getLogger("accord.service")
 
@@ -29,6 +30,7 @@ class LocalService:
         self.failure: AccordError | None = None
         """Why it is not there; None: it is, as far as anybody knows."""
         self._asking: asyncio.Task[None] | None = None
+        self._closed = False
 
     @property
     def name(self) -> str:
@@ -36,9 +38,14 @@ class LocalService:
         return f"{self.target[0]}:{self.target[1]}"
 
     async def open(self) -> SocketCarrier:
-        """A connection. Raises ``PeerError`` (``BACKEND_FAILED``), and remembers it."""
+        """A connection. Raises ``PeerError`` (``BACKEND_FAILED``), and remembers it; ``HostError`` (``CANNOT_INSTALL``)
+        when this process cannot have a socket, which says nothing about the service."""
         try:
             carrier = await open_service(self.target)
+        except OSError as refusal:
+            raise error(
+                Reason.CANNOT_INSTALL, f"a socket to {self.name}: {refusal.strerror}", "raise the limit: ulimit -n"
+            ) from refusal
         except AccordError as failure:
             self._failed(failure)
             raise
@@ -60,6 +67,7 @@ class LocalService:
 
     def close(self) -> None:
         """Ask no more."""
+        self._closed = True
         if self._asking is not None:
             self._asking.cancel()
 
@@ -67,7 +75,7 @@ class LocalService:
         if self.failure is None:
             log.warning("%s; peers are refused until then", failure)
         self.failure = failure
-        if self._asking is None:
+        if self._asking is None and not self._closed:
             self._asking = asyncio.create_task(self._ask())
 
     async def _ask(self) -> None:
