@@ -207,6 +207,8 @@ enum accord_port_constant {
 	ACCORD_MAX_FDS = ACCORD_MAX_QUEUES + 2, /* a ring's for each queue, and raw sockets for IP protocol 253 */
 };
 
+struct accord_program;
+
 struct accord_port_config {
 	const char *interface;          /* NULL: only ACCORD_RUNG_UDP can be reached */
 	const char *object_path;        /* of accord_xdp.bpf.o */
@@ -214,6 +216,8 @@ struct accord_port_config {
 	uint32_t any_port;              /* steer the magic cookie on every UDP port */
 	uint32_t frames;                /* of each UMEM; default 4096 */
 	uint32_t skip_rungs;            /* bits 1 << enum accord_rung: not to be tried, though they are between those two */
+	struct accord_program **spare;  /* NULL, or a program of accord_program_open: taken, and set to NULL, when one is
+	                                 * needed; saves loading it now, which is most of the time that this takes */
 	uint32_t busy_poll_us;          /* each poll drives the receive queues itself: SO_BUSY_POLL; 0: interrupts alone */
 };
 
@@ -330,8 +334,6 @@ int accord_attached_find(int32_t interface, struct accord_attached *attached);
 const char *accord_attached_mode(uint32_t mode);
 
 /* ---- The XDP program alone, for tests and probes ------------------------------------------------ */
-
-struct accord_program;
 
 /* Load the object and give its maps the present layout. Nothing is attached. */
 int accord_program_open(const char *object_path, struct accord_program **program, struct accord_failure *failure);

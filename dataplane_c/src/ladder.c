@@ -28,9 +28,14 @@ static int open_xdp(const struct accord_port_config *config, struct accord_footh
 
 	if (!config->object_path)
 		return accord_fail(failure, ACCORD_REASON_LOAD_FAILED, 0, "no BPF object was named");
-	result = accord_program_open(config->object_path, &foothold->program, failure);
-	if (result)
-		return result;
+	if (config->spare && *config->spare) {
+		foothold->program = *config->spare;
+		*config->spare = NULL;
+	} else {
+		result = accord_program_open(config->object_path, &foothold->program, failure);
+		if (result)
+			return result;
+	}
 	settings = accord_program_settings(foothold->program);
 	settings->flags = config->any_port ? ACCORD_SETTINGS_ANY_PORT : 0;
 	settings->frame_limit = accord_io_xdp_frame_limit(&foothold->netdev);

@@ -15,7 +15,7 @@ from pathlib import Path as FilePath
 import pytest
 
 from accord.datapath.engine import EventKind
-from accord.datapath.port import Port, Rung
+from accord.datapath.port import Port, Rung, Spare
 from accord.wire.constants import Limit, Reason
 from accord.wire.errors import AccordError, HostError, UserError
 from tests.datapath.netns import Host
@@ -231,3 +231,35 @@ def test_when_the_interface_is_deleted_the_port_goes_on_with_its_sockets(near: H
         until(lambda: len(side.of(EventKind.OPENED)) == 2, [side])
         readable, _, _ = select.select(side.port.fds(), [], [], 0)
         assert readable == []
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("rung", XDP)
+def test_a_program_that_was_loaded_in_advance_is_used_once_and_belongs_to_the_port(far: Host, rung: Rung) -> None:
+    def body() -> None:
+        spare = Spare()
+        before = len(open_fds())
+        with Port.open(far.interface, rung, rung, spare=spare) as port:
+            assert port.report.rung is rung
+            first = port.report.program_id
+            assert far.xdp_id() == first
+            spare.close()  # nothing of it is left to unload
+            assert far.xdp_id() == first
+            with pytest.raises(AccordError):
+                Port.open(far.interface, rung, rung, spare=spare)
+        assert len(open_fds()) < before
+        with Port.open(far.interface, rung, rung, spare=spare) as port:
+            assert port.report.program_id not in (0, first)
+
+    far.run(body)
+
+
+@pytest.mark.root
+def test_a_rung_without_xdp_leaves_a_loaded_program_where_it_is() -> None:
+    spare = Spare()
+    with Port.open(spare=spare) as port:
+        assert port.report.rung is Rung.UDP
+    with Port.open(spare=spare):
+        pass
+    spare.close()
+    spare.close()

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,16 +176,27 @@ def test_a_take_over_needs_the_daemons_own_user(tmp_path: Path) -> None:
         assert asyncio.run(both.negotiate())
 
 
-def test_a_supervised_daemon_takes_over_from_a_supervised_one(tmp_path: Path) -> None:
-    with deployed(tmp_path, "--supervise") as both:
-        supervisor = daemons(both)[0]
+@pytest.mark.parametrize("supervised", [False, True])
+def test_sigusr2_has_the_installed_version_take_over(tmp_path: Path, supervised: bool) -> None:
+    """A supervised one ends with its supervisor, which starts no other; the new one is supervised as well."""
+    with deployed(tmp_path, *(["--supervise"] if supervised else [])) as both:
+        old = daemons(both)[0]
         pid = both.wait_for(both.server)["pid"]
-        both.launch(both.server, "--supervise", "--takeover")
+        old.send_signal(signal.SIGUSR2)
         new = asyncio.run(until_replaced(both, pid))
-        assert supervisor.wait(SECONDS) == 0, "the old supervisor ends with its daemon, and starts no other"
-        os.kill(new, signal.SIGKILL)
-        assert asyncio.run(until_replaced(both, new)) not in (new, pid)
-        assert asyncio.run(both.negotiate())
+        try:
+            assert old.wait(SECONDS) == 0
+            if supervised:
+                os.kill(new, signal.SIGKILL)
+                new = asyncio.run(until_replaced(both, new))
+            assert asyncio.run(both.negotiate())
+        finally:
+            os.kill(int(Path(f"/proc/{new}/stat").read_text().split()[3]) if supervised else new, signal.SIGTERM)
+        with contextlib.suppress(FileNotFoundError):
+            for _ in range(1000):
+                both.control(both.server).stat()
+                time.sleep(0.01)
+        assert not both.control(both.server).exists()
 
 
 def test_without_a_daemon_that_runs_a_take_over_is_a_start(both: Deployment) -> None:

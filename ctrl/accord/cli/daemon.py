@@ -19,6 +19,7 @@ from accord.controller.control import control_path
 from accord.daemon.daemon import Daemon
 from accord.daemon.supervisor import Supervisor
 from accord.daemon.takeover import DRAIN_SECONDS
+from accord.datapath.port import Spare
 from accord.protocols.registry import load_plugins
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
@@ -99,17 +100,27 @@ def daemon(
         asyncio.run(Daemon(config, config_file, takeover=takeover, drain_seconds=drain_limit).run())
         return
 
-    def one_life(life: socket.socket) -> int:
+    def one_life(life: socket.socket, spare: Spare | None) -> int:
         try:
             latest = _latest(config, config_file, given)
-            daemon = Daemon(latest, config_file, life, takeover=takeover, drain_seconds=drain_limit)
+            daemon = Daemon(latest, config_file, life, takeover=takeover, drain_seconds=drain_limit, spare=spare)
             asyncio.run(daemon.run())
         except AccordError as failure:
             return complain(failure)
         return 0
 
     load_plugins()  # their modules are the other half of a start
-    sys.exit(Supervisor(one_life, watchdog).supervise())
+    sys.exit(Supervisor(one_life, watchdog, lambda: _spare(config)).supervise())
+
+
+def _spare(config: DaemonConfig) -> Spare | None:
+    """The XDP program for the next daemon, if it will want one; where it cannot be loaded, the daemon says why."""
+    if config.interface is None or config.attach == "none" or config.back_end not in ("auto", "af_xdp"):
+        return None
+    try:
+        return Spare()
+    except AccordError:
+        return None
 
 
 def _latest(config: DaemonConfig, config_file: Path | None, given: dict[str, Any]) -> DaemonConfig:

@@ -29,7 +29,7 @@ from accord.controller.stock import Stock
 from accord.datapath import clock
 from accord.datapath.attach import consequence
 from accord.datapath.engine import Event
-from accord.datapath.port import Rung
+from accord.datapath.port import Rung, Spare
 from accord.datapath.tcp_repair import TcpRepair
 from accord.negotiation.interface import Role
 from accord.protocols.certificates import check_roots, load_identity
@@ -54,8 +54,11 @@ _BACK_ENDS = {
 class Controller:
     """One data path, the plug-ins, the policy, the exposed ports. Lives on the running event loop."""
 
-    def __init__(self, config: DaemonConfig, *, attached: bool = True) -> None:
-        """``attached``: on the interface from the start; otherwise negotiate over sockets until ``attach``."""
+    def __init__(self, config: DaemonConfig, *, attached: bool = True, spare: Spare | None = None) -> None:
+        """``attached``: on the interface from the start; otherwise negotiate over sockets until ``attach``.
+
+        ``spare``: an XDP program that was loaded in advance.
+        """
         self.config = config
         self.plugins, broken = load_plugins()
         for name, reason in broken.items():
@@ -77,6 +80,7 @@ class Controller:
                 unproven=config.unproven,
                 buffers=config.buffers,
                 sockets_only=not attached,
+                spare=spare,
             ),
             supported,
             self._opened,

@@ -19,7 +19,7 @@ from accord.datapath import clock
 from accord.datapath.attach import plan
 from accord.datapath.engine import Engine, Event, EventKind
 from accord.datapath.path import NO_SOCKET, Path
-from accord.datapath.port import Port, Rung
+from accord.datapath.port import Port, Rung, Spare
 from accord.datapath.zone import socket_address
 from accord.wire.constants import Limit, Protocol, Reason
 from accord.wire.errors import error
@@ -66,6 +66,8 @@ class EndpointConfig:
     buffers: int = 0
     sockets_only: bool = False
     """Attach to nothing until ``reopen``."""
+    spare: Spare | None = None
+    """An XDP program that is loaded already."""
 
 
 @dataclass(slots=True)
@@ -102,6 +104,7 @@ class Endpoint:
             busy_poll_us=config.busy_poll_us,
             skip=self.plan.skipped,
             sockets_only=config.sockets_only,
+            spare=config.spare,
         )
         if self.port.report.busy_poll_refusal is not None:
             log.warning("no busy polling: %s", self.port.report.busy_poll_refusal.detail)

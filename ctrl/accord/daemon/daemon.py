@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import stat
+import subprocess
 from collections.abc import Coroutine, Iterable
 from pathlib import Path
 from typing import Any
@@ -25,9 +26,10 @@ from accord.controller.controller import Controller
 from accord.controller.exposed import Exposed
 from accord.daemon.life import Life
 from accord.daemon.operations import Operations
+from accord.daemon.successor import start_successor
 from accord.daemon.takeover import DRAIN_SECONDS, Predecessor, Succession
 from accord.datapath.attach import consequence, plan
-from accord.datapath.port import Rung
+from accord.datapath.port import Rung, Spare
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
 
@@ -42,7 +44,8 @@ _CLIENTS_END_SECONDS = 1.0
 
 
 class Daemon:
-    """Runs until SIGINT or SIGTERM; SIGHUP reads the configuration again (a bad one is refused, the old one stays)."""
+    """Runs until SIGINT or SIGTERM; SIGHUP reads the configuration again (a bad one is refused, the old one stays);
+    SIGUSR2 has what is installed now take over."""
 
     def __init__(
         self,
@@ -52,19 +55,22 @@ class Daemon:
         *,
         takeover: bool = False,
         drain_seconds: float = DRAIN_SECONDS,
+        spare: Spare | None = None,
     ) -> None:
         """``supervisor`` is the socket to it, for signs of life. ``takeover``: from the daemon that runs, if one does,
-        which may then keep its associations for ``drain_seconds``."""
+        which may then keep its associations for ``drain_seconds``. ``spare``: an XDP program loaded in advance."""
         self._config = config
         self._config_file = config_file
         self._supervisor = supervisor
         self._takeover = takeover
         self._drain_seconds = drain_seconds
+        self._spare = spare
         self._control = control_path(config.control)
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._attaching: asyncio.Task[None] | None = None
         self._life: Life | None = None
+        self._successor: subprocess.Popen[bytes] | None = None
         self._failure = ""
         self._stop = asyncio.Event()
         self._clients: set[asyncio.Task[None]] = set()
@@ -79,7 +85,7 @@ class Daemon:
             self._listener = self._listen(self._control)
         try:
             self._announce()
-            controller = Controller(self._config, attached=not self._takeover)
+            controller = Controller(self._config, attached=not self._takeover, spare=self._spare)
         except BaseException:
             self._close_listener()
             raise
@@ -89,6 +95,7 @@ class Daemon:
             for signum in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(signum, self._stop.set)
             loop.add_signal_handler(signal.SIGHUP, self._reload, controller)
+            loop.add_signal_handler(signal.SIGUSR2, self._upgrade)
             # What was loaded stays: the collector need not look through it in the middle of a negotiation.
             gc.collect()
             gc.freeze()
@@ -323,6 +330,12 @@ class Daemon:
                 )
         finally:
             channel.close()
+
+    def _upgrade(self) -> None:
+        if self._supervisor is not None:
+            log.warning("SIGUSR2 is for the supervisor, pid %d", os.getppid())
+        elif self._listener is not None:
+            self._successor = start_successor()
 
     def _reload(self, controller: Controller) -> None:
         if self._config_file is None:

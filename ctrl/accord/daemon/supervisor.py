@@ -2,7 +2,8 @@
 """``accord daemon --supervise``: a small parent that starts the daemon again, at once, however it ended.
 
 Most of a start is Python reading modules. The supervisor has read them when it forks the daemon, so a new one serves
-a few ten milliseconds after the old one died. It parses nothing that comes from a network and opens nothing.
+a few ten milliseconds after the old one died. While a daemon runs, the XDP program for the next one is loaded and
+waits, since the kernel's verifier is most of the rest. The supervisor itself hears nothing from any network.
 
 | the daemon                                    | the supervisor                                               |
 |-----------------------------------------------|--------------------------------------------------------------|
@@ -12,7 +13,7 @@ a few ten milliseconds after the old one died. It parses nothing that comes from
 | was taken over from by another               | ends with it, however it ends                                |
 | gives no sign of life for ``watchdog`` seconds| kills it, starts a new one                                   |
 
-SIGHUP goes on to the daemon.
+SIGHUP goes on to the daemon; SIGUSR2 starts what is installed now, which takes over from both of us.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import os
 import select
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
@@ -32,10 +34,12 @@ from typing import NoReturn
 
 from accord.daemon.life import BEAT_SECONDS, READY, STOPPING, SUCCEEDED
 from accord.daemon.notify import notify
+from accord.daemon.successor import start_successor
+from accord.datapath.port import Spare
 
 log = logging.getLogger("accord.supervisor")
 
-_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal.SIGCHLD)
 _SHORT_LIFE = 0.5
 """Seconds: a daemon that dies sooner after it was ready would die again, so the next one waits."""
 _FIRST_PAUSE, _MAX_PAUSE = 0.1, 5.0
@@ -46,16 +50,26 @@ _LOST = 70
 
 
 class Supervisor:
-    """``run`` is the daemon: called in the child with the socket for its signs of life, returns its exit code."""
+    """``run`` is the daemon: called in the child with the socket for its signs of life and what was loaded for it,
+    returns its exit code."""
 
-    def __init__(self, run: Callable[[socket.socket], int], watchdog: float) -> None:
+    def __init__(
+        self,
+        run: Callable[[socket.socket, Spare | None], int],
+        watchdog: float,
+        load: Callable[[], Spare | None] = lambda: None,
+    ) -> None:
+        """``load`` makes what every daemon needs one of and a child finds after the fork."""
         self._run = run
+        self._load = load
+        self._spare: Spare | None = None
         self._watchdog = watchdog
         self._wake, self._woken = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._asked = False
         self._pause = 0.0
         self._was_ready = False
         self._succeeded = False
+        self._successor: subprocess.Popen[bytes] | None = None
 
     def supervise(self) -> int:
         """Until there is nothing more to supervise; the exit code."""
@@ -101,6 +115,7 @@ class Supervisor:
             self._child(theirs)
         theirs.close()
         ours.setblocking(False)
+        self._unload()
         ready_at: float | None = None
         last_sign = time.monotonic()
         ending: float | None = None
@@ -118,11 +133,15 @@ class Supervisor:
                     if READY in words and ready_at is None:
                         ready_at, self._was_ready = now, True
                         notify(f"MAINPID={os.getpid()}", "READY=1", f"STATUS=daemon {pid} serves")
+                        self._spare = self._load()
                     if STOPPING in words and ending is None:
                         ending = now
                     if not words:
                         select.select([self._woken], [], [], BEAT_SECONDS)  # it ends: SIGCHLD comes next
                 for number in self._signals() - {signal.SIGCHLD}:
+                    if number == signal.SIGUSR2:
+                        self._successor = start_successor()
+                        continue
                     if number != signal.SIGHUP:
                         self._asked, ending = True, now
                     os.kill(pid, number)
@@ -136,6 +155,12 @@ class Supervisor:
                     log.error("the daemon (pid %d) gave no sign of life for %g s: killed", pid, self._watchdog)
                     os.kill(pid, signal.SIGKILL)
                     last_sign = now
+
+    def _unload(self) -> None:
+        """The child has it."""
+        if self._spare is not None:
+            self._spare.close()
+            self._spare = None
 
     def _ended(self, pid: int, code: int, ready_at: float | None) -> int | None:
         if code == 0 or self._asked or self._succeeded or (not self._was_ready and code > 0):
@@ -159,7 +184,7 @@ class Supervisor:
             signal.signal(signal.SIGINT, signal.default_int_handler)
             self._wake.close()
             self._woken.close()
-            code = self._run(life)
+            code = self._run(life, self._spare)
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         except BaseException:

@@ -180,6 +180,27 @@ class _Config:
             raise error(reason, details or rungs, _MENDS.get(reason, ""))
 
 
+class Spare:
+    """An XDP program that is loaded but not attached, for the next ``Port.open`` of this process or of a fork of it.
+
+    Most of the time of an attachment goes into the kernel's verifier. Whoever starts ports has this done in advance.
+    """
+
+    def __init__(self, object_path: str | os.PathLike[str] = OBJECT_PATH) -> None:
+        """Raises ``HostError`` or ``OurError`` when it cannot be loaded."""
+        self.pointer: Any = ffi.new("struct accord_program **")
+        failure = ffi.new("struct accord_failure *")
+        result = lib.accord_program_open(os.fsencode(object_path), self.pointer, failure)
+        if result < 0:
+            raise error(Reason(-result), ffi.string(failure.detail).decode(), _MENDS.get(Reason(-result), ""))
+
+    def close(self) -> None:
+        """Unload it here, unless it was used."""
+        program, self.pointer[0] = self.pointer[0], ffi.NULL
+        if program != ffi.NULL:
+            lib.accord_program_close(program)
+
+
 class Port:
     """Made by ``Port.open``; closed by ``close`` or by leaving its ``with`` block."""
 
@@ -203,6 +224,7 @@ class Port:
         busy_poll_us: int = 0,
         skip: Iterable[Rung] = (),
         sockets_only: bool = False,
+        spare: Spare | None = None,
     ) -> Port:
         """Try the rungs from ``first_rung`` to ``last_rung``; ``report`` says which was reached, and why no better.
 
@@ -213,13 +235,17 @@ class Port:
         ``busy_poll_us``, if not 0, has each poll run the driver's receive queues itself (``SO_BUSY_POLL``): fewer
         interrupts, for more processor time; where it cannot be had the report says why, and all goes on without.
         ``sockets_only``: attach to nothing yet, ``reopen`` does.
+        ``spare`` is used for the first XDP rung that is tried.
         Raises ``HostError`` or ``UserError`` when none could be reached, with the last rung's reason.
         """
         config = _Config(interface, first_rung, last_rung, skip, any_port, object_path, frames, busy_poll_us)
         report = ffi.new("struct accord_port_report *")
         pointer = ffi.new("struct accord_port **")
         first = config.on(None, (Rung.UDP,)) if sockets_only else config
-        first.check(lib.accord_port_open(first.pointer, report, pointer), report)
+        config.pointer.spare = ffi.NULL if spare is None else spare.pointer
+        result = lib.accord_port_open(first.pointer, report, pointer)
+        config.pointer.spare = ffi.NULL
+        first.check(result, report)
         return cls(pointer[0], config, _report(report, interface))
 
     def reopen(self, interface: str | None, *, rungs: Sequence[Rung] | None = None, sockets_only: bool = False) -> None:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from typing import Any, TypeVar
 
 from pyroute2 import IPRoute
 
-from accord.lab.namespace import in_thread
+from accord.lab.namespace import in_thread, processes
 from accord.wire.constants import Reason
 from accord.wire.errors import HostError
 
@@ -67,7 +68,7 @@ class PairHost:
         return self.call(body)
 
     def end(self) -> None:
-        """Kill what was started here, and forget the namespace."""
+        """Kill what was started here, what that has started in turn, and forget the namespace."""
         for process in self.processes:
             if process.poll() is None:
                 process.kill()
@@ -76,6 +77,10 @@ class PairHost:
                 if stream is not None:
                     stream.close()
         self.processes.clear()
+        there = os.fstat(self.fd)
+        for pid in processes([(there.st_dev, there.st_ino)]):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         os.close(self.fd)
 
 
