@@ -44,8 +44,12 @@ static __attribute__((noinline)) int show(struct xdp_md *context, struct accord_
 	};
 	__u64 bytes = record.frame_bytes < ACCORD_WATCH_BYTES ? record.frame_bytes : ACCORD_WATCH_BYTES;
 
-	if (reason >= ACCORD_REASON_LIMIT || record.at_ns >= asked->until_ns ||
-	    !(asked->reasons[reason / 64] & 1ULL << reason % 64))
+	/* Left by a watcher that was killed: the next packet costs no clock. One that is only late renews again. */
+	if (record.at_ns >= asked->until_ns) {
+		asked->until_ns = 0;
+		return 0;
+	}
+	if (reason >= ACCORD_REASON_LIMIT || !(asked->reasons[reason / 64] & 1ULL << reason % 64))
 		return 0;
 	/* The upper half of the flags: how many bytes of the frame follow the record. */
 	return bpf_perf_event_output(context, &samples, bytes << 32 | BPF_F_CURRENT_CPU, &record, sizeof(record));

@@ -20,6 +20,7 @@ from scapy.utils import rdpcap
 
 from accord.cli.trace.histogram import slot_of
 from accord.datapath.port import Rung
+from accord.datapath.watch import LEASE_SECONDS
 from accord.lab.hosts import PORT, TLS_PORT, Hosts
 from accord.scapy_layer import Accord
 from tests.datapath.netns import two_hosts
@@ -68,41 +69,39 @@ def test_the_verdicts_are_those_of_the_captured_packets_one_for_one(hosts: Hosts
         after = values(hosts, server)
         lines = tracer.stop()
     captured = sent_by(settled(tmp_path / "c.pcap"), hosts.lab.client.address4)
-    steered = [line for line in lines if line.get("reason") == "STEERED"]
+    told = [line for line in lines if "transaction" in line]
     assert len(captured) >= 3
-    assert [(line["transaction"], line["step"]) for line in steered] == [
+    assert [(line["transaction"], line["step"]) for line in told] == [
         (packet[Accord].transaction.hex(), packet[Accord].step) for packet in captured
     ]
-    assert [line["frame_bytes"] - 14 for line in steered] == [packet[IP].len for packet in captured]
-    for line, packet in zip(steered, captured, strict=True):
+    assert [line["frame_bytes"] - 14 for line in told] == [packet[IP].len for packet in captured]
+    for line, packet in zip(told, captured, strict=True):
         assert bytes.fromhex(line["head"])[14:] == bytes(packet[IP])[:114], "the first 128 bytes of the frame"
-        assert (line["verdict"], line["interface"], line["queue"]) == ("REDIRECT", "acc0", 0)
+        # A daemon on a starved machine misses a heartbeat, and then the kernel delivers.
+        verdict = {"STEERED": "REDIRECT", "STALE_HEARTBEAT": "PASS"}[line["reason"]]
+        assert (line["verdict"], line["interface"], line["queue"]) == (verdict, "acc0", 0)
         assert f"{packet[UDP].sport} > {hosts.lab.server.address4}" in line["packet"]
     others = {line["reason"] for line in lines if line.get("verdict") == "PASS"}
     assert "NOT_OURS_PROTOCOL" in others, "the TCP segments of the stack"
     assert lines[-1]["event"] == "summary"
     assert lines[-1]["lost"] == 0
-    assert lines[-1]["counts"]["STEERED"] == len(steered)
+    steered = sum(line["reason"] == "STEERED" for line in told)
+    assert lines[-1]["counts"].get("STEERED", 0) == steered
     name = key("accord_steering_packets_total", reason="STEERED")
-    assert after[name] - before.get(name, 0) == len(steered)
+    assert after.get(name, 0) - before.get(name, 0) == steered
 
 
-def test_only_the_reasons_that_are_named_are_printed(hosts: Hosts) -> None:
-    with tracing(hosts.lab.server, "verdicts", "--reason", "not_ours_protocol") as tracer:
-        negotiate(hosts)
-        lines = tracer.stop()
-    assert {line["reason"] for line in lines if line["event"] == "verdict"} == {"NOT_OURS_PROTOCOL"}
-
-
-def test_a_tracer_that_was_killed_leaves_a_daemon_that_works_and_room_for_the_next(hosts: Hosts) -> None:
+def test_a_killed_tracer_leaves_a_daemon_that_works_and_the_next_one_prints_only_the_reasons_named(
+    hosts: Hosts,
+) -> None:
     with tracing(hosts.lab.server, "verdicts") as tracer:
         os.kill(tracer.process.pid, signal.SIGKILL)
         tracer.process.wait()
-    negotiate(hosts)
-    time.sleep(1.0)  # its lease
-    with tracing(hosts.lab.server, "verdicts", "--reason", "STEERED") as tracer:
+    time.sleep(LEASE_SECONDS)
+    with tracing(hosts.lab.server, "verdicts", "--reason", "not_ours_protocol") as tracer:
         negotiate(hosts)
-        assert len(tracer.stop()) > 1
+        lines = tracer.stop(signal.SIGTERM)
+    assert {line["reason"] for line in lines if line["event"] == "verdict"} == {"NOT_OURS_PROTOCOL"}
 
 
 def test_a_redirect_that_the_kernel_could_not_carry_out_is_told() -> None:
@@ -244,10 +243,10 @@ def test_a_negotiated_connection_is_followed_from_its_installation_to_its_close(
         assert states[0]["at"] <= min(float(packet.time) for packet in segments) + CLOCK_SECONDS
 
 
-def test_a_connection_with_a_syn_is_shown_on_demand_until_the_seconds_are_over(hosts: Hosts) -> None:
-    with tracing(hosts.lab.client, "tcp", "--all", "--seconds", "3") as tracer:
+def test_a_connection_with_a_syn_is_shown_on_demand_and_called_what_it_is(hosts: Hosts) -> None:
+    with tracing(hosts.lab.client, "tcp", "--all") as tracer:
         negotiate(hosts, "--secure", "required", f"{hosts.lab.server.address4}:{TLS_PORT}")
-        lines = [line for line in tracer.finish() if line.get("remote_port") == TLS_PORT]
+        lines = [line for line in tracer.stop() if line.get("remote_port") == TLS_PORT]
     assert [line["after"] for line in lines[:2]] == ["SYN_SENT", "ESTABLISHED"]
     assert not any(line["negotiated"] for line in lines)
 
@@ -272,3 +271,8 @@ def test_a_reset_of_a_negotiated_connection_is_told_at_both_ends(hosts: Hosts) -
     seen = [{line["event"] for line in lines} for lines in ends]
     assert "reset_sent" in seen[0]
     assert "reset_received" in seen[1]
+
+
+def test_a_tracer_ends_by_itself_when_its_seconds_are_over(hosts: Hosts) -> None:
+    with tracing(hosts.lab.server, "stages", "--seconds", "0.1", f"--pid={pid(hosts, 'server')}") as tracer:
+        assert tracer.finish() == []

@@ -95,11 +95,19 @@ def test_only_the_reasons_that_were_asked_for_are_told(program: Program, heard: 
 
 
 @pytest.mark.root
-def test_a_lease_that_is_not_renewed_runs_out(program: Program, heard: Heard, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(watch, "LEASE_SECONDS", -0.001)
-    heard.watcher.begin(Reason)
+def test_a_lease_that_is_not_renewed_runs_out_and_costs_no_more(
+    program: Program, heard: Heard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as late:
+        late.setattr(watch, "LEASE_SECONDS", -0.001)
+        heard.watcher.begin(Reason)
+    assert heard.watcher.until_ns > 0
     program.run(OURS.frame)
     assert heard.take() == []
+    assert heard.watcher.until_ns == 0, "the program looks at the clock no more"
+    heard.watcher.renew()
+    program.run(OURS.frame)
+    assert len(heard.take()) == 1
 
 
 @pytest.mark.root

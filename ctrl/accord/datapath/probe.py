@@ -242,7 +242,9 @@ def kernel_headers() -> Finding:
             return Finding("tracing", name, purpose, True, f"{path} is there")
     mend = f"apt-get install linux-headers-{release}"
     if others := sorted(Path("/usr/src").glob(f"linux-headers-*-{_debian_architecture()}")):
+        common = others[-1].with_name(others[-1].name.removesuffix(_debian_architecture()) + "common")
         mend += f"; or lend it another kernel's: mkdir -p {wanted.parent} && ln -s {others[-1]} {wanted}"
+        mend += f" && ln -s {common} {wanted.with_name('source')}"
     return Finding("tracing", name, purpose, False, f"no {wanted}", mend)
 
 

@@ -99,6 +99,11 @@ class Watcher:
         self._lease.owner = os.getpid()
         self.renew()
 
+    @property
+    def until_ns(self) -> int:
+        """When the lease ends, CLOCK_BOOTTIME; 0: nobody is told anything."""
+        return int(self._lease.until_ns)
+
     def renew(self) -> None:
         """For ``LEASE_SECONDS`` more."""
         self._lease.until_ns = _now_ns() + int(LEASE_SECONDS * 1e9)

@@ -87,18 +87,31 @@ def run(step: Callable[[float], None], seconds: float | None) -> None:
     """Call ``step`` with how long it may wait, until the time is over, Ctrl-C or SIGTERM.
 
     All three are a good end: what a tracer has to say at its end it says after this returns, having been called once
-    more for what was there already.
+    more for what was there already. No record is lost to the signal: it is heeded between two steps. A second Ctrl-C
+    is for the impatient.
     """
     end = None if seconds is None else time.monotonic() + seconds
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    over = False
+
+    def finish(number: int, frame: object) -> None:
+        nonlocal over
+        over = True
+        signal.signal(number, signal.default_int_handler)
+
+    before = {number: signal.signal(number, finish) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        while end is None or time.monotonic() < end:
+        while not over and (end is None or time.monotonic() < end):
             step(POLL_SECONDS if end is None else max(0.0, min(POLL_SECONDS, end - time.monotonic())))
-    except KeyboardInterrupt:
+        step(0.0)
+    except _NobodyReads:
         pass
     finally:
-        signal.signal(signal.SIGTERM, before)
-    step(0.0)
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _NobodyReads(SystemExit):
+    """The pipe that we print to was closed: no failure, and nothing to add."""
 
 
 def ready(what: str, as_json: bool) -> None:
@@ -115,7 +128,7 @@ def say(line: Mapping[str, object] | str) -> None:
         click.echo(line if isinstance(line, str) else json.dumps(line))
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        raise KeyboardInterrupt from None
+        raise _NobodyReads from None
 
 
 def _boot_to_epoch_ns() -> int:

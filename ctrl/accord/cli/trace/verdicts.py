@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 import click
+from scapy.layers.inet6 import IPv6  # noqa: F401  (so that it is known as a payload)
+from scapy.layers.l2 import Ether
 
 from accord.cli.trace.rings import Rings
 from accord.cli.trace.session import compile_text, epoch, options, ready, run, say, wall
@@ -190,9 +192,6 @@ def transaction(head: bytes) -> tuple[int, bytes] | None:
 
 def describe(record: Record) -> str:
     """A frame in a few words, by scapy; for a negotiation packet its step and transaction."""
-    from scapy.layers.inet6 import IPv6  # noqa: F401  (so that it is known as a payload)
-    from scapy.layers.l2 import Ether
-
     try:
         words = str(Ether(record.head).summary()).removeprefix("Ether / ").removesuffix(" / Raw")
     except Exception:  # cut off or hostile, and no reason to stop looking at the others
