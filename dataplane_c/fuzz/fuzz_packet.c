@@ -129,14 +129,14 @@ static void give(struct fuzzed *fuzzed, const struct accord_path *path, const ui
 	free(exact);
 }
 
-static void craft_packet(struct fuzzed *fuzzed, struct script *script, uint8_t with)
+/* Returns whether another packet is to follow in the datagram. */
+static bool craft_packet(struct craft *craft, struct script *script, uint8_t with)
 {
-	struct craft *craft = &fuzzed->craft;
 	const uint8_t *id = id_of(with);
 	uint8_t step = pull(script) % 9, flags = pull(script), offset = pull(script), ack = pull(script);
 	const uint8_t *theirs = id + (step % 2 ? 0 : 4);
 
-	craft_header(craft, id, step, flags & ACCORD_FLAG_END, offset);
+	craft_header(craft, id, step, flags & (ACCORD_FLAG_END | ACCORD_FLAG_MORE), offset);
 	if (flags & ACCORD_FLAG_ACK)
 		craft_acknowledge(craft, load32(theirs) + ack % 16, ack / 16);
 	for (uint32_t chunks = flags >> 4; chunks; chunks--) {
@@ -149,7 +149,30 @@ static void craft_packet(struct fuzzed *fuzzed, struct script *script, uint8_t w
 		                   (uint16_t)(craft->bytes + craft->length - header - 8),
 		                   node & 0x80 ? 0 : protocols[form >> 2 & 3]);
 	}
+	if (flags & ACCORD_FLAG_MORE && craft->length + ACCORD_CHUNK_HEADER_BYTES <= ACCORD_MIN_MTU_PACKET) {
+		uint32_t rest = ACCORD_MIN_MTU_PACKET - craft->length;
+
+		memset(craft->bytes + craft->length, 0, rest);
+		packet_write_chunk(craft->bytes + craft->length, 255, 3, (uint16_t)(rest - ACCORD_CHUNK_HEADER_BYTES), 0);
+		craft->length += rest;
+	}
 	craft_seal(craft);
+	return flags & ACCORD_FLAG_MORE && craft->length == ACCORD_MIN_MTU_PACKET;
+}
+
+static void craft_datagram(struct fuzzed *fuzzed, struct script *script, uint8_t with)
+{
+	struct craft *all = &fuzzed->craft;
+	static struct craft next;
+	bool more = craft_packet(all, script, with);
+
+	while (more && all->length + ACCORD_MIN_MTU_PACKET < ACCORD_MAX_PACKET) {
+		more = craft_packet(&next, script, with);
+		if (all->length + next.length > sizeof(all->bytes))
+			return;
+		memcpy(all->bytes + all->length, next.bytes, next.length);
+		all->length += next.length;
+	}
 }
 
 static void send_message(struct fuzzed *fuzzed, struct script *script, uint32_t handle)
@@ -185,19 +208,27 @@ static void take_events(struct fuzzed *fuzzed)
 static void put_out(struct fuzzed *fuzzed, bool echo)
 {
 	struct accord_packet_out packets[4];
-	static uint8_t copies[4][ACCORD_MIN_MTU_PACKET];
-	uint32_t lengths[4], count = accord_engine_output(fuzzed->engine, fuzzed->now, packets, 4);
+	static uint8_t copies[4 * ACCORD_MIN_MTU_PACKET];
+	uint32_t ends[4], copied = 0, count = accord_engine_output(fuzzed->engine, fuzzed->now, packets, 4);
 
 	for (uint32_t i = 0; i < count; i++) {
 		struct packet packet;
 
 		hold(packets[i].length <= ACCORD_MIN_MTU_PACKET);
 		hold(packet_parse(&packet, packets[i].data, packets[i].length) == ACCORD_REASON_OK);
-		lengths[i] = packets[i].length;
-		memcpy(copies[i], packets[i].data, lengths[i]);
+		/* What shares a datagram is full, says so, and is of one transaction. */
+		hold(!packets[i].joined == !(packet.flags & ACCORD_FLAG_MORE));
+		hold(!packets[i].joined || (i + 1 < count && packets[i].path == packets[i + 1].path));
+		memcpy(copies + copied, packets[i].data, packets[i].length);
+		copied += packets[i].length;
+		ends[i] = copied;
 	}
-	for (uint32_t i = 0; echo && i < count; i++)
-		give(fuzzed, &fuzzed->paths[0], copies[i], lengths[i]);
+	for (uint32_t i = 0, from = 0; echo && i < count; i++) {
+		if (packets[i].joined)
+			continue;
+		give(fuzzed, &fuzzed->paths[0], copies + from, ends[i] - from);
+		from = ends[i];
+	}
 	if (!count) {
 		/* What could be done now was done. */
 		hold(accord_engine_deadline(fuzzed->engine) > fuzzed->now || fuzzed->engine->events.count);
@@ -215,7 +246,7 @@ static void act(struct fuzzed *fuzzed, struct script *script)
 		fuzzed->craft.length = pull_bytes(script, fuzzed->craft.bytes, expand(pull(script)));
 		break;
 	case CRAFTED_PACKET:
-		craft_packet(fuzzed, script, with & 0x7f);
+		craft_datagram(fuzzed, script, with & 0x7f);
 		break;
 	case LATER:
 		fuzzed->now += (uint64_t)with * with * 100;
@@ -262,7 +293,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 
 	memset(&fuzzed, 0, sizeof(fuzzed));
 	fuzzed.engine = accord_engine_new(&config);
-	fuzzed.paths[0] = (struct accord_path){.family = 4, .context = 17, .remote_port = 9, .remote = {127, 0, 0, 1}};
+	fuzzed.paths[0] =
+		(struct accord_path){.family = 4, .context = 17, .remote_port = 9, .mtu = 9000, .remote = {127, 0, 0, 1}};
 	fuzzed.paths[1] = (struct accord_path){.family = 6, .context = 17, .remote_port = 9, .link_length = 14};
 	accord_engine_support(fuzzed.engine, protocols, 2);
 	while (script.left)

@@ -1,5 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* AF_XDP: one UMEM and one socket for each receive queue, fed by the XDP program. */
+/*
+ * AF_XDP: one UMEM and one socket for each receive queue, fed by the XDP program. The UMEMs are not shared: each
+ * queue needs frames of its own to receive into, and an answer leaves by the queue that its packet came in by, so
+ * sharing would join no more than the free lists of transmission, and a burst on one queue could then starve all.
+ */
 #ifndef ACCORD_IO_XDP_H
 #define ACCORD_IO_XDP_H
 
