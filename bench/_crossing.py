@@ -6,6 +6,8 @@ from __future__ import annotations
 import struct
 import time
 
+from _native import quiet
+
 from accord.datapath._core import ffi, lib
 from accord.datapath.engine import Engine
 from accord.datapath.path import Path
@@ -70,7 +72,8 @@ def measure(repeats: int, batches: int = 200) -> list[dict[str, float]]:
     source = Source()
     rounds = []
     for _ in range(repeats):
-        taken = [(source.crossing(), source.objects()) for _ in range(batches)]
+        with quiet():
+            taken = [(source.crossing(), source.objects()) for _ in range(batches)]
         crossing, objects = (sorted(column)[batches // 2] for column in zip(*taken, strict=True))
         rounds.append({"crossing": crossing, "objects": objects})
     return rounds
