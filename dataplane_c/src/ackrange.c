@@ -19,11 +19,6 @@ void ackrange_init(struct ackrange *range)
 	range->highest = -1;
 }
 
-bool ackrange_has(const struct ackrange *range, uint32_t offset)
-{
-	return bit(range->received, offset);
-}
-
 void ackrange_add(struct ackrange *range, uint32_t offset)
 {
 	set(range->received, offset);

@@ -26,7 +26,10 @@ struct ackrange {
 };
 
 void ackrange_init(struct ackrange *range);
-bool ackrange_has(const struct ackrange *range, uint32_t offset);
+static inline bool ackrange_has(const struct ackrange *range, uint32_t offset)
+{
+	return range->received[offset / 64] >> (offset % 64) & 1;
+}
 /* Note an arrival, new or repeated. */
 void ackrange_add(struct ackrange *range, uint32_t offset);
 /* Whether all of [from, to] have come. */

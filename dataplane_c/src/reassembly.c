@@ -169,18 +169,15 @@ void reassembly_enter(struct reassembly *reassembly, const struct packet *packet
 		step->end = offset;
 }
 
-struct node_in *reassembly_node(struct reassembly *reassembly, struct slab *slab, struct slab_share *share,
-                                const struct packet *packet, const struct chunk *chunk)
+struct node_in *reassembly_begin(struct reassembly *reassembly, struct slab *slab, struct slab_share *share,
+                                 const struct packet *packet, const struct chunk *chunk)
 {
 	struct node_in *node = &reassembly->nodes[chunk->node];
 
-	if (!reassembly_latest(reassembly, chunk->node)) {
-		reassembly->met |= UINT64_C(1) << chunk->node;
-		forget(node, chunk->protocol, (int8_t)packet->step);
-	} else if (node->step < (int8_t)packet->step) {
+	if (reassembly_latest(reassembly, chunk->node))
 		pieces_release(reassembly, slab, share, node->head);
-		forget(node, chunk->protocol, (int8_t)packet->step);
-	}
+	reassembly->met |= UINT64_C(1) << chunk->node;
+	forget(node, chunk->protocol, (int8_t)packet->step);
 	return node;
 }
 

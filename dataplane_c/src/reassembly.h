@@ -79,9 +79,20 @@ static inline const struct node_in *reassembly_latest(const struct reassembly *r
 uint32_t reassembly_count(const struct reassembly *reassembly, uint8_t step);
 /* Enter a checked packet's step, TSN and END. */
 void reassembly_enter(struct reassembly *reassembly, const struct packet *packet);
-/* The node that a checked chunk belongs to, ready for this step: what was left of an older one goes. */
-struct node_in *reassembly_node(struct reassembly *reassembly, struct slab *slab, struct slab_share *share,
-                                const struct packet *packet, const struct chunk *chunk);
+/* A node's first chunk of a step: what was left of an older step goes. */
+struct node_in *reassembly_begin(struct reassembly *reassembly, struct slab *slab, struct slab_share *share,
+                                 const struct packet *packet, const struct chunk *chunk);
+/* The node that a checked chunk belongs to, ready for this step. */
+static inline struct node_in *reassembly_node(struct reassembly *reassembly, struct slab *slab,
+                                              struct slab_share *share, const struct packet *packet,
+                                              const struct chunk *chunk)
+{
+	struct node_in *node = &reassembly->nodes[chunk->node];
+
+	if (reassembly->met >> chunk->node & 1 && node->step >= (int8_t)packet->step)
+		return node;
+	return reassembly_begin(reassembly, slab, share, packet, chunk);
+}
 /* Enter a checked chunk; its data is stored unless the node is skipped. Memory was made sure of. */
 void reassembly_add(struct reassembly *reassembly, struct slab *slab, struct slab_share *share, struct node_in *node,
                     const struct packet *packet, const struct chunk *chunk);
