@@ -325,6 +325,8 @@ static int create_umem(struct ring *ring, uint32_t frames, uint32_t bytes, struc
 	if (area == MAP_FAILED || !ring->free)
 		return accord_fail(failure, ACCORD_REASON_NO_MEMORY, ENOMEM, "a UMEM of %zu bytes", ring->area_bytes);
 	ring->area = area;
+	/* A child would share the packets of others; and pinned pages that are copied on write are lost to the rings. */
+	madvise(area, ring->area_bytes, MADV_DONTFORK);
 	result = xsk_umem__create(&ring->umem, ring->area, ring->area_bytes, &ring->fill, &ring->completion, &config);
 	/* Without CAP_IPC_LOCK the pages count against a limit, which CAP_SYS_RESOURCE may lift. */
 	if (result == -ENOBUFS && !setrlimit(RLIMIT_MEMLOCK, &unlimited))

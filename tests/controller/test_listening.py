@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from accord.controller.control import Channel
+from accord.controller.held import opened
 from accord.daemon.operations import Operations
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError
@@ -33,7 +34,9 @@ async def listening(directory: Path) -> AsyncIterator[tuple[Pair, Channel, async
             "private_key": str(directory / "server.key"),
             "plain": False,
         }
-        serving = asyncio.create_task(Operations(both.server).handle(request, daemon))
+        with opened([directory / "server.pem", directory / "server.key"]) as files:
+            passed = [os.dup(file) for file in files]  # as the kernel does
+        serving = asyncio.create_task(Operations(both.server).handle(request, daemon, passed))
         answer = await program.receive()
         assert answer is not None
         assert answer[0]["ok"], answer

@@ -12,6 +12,7 @@ from typing import Any
 
 from accord.api.association import Association
 from accord.controller.control import call, control_path, raise_failure
+from accord.controller.held import opened
 from accord.controller.policy import EffectivePolicy
 from accord.wire.constants import Reason
 from accord.wire.errors import error
@@ -33,8 +34,8 @@ class connect:
     that policy allows; ``early`` is a request that may be repeated without harm and may travel in the first
     message (policy ``early = "idempotent"``). Whether it did or not, its answer is what is read first.
     ``server_name`` is the name that the peer's certificate must be for, when it is not ``host``; ``ca_file``
-    holds the roots to trust instead of the system's. ``family`` is 4 or 6; None: whichever works. ``ladder``: tell in
-    ``report["ladder"]`` what happened when.
+    holds the roots to trust instead of the system's, and is read by this process.
+    ``family`` is 4 or 6; None: whichever works. ``ladder``: tell in ``report["ladder"]`` what happened when.
 
     Making one raises ``UserError`` (``BAD_CONFIG``) for a remote or a policy that cannot be read. Opening raises
     ``AccordError``; its class says whose fault it was: ``UserError`` ``NO_DAEMON`` without a daemon, ``PeerError``,
@@ -69,13 +70,15 @@ class connect:
             "family": family,
             "ladder": ladder,
         }
+        self._ca_file = ca_file
         self._control = control_path(control)
         self._association: Association | None = None
 
     async def _open(self) -> Association:
         channel = call(self._control)
         try:
-            await channel.send(self._request)
+            with opened([self._ca_file]) as files:
+                await channel.send(self._request, files)
             answer = await channel.receive()
         finally:
             channel.close()

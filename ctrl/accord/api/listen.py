@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from accord.api.association import Association
 from accord.controller.control import Channel, call, control_path, raise_failure
+from accord.controller.held import opened
 from accord.controller.policy import Secure
 from accord.wire.constants import Reason
 from accord.wire.errors import error
@@ -56,10 +57,10 @@ class listen:
     """``async with accord.listen(443, certificate=..., private_key=...) as listener:`` or ``await`` it.
 
     ``forward_to`` lets the daemon hand each association's bytes to a local plain service instead of to this
-    process. Without a certificate the daemon's own is used. ``secure`` (``required``, ``preferred``, ``no``) overrides
-    the daemon's policy for this port; ``plain`` serves hosts without Accord on the same TCP port; ``early_limit``
-    is the longest request, in bytes, that may come in the proposal, in clear and perhaps replayed. Raises
-    ``AccordError`` as ``connect`` does.
+    process. Without a certificate the daemon's own is used; the files are read by this process, not by the daemon.
+    ``secure`` (``required``, ``preferred``, ``no``) overrides the daemon's policy for this port; ``plain`` serves
+    hosts without Accord on the same TCP port; ``early_limit`` is the longest request, in bytes, that may come in the
+    proposal, in clear and perhaps replayed. Raises ``AccordError`` as ``connect`` does.
     """
 
     def __init__(
@@ -89,13 +90,15 @@ class listen:
             "secure": secure,
             "plain": plain,
         }
+        self._files = (certificate, private_key)
         self._control = control_path(control)
         self._listener: Listener | None = None
 
     async def _open(self) -> Listener:
         channel = call(self._control)
         try:
-            await channel.send(self._request)
+            with opened(self._files) as files:
+                await channel.send(self._request, files)
             answer = await channel.receive()
             if answer is None:
                 raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")

@@ -310,14 +310,14 @@ class Daemon:
                     if received is None:
                         return
                     message, fds = received
-                    for fd in fds:
-                        os.close(fd)
                     if message.get("op") == "takeover":
+                        for fd in fds:
+                            os.close(fd)
                         if uid not in (0, os.geteuid()):
                             raise error(Reason.NOT_PERMITTED, f"user {uid} cannot take over", "run with sudo")
                         await self._give_way(message, channel, controller, operations)
                         return
-                    await operations.handle(message, channel)
+                    await operations.handle(message, channel, fds)
                 except AccordError as failure:
                     await channel.send(failure_message(failure))
         except ConnectionError:

@@ -9,7 +9,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from accord.controller.control import Channel, failure_message
 from accord.controller.controller import Controller
 from accord.controller.destination import without_zone
 from accord.controller.exposed import Exposed
+from accord.controller.held import hold
 from accord.controller.policy import Secure
 from accord.controller.stats import collect
 from accord.datapath.stream import SocketCarrier
@@ -49,9 +50,21 @@ def _port(message: dict[str, Any]) -> int:
     return int(port)
 
 
-def _path(message: dict[str, Any], name: str) -> Path | None:
-    value = _take(message, name, str)
-    return None if value is None else Path(value)
+_FILES = {"connect": ("ca_file",), "listen": ("certificate", "private_key")}
+"""What a program may pass with a message, by its ``op``: open files, in this order, those that the message names."""
+
+
+def _files(message: dict[str, Any], fds: Sequence[int]) -> list[Path | None]:
+    names = _FILES.get(str(message.get("op")), ())
+    shown = [_take(message, name, str) for name in names]
+    if len(fds) != sum(name is not None for name in shown):
+        raise error(
+            Reason.BAD_CONFIG,
+            f"control message: {len(fds)} descriptors for {', '.join(names) or 'nothing'}",
+            "pass each file that is named, open for reading",
+        )
+    left = iter(fds)
+    return [None if name is None else hold(next(left), name) for name in shown]
 
 
 def _secure(message: dict[str, Any]) -> Secure | None:
@@ -113,23 +126,31 @@ class Operations:
         self._connecting = 0
         self._programs: dict[int, tuple[Exposed, Channel, asyncio.Task[None]]] = {}
         self._succeeded = False
-        self._handlers: dict[str, Callable[[dict[str, Any], Channel], Awaitable[None]]] = {
+        self._handlers: dict[str, Callable[[dict[str, Any], Channel, list[Path | None]], Awaitable[None]]] = {
             "connect": self._connect,
             "listen": self._listen,
             "status": self._status,
             "stats": self._stats,
         }
 
-    async def handle(self, message: dict[str, Any], channel: Channel) -> None:
-        """Carry out one message and answer it. Raises ``AccordError``, which is the answer then."""
-        handler = self._handlers.get(str(message.get("op")))
-        if handler is None:
-            raise error(
-                Reason.BAD_CONFIG, f"unknown operation {message.get('op')!r}", f"known: {', '.join(self._handlers)}"
-            )
-        await handler(message, channel)
+    async def handle(self, message: dict[str, Any], channel: Channel, fds: Sequence[int] = ()) -> None:
+        """Carry out one message and answer it. Raises ``AccordError``, which is the answer then.
 
-    async def _connect(self, message: dict[str, Any], channel: Channel) -> None:
+        ``fds`` came with it, and are closed here.
+        """
+        try:
+            handler = self._handlers.get(str(message.get("op")))
+            if handler is None:
+                raise error(
+                    Reason.BAD_CONFIG, f"unknown operation {message.get('op')!r}", f"known: {', '.join(self._handlers)}"
+                )
+            files = _files(message, fds)
+        finally:
+            for fd in fds:
+                os.close(fd)
+        await handler(message, channel, files)
+
+    async def _connect(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
         host, port = _take(message, "host", str, ""), _port(message)
         try:
             early = binascii.a2b_base64(_take(message, "early", str, ""), strict_mode=True)
@@ -138,7 +159,7 @@ class Operations:
         security = Security(
             server_name=_take(message, "server_name", str) or without_zone(host),
             verify=bool(_take(message, "verify", bool, True)),
-            ca_file=_path(message, "ca_file"),
+            ca_file=files[0],
         )
         made = asyncio.create_task(_pair_soon())  # while the proposal travels
         self._connecting += 1
@@ -214,18 +235,19 @@ class Operations:
         if failure is not None:
             log.info("%s: %s", association.report.peer, failure)
 
-    async def _listen(self, message: dict[str, Any], channel: Channel) -> None:
+    async def _listen(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
         forward_to = _take(message, "forward_to", list)
         target: tuple[str, int] | None = None
         if forward_to is not None:
             if len(forward_to) != 2 or not isinstance(forward_to[0], str):
                 raise error(Reason.BAD_CONFIG, "control message: 'forward_to' is not [address, port]")
             target = (forward_to[0], _port({"port": forward_to[1]}))
+        certificate, private_key = files
         config = ExposeConfig(
             listen=_port(message),
             to=target,
-            certificate=_path(message, "certificate"),
-            private_key=_path(message, "private_key"),
+            certificate=certificate,
+            private_key=private_key,
             early_limit=_take(message, "early_limit", int, 0),
             secure=_secure(message),
             plain=bool(_take(message, "plain", bool, True)),
@@ -298,8 +320,8 @@ class Operations:
         if bridges:
             await asyncio.wait(bridges, timeout=_BRIDGE_END_SECONDS)
 
-    async def _status(self, message: dict[str, Any], channel: Channel) -> None:
+    async def _status(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
         await channel.send({"ok": True, "pid": os.getpid(), **self._controller.status()})
 
-    async def _stats(self, message: dict[str, Any], channel: Channel) -> None:
+    async def _stats(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
         await channel.send({"ok": True, "pid": os.getpid(), "families": collect(self._controller, __version__)})

@@ -4,7 +4,7 @@
 new                                   old
  |-- {"op": "takeover"} ------------->|  leaves the interface, stops reading what it hands over
  |<- {"ok", "pid", "ports"} + control socket
- |<- one message a port + its sockets, + the connection of the program that exposed it
+ |<- one message a port + its certificate, key and sockets, + the connection of the program that exposed it
  |-- {"op": "taken"} ---------------->|  until here the old one can take everything back, and does if this is late
  |<- {"op": "drained"} ---------------|  no negotiation is in flight there: now the new one attaches to the interface
  |                                    |  ends with its last association
@@ -26,6 +26,7 @@ from accord.controller.config import ExposeConfig
 from accord.controller.control import Channel, call, raise_failure
 from accord.controller.controller import Controller
 from accord.controller.handover import Handover
+from accord.controller.held import hold, opened
 from accord.controller.policy import Secure
 from accord.daemon.operations import Operations
 from accord.wire.constants import Limit, Reason
@@ -128,7 +129,11 @@ async def _receive(channel: Channel) -> tuple[dict[str, Any], list[int]]:
 
 
 def _taken(message: Mapping[str, Any], fds: list[int]) -> Taken:
-    sockets = [socket.socket(fileno=fd) for fd in fds]
+    with contextlib.ExitStack() as files:
+        for fd in fds[:2]:
+            files.callback(os.close, fd)
+        certificate, private_key = hold(fds[0], message["certificate"]), hold(fds[1], message["private_key"])
+    sockets = [socket.socket(fileno=fd) for fd in fds[2:]]
     for sock in sockets:
         sock.setblocking(False)
     program = Channel(sockets.pop()) if message["program"] else None
@@ -136,8 +141,8 @@ def _taken(message: Mapping[str, Any], fds: list[int]) -> Taken:
     config = ExposeConfig(
         listen=message["port"],
         to=None if to is None else (to[0], to[1]),
-        certificate=Path(message["certificate"]),
-        private_key=Path(message["private_key"]),
+        certificate=certificate,
+        private_key=private_key,
         early_limit=message["early_limit"],
         secure=None if message["secure"] is None else Secure(message["secure"]),
         plain=message["plain"],
@@ -164,9 +169,11 @@ class Succession:
             await channel.send({"ok": True, "pid": os.getpid(), "ports": len(offers)}, [self._listener.fileno()])
             for offer in offers:
                 program = self._operations.program(offer.exposed)
-                fds = [sock.fileno() for sock in offer.sockets]
+                security = offer.exposed.security
+                sockets = offer.sockets if program is None else [*offer.sockets, program.sock]
                 message = {"ok": True, **offer.describe(), "program": program is not None}
-                await channel.send(message, fds if program is None else [*fds, program.sock.fileno()])
+                with opened([security.certificate, security.private_key]) as files:
+                    await channel.send(message, [*files, *(sock.fileno() for sock in sockets)])
             answer = await asyncio.wait_for(channel.receive(), _TAKEN_SECONDS)
             if answer is None or answer[0].get("op") != "taken":
                 raise ConnectionAbortedError("the new daemon ended before it had taken over")

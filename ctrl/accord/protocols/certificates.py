@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import os
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,7 @@ def stamp(path: Path | None) -> FileStamp | None:
         status = path.stat()
     except OSError as refusal:
         raise error(Reason.BAD_CONFIG, f"{path}: {refusal.strerror}", "name a readable PEM file") from refusal
-    return str(path), status.st_ino, status.st_mtime_ns, status.st_size
+    return os.fspath(path), status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def load_identity(security: Security) -> Identity:
@@ -84,7 +85,7 @@ def roots(security: Security) -> tuple[str | None, str | None]:
     """Root certificates as (file, directory): the given file, else the system's."""
     if security.ca_file is not None:
         stamp(security.ca_file)
-        return str(security.ca_file), None
+        return os.fspath(security.ca_file), None
     paths = ssl.get_default_verify_paths()
     return paths.cafile, paths.capath
 
