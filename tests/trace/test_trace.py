@@ -127,6 +127,34 @@ def test_a_redirect_that_the_kernel_could_not_carry_out_is_told() -> None:
     assert lines[-1]["counts"] == {**lines[-1]["counts"], "failed": len(failed), "STEERED": frames}
 
 
+def test_verdicts_go_on_with_the_program_of_the_next_daemon() -> None:
+    packet = b"\x04\x00\x00\x05ACRD" + bytes(24)
+    with two_hosts() as (near, far), Side(far, Rung.XDP_GENERIC, any_port=True) as first:
+
+        class Far:
+            def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
+                return far.run(lambda: subprocess.Popen(argv, **options))
+
+        with tracing(Far(), "verdicts", "--reason", "STEERED") as tracer, near.udp(4) as sock:
+
+            def deliver(side: Side) -> dict[str, Any]:
+                far.run(side.port.heartbeat)
+                sock.sendto(packet, (far.address4, PORT))
+                return tracer.next()
+
+            assert deliver(first)["reason"] == "STEERED"
+            before = far.xdp_id()
+            first.port.close()
+            with Side(far, Rung.XDP_GENERIC, any_port=True) as second:
+                told = tracer.next()
+                if told["program"] is None:  # it looked between the two
+                    told = tracer.next()
+                assert (told["event"], told["interface"], told["program"]) == ("program", "far0", far.xdp_id())
+                assert told["program"] != before
+                assert deliver(second)["reason"] == "STEERED"
+                tracer.stop()
+
+
 def test_stages_are_reached_in_the_order_in_which_the_packets_were_on_the_wire(hosts: Hosts, tmp_path: Path) -> None:
     ends = {pid(hosts, end): role for end, role in (("client", "initiator"), ("server", "responder"))}
     pids = [f"--pid={each}" for each in ends]

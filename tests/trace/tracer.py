@@ -71,6 +71,12 @@ class Tracer:
             raise AssertionError(f"the tracer did not start: {said}")
         assert json.loads(first)["event"] == "ready"
 
+    def next(self) -> dict[str, Any]:
+        """The next line, as soon as it is there."""
+        assert self.process.stdout is not None
+        line: dict[str, Any] = json.loads(self.process.stdout.readline())
+        return line
+
     def stop(self, number: int = signal.SIGINT) -> list[dict[str, Any]]:
         """Interrupt it; everything that it printed. It has to end well and without complaint."""
         self.process.send_signal(number)

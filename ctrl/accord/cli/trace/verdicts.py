@@ -10,6 +10,7 @@ import socket
 import struct
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import click
 from scapy.layers.inet6 import IPv6  # noqa: F401  (so that it is known as a payload)
@@ -49,23 +50,19 @@ def verdicts(interfaces: tuple[str, ...], names: tuple[str, ...], seconds: float
         with contextlib.ExitStack() as stack:
             failures = stack.enter_context(Rings(stream.failure, stream.lose))
             failures.join(bpf["failures"])
-            watchers = []
-            for program in programs:
+            places = []
+            for program, name in programs.items():
                 # A ring of its own: two programs may run on one CPU.
                 rings = stack.enter_context(Rings(stream.record, stream.lose))
-                watcher = stack.enter_context(Watcher(program))
-                for cpu, fd in rings.fds():
-                    watcher.join(cpu, fd)
-                watchers.append((watcher, rings))
-                bpf["programs"][bpf["programs"].Key(program)] = bpf["programs"].Leaf(1)
-            for watcher, _ in watchers:
-                watcher.begin(reasons)
+                places.append(stack.enter_context(Place(name, reasons, rings, bpf["programs"])))
+                places[-1].take(program)
             ready(f"verdicts on {', '.join(programs.values())}", as_json)
 
             def step(patience: float) -> None:
-                for watcher, rings in watchers:
-                    watcher.renew()
-                    rings.poll(patience / len(watchers))
+                for place in places:
+                    if place.follow():
+                        stream.program(place)
+                    place.rings.poll(patience / len(places))
                 failures.poll(0)
                 stream.flush()
 
@@ -108,6 +105,60 @@ def find(interfaces: Sequence[str]) -> dict[int, str]:
             "sudo accord daemon --iface IF --back-end af_xdp",
         )
     return found
+
+
+class Place:
+    """One interface, whichever program of ours is on it: a daemon that starts anew or is upgraded brings another."""
+
+    def __init__(self, name: str, reasons: Sequence[Reason], rings: Rings, programs: Any) -> None:
+        self.name = name
+        self.rings = rings
+        self.program = 0
+        self._seen = 0
+        """On the interface at the last look; ``program`` is 0 when that is not ours."""
+        self._reasons = reasons
+        self._programs = programs
+        self._watcher: Watcher | None = None
+
+    def __enter__(self) -> Place:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._watcher is not None:
+            self._watcher.close()
+
+    def take(self, program: int) -> None:
+        """Have it write into the rings. Raises ``AccordError``."""
+        watcher = Watcher(program)
+        try:
+            for cpu, fd in self.rings.fds():
+                watcher.join(cpu, fd)
+            self._programs[self._programs.Key(program)] = self._programs.Leaf(1)
+            watcher.begin(self._reasons)
+        except BaseException:
+            watcher.close()
+            raise
+        self._watcher, self.program, self._seen = watcher, program, program
+
+    def follow(self) -> bool:
+        """Renew the lease; True when there is another program than before, or none."""
+        try:
+            program = attached(self.name)
+        except AccordError:  # the interface is gone
+            program = 0
+        if program == self._seen:
+            if self._watcher is not None:
+                self._watcher.renew()
+            return False
+        self._seen = program
+        if self._watcher is not None:
+            self.rings.poll(0)
+            self._watcher.close()
+            self._watcher, self.program = None, 0
+        if program:
+            with contextlib.suppress(AccordError):  # not ours, or already going away again
+                self.take(program)
+        return True
 
 
 class Stream:
@@ -165,6 +216,14 @@ class Stream:
                 else f"{wall(at_ns)}  {name} queue {queue}  {verdict:<8} failed: {why}: the frame is lost",
             )
         )  # fmt: skip
+
+    def program(self, place: Place) -> None:
+        """The interface has another program, or none."""
+        if self._as_json:
+            say({"event": "program", "interface": place.name, "program": place.program or None})
+            return
+        what = f"program {place.program} is traced now" if place.program else "no program of Accord's any more"
+        click.echo(f"{place.name}: {what}", err=True)
 
     def flush(self) -> None:
         """Print what there is; the rings of several CPUs are merged by time."""
