@@ -32,15 +32,22 @@ def per(setting: str, step: int) -> int:
     return (more - engine_bytes(DEFAULTS)) // step
 
 
+def up_to(number: int, multiple: int) -> int:
+    """The next multiple."""
+    return -(-number // multiple) * multiple
+
+
 def coefficients() -> dict[str, int]:
-    """Bytes of one transaction (without its chain), buffer and event, and what is always there."""
+    """Bytes of one transaction (without its chain), buffer and event, and what is always there: the first and the
+    last rounded up, so that not every field that comes or goes makes the document stale."""
     found = {"transactions": per("transactions", -4), "buffers": per("buffers", 1), "events": per("events", 2)}
     variable = sum(count * DEFAULTS[name] for name, count in found.items()) + HEAD_BYTES * DEFAULTS["transactions"]
-    return {**found, "fixed": engine_bytes(DEFAULTS) - variable}
+    fixed = engine_bytes(DEFAULTS) - variable
+    return {**found, "transactions": up_to(found["transactions"], 128), "fixed": up_to(fixed, 16_384)}
 
 
 def predicted(settings: dict[str, int]) -> int:
-    """By the table, without asking the engine."""
+    """By the table, without asking the engine: at most so much."""
     each = coefficients()
     chains = 1 << (settings["transactions"] - 1).bit_length()
     return (
@@ -61,7 +68,7 @@ def table() -> str:
     ]
     examples = [
         f"{settings['transactions']:,} transactions and {settings['buffers']:,} buffers: "
-        f"**{engine_bytes(settings) / MEBIBYTE:.1f} MiB**{note}"
+        f"**{predicted(settings) / MEBIBYTE:.0f} MiB**{note}"
         for settings, note in ((DEFAULTS, ", the default"), (TEN_THOUSAND, ""))
     ]
     return "\n".join(["| what | bytes | |", "|---|---|---|", *rows]) + "\n\n" + "; ".join(examples) + ".\n"

@@ -30,13 +30,13 @@ def test_the_document_states_the_memory_that_the_engine_takes() -> None:
 
 
 @given(st.integers(1, 100_000), st.integers(1, 500_000), st.integers(100, 100_000))
-def test_by_the_documents_table_the_memory_of_any_settings_is_known_to_the_page(
+def test_the_documents_table_bounds_the_memory_of_any_settings_closely(
     transactions: int, buffers: int, events: int
 ) -> None:
     settings = {"transactions": transactions, "unproven": 1, "buffers": buffers, "events": events}
     actual = memory_document.engine_bytes(settings)
-    # Each of the engine's parts begins at a multiple of 16.
-    assert abs(actual - memory_document.predicted(settings)) < 8 * 16
+    # Each of the engine's parts begins at a multiple of 16; two of the table's numbers are rounded up.
+    assert actual <= memory_document.predicted(settings) + 8 * 16 <= actual * 1.03 + 3 * 16_384
 
 
 def test_the_defaults_of_the_document_are_the_engines() -> None:
