@@ -61,11 +61,11 @@ _Static_assert((int)ACCORD_MAX_NODES == 64, "a bit for each node");
 void reassembly_init(struct reassembly *reassembly);
 /* Does this packet, of a TSN not seen before, agree with what came before it? Returns enum accord_reason. */
 uint32_t reassembly_check(const struct reassembly *reassembly, const struct packet *packet);
-/* As many buffers as a packet of this length and so many chunks can need at most. Each that is taken is the last, or
+/* Are so many buffers enough for any packet of this length and number of chunks? Each that is taken is the last, or
  * gets full but for a piece's head, and costs a head more where it splits a chunk. */
-static inline uint32_t reassembly_bound(const struct slab *slab, const struct packet *packet)
+static inline bool reassembly_fits(const struct slab *slab, uint32_t buffers, const struct packet *packet)
 {
-	return 1 + (packet->length + packet->chunk_count * SLAB_GRAIN) / (slab->capacity - 2 * SLAB_GRAIN);
+	return packet->length + packet->chunk_count * SLAB_GRAIN < (uint64_t)buffers * (slab->capacity - 2 * SLAB_GRAIN);
 }
 /* Buffers that storing these bytes of chunks, one after the other, would take. */
 uint32_t reassembly_need(const struct reassembly *reassembly, const struct slab *slab, const uint16_t *lengths,

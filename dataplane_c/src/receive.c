@@ -43,7 +43,7 @@ static uint32_t check_memory(const struct accord_engine *engine, const struct tr
 	if (event_room(&engine->events) < packet->chunk_count + ENGINE_EVENTS_PER_PACKET)
 		return ACCORD_REASON_NO_MEMORY;
 	/* Mostly there is more than plenty. */
-	if (reassembly_bound(&engine->slab, packet) <= slab_available(&engine->slab, &transaction->share))
+	if (reassembly_fits(&engine->slab, slab_available(&engine->slab, &transaction->share), packet))
 		return ACCORD_REASON_OK;
 	for (uint32_t i = 0; i < packet->chunk_count; i++)
 		if (is_stored(engine, transaction, packet, &packet->chunks[i]))
