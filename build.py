@@ -27,6 +27,7 @@ exec python3 "$0" "$@"
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -88,7 +89,9 @@ def command_bench(arguments: argparse.Namespace) -> int:
         return 0
     if arguments.name not in existing:
         raise BuildFailure(f"there is no benchmark {arguments.name!r} in bench/; there is: {listing}")
-    environment.build()
+    # Standard output is the benchmark's alone: with --json it is one object, whatever had to be built before.
+    with contextlib.redirect_stdout(sys.stderr):
+        environment.build()
     replace(as_root([str(environment.PYTHON), f"bench/{arguments.name}.py", *arguments.rest]))
     return 0
 

@@ -201,9 +201,18 @@ static void set_urgent(int urgent)
 	sched_setscheduler(0, urgent ? SCHED_FIFO : SCHED_OTHER, &parameter);
 }
 
+/* Real-time threads may have 95 % of each second (sched(7)), and who has used them up stands still for a while. */
+static void rest(uint64_t duration_ns)
+{
+	const struct timespec pause = {.tv_sec = (time_t)(duration_ns / 1000000000u),
+	                               .tv_nsec = (long)(duration_ns % 1000000000u)};
+
+	nanosleep(&pause, NULL);
+}
+
 static void measure(const char *name, struct source source, struct generator *generator, double seconds, int last)
 {
-	uint64_t begun, made, give_up;
+	uint64_t started = now_ns(), begun, made, give_up;
 	struct counts counts = {0};
 	double elapsed;
 
@@ -222,6 +231,7 @@ static void measure(const char *name, struct source source, struct generator *ge
 	set_urgent(0);
 	generator_stop(generator);
 	source.close(&source);
+	rest(now_ns() - started);
 	if (!counts.packets) {
 		fprintf(stderr, "receive: %s: nothing comes in\n", name);
 		exit(1);

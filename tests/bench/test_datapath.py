@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="generator and receiver need a processor each")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 NOT_FIGURES = {"spread", "repeats", "seconds", "kernel", "machine", "processors"}
@@ -60,3 +64,13 @@ def test_instruction_counts_repeat_exactly() -> None:
 def test_what_the_engine_takes_comes_out_in_whole_messages() -> None:
     """A generator whose packets the engine refused would make it look fast."""
     assert figures(bench("--only", "receive"))["afxdp_whole"] > 0.5
+
+
+@pytest.mark.root
+def test_the_document_explains_every_figure_that_is_printed_and_no_other() -> None:
+    document = (ROOT / "docs/BENCHMARKS.md").read_text(encoding="utf-8")
+    explained = set(re.findall(r"^\| `(\w+_\w+)` \|", document, re.MULTILINE))
+    printed = set(figures(bench()))
+    if shutil.which("valgrind") is None:
+        explained = {name for name in explained if not name.endswith("_instructions")}
+    assert explained == printed
