@@ -9,15 +9,13 @@ commands run there, in a mount and a PID namespace of their own: with the last p
 from __future__ import annotations
 
 import json
-import os
 import shlex
-import sys
 import time
 from pathlib import Path
 from typing import Any, Dict, Iterable, Sequence
 
 from buildtools import minimal
-from buildtools.console import LOGS, BuildFailure, as_root, replace, say
+from buildtools.console import LOGS, BuildFailure, become_root, say
 from buildtools.host import require
 
 # Of what the demo promises: case -> stack that has to come out.
@@ -41,8 +39,7 @@ ACCOUNTS = {
 
 def run(names: Sequence[str], tests: str, whole: bool, directory: Path, keep: bool) -> int:
     """All accounts in turn. Returns the exit code; raises BuildFailure where a command broke its promise."""
-    if os.geteuid() != 0:
-        replace(as_root([sys.executable, *sys.argv], minimal.passed_on()))
+    become_root(minimal.passed_on())
     require(minimal.NEEDED)
     changed = minimal.output("git", "status", "--porcelain", "--untracked-files=no")
     if changed:

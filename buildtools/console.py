@@ -57,6 +57,14 @@ def as_root(command: Sequence[str], environment: Mapping[str, str] | None = None
     return [sudo, *(["env", *variables] if variables else []), *command]
 
 
+def become_root(environment: Mapping[str, str]) -> None:
+    """Start ``build.py`` anew through sudo, with the same arguments, where we are not root. Raises BuildFailure."""
+    if os.geteuid() != 0:
+        # Made while we are still the owner of the tree: else no later step without root could write there.
+        LOGS.mkdir(parents=True, exist_ok=True)
+        replace(as_root([sys.executable, str(ROOT / "build.py"), *sys.argv[1:]], environment))
+
+
 def live(command: Sequence[str], environment: Mapping[str, str] | None = None, output: IO[bytes] | None = None) -> int:
     """Run a command to its end, on the terminal unless ``output`` is given; returns the exit code.
 
@@ -99,6 +107,8 @@ def step(name: str, command: Sequence[str], environment: Mapping[str, str] | Non
     LOGS.mkdir(parents=True, exist_ok=True)
     log = LOGS / f"{name}.log"
     started = time.monotonic()
+    # Root's from another time can be removed by who owns the tree, but not written to.
+    log.unlink(missing_ok=True)
     with log.open("wb") as output:
         output.write(f"$ {' '.join(command)}\n".encode())
         output.flush()

@@ -6,14 +6,13 @@ The Vagrantfile and what it provisions are in vagrant/; here are the box, libvir
 
 from __future__ import annotations
 
-import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Dict, List, Sequence
 
 from buildtools import environment, minimal, vm_box, vm_hall
-from buildtools.console import ROOT, BuildFailure, as_root, live, replace, say, step
+from buildtools.console import ROOT, BuildFailure, become_root, live, replace, say, step
 from buildtools.host import require
 from buildtools.vm_box import VM
 
@@ -25,7 +24,7 @@ SSH_CONFIG = vm_hall.STATE / "ssh-config"
 
 def up(kernel: str, accelerator: str) -> int:
     """Box, libvirt, machines; whatever is there already stays. Returns the exit code."""
-    _be_root()
+    become_root(minimal.passed_on())
     require([*vm_box.NEEDED, *vm_hall.NEEDED])
     box = vm_box.box(kernel)
     if vm_hall.running() is not None and _kernel_of_hall() != kernel:
@@ -55,7 +54,7 @@ def up(kernel: str, accelerator: str) -> int:
 
 def ssh(host: str, command: Sequence[str]) -> int:
     """Become a shell, or ``command``, on a machine."""
-    _be_root()
+    become_root(minimal.passed_on())
     pid = vm_hall.running()
     if pid is None or not SSH_CONFIG.exists():
         raise BuildFailure("there are no machines: ./build.py vm up")
@@ -64,8 +63,9 @@ def ssh(host: str, command: Sequence[str]) -> int:
 
 def test(kernel: str, accelerator: str, keep: bool, rest: Sequence[str]) -> int:
     """The suite of vagrant/suite.py between the machines. Takes them down if it brought them up. The exit code."""
-    _be_root()
+    # First as who we are: what is compiled belongs to the owner of the tree. As root it is then found done.
     environment.build()
+    become_root(minimal.passed_on())
     with minimal.terminable():
         brought = vm_hall.running() is None
         try:
@@ -88,16 +88,11 @@ def test(kernel: str, accelerator: str, keep: bool, rest: Sequence[str]) -> int:
 
 def down() -> int:
     """End machines, networks and libvirt. The box stays (./build.py clean removes it)."""
-    _be_root()
+    become_root(minimal.passed_on())
     shutil.rmtree(VM / "machines", ignore_errors=True)
     # Standard error: standard output may be a program's, for --json.
     print(f"[accord] {'down' if vm_hall.end() else 'there was nothing up'}", file=sys.stderr)
     return 0
-
-
-def _be_root() -> None:
-    if os.geteuid() != 0:
-        replace(as_root([sys.executable, *sys.argv], minimal.passed_on()))
 
 
 def _accelerator(wanted: str) -> str:

@@ -367,6 +367,21 @@ def test_a_user_without_sudo_is_told_to_become_root(monkeypatch: pytest.MonkeyPa
         console.as_root(["true"])
 
 
+def test_a_command_that_needs_root_starts_itself_again_with_its_arguments_wherever_it_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(console, "LOGS", tmp_path / "build/log")
+    monkeypatch.setattr(console, "replace", lambda command, *_: started.append(command))
+    monkeypatch.setattr(console.shutil, "which", lambda _: "/usr/bin/sudo")
+    monkeypatch.setattr(sys, "argv", ["../build.py", "vm", "up"])
+    console.become_root({"A": "1"})
+    wanted = ["/usr/bin/sudo", "env", "A=1", sys.executable, str(ROOT / "build.py"), "vm", "up"]
+    assert started == [wanted]
+    assert (tmp_path / "build/log").is_dir(), "made by the owner of the tree, not by root"
+
+
 def test_the_output_of_a_failed_step_is_shown_and_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

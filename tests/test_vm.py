@@ -55,6 +55,13 @@ def test_a_case_passes_with_its_stack_its_bytes_and_its_number_of_syns_only(
     assert [wrong in each for each in found] == ([True] if wrong else []), found
 
 
+def test_on_a_lossy_link_a_syn_may_be_sent_again_but_none_comes_where_none_belongs() -> None:
+    today, negotiated = CASE["today-tls-tcp"], CASE["accord-tls-tcp"]
+    assert suite.judge(today, runs(today), Tally(syn_packets=3), lossy=True) == []
+    assert suite.judge(today, runs(today), Tally(syn_packets=1), lossy=True) != []
+    assert suite.judge(negotiated, runs(negotiated), Tally(syn_packets=1), lossy=True) != []
+
+
 def test_the_machines_have_the_addresses_that_the_suite_and_the_routes_speak_of() -> None:
     vagrantfile = (ROOT / "vagrant/Vagrantfile").read_text()
     network = (ROOT / "vagrant/network.sh").read_text()
@@ -62,6 +69,7 @@ def test_the_machines_have_the_addresses_that_the_suite_and_the_routes_speak_of(
     addresses = dict(re.findall(r'\["([\d.]+)", "(\w+)"\]', block))
     assert addresses[suite.CLIENT] == "client"
     assert addresses[suite.SERVER] == "server"
+    assert f"{suite.SERVER6}/64 dev eth1" in network
     gateways = set(re.findall(r"via ([\d.]+)", network))
     assert len(gateways) == 2
     assert {addresses[gateway] for gateway in gateways} == {"client", "server"}
