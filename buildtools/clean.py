@@ -12,7 +12,7 @@ from buildtools.environment import VENV, products
 from buildtools.vm_hall import running
 
 CACHES = (".pytest_cache", ".mypy_cache", ".ruff_cache", ".hypothesis", ".import_linter_cache", "dist")
-SOURCES = ("buildtools", "ctrl", "tests", "bench", "dataplane_c", "ebpf")
+SOURCES = ("buildtools", "ctrl", "tests", "bench", "vagrant", "dataplane_c", "ebpf")
 
 
 def targets() -> list[Path]:
