@@ -238,9 +238,9 @@ def parser() -> argparse.ArgumentParser:
         command_vm,
         "run the demo's cases between virtual machines with Debian's kernel",
         "up: build the box, start router, server and client. ssh [HOST] [COMMAND]: a shell on one of them. test "
-        "[--rtt MS] [--netem WORDS] [--family 4|6] [--repeats N] [--json]: bring them up, run the suite, take them "
-        "down, also after Ctrl-C. down: end them. Needs root (asks sudo), 8 GB of disk and 3 GB of memory; nothing of "
-        "the host is changed but its packages. See vagrant/README.md.",
+        "[--rtt MS] [--netem WORDS] [--family 4|6] [--case NAME] [--repeats N] [--json]: bring them up, run the suite, "
+        "take them down, also after Ctrl-C. down: end them. Needs root (asks sudo), 8 GB of disk and 3 GB of memory; "
+        "nothing of the host is changed but its packages. See vagrant/README.md.",
     )
     machines.add_argument("action", choices=["up", "ssh", "test", "down"])
     machines.add_argument("--kernel", choices=list(vm_box.KERNELS), default="6.1", help="(default %(default)s)")

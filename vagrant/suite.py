@@ -16,7 +16,7 @@ import shlex
 import statistics
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -279,12 +279,13 @@ def row(case: Case, link: Link, rtt: float, repeats: int, results: Path) -> dict
     }
 
 
-def suite(link: Link, repeats: int, results: Path, console: Console) -> dict[str, Any]:
+def suite(cases: Sequence[Case], link: Link, repeats: int, results: Path, console: Console) -> dict[str, Any]:
     """Every row. Whatever was set up in the machines for it is ended again."""
     kernels = check_identity()
     outcome: dict[str, Any] = {"kernel": kernels["client"], "family": link.family, "netem": link.netem, "rows": []}
     for host in (CLIENT_HOST, SERVER_HOST):
         (results / f"doctor-{host.name}.json").write_text(host.run("accord doctor --iface eth1 --json"))
+    unshape()  # what a run that was killed may have left
     bare = measure_rtt(link.server)
     console.print(f"between the hosts: {bare:.1f} ms without netem")
     if bare > FLOOR_MS:
@@ -292,7 +293,7 @@ def suite(link: Link, repeats: int, results: Path, console: Console) -> dict[str
     try:
         shape(link.netem)
     except Failed as refused:
-        return {**outcome, "rows": [{"case": case.name, "result": "absent", "reason": str(refused)} for case in CASES]}
+        return {**outcome, "rows": [{"case": case.name, "result": "absent", "reason": str(refused)} for case in cases]}
     try:
         measured = measure_rtt(link.server)
         console.print(f"between the hosts: {measured:.1f} ms with netem, {link.rtt:g} ms asked for")
@@ -302,7 +303,7 @@ def suite(link: Link, repeats: int, results: Path, console: Console) -> dict[str
         outcome["rtt_ms"] = round(measured, 3)
         outcome["rows"].append(start_daemons())
         expose()
-        for case in sorted(CASES, key=lambda case: not case.daemon_at_server):
+        for case in sorted(cases, key=lambda case: not case.daemon_at_server):
             console.print(f"case {case.name}")
             if not case.daemon_at_server:
                 for unit in ("vm-expose", "vm-daemon"):
@@ -343,13 +344,24 @@ def show(outcome: dict[str, Any], console: Console) -> None:
 @click.option("--rtt", type=click.FloatRange(2, 2000), default=100, show_default=True, help="Round trip, milliseconds.")
 @click.option("--netem", "more", default="", metavar="WORDS", help="More for both ways, such as 'loss 2% reorder 5%'.")
 @click.option("--family", type=click.Choice(["4", "6"]), default="4", show_default=True, help="IPv4 or IPv6.")
+@click.option("--case", "names", multiple=True, type=click.Choice([case.name for case in CASES]), help="Only these.")
 @click.option("--repeats", type=click.IntRange(1, 100), default=5, show_default=True, help="Connections a case.")
 @click.option("--json", "as_json", is_flag=True, help="End with one JSON object.")
-def main(kernel: str, results: Path, rtt: float, more: str, family: str, repeats: int, as_json: bool) -> None:
+def main(
+    kernel: str,
+    results: Path,
+    rtt: float,
+    more: str,
+    family: str,
+    names: tuple[str, ...],
+    repeats: int,
+    as_json: bool,
+) -> None:
     """Run the demo's cases between the two hosts and print a row for each."""
     console = Console(stderr=as_json, width=110)
     try:
-        outcome = suite(Link(rtt, more, int(family)), repeats, results, console)
+        cases = [case for case in CASES if not names or case.name in names]
+        outcome = suite(cases, Link(rtt, more, int(family)), repeats, results, console)
     except Failed as failure:
         raise click.ClickException(str(failure)) from failure
     if not outcome["kernel"].startswith(f"{kernel}."):
