@@ -157,7 +157,10 @@ def start_daemon(host: Machine, *options: str) -> dict[str, Any]:
     """``accord daemon`` on a host; its status once it is ready. Raises ``Failed`` with what it said."""
     host.start("vm-daemon", shlex.join(["/usr/local/bin/accord", "daemon", "--iface", "eth1", *options]))
     host.until("accord status --json >/dev/null || ! systemctl is-active -q vm-daemon", "vm-daemon")
-    state: dict[str, Any] = json.loads(host.run("accord status --json"))
+    try:
+        state: dict[str, Any] = json.loads(host.run("accord status --json"))
+    except Failed:
+        raise Failed(f"{host.name}: the daemon ended: {host.log('vm-daemon').strip()[-500:]}") from None
     return state
 
 
