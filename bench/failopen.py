@@ -53,8 +53,11 @@ def percentile(samples: Iterable[float], fraction: float) -> float:
 
 
 def say(text: str, last: bool = False) -> None:
-    """Progress, on one line of a terminal."""
-    if sys.stderr.isatty():
+    """Progress, on one line of a terminal; of a file only what became of each part."""
+    if not sys.stderr.isatty():
+        if last:
+            print(text, file=sys.stderr, flush=True)
+    else:
         print(f"\r\033[K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
 
 
@@ -243,7 +246,8 @@ def milliseconds(seconds: float) -> float:
 def main(kills: int, hangs: int | None, upgrades: int, rate: float, attach: str, as_json: bool) -> None:
     """What others lose when the daemon is killed, hung and upgraded, how soon it is back, and what an upgrade costs."""
     hangs = max(2, kills // 10) if hangs is None else hangs
-    result: dict[str, Any] = {}
+    # On a machine that is busy with other things, times are those of its scheduler.
+    result: dict[str, Any] = {"load_average_before": round(os.getloadavg()[0], 1)}
     with tempfile.TemporaryDirectory(prefix="accord-failopen-") as directory:
         if kills or hangs:
             result |= sudden_ends(Path(directory), kills, hangs, attach)
