@@ -49,6 +49,14 @@ class Offer:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Connected:
+    """A peer in flight, and the socket that the kernel gives its datagrams to."""
+
+    socket: UdpSocket
+    peer: Path
+
+
 class Handover:
     """``freeze``, then ``commit`` or ``resume``."""
 
@@ -56,6 +64,8 @@ class Handover:
         self._controller = controller
         self._endpoint = controller.endpoint
         self._offers: list[Offer] = []
+        self._made: dict[int, list[Connected]] = {}
+        """By the index of the port's own socket."""
         self._attached = False
 
     def freeze(self) -> list[Offer]:
@@ -68,16 +78,18 @@ class Handover:
         self._offers = [Offer(exposed) for exposed in self._controller.exposed.values()]
         for offer in self._offers:
             offer.exposed.pause()
-        made = self._connect_all()
+        made = self._made = self._connect_all()
         for offer in self._offers:
             for position, bound in enumerate(offer.exposed.sockets):
                 stays = made[bound.index]
                 # Negotiations know it by its index: under that, there has to be a socket by which they can send.
                 swap = self._endpoint.swap
-                original = swap(bound, stays[0].sock.dup()) if stays else self._endpoint.detach(bound)
+                original = swap(bound, stays[0].socket.sock.dup()) if stays else self._endpoint.detach(bound)
                 offer.originals[position] = (bound, original)
                 offer.sockets.append(original)
-            offer.exposed.sockets += [each for bound, _ in offer.originals.values() for each in made[bound.index]]
+            offer.exposed.sockets += [
+                each.socket for bound, _ in offer.originals.values() for each in made[bound.index]
+            ]
             offer.sockets += offer.exposed.listeners
         return self._offers
 
@@ -91,6 +103,25 @@ class Handover:
             for listener in offer.exposed.listeners:
                 listener.close()
             offer.exposed.listeners.clear()
+
+    def prune(self) -> None:
+        """Close the sockets of peers with whom nothing is left to do: what such a peer begins next is for the new
+        daemon, and a port number that is used again by somebody else does not come to the old one."""
+        for offer in self._offers:
+            for bound, _ in offer.originals.values():
+                live = self._endpoint.peers(bound)
+                # The first one cannot go alone: it is also the socket that negotiations know by their index.
+                for each in self._made[bound.index][1:]:
+                    if each.peer not in live:
+                        self._made[bound.index].remove(each)
+                        offer.exposed.sockets.remove(each.socket)
+                        self._endpoint.detach(each.socket).close()
+                first = self._made[bound.index][:1]
+                if first and not live:
+                    self._made[bound.index].clear()
+                    for socket_ in (first[0].socket, bound):
+                        offer.exposed.sockets.remove(socket_)
+                        self._endpoint.detach(socket_).close()
 
     def resume(self) -> None:
         """There is no new daemon after all: everything as before. The connected sockets do no harm."""
@@ -107,10 +138,10 @@ class Handover:
 
     # ---- the kernel's demultiplexer ----
 
-    def _connect_all(self) -> dict[int, list[UdpSocket]]:
-        """A connected socket for each peer in flight, by the index of the port's own socket."""
+    def _connect_all(self) -> dict[int, list[Connected]]:
+        """A connected socket for each peer in flight."""
         bounds = [bound for offer in self._offers for bound in offer.exposed.sockets]
-        made: dict[int, list[UdpSocket]] = {bound.index: [] for bound in bounds}
+        made: dict[int, list[Connected]] = {bound.index: [] for bound in bounds}
         known: dict[int, set[Path]] = {bound.index: set() for bound in bounds}
         for bound in bounds:
             # Both have to allow it. Only now, lest somebody else takes part of the port meanwhile.
@@ -123,7 +154,8 @@ class Handover:
             for bound, path in fresh:
                 known[bound.index].add(path)
                 try:
-                    made[bound.index].append(self._endpoint.add(_connected(bound, path), bound.channels))
+                    own = self._endpoint.add(_connected(bound, path), bound.channels)
+                    made[bound.index].append(Connected(own, path))
                 except OSError as refusal:
                     log.warning("%s port %d stays behind: %s", path.remote, path.remote_port, refusal.strerror)
         log.warning("peers keep coming: some may have to repeat themselves")

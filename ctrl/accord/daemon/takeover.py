@@ -189,8 +189,10 @@ class Succession:
         end = loop.time() + _IN_FLIGHT_SECONDS
         while self._controller.endpoint.engine.transactions and loop.time() < end:
             await asyncio.sleep(_POLL_SECONDS)
+            self._handover.prune()
         with contextlib.suppress(OSError):
             await channel.send({"op": "drained"})
         end = loop.time() + seconds
         while (self._operations.busy or self._controller.busy) and loop.time() < end:
             await asyncio.sleep(_POLL_SECONDS)
+            self._handover.prune()
