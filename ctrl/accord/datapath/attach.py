@@ -46,9 +46,9 @@ PRICES: dict[str, str] = {
     "virtio_net": _VIRTIO,
     **{name: _RESET.format(name) for name in _RESETTING.split()},
 }
-"""What a native program costs others, by driver. veth was measured. Of those that reset their queues ena, igc and stmmac
-were read (.ndo_bpf in Linux 6.x), ixgbe and mlx5 have public reports, the others have the name of it; one that is here
-without need only gets the gentler mode from ``auto``."""
+"""What a native program costs others, by driver. veth was measured. Of those that reset their queues, ena, igc and
+stmmac were read (.ndo_bpf in Linux 6.x), ixgbe and mlx5 have public reports, the others have the name of it; one that
+is here without need only gets the gentler mode from ``auto``."""
 
 _UNKNOWN = "no price of native XDP is known for driver {}; watch its link when the daemon starts and stops"
 _GENERIC = (
