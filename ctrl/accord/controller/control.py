@@ -23,6 +23,7 @@ DEFAULT_PATH = Path("/run/accord/control.sock")
 ENVIRONMENT = "ACCORD_CONTROL"
 MAX_MESSAGE = 128 * 1024
 """Bytes of one message; an early request travels in one, base64."""
+_CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 _MAX_FDS = 8
 
 
@@ -68,7 +69,7 @@ class Channel:
                 os.close(fd)
             return None
         try:
-            if flags & (socket.MSG_TRUNC | socket.MSG_CTRUNC):
+            if flags & _CUT:
                 raise ValueError("message is too long")
             message = json.loads(data)
             if not isinstance(message, dict):

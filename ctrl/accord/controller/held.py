@@ -50,7 +50,7 @@ def hold(descriptor: int, shown: str) -> HeldPath:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_BYTES:
             raise error(Reason.BAD_CONFIG, f"{shown}: no file of at most {_MAX_BYTES} bytes", "name a PEM file")
-        contents = os.pread(descriptor, _MAX_BYTES, 0)
+        contents = os.pread(descriptor, status.st_size, 0)
     except OSError as refusal:
         raise error(Reason.BAD_CONFIG, f"{shown}: {refusal.strerror}", "name a readable PEM file") from refusal
     key = hashlib.sha256(shown.encode("utf-8", "surrogateescape") + b"\0" + contents).digest()

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Generic, TypeVar
 
@@ -35,7 +34,7 @@ class Stock(Generic[K, T]):
         self._discard = discard
         self._limit = limit
         self._seconds = seconds
-        self._made: OrderedDict[K, tuple[float, T]] = OrderedDict()
+        self._made: dict[K, tuple[float, T]] = {}  # oldest first
         self._ordered: set[K] = set()
         self.hits = self.misses = self.discarded = 0
         """Askers who found one, who found none; things that nobody asked for in time."""
@@ -89,7 +88,7 @@ class Stock(Generic[K, T]):
             self._drop_oldest()
 
     def _drop_oldest(self) -> None:
-        _, (_, thing) = self._made.popitem(last=False)
+        _, thing = self._made.pop(next(iter(self._made)))
         self.discarded += 1
         self._discard(thing)
 
