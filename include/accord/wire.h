@@ -153,7 +153,7 @@ enum accord_limit {
 	ACCORD_MAX_PACKET = 9000,         /* bytes of a packet, and of a datagram that several share: jumbo */
 	ACCORD_INITIAL_WINDOW = 10,       /* packets (RFC 6928) */
 	ACCORD_AMPLIFICATION = 3,         /* bytes out per byte in before the address is proven (RFC 9000 section 8) */
-	ACCORD_HEARTBEAT_MS = 500,        /* a daemon silent for longer: every packet passes */
+	ACCORD_HEARTBEAT_MS = 450,        /* a daemon silent for longer: every packet passes */
 };
 
 /* ---- Reasons: every drop, prune, fallback and abort has a name -------------------------------- */

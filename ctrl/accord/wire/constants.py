@@ -124,7 +124,7 @@ class Limit(enum.IntEnum):
     MAX_PACKET = 9000
     INITIAL_WINDOW = 10
     AMPLIFICATION = 3
-    HEARTBEAT_MS = 500
+    HEARTBEAT_MS = 450
 
     # The same number as MAX_EDGES, so an alias: packets of one direction of one transaction.
     MAX_PACKETS = 256
