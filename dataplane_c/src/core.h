@@ -371,4 +371,6 @@ int accord_watch_join(struct accord_watcher *watcher, uint32_t cpu, int32_t fd);
  * information; negative: the kernel has no such field, or tells nothing. */
 int64_t accord_btf_offset(const char *structure, const char *path);
 
+#include "privilege.h"
+
 #endif /* ACCORD_CORE_H */

@@ -13,6 +13,7 @@
 #include <linux/icmpv6.h>
 
 #include "address.h"
+#include "ask.h"
 #include "io_udp.h"
 
 enum {
@@ -40,15 +41,25 @@ static struct sock_filter nothing[] = {BPF_STMT(BPF_RET | BPF_K, 0)};
 
 #define PROGRAM(filter) ((struct sock_fprog){sizeof(filter) / sizeof(*(filter)), filter})
 
-static int open_one(int family, struct sock_fprog filter)
+int accord_direct_socket(int family, int deaf)
 {
-	/* Protocol first, filter second: what comes between the two is checked once more on receipt. */
-	int fd = socket(family, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, ACCORD_PROTOCOL_DIRECT);
+	const struct accord_request request = {
+		.kind = ACCORD_ASK_DIRECT,
+		.number = (uint32_t)family,
+		.mode = (uint32_t)deaf,
+	};
+	struct sock_fprog filter = deaf ? PROGRAM(nothing) : family == AF_INET ? PROGRAM(magic_ipv4) : PROGRAM(magic_ipv6);
 	const int on = 1;
+	int fd;
 
+	if (accord_privilege_asks())
+		return accord_ask(request, NULL, 0, -1, NULL, 0, &fd, NULL) < 0 ? -1 : fd;
+	/* Protocol first, filter second: what comes between the two is checked once more on receipt. */
+	fd = socket(family, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC, ACCORD_PROTOCOL_DIRECT);
 	if (fd < 0)
 		return -1;
 	setsockopt(fd, SOL_SOCKET, SO_ATTACH_FILTER, &filter, sizeof(filter));
+	setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof(on));
 	if (family == AF_INET) {
 		setsockopt(fd, IPPROTO_IP, IP_PKTINFO, &on, sizeof(on));
 		setsockopt(fd, IPPROTO_IP, IP_RECVERR, &on, sizeof(on));
@@ -61,8 +72,8 @@ static int open_one(int family, struct sock_fprog filter)
 
 void accord_direct_open(struct accord_direct *direct, int deaf)
 {
-	direct->fd[0] = open_one(AF_INET, deaf ? PROGRAM(nothing) : PROGRAM(magic_ipv4));
-	direct->fd[1] = open_one(AF_INET6, deaf ? PROGRAM(nothing) : PROGRAM(magic_ipv6));
+	direct->fd[0] = accord_direct_socket(AF_INET, deaf);
+	direct->fd[1] = accord_direct_socket(AF_INET6, deaf);
 }
 
 void accord_direct_close(struct accord_direct *direct)

@@ -21,6 +21,8 @@ struct sock_extended_err;
 
 /* deaf: somebody else gets copies of all frames, so these sockets receive none. A socket that cannot be had is
  * missed when something is to be sent by it. */
+/* One of them, for good deaf or not; -1. The part that needs privilege. */
+int accord_direct_socket(int family, int deaf);
 void accord_direct_open(struct accord_direct *direct, int deaf);
 void accord_direct_close(struct accord_direct *direct);
 /* Takes what waits on one of the sockets; returns how many packets that was. */

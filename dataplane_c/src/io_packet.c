@@ -12,6 +12,7 @@
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
 
+#include "ask.h"
 #include "failure.h"
 #include "frame.h"
 
@@ -233,16 +234,51 @@ static void prepare_batches(struct io_packet *socket)
 	}
 }
 
-int accord_io_packet_open(const struct accord_netdev *netdev, struct accord_io **io, struct accord_failure *failure)
+static int call_failed(struct accord_failure *failure, const char *call, int interface, int fd)
+{
+	int error = errno;
+
+	if (fd >= 0)
+		close(fd);
+	return accord_fail(failure, accord_reason_of_errno(error, ACCORD_REASON_NO_KERNEL_SUPPORT), error,
+	                   "%s for interface %d", call, interface);
+}
+
+int accord_io_packet_socket(int interface, struct accord_failure *failure)
 {
 	const struct sockaddr_ll address = {
 		.sll_family = AF_PACKET,
 		.sll_protocol = htons(ETH_P_ALL),
-		.sll_ifindex = netdev->index,
+		.sll_ifindex = interface,
 	};
+	const struct accord_request request = {.kind = ACCORD_ASK_PACKET, .number = (uint32_t)interface};
 	const int on = 1, buffer = RECEIVE_BUFFER;
+	int fd, result;
+
+	if (accord_privilege_asks()) {
+		result = accord_ask(request, NULL, 0, -1, NULL, 0, &fd, failure);
+		return result < 0 ? result : fd;
+	}
+	/* Protocol 0: nothing comes in before the filter is there and the socket is bound. */
+	fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (fd < 0)
+		return call_failed(failure, "socket(AF_PACKET)", interface, fd);
+	if (attach_filter(fd, magic_filter, sizeof(magic_filter) / sizeof(*magic_filter)) ||
+	    setsockopt(fd, SOL_SOCKET, SO_LOCK_FILTER, &on, sizeof(on)))
+		return call_failed(failure, "SO_ATTACH_FILTER on AF_PACKET", interface, fd);
+	if (setsockopt(fd, SOL_PACKET, PACKET_AUXDATA, &on, sizeof(on)))
+		return call_failed(failure, "PACKET_AUXDATA", interface, fd);
+	if (setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on)))
+		return call_failed(failure, "PACKET_IGNORE_OUTGOING", interface, fd);
+	setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof(buffer)); /* as much as net.core.rmem_max allows */
+	if (bind(fd, (const struct sockaddr *)&address, sizeof(address)))
+		return call_failed(failure, "bind of AF_PACKET", interface, fd);
+	return fd;
+}
+
+int accord_io_packet_open(const struct accord_netdev *netdev, struct accord_io **io, struct accord_failure *failure)
+{
 	struct io_packet *packet = calloc(1, sizeof(*packet));
-	const char *call = "socket(AF_PACKET)";
 	int result;
 
 	if (!packet)
@@ -250,28 +286,12 @@ int accord_io_packet_open(const struct accord_netdev *netdev, struct accord_io *
 	packet->io.operations = &operations;
 	packet->mtu_bytes = netdev->mtu;
 	prepare_batches(packet);
-	/* Protocol 0: nothing comes in before the filter is there and the socket is bound. */
-	packet->fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (packet->fd < 0)
-		goto failed;
-	call = "SO_ATTACH_FILTER on AF_PACKET";
-	if (attach_filter(packet->fd, magic_filter, sizeof(magic_filter) / sizeof(*magic_filter)))
-		goto failed;
-	call = "PACKET_AUXDATA";
-	if (setsockopt(packet->fd, SOL_PACKET, PACKET_AUXDATA, &on, sizeof(on)))
-		goto failed;
-	call = "PACKET_IGNORE_OUTGOING";
-	if (setsockopt(packet->fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &on, sizeof(on)))
-		goto failed;
-	setsockopt(packet->fd, SOL_SOCKET, SO_RCVBUF, &buffer, sizeof(buffer)); /* as much as net.core.rmem_max allows */
-	call = "bind of AF_PACKET";
-	if (bind(packet->fd, (const struct sockaddr *)&address, sizeof(address)))
-		goto failed;
+	packet->fd = accord_io_packet_socket(netdev->index, failure);
+	if (packet->fd < 0) {
+		result = packet->fd;
+		packet_close(&packet->io);
+		return result;
+	}
 	*io = &packet->io;
 	return 0;
-failed:
-	result = accord_fail(failure, accord_reason_of_errno(errno, ACCORD_REASON_NO_KERNEL_SUPPORT), errno, "%s for %s",
-	                     call, netdev->name);
-	packet_close(&packet->io);
-	return result;
 }

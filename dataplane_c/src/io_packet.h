@@ -9,6 +9,8 @@
 #include "io.h"
 #include "netdev.h"
 
+/* The part of it that needs privilege: a socket that sees the frames with the magic cookie, for good. */
+int accord_io_packet_socket(int interface, struct accord_failure *failure);
 int accord_io_packet_open(const struct accord_netdev *netdev, struct accord_io **io, struct accord_failure *failure);
 
 #endif

@@ -9,7 +9,6 @@
 #include "io_xdp.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,12 +16,12 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
+#include <unistd.h>
 
-#include <xdp/libxdp.h>
-#include <xdp/xsk.h>
-
+#include "ask.h"
 #include "failure.h"
 #include "frame.h"
+#include "xsk_setup.h"
 
 /* Linux 5.11; the C library's headers have them since glibc 2.33. */
 #ifndef SO_PREFER_BUSY_POLL
@@ -51,15 +50,13 @@ enum {
 };
 
 struct ring {
-	struct xsk_umem *umem;
-	struct xsk_socket *socket;
-	struct xsk_ring_prod fill, tx;
-	struct xsk_ring_cons completion, rx;
+	struct xsk_rings rings;
 	uint8_t *area;
 	size_t area_bytes;
 	uint64_t *free; /* transmit frames that the kernel does not have */
 	uint32_t free_count, in_flight;
-	int fd;
+	int fd; /* -1: there is none yet */
+	int joined;
 	struct accord_ring_statistics statistics;
 	int down; /* the last kick failed for good: the link is down, or the interface gone */
 };
@@ -71,12 +68,6 @@ struct io_xdp {
 	int busy_polls;
 	struct ring rings[];
 };
-
-static int quiet(enum libxdp_print_level level, const char *format, va_list arguments)
-{
-	(void)level, (void)format, (void)arguments;
-	return 0;
-}
 
 static uint32_t frame_size(const struct accord_netdev *netdev)
 {
@@ -91,11 +82,11 @@ uint32_t accord_io_xdp_frame_limit(const struct accord_netdev *netdev)
 /* Give transmitted frames back to the free list. */
 static void reap(struct ring *ring)
 {
-	uint32_t index, count = xsk_ring_cons__peek(&ring->completion, ring->in_flight, &index);
+	uint32_t index, count = xsk_ring_cons__peek(&ring->rings.completion, ring->in_flight, &index);
 
 	for (uint32_t i = 0; i < count; i++)
-		ring->free[ring->free_count++] = *xsk_ring_cons__comp_addr(&ring->completion, index + i);
-	xsk_ring_cons__release(&ring->completion, count);
+		ring->free[ring->free_count++] = *xsk_ring_cons__comp_addr(&ring->rings.completion, index + i);
+	xsk_ring_cons__release(&ring->rings.completion, count);
 	ring->in_flight -= count;
 }
 
@@ -115,20 +106,20 @@ static uint32_t receive_ring(struct io_xdp *xdp, uint32_t queue, const struct ac
 
 	if (xdp->busy_polls)
 		wake_receiver(ring);
-	count = xsk_ring_cons__peek(&ring->rx, limit, &rx);
+	count = xsk_ring_cons__peek(&ring->rings.rx, limit, &rx);
 	if (!count) {
 		/* Nothing to reap by, so the driver may be waiting for us. */
-		if (!xdp->busy_polls && xsk_ring_prod__needs_wakeup(&ring->fill))
+		if (!xdp->busy_polls && xsk_ring_prod__needs_wakeup(&ring->rings.fill))
 			wake_receiver(ring);
 		return 0;
 	}
 	/* Never short: there are as many receive frames as the fill ring has room for. */
-	if (xsk_ring_prod__reserve(&ring->fill, count, &fill) != count) {
-		xsk_ring_cons__cancel(&ring->rx, count);
+	if (xsk_ring_prod__reserve(&ring->rings.fill, count, &fill) != count) {
+		xsk_ring_cons__cancel(&ring->rings.rx, count);
 		return 0;
 	}
 	for (uint32_t i = 0; i < count; i++) {
-		const struct xdp_desc *descriptor = xsk_ring_cons__rx_desc(&ring->rx, rx + i);
+		const struct xdp_desc *descriptor = xsk_ring_cons__rx_desc(&ring->rings.rx, rx + i);
 		const uint8_t *packet;
 		struct accord_path path;
 		uint32_t length;
@@ -140,12 +131,12 @@ static uint32_t receive_ring(struct io_xdp *xdp, uint32_t queue, const struct ac
 			sink->drop(sink->context, (enum accord_reason) - result);
 		else
 			sink->packet(sink->context, &path, 0, packet, length);
-		*xsk_ring_prod__fill_addr(&ring->fill, fill + i) = descriptor->addr;
+		*xsk_ring_prod__fill_addr(&ring->rings.fill, fill + i) = descriptor->addr;
 	}
-	xsk_ring_cons__release(&ring->rx, count);
-	xsk_ring_prod__submit(&ring->fill, count);
+	xsk_ring_cons__release(&ring->rings.rx, count);
+	xsk_ring_prod__submit(&ring->rings.fill, count);
 	ring->statistics.received += count;
-	if (!xdp->busy_polls && xsk_ring_prod__needs_wakeup(&ring->fill))
+	if (!xdp->busy_polls && xsk_ring_prod__needs_wakeup(&ring->rings.fill))
 		wake_receiver(ring);
 	return count;
 }
@@ -184,23 +175,23 @@ static int xdp_send(struct accord_io *io, const struct accord_path *path, const 
 	built = accord_frame_build(path, packet, length, xsk_umem__get_data(ring->area, address), xdp->frame_bytes);
 	if (built < 0)
 		return built;
-	if (xsk_ring_prod__reserve(&ring->tx, 1, &index) != 1)
+	if (xsk_ring_prod__reserve(&ring->rings.tx, 1, &index) != 1)
 		return -ACCORD_REASON_NO_MEMORY;
-	descriptor = xsk_ring_prod__tx_desc(&ring->tx, index);
+	descriptor = xsk_ring_prod__tx_desc(&ring->rings.tx, index);
 	descriptor->addr = address;
 	descriptor->len = (uint32_t)built;
 	descriptor->options = 0;
 	ring->free_count--;
 	ring->in_flight++;
 	ring->statistics.sent++;
-	xsk_ring_prod__submit(&ring->tx, 1);
+	xsk_ring_prod__submit(&ring->rings.tx, 1);
 	return 0;
 }
 
 /* Tell the kernel that there is something to send. */
 static void kick(struct ring *ring)
 {
-	for (int kicks = 0; kicks < MAX_KICKS && xsk_ring_prod__needs_wakeup(&ring->tx); kicks++) {
+	for (int kicks = 0; kicks < MAX_KICKS && xsk_ring_prod__needs_wakeup(&ring->rings.tx); kicks++) {
 		ring->down = 0;
 		ring->statistics.send_wakeups++;
 		if (sendto(ring->fd, NULL, 0, MSG_DONTWAIT, NULL, 0) >= 0)
@@ -252,7 +243,7 @@ static uint32_t xdp_rings(struct accord_io *io, struct accord_ring_statistics *r
 		getsockopt(ring->fd, SOL_XDP, XDP_STATISTICS, &kernel, &bytes);
 		rings[count] = ring->statistics;
 		rings[count].queue = count;
-		rings[count].size = ring->rx.size;
+		rings[count].size = ring->rings.rx.size;
 		rings[count].receive_dropped = kernel.rx_dropped;
 		rings[count].receive_ring_full = kernel.rx_ring_full;
 		rings[count].fill_ring_empty = kernel.rx_fill_ring_empty_descs;
@@ -267,10 +258,9 @@ static void *close_ring(void *closed)
 {
 	struct ring *ring = closed;
 
-	if (ring->socket)
-		xsk_socket__delete(ring->socket);
-	if (ring->umem)
-		xsk_umem__delete(ring->umem);
+	xsk_unmap(&ring->rings);
+	if (ring->fd >= 0)
+		close(ring->fd);
 	if (ring->area)
 		munmap(ring->area, ring->area_bytes);
 	free(ring->free);
@@ -288,7 +278,7 @@ static void xdp_close(struct accord_io *io)
 	uint32_t started = 0;
 
 	for (uint32_t queue = 0; queue < xdp->count; queue++)
-		if (xdp->rings[queue].socket)
+		if (xdp->rings[queue].joined)
 			accord_program_join(xdp->program, queue, -1);
 	while (started + 1 < xdp->count && !pthread_create(&threads[started], NULL, close_ring, &xdp->rings[started]))
 		started++;
@@ -308,16 +298,9 @@ static const struct accord_io_operations operations = {
 	.close = xdp_close,
 };
 
-static int create_umem(struct ring *ring, uint32_t frames, uint32_t bytes, struct accord_failure *failure)
+static int take_memory(struct ring *ring, uint32_t frames, uint32_t bytes, struct accord_failure *failure)
 {
-	const struct xsk_umem_config config = {
-		.fill_size = frames / 2,
-		.comp_size = frames / 2,
-		.frame_size = bytes,
-	};
-	const struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY};
 	void *area;
-	int result;
 
 	ring->area_bytes = (size_t)frames * bytes;
 	area = mmap(NULL, ring->area_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -327,44 +310,54 @@ static int create_umem(struct ring *ring, uint32_t frames, uint32_t bytes, struc
 	ring->area = area;
 	/* A child would share the packets of others; and pinned pages that are copied on write are lost to the rings. */
 	madvise(area, ring->area_bytes, MADV_DONTFORK);
-	result = xsk_umem__create(&ring->umem, ring->area, ring->area_bytes, &ring->fill, &ring->completion, &config);
-	/* Without CAP_IPC_LOCK the pages count against a limit, which CAP_SYS_RESOURCE may lift. */
-	if (result == -ENOBUFS && !setrlimit(RLIMIT_MEMLOCK, &unlimited))
-		result = xsk_umem__create(&ring->umem, ring->area, ring->area_bytes, &ring->fill, &ring->completion, &config);
-	if (result) {
-		ring->umem = NULL;
-		return accord_fail(failure, accord_reason_of_errno(-result, ACCORD_REASON_NO_KERNEL_SUPPORT), -result,
-		                   "registering a UMEM of %zu bytes (see ulimit -l)", ring->area_bytes);
-	}
 	return 0;
 }
 
-static int create_socket(struct ring *ring, const char *interface, uint32_t queue, uint32_t size,
-                         struct accord_failure *failure)
+static int register_umem(struct ring *ring, uint32_t frames, uint32_t bytes, struct accord_failure *failure)
 {
-	const struct xsk_socket_config config = {
-		.rx_size = size,
-		.tx_size = size,
-		.libxdp_flags = XSK_LIBXDP_FLAGS__INHIBIT_PROG_LOAD, /* the program is ours, and is there already */
-		.bind_flags = XDP_USE_NEED_WAKEUP,
-	};
+	const struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY};
+	int result = xsk_setup(ring->fd, ring->area, ring->area_bytes, bytes, frames / 2, &ring->rings);
+
+	/* Without CAP_IPC_LOCK the pages count against a limit, which CAP_SYS_RESOURCE may lift. */
+	if (result == -ENOBUFS && !setrlimit(RLIMIT_MEMLOCK, &unlimited))
+		result = xsk_setup(ring->fd, ring->area, ring->area_bytes, bytes, frames / 2, &ring->rings);
+	if (result)
+		return accord_fail(failure, accord_reason_of_errno(-result, ACCORD_REASON_NO_KERNEL_SUPPORT), -result,
+		                   "registering a UMEM of %zu bytes (see ulimit -l)", ring->area_bytes);
+	return 0;
+}
+
+int accord_io_xdp_socket(struct accord_failure *failure)
+{
+	const struct accord_request request = {.kind = ACCORD_ASK_RING};
+	int fd, result;
+
+	if (accord_privilege_asks()) {
+		result = accord_ask(request, NULL, 0, -1, NULL, 0, &fd, failure);
+		return result < 0 ? result : fd;
+	}
+	fd = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0);
+	return fd >= 0 ? fd
+	               : accord_fail(failure, accord_reason_of_errno(errno, ACCORD_REASON_NO_KERNEL_SUPPORT), errno,
+	                             "socket(AF_XDP)");
+}
+
+static int bind_ring(struct ring *ring, const struct accord_netdev *netdev, uint32_t queue,
+                     struct accord_failure *failure)
+{
 	const struct timespec pause = {.tv_nsec = BIND_PAUSE_MS * 1000000L};
 	const int budget = TX_BUDGET;
 	int result;
 
 	for (int waited = 0;; waited += BIND_PAUSE_MS) {
-		result = xsk_socket__create(&ring->socket, interface, queue, ring->umem, &ring->rx, &ring->tx, &config);
+		result = xsk_bind(ring->fd, netdev->index, queue);
 		if (result != -EBUSY || waited >= BIND_RETRY_MS)
 			break;
 		nanosleep(&pause, NULL);
 	}
-	if (result) {
-		ring->socket = NULL;
+	if (result)
 		return accord_fail(failure, accord_reason_of_errno(-result, ACCORD_REASON_NO_KERNEL_SUPPORT), -result,
-		                   "binding AF_XDP to %s, queue %u", interface, queue);
-	}
-	ring->fd = xsk_socket__fd(ring->socket);
-	fcntl(ring->fd, F_SETFD, FD_CLOEXEC);
+		                   "binding AF_XDP to %s, queue %u", netdev->name, queue);
 	/* Fails on kernels that do not know it; then a kick sends 32. */
 	setsockopt(ring->fd, SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &budget, sizeof(budget));
 	return 0;
@@ -375,12 +368,12 @@ static void distribute(struct ring *ring, uint32_t frames, uint32_t bytes)
 {
 	uint32_t index = 0, half = frames / 2;
 
-	xsk_ring_prod__reserve(&ring->fill, half, &index);
+	xsk_ring_prod__reserve(&ring->rings.fill, half, &index);
 	for (uint32_t i = 0; i < half; i++) {
-		*xsk_ring_prod__fill_addr(&ring->fill, index + i) = (uint64_t)i * bytes;
+		*xsk_ring_prod__fill_addr(&ring->rings.fill, index + i) = (uint64_t)i * bytes;
 		ring->free[i] = (uint64_t)(half + i) * bytes;
 	}
-	xsk_ring_prod__submit(&ring->fill, half);
+	xsk_ring_prod__submit(&ring->rings.fill, half);
 	ring->free_count = half;
 }
 
@@ -393,11 +386,31 @@ static uint32_t power_of_two(uint32_t frames)
 	return power;
 }
 
+static int open_ring(struct io_xdp *xdp, const struct accord_netdev *netdev, uint32_t queue, uint32_t frames,
+                     struct accord_failure *failure)
+{
+	struct ring *ring = &xdp->rings[queue];
+	int result = take_memory(ring, frames, xdp->frame_bytes, failure);
+
+	if (!result) {
+		ring->fd = accord_io_xdp_socket(failure);
+		result = ring->fd < 0 ? ring->fd : register_umem(ring, frames, xdp->frame_bytes, failure);
+	}
+	if (!result)
+		result = bind_ring(ring, netdev, queue, failure);
+	if (result)
+		return result;
+	distribute(ring, frames, xdp->frame_bytes);
+	if (accord_program_join(xdp->program, queue, ring->fd))
+		return accord_fail(failure, ACCORD_REASON_NO_SOCKET, 0, "queue %u does not fit the map xsks", queue);
+	ring->joined = 1;
+	return 0;
+}
+
 int accord_io_xdp_open(const struct accord_netdev *netdev, struct accord_program *program, uint32_t frames,
                        struct accord_io **io, struct accord_failure *failure)
 {
 	struct io_xdp *xdp = calloc(1, sizeof(*xdp) + netdev->queues * sizeof(*xdp->rings));
-	libxdp_print_fn_t before;
 	int result = 0;
 
 	if (!xdp)
@@ -408,20 +421,10 @@ int accord_io_xdp_open(const struct accord_netdev *netdev, struct accord_program
 	xdp->count = netdev->queues;
 	xdp->frame_bytes = frame_size(netdev);
 	xdp->mtu_bytes = netdev->mtu;
-	before = libxdp_set_print(quiet);
-	for (uint32_t queue = 0; queue < xdp->count && !result; queue++) {
-		struct ring *ring = &xdp->rings[queue];
-
-		result = create_umem(ring, frames, xdp->frame_bytes, failure);
-		if (!result)
-			result = create_socket(ring, netdev->name, queue, frames / 2, failure);
-		if (result)
-			break;
-		distribute(ring, frames, xdp->frame_bytes);
-		if (accord_program_join(program, queue, ring->fd))
-			result = accord_fail(failure, ACCORD_REASON_NO_SOCKET, 0, "queue %u does not fit the map xsks", queue);
-	}
-	libxdp_set_print(before);
+	for (uint32_t queue = 0; queue < xdp->count; queue++)
+		xdp->rings[queue].fd = -1;
+	for (uint32_t queue = 0; queue < xdp->count && !result; queue++)
+		result = open_ring(xdp, netdev, queue, frames, failure);
 	if (result) {
 		xdp_close(&xdp->io);
 		return result;
@@ -430,8 +433,9 @@ int accord_io_xdp_open(const struct accord_netdev *netdev, struct accord_program
 	return 0;
 }
 
-static int poll_ring(const struct ring *ring, uint32_t microseconds, struct accord_failure *failure)
+int accord_io_xdp_busy_poll_one(int fd, uint32_t microseconds, struct accord_failure *failure)
 {
+	const struct accord_request request = {.kind = ACCORD_ASK_BUSY_POLL, .mode = microseconds};
 	const struct {
 		const char *name;
 		int option, value;
@@ -442,8 +446,10 @@ static int poll_ring(const struct ring *ring, uint32_t microseconds, struct acco
 		{"SO_BUSY_POLL_BUDGET", SO_BUSY_POLL_BUDGET, ACCORD_IO_BATCH},
 	};
 
+	if (accord_privilege_asks())
+		return accord_ask(request, NULL, 0, fd, NULL, 0, NULL, failure);
 	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted); i++)
-		if (setsockopt(ring->fd, SOL_SOCKET, wanted[i].option, &wanted[i].value, sizeof(wanted[i].value)))
+		if (setsockopt(fd, SOL_SOCKET, wanted[i].option, &wanted[i].value, sizeof(wanted[i].value)))
 			return accord_fail(failure, accord_reason_of_errno(errno, ACCORD_REASON_NO_KERNEL_SUPPORT), errno,
 			                   "busy polling: setsockopt(%s)", wanted[i].name);
 	return 0;
@@ -455,7 +461,7 @@ int accord_io_xdp_busy_poll(struct accord_io *io, uint32_t microseconds, struct 
 	int result = 0;
 
 	for (uint32_t queue = 0; queue < xdp->count && !result; queue++)
-		result = poll_ring(&xdp->rings[queue], microseconds, failure);
+		result = accord_io_xdp_busy_poll_one(xdp->rings[queue].fd, microseconds, failure);
 	xdp->busy_polls = !result;
 	return result;
 }

@@ -15,6 +15,7 @@
 #include <bpf/libbpf.h>
 #include <linux/if_link.h>
 
+#include "ask.h"
 #include "failure.h"
 
 enum {
@@ -30,6 +31,7 @@ struct accord_program {
 	int program_fd, settings_fd, ports_fd, xsks_fd, counters_fd;
 	int link_fd;
 	uint32_t id;
+	int remote; /* loaded and held by the broker: all but the settings is asked for */
 	int cpus;
 	uint64_t *per_cpu; /* scratch of accord_program_counters */
 	struct accord_settings *settings;
@@ -135,6 +137,25 @@ static int map_settings(struct accord_program *program, struct accord_failure *f
 	return 0;
 }
 
+/* The settings are mapped here: a heartbeat costs no question. */
+static int load_remotely(struct accord_program *program, struct accord_failure *failure)
+{
+	const struct accord_request request = {.kind = ACCORD_ASK_LOAD};
+	int result, fd;
+
+	program->remote = 1;
+	result = accord_ask(request, NULL, 0, -1, &program->id, sizeof(program->id), &fd, failure);
+	if (result < 0) {
+		program->remote = 0; /* nothing to be unloaded */
+		return result;
+	}
+	program->settings_fd = fd;
+	result = map_settings(program, failure);
+	close(fd);
+	program->settings_fd = -1;
+	return result;
+}
+
 int accord_program_open(const char *object_path, struct accord_program **opened, struct accord_failure *failure)
 {
 	struct accord_program *program = calloc(1, sizeof(*program));
@@ -151,12 +172,16 @@ int accord_program_open(const char *object_path, struct accord_program **opened,
 		accord_program_close(program);
 		return accord_fail(failure, ACCORD_REASON_NO_MEMORY, ENOMEM, "counting the CPUs");
 	}
-	complaint[0] = '\0';
-	before = libbpf_set_print(keep_complaint);
-	result = load(program, object_path, failure);
-	libbpf_set_print(before);
-	if (!result)
-		result = map_settings(program, failure);
+	if (accord_privilege_asks()) {
+		result = load_remotely(program, failure);
+	} else {
+		complaint[0] = '\0';
+		before = libbpf_set_print(keep_complaint);
+		result = load(program, object_path, failure);
+		libbpf_set_print(before);
+		if (!result)
+			result = map_settings(program, failure);
+	}
 	if (result) {
 		accord_program_close(program);
 		return result;
@@ -169,6 +194,8 @@ void accord_program_close(struct accord_program *program)
 {
 	if (!program)
 		return;
+	if (program->remote)
+		accord_ask((struct accord_request){.kind = ACCORD_ASK_UNLOAD}, NULL, 0, -1, NULL, 0, NULL, NULL);
 	if (program->link_fd >= 0)
 		close(program->link_fd);
 	if (program->settings)
@@ -205,9 +232,12 @@ int accord_program_attach(struct accord_program *program, int ifindex, uint32_t 
 	LIBBPF_OPTS(bpf_link_create_opts, options, .flags = flags);
 	const struct timespec pause = {.tv_nsec = ATTACH_PAUSE_MS * 1000000L};
 	struct accord_attached other = {0};
+	const struct accord_request request = {.kind = ACCORD_ASK_ATTACH, .number = (uint32_t)ifindex, .mode = flags};
 	char interface[IF_NAMESIZE] = "";
 	int error;
 
+	if (program->remote)
+		return accord_ask(request, NULL, 0, -1, NULL, 0, NULL, failure);
 	for (int waited = 0;; waited += ATTACH_PAUSE_MS) {
 		program->link_fd = bpf_link_create(program->program_fd, ifindex, BPF_XDP, &options);
 		if (program->link_fd >= 0)
@@ -234,6 +264,8 @@ int accord_program_attached(const struct accord_program *program)
 	struct bpf_link_info info = {};
 	uint32_t bytes = sizeof(info);
 
+	if (program->remote)
+		return accord_ask((struct accord_request){.kind = ACCORD_ASK_ATTACHED}, NULL, 0, -1, NULL, 0, NULL, NULL) != 0;
 	if (program->link_fd < 0)
 		return 0;
 	/* What cannot be asked is taken for granted: the heartbeat and the sockets cover for it. */
@@ -250,6 +282,11 @@ struct accord_settings *accord_program_settings(struct accord_program *program)
 	return program->settings;
 }
 
+int accord_program_settings_fd(const struct accord_program *program)
+{
+	return program->settings_fd;
+}
+
 void accord_program_heartbeat(struct accord_program *program)
 {
 	struct timespec now;
@@ -261,10 +298,15 @@ void accord_program_heartbeat(struct accord_program *program)
 
 int accord_program_steer(struct accord_program *program, uint16_t port, uint32_t steered)
 {
+	const struct accord_request request = {.kind = ACCORD_ASK_STEER, .number = port, .mode = steered};
 	uint16_t key = htons(port);
 	uint8_t value = 1;
-	int result = steered ? bpf_map_update_elem(program->ports_fd, &key, &value, BPF_ANY)
-	                     : bpf_map_delete_elem(program->ports_fd, &key);
+	int result;
+
+	if (program->remote)
+		return accord_ask(request, NULL, 0, -1, NULL, 0, NULL, NULL);
+	result = steered ? bpf_map_update_elem(program->ports_fd, &key, &value, BPF_ANY)
+	                 : bpf_map_delete_elem(program->ports_fd, &key);
 
 	if (result == -ENOENT) /* taking out what is not there */
 		return 0;
@@ -273,14 +315,22 @@ int accord_program_steer(struct accord_program *program, uint16_t port, uint32_t
 
 int accord_program_join(struct accord_program *program, uint32_t queue, int32_t fd)
 {
-	int result = fd >= 0 ? bpf_map_update_elem(program->xsks_fd, &queue, &fd, BPF_ANY)
-	                     : bpf_map_delete_elem(program->xsks_fd, &queue);
+	int result;
+
+	if (program->remote)
+		return accord_ask((struct accord_request){.kind = ACCORD_ASK_JOIN, .number = queue}, NULL, 0, fd, NULL, 0, NULL,
+		                  NULL);
+	result = fd >= 0 ? bpf_map_update_elem(program->xsks_fd, &queue, &fd, BPF_ANY)
+	                 : bpf_map_delete_elem(program->xsks_fd, &queue);
 
 	return result ? -ACCORD_REASON_NO_SOCKET : 0;
 }
 
 int accord_program_counters(struct accord_program *program, uint64_t *counters)
 {
+	if (program->remote)
+		return accord_ask((struct accord_request){.kind = ACCORD_ASK_COUNTERS}, NULL, 0, -1, counters,
+		                  ACCORD_REASON_LIMIT * sizeof(*counters), NULL, NULL);
 	for (uint32_t reason = 0; reason < ACCORD_REASON_LIMIT; reason++) {
 		if (bpf_map_lookup_elem(program->counters_fd, &reason, program->per_cpu))
 			return -ACCORD_REASON_MAP_MISMATCH;

@@ -14,6 +14,9 @@ int accord_program_attach(struct accord_program *program, int ifindex, uint32_t 
 /* Whether the link still holds it to the interface: false after a detachment by force, or the interface's end. */
 int accord_program_attached(const struct accord_program *program);
 
+/* The map "settings", for whoever maps it elsewhere; stays the program's. */
+int accord_program_settings_fd(const struct accord_program *program);
+
 /* CLOCK_BOOTTIME into the settings: a store into mapped memory, and the vDSO. */
 void accord_program_heartbeat(struct accord_program *program);
 

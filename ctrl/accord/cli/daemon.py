@@ -17,6 +17,7 @@ from accord.cli.complaint import complain
 from accord.controller.config import DaemonConfig, load_config
 from accord.controller.control import control_path
 from accord.daemon.daemon import Daemon
+from accord.daemon.split import Split
 from accord.daemon.supervisor import Supervisor
 from accord.daemon.takeover import DRAIN_SECONDS
 from accord.datapath.port import Spare
@@ -62,6 +63,7 @@ log = logging.getLogger("accord.daemon")
     metavar="SECONDS",
     help="With --takeover: for so long the old daemon may keep the associations that it has.",
 )
+@click.option("--privileged", is_flag=True, help="One process that keeps all privileges, for debugging only.")
 @click.option("-v", "--verbose", count=True, help="Log more: -v each negotiation, -vv its steps.")
 def daemon(
     iface: str | None,
@@ -74,6 +76,7 @@ def daemon(
     watchdog: float,
     takeover: bool,
     drain_limit: float,
+    privileged: bool,
     verbose: int,
 ) -> None:
     """Run the daemon of this host until it is interrupted.
@@ -92,22 +95,37 @@ def daemon(
         "back_end": back_end,
         "control": control_path(control) if control or os.environ.get("ACCORD_CONTROL") else None,
         "key_log": key_log,
+        "privileges": "keep" if privileged else None,
     }
     config = config.override(**given)
     if config.interface is None and config.back_end != "udp":
         raise error(Reason.NO_INTERFACE, "none was named", "give --iface IF (see: ip -br link), or --back-end udp")
+    if config.privileges == "keep":
+        click.echo("accord: one process keeps all privileges and handles packets: for debugging only", err=True)
+
+    def live(config: DaemonConfig, life: socket.socket | None, spare: Spare | None) -> int:
+        def work(life: socket.socket | None, spare: Spare | None = None) -> int:
+            serving.reports_to(life, spare)
+            try:
+                asyncio.run(serving.run())
+            except AccordError as failure:
+                return complain(failure)
+            return 0
+
+        serving = Daemon(config, config_file, takeover=takeover, drain_seconds=drain_limit)
+        if config.privileges == "keep":
+            return work(life, spare)
+        serving.open()
+        return Split(config, config_file, work, life, spare, serving.leave).run()
+
     if not supervise:
-        asyncio.run(Daemon(config, config_file, takeover=takeover, drain_seconds=drain_limit).run())
-        return
+        sys.exit(live(config, None, None))
 
     def one_life(life: socket.socket, spare: Spare | None) -> int:
         try:
-            latest = _latest(config, config_file, given)
-            daemon = Daemon(latest, config_file, life, takeover=takeover, drain_seconds=drain_limit, spare=spare)
-            asyncio.run(daemon.run())
+            return live(_latest(config, config_file, given), life, spare)
         except AccordError as failure:
             return complain(failure)
-        return 0
 
     load_plugins()  # their modules are the other half of a start
     sys.exit(Supervisor(one_life, watchdog, lambda: _spare(config)).supervise())

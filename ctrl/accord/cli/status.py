@@ -31,6 +31,19 @@ async def ask(control: Path | None, message: dict[str, Any]) -> dict[str, Any]:
     return answer[0]
 
 
+def describe(privileges: dict[str, Any]) -> str:
+    """One line: who does the work, and what it may do."""
+    if not privileges["split"]:
+        return f"one process with all of its own, user {privileges['user']} (--privileged)"
+    capabilities = int(privileges["capabilities"]["CapEff"], 16)
+    return (
+        f"worker: user {privileges['user']}, capabilities {'none' if not capabilities else hex(capabilities)}, "
+        f"{'no new ones' if privileges['no_new_privs'] else 'new ones can be had'}, "
+        f"{'seccomp' if privileges['seccomp'] == 2 else 'no seccomp'}; "
+        f"broker: pid {privileges.get('broker_pid', 'gone')}, {privileges.get('broker_refused', 0)} requests refused"
+    )
+
+
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--control", type=click.Path(path_type=Path), help="Control socket of the daemon.")
@@ -57,6 +70,7 @@ def status(as_json: bool, control: Path | None) -> None:
         "negotiations",
     ):
         table.add_row(name.replace("_", " "), str(answer[name]))
+    table.add_row("privileges", describe(answer["privileges"]))
     for rung in answer["rungs_refused"]:
         table.add_row(f"not {rung['rung']}", f"{rung['reason']}: {rung['detail']}")
     for listener in answer["listeners"]:

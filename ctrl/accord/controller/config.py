@@ -19,14 +19,28 @@ from accord.controller.toml import Document, Table
 from accord.wire.errors import AccordError
 
 ATTACH: Final = ("auto", "native", "generic", "none")
+PRIVILEGES: Final = ("drop", "keep")
 BACK_ENDS: Final = ("auto", "af_xdp", "af_packet", "udp")
 
+_NOBODY: Final = 65534
+_MAX_ID: Final = 0xFFFFFFFE
 _MAX_INTERFACE: Final = 15
 """Bytes: IFNAMSIZ without its final NUL."""
 _MAX_EARLY: Final = 65536
 _MAX_BUSY_POLL_US: Final = 1000
 _MAX_TRANSACTIONS: Final = 1 << 20
 _MAX_BUFFERS: Final = 1 << 20
+
+
+def default_user() -> tuple[int, int]:
+    """``accord`` where there is such a user, else ``nobody``."""
+    for name in ("accord", "nobody"):
+        try:
+            found = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return found.pw_uid, found.pw_gid
+    return _NOBODY, _NOBODY
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +67,11 @@ class DaemonConfig:
     """The whole file. Limits of 0 leave the engine its own."""
 
     interface: str | None = None
+    user: tuple[int, int] = field(default_factory=default_user)
+    """User and group ID of the process that does the work."""
+    privileges: str = "drop"
+    ports: frozenset[int] = frozenset()
+    """Local ports that may be exposed at all; none named: every one."""
     attach: str = "auto"
     back_end: str = "auto"
     control: Path | None = None
@@ -100,6 +119,9 @@ def _read(document: Document, directory: Path, protocols: Mapping[str, int]) -> 
             interface=table.converted("interface", _interface, None),
             attach=table.choice("attach", {name: name for name in ATTACH}, config.attach),
             back_end=table.choice("back_end", {name: name for name in BACK_ENDS}, config.back_end),
+            user=table.converted("user", _worker, config.user),
+            privileges=table.choice("privileges", {name: name for name in PRIVILEGES}, config.privileges),
+            ports=frozenset().union(*table.strings("ports", _ports, ())),
             control=_path(table, "control", directory),
             any_port=table.boolean("any_port", config.any_port),
             busy_poll_us=table.integer("busy_poll_us", 0, _MAX_BUSY_POLL_US, config.busy_poll_us),
@@ -188,6 +210,32 @@ def _exposed(top: Table, directory: Path) -> tuple[ExposeConfig, ...]:
 def _users(table: Table) -> frozenset[int]:
     """Names and numbers; a name is looked up now, so that a misspelt one is found now."""
     return frozenset(table.strings("users", _user, ()))
+
+
+def _worker(text: str) -> tuple[int, int]:
+    """A name or a number; one that is no user of this host has a group of the same number."""
+    try:
+        found = pwd.getpwuid(int(text)) if text.isascii() and text.isdecimal() else pwd.getpwnam(text)
+    except (KeyError, ValueError, OverflowError) as wrong:
+        if not text.isascii() or not text.isdecimal() or int(text) > _MAX_ID:
+            raise ValueError(
+                f"{text!r} is no user of this host; a name (getent passwd) or a number in quotes"
+            ) from wrong
+        found = None
+    user, group = (int(text), int(text)) if found is None else (found.pw_uid, found.pw_gid)
+    if user == 0:
+        raise ValueError('the worker cannot be root; privileges = "keep" leaves them all, for debugging')
+    return user, group
+
+
+def _ports(text: str) -> frozenset[int]:
+    first, dash, last = text.partition("-")
+    if not all(word.isascii() and word.isdecimal() and len(word) <= 5 for word in ([first, last] if dash else [first])):
+        raise ValueError(f'{text!r} is no port; write "443" or "8000-8999"')
+    low, high = int(first), int(last if dash else first)
+    if not 0 < low <= high < 65536:
+        raise ValueError(f"{text!r}: ports are 1..65535, the lower one first")
+    return frozenset(range(low, high + 1))
 
 
 def _user(text: str) -> int:

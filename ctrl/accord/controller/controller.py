@@ -8,17 +8,18 @@ import dataclasses
 import logging
 import socket
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from accord.controller import initiating, responding
+from accord.controller import files, initiating, responding
 from accord.controller.association import Association
-from accord.controller.certificate import own_certificate
 from accord.controller.config import DaemonConfig, ExposeConfig
 from accord.controller.counts import Counts
 from accord.controller.destination import without_zone
 from accord.controller.endpoint import Endpoint, EndpointConfig
 from accord.controller.exchange import Exchange
 from accord.controller.exposed import Deliver, Exposed, forward, service_policy
+from accord.controller.held import HeldPath
 from accord.controller.host import HostFetch
 from accord.controller.link import LinkKeeper
 from accord.controller.policy import EffectivePolicy
@@ -26,7 +27,7 @@ from accord.controller.prepared import STOCK_LIMIT, STOCK_SECONDS, Prepared, Tar
 from accord.controller.service import LocalService
 from accord.controller.stack import call_later
 from accord.controller.stock import Stock
-from accord.datapath import clock
+from accord.datapath import clock, privilege
 from accord.datapath.attach import consequence
 from accord.datapath.engine import Event
 from accord.datapath.port import Rung, Spare
@@ -40,6 +41,8 @@ from accord.wire.errors import AccordError, error
 
 log = logging.getLogger("accord.controller")
 
+_RENEW_SECONDS = 60.0
+"""Between two looks at the files of certificates that the broker reads for us; SIGHUP has one at once."""
 _POLICIES_REMEMBERED = 1024
 """Of peers and wishes together; asked for another one, all are forgotten."""
 
@@ -85,6 +88,10 @@ class Controller:
             supported,
             self._opened,
         )
+        self._roots_read: Path | None = None
+        self._renewal: asyncio.TimerHandle | None = None
+        if privilege.asks():
+            self._renewal = asyncio.get_running_loop().call_later(_RENEW_SECONDS, self._renew_again)
         self._policies: dict[tuple[str, int, str, str], EffectivePolicy] = {}
         self.proposals: Stock[Target, Prepared] = Stock(
             clock.now, call_later, discard(self), limit=STOCK_LIMIT, seconds=STOCK_SECONDS
@@ -140,9 +147,7 @@ class Controller:
             return self._policy_for(host, port, address, wishes)
 
         security = security or Security(server_name=without_zone(host))
-        security = dataclasses.replace(
-            security, ca_file=security.ca_file or self.config.ca_file, key_log=self.config.key_log
-        )
+        security = dataclasses.replace(security, ca_file=security.ca_file or self._roots(), key_log=self.config.key_log)
         check_roots(security)
         attempt = initiating.Attempt(self, host, port, policy_for, security, early)
         try:
@@ -172,8 +177,10 @@ class Controller:
         if certificate is None:
             certificate, key = self.config.certificate, self.config.private_key
         if certificate is None or key is None:
-            certificate, key = own_certificate()
+            certificate, key = files.own_certificate()
             log.warning("port %d: no certificate was given, peers are shown %s", config.listen, certificate)
+        source = None if isinstance(certificate, HeldPath) else (certificate, key)
+        certificate, key = files.readable(certificate), files.readable(key)
         security = Security(certificate=certificate, private_key=key, key_log=self.config.key_log, alpn=("http/1.1",))
         load_identity(security)
         service = None if config.to is None else LocalService(config.to)
@@ -183,6 +190,7 @@ class Controller:
             security=security,
             secure=config.secure,
             policy=service_policy(self.config.policy, config.secure),
+            source=source,
             early_limit=config.early_limit,
             deliver=forward(service, self.counts) if service is not None else _enqueue(accepted),
             counts=self.counts,
@@ -207,8 +215,10 @@ class Controller:
             private_key=config.private_key,
             users=config.users,
         )
+        self._roots_read = None
         self.proposals.clear()
         self._policies.clear()
+        self.renew()
         for exposed in self.exposed.values():
             exposed.policy = service_policy(config.policy, exposed.secure)
 
@@ -275,6 +285,8 @@ class Controller:
 
     def close(self) -> None:
         """Stop: peers told, exposed ports back, program detached, memory freed."""
+        if self._renewal is not None:
+            self._renewal.cancel()
         for exposed in list(self.exposed.values()):
             self.withdraw(exposed)
         self.proposals.clear()
@@ -292,6 +304,30 @@ class Controller:
                 self._policies.clear()
             self._policies[key] = policy
         return policy
+
+    def _roots(self) -> Path | None:
+        """Those of the configuration, read once until it is read again."""
+        if self._roots_read is None and self.config.ca_file is not None:
+            self._roots_read = files.readable(self.config.ca_file)
+        return self._roots_read
+
+    def renew(self) -> None:
+        """Take over certificates that the configuration's files hold now. What cannot be read stays as it was."""
+        for exposed in self.exposed.values():
+            if (source := exposed.source) is None:
+                continue
+            try:
+                certificate, key = (files.readable(path) for path in source)
+                security = dataclasses.replace(exposed.security, certificate=certificate, private_key=key)
+                if security != exposed.security:
+                    load_identity(security)
+                    exposed.security = security
+            except AccordError as wrong:
+                log.warning("port %d: certificate not renewed: %s", exposed.port, wrong)
+
+    def _renew_again(self) -> None:
+        self.renew()
+        self._renewal = asyncio.get_running_loop().call_later(_RENEW_SECONDS, self._renew_again)
 
     # ---- what peers ask for ----
 

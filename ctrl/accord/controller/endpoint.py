@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol as Interface
 
 from accord.controller.host import DatagramChannel
-from accord.datapath import clock
+from accord.datapath import clock, privilege
 from accord.datapath.attach import plan
 from accord.datapath.engine import Engine, Event, EventKind
 from accord.datapath.path import NO_SOCKET, Path
@@ -158,7 +158,10 @@ class Endpoint:
         try:
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(socket_address(address, port))
+            if port:
+                privilege.bind(sock, address, port)
+            else:
+                sock.bind(socket_address(address, 0))
             return self.add(sock)
         except OSError as refusal:
             sock.close()

@@ -20,7 +20,7 @@ from accord.controller.endpoint import Endpoint, UdpSocket
 from accord.controller.host import HostFetch
 from accord.controller.policy import EffectivePolicy, Policy, Secure
 from accord.controller.service import LocalService
-from accord.datapath import tcp_liveness
+from accord.datapath import privilege, tcp_liveness
 from accord.datapath.stream import SocketCarrier
 from accord.negotiation.interface import Role
 from accord.protocols import tls
@@ -51,6 +51,8 @@ class Exposed:
     early_limit: int
     deliver: Deliver
     counts: Counts
+    source: tuple[Path, Path] | None = None
+    """Files of the configuration that the certificate and its key come from."""
     sockets: list[UdpSocket] = field(default_factory=list)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     listeners: list[socket.socket] = field(default_factory=list)
@@ -228,7 +230,7 @@ def _listen(address: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        listener.bind((address, port))
+        privilege.bind(listener, address, port)
         listener.listen(128)
     except OSError as refusal:
         listener.close()

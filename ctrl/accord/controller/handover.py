@@ -17,6 +17,7 @@ from typing import Any
 from accord.controller.controller import Controller
 from accord.controller.endpoint import UdpSocket
 from accord.controller.exposed import Exposed
+from accord.datapath import privilege
 from accord.datapath.path import Path
 
 log = logging.getLogger("accord.handover")
@@ -169,10 +170,10 @@ def _connected(bound: UdpSocket, path: Path) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if path.family == 6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind((path.local, bound.port, 0, path.scope))
+            privilege.bind(sock, path.local, bound.port, path.scope)
             sock.connect((path.remote, path.remote_port, 0, path.scope))
         else:
-            sock.bind((path.local, bound.port))
+            privilege.bind(sock, path.local, bound.port)
             sock.connect((path.remote, path.remote_port))
     except BaseException:
         sock.close()

@@ -19,17 +19,21 @@ from typing import Any
 
 import click
 
+from accord.controller import files
 from accord.controller.association import Association
-from accord.controller.config import DaemonConfig, ExposeConfig, load_config
+from accord.controller.config import DaemonConfig, ExposeConfig
 from accord.controller.control import Channel, control_path, failure_message, peer_credentials
 from accord.controller.controller import Controller
 from accord.controller.exposed import Exposed
 from accord.daemon.life import Life
 from accord.daemon.operations import Operations
 from accord.daemon.successor import start_successor
-from accord.daemon.takeover import DRAIN_SECONDS, Predecessor, Succession
+from accord.daemon.takeover import DRAIN_SECONDS, Predecessor, Succession, running
+from accord.datapath import privilege
 from accord.datapath.attach import consequence, plan
 from accord.datapath.port import Rung, Spare
+from accord.datapath.privilege import Ask
+from accord.protocols.tls_context import open_key_log
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
 
@@ -66,6 +70,8 @@ class Daemon:
         self._drain_seconds = drain_seconds
         self._spare = spare
         self._control = control_path(config.control)
+        self._owner = os.geteuid()
+        self._before: Channel | None = None
         self._listener: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._attaching: asyncio.Task[None] | None = None
@@ -75,17 +81,37 @@ class Daemon:
         self._stop = asyncio.Event()
         self._clients: set[asyncio.Task[None]] = set()
 
+    def open(self) -> None:
+        """What has to be done while there is the privilege to: make the control socket, or call who has it; open the
+        key log. Raises ``AccordError``. Twice does no harm."""
+        if self._config.key_log is not None:
+            open_key_log(self._config.key_log)
+        self._before = running(self._control) if self._takeover else None
+        if self._before is None:
+            self._listener = self._listen(self._control)
+
+    def reports_to(self, supervisor: socket.socket | None, spare: Spare | None) -> None:
+        """Set before ``run``, what the constructor could not know yet."""
+        self._supervisor, self._spare = supervisor, spare
+
+    def leave(self) -> None:
+        """In the process that has forked another to ``run``: close this one's copies of what ``open`` made."""
+        if self._listener is not None:
+            self._listener.close()
+        if self._before is not None:
+            self._before.close()
+
     async def run(self) -> None:
         """Start, say so, serve, clean up. Raises ``AccordError`` when it cannot start; nothing is attached then.
 
         Raises ``OurError`` (``PLUGIN_FAILED``) after the clean-up when it had to end by itself.
         """
         loop = asyncio.get_running_loop()
-        if not self._takeover:
-            self._listener = self._listen(self._control)
+        if self._listener is None and self._before is None:
+            self.open()
         try:
             self._announce()
-            controller = Controller(self._config, attached=not self._takeover, spare=self._spare)
+            controller = Controller(self._config, attached=self._before is None, spare=self._spare)
         except BaseException:
             self._close_listener()
             raise
@@ -100,13 +126,10 @@ class Daemon:
             gc.collect()
             gc.freeze()
             gc.set_threshold(_GC_OBJECTS)
-            before = await Predecessor.ask(self._control, self._drain_seconds) if self._takeover else None
-            if before is not None:
+            if self._before is not None:
+                before = await Predecessor.ask(self._before, self._drain_seconds)
                 await self._succeed(before, controller, operations)
             else:
-                if self._listener is None:
-                    self._listener = self._listen(self._control)
-                    controller.attach()
                 self._expose(controller, self._config.expose)
             for note in controller.attach_notes():
                 click.echo(note)
@@ -231,8 +254,11 @@ class Daemon:
         """After a take-over the path is another's."""
         if self._listener is not None:
             self._listener.close()
-            with contextlib.suppress(OSError):
-                self._control.unlink()
+            with contextlib.suppress(OSError, AccordError):
+                if privilege.asks():
+                    privilege.ask(Ask.REMOVE_CONTROL_SOCKET)
+                else:
+                    self._control.unlink()
 
     def _spawn_client(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -298,7 +324,7 @@ class Daemon:
         channel = Channel(client)
         try:
             _, uid, _ = peer_credentials(client)
-            if uid not in (0, os.geteuid()) and uid not in self._config.users:
+            if uid not in (0, self._owner) and uid not in self._config.users:
                 log.warning("user %d was refused at the control socket", uid)
                 await channel.send(
                     failure_message(error(Reason.NOT_PERMITTED, f"user {uid}", "name the user in [control] users"))
@@ -313,7 +339,7 @@ class Daemon:
                     if message.get("op") == "takeover":
                         for fd in fds:
                             os.close(fd)
-                        if uid not in (0, os.geteuid()):
+                        if uid not in (0, self._owner):
                             raise error(Reason.NOT_PERMITTED, f"user {uid} cannot take over", "run with sudo")
                         await self._give_way(message, channel, controller, operations)
                         return
@@ -342,10 +368,11 @@ class Daemon:
             log.warning("SIGHUP: there is no configuration file to read again")
             return
         try:
-            config = load_config(self._config_file)
+            config = files.configuration(self._config_file)
             controller.reload(config)
             self._config = dataclasses.replace(self._config, users=config.users)
-            control_path(self._config.control).chmod(0o666 if config.users else 0o600)
+            if not privilege.asks():
+                self._control.chmod(0o666 if config.users else 0o600)
         except AccordError as wrong:
             log.error("configuration not reloaded, the old one stays: %s", wrong)
         else:

@@ -24,6 +24,7 @@ from accord.controller.exposed import Exposed
 from accord.controller.held import hold
 from accord.controller.policy import Secure
 from accord.controller.stats import collect
+from accord.daemon.standing import standing
 from accord.datapath.stream import SocketCarrier
 from accord.negotiation.interface import Role
 from accord.protocols.services import Security
@@ -321,7 +322,7 @@ class Operations:
             await asyncio.wait(bridges, timeout=_BRIDGE_END_SECONDS)
 
     async def _status(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
-        await channel.send({"ok": True, "pid": os.getpid(), **self._controller.status()})
+        await channel.send({"ok": True, "pid": os.getpid(), "privileges": standing(), **self._controller.status()})
 
     async def _stats(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
         await channel.send({"ok": True, "pid": os.getpid(), "families": collect(self._controller, __version__)})

@@ -63,6 +63,16 @@ class Taken:
             self.program.close()
 
 
+def running(control: Path) -> Channel | None:
+    """A connection to the daemon at this control socket; None when there is none. Raises ``AccordError``."""
+    try:
+        return call(control)
+    except AccordError as failure:
+        if failure.reason is Reason.NO_DAEMON:
+            return None
+        raise
+
+
 @dataclass(slots=True)
 class Predecessor:
     """The daemon that gives way to this one."""
@@ -73,17 +83,11 @@ class Predecessor:
     ports: list[Taken] = field(default_factory=list)
 
     @classmethod
-    async def ask(cls, control: Path, drain_seconds: float) -> Predecessor | None:
-        """Ask the daemon at this control socket to give way; None when there is none.
+    async def ask(cls, channel: Channel, drain_seconds: float) -> Predecessor:
+        """Ask the daemon at the other end to give way.
 
         Raises ``AccordError`` when it does not, or not in a way that we understand.
         """
-        try:
-            channel = call(control)
-        except AccordError as failure:
-            if failure.reason is Reason.NO_DAEMON:
-                return None
-            raise
         try:
             await channel.send({"op": "takeover", "drain_seconds": drain_seconds})
             message, fds = await _receive(channel)

@@ -87,6 +87,12 @@ class Plan:
         return set(Rung) - set(self.rungs)
 
 
+def allowed_rungs(back_end: str, attach: str) -> set[Rung]:
+    """All that a configuration may come to, on whatever interface; the lowest when it contradicts itself."""
+    first, last = _RUNGS.get((back_end, attach), (Rung.UDP, Rung.UDP))
+    return {rung for rung in Rung if first <= rung <= last and not (attach == "native" and rung is Rung.XDP_GENERIC)}
+
+
 def plan(back_end: str, attach: str, interface: str | None) -> Plan:
     """What the configuration's ``back_end`` and ``attach`` come to on this interface, which is looked at only.
 

@@ -8,10 +8,10 @@ import socket
 from dataclasses import dataclass
 
 from accord.datapath._core import ffi, lib
+from accord.datapath.privilege import link_bell
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
-_RTMGRP_LINK = 1  # linux/rtnetlink.h
 _SCRATCH = 65536
 
 
@@ -52,10 +52,7 @@ class LinkBell:
     """
 
     def __init__(self) -> None:
-        self._sock = socket.socket(
-            socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
-        )
-        self._sock.bind((0, _RTMGRP_LINK))
+        self._sock = link_bell()
 
     def fileno(self) -> int:
         """To wait on for reading."""

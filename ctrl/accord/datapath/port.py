@@ -122,10 +122,19 @@ def _refusals(report: Any, interface: str | None) -> dict[Rung, Refusal]:
 def _whose(interface: str) -> str:
     """Who has the XDP program of the interface; empty when it is gone by now, or nothing can be found out."""
     try:
-        other = attached(socket.if_nametoindex(interface))
+        index = socket.if_nametoindex(interface)
+        if lib.accord_privilege_asks():
+            return _whose_by_broker(index)
+        other = attached(index)
     except (OSError, AccordError):
         return ""
     return "" if other is None else other.whose()
+
+
+def _whose_by_broker(index: int) -> str:
+    from accord.datapath.privilege import Ask, ask  # which needs this module
+
+    return ask(Ask.WHOSE_PROGRAM, index)[0].decode("utf-8", "replace")
 
 
 def _report(report: Any, interface: str | None) -> PortReport:
@@ -194,9 +203,14 @@ class Spare:
         if result < 0:
             raise error(Reason(-result), ffi.string(failure.detail).decode(), _MENDS.get(Reason(-result), ""))
 
+    def take(self) -> Any:
+        """The program, ``struct accord_program *``, now the caller's; NULL when it was used."""
+        program, self.pointer[0] = self.pointer[0], ffi.NULL
+        return program
+
     def close(self) -> None:
         """Unload it here, unless it was used."""
-        program, self.pointer[0] = self.pointer[0], ffi.NULL
+        program = self.take()
         if program != ffi.NULL:
             lib.accord_program_close(program)
 

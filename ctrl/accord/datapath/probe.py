@@ -9,6 +9,7 @@ make a link flap.
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import importlib.util
 import os
@@ -218,6 +219,20 @@ def tun() -> Finding:
     return Finding("kernel TCP", name, purpose, False, "no /dev/net/tun", "modprobe tun")
 
 
+def seccomp() -> Finding:
+    """What filters the worker's system calls: the kernel's part, and the library that writes the filter."""
+    name, purpose = "seccomp", "the daemon's worker: refusing system calls that it has no use for"
+    if not Path("/proc/sys/kernel/seccomp/actions_avail").exists():
+        return Finding(
+            "privileges", name, purpose, False, "not in this kernel", "boot one with CONFIG_SECCOMP_FILTER=y"
+        )
+    try:
+        ctypes.CDLL("libseccomp.so.2")
+    except OSError as missing:
+        return Finding("privileges", name, purpose, False, str(missing), "apt-get install libseccomp2")
+    return Finding("privileges", name, purpose, True, "the kernel and libseccomp have it")
+
+
 def bcc() -> Finding:
     """Debian's bcc, which a virtual environment sees only with --system-site-packages."""
     name, purpose = "bcc", "accord trace"
@@ -266,6 +281,7 @@ _HOST: tuple[Callable[[], Finding], ...] = (
     mptcp,
     btf,
     memlock,
+    seccomp,
     bcc,
     kernel_headers,
 )

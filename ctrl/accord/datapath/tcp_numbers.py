@@ -8,12 +8,11 @@ kernel takes its own: the route (through a scratch socket) and the ``net.ipv4`` 
 from __future__ import annotations
 
 import os
-import socket
 import time
 from dataclasses import dataclass
 from typing import Final
 
-from accord.datapath import tcp_sockopt
+from accord.datapath import tcp_state
 from accord.datapath.zone import SocketAddress
 from accord.wire.tcp_header import MAX_WINDOW, MAX_WINDOW_SCALE
 
@@ -40,7 +39,7 @@ class TcpNumbers:
 _remembered: dict[tuple[int, SocketAddress, SocketAddress], tuple[float, TcpNumbers]] = {}
 
 
-def numbers_towards(family: socket.AddressFamily, local: SocketAddress, remote: SocketAddress) -> TcpNumbers:
+def numbers_towards(local: SocketAddress, remote: SocketAddress) -> TcpNumbers:
     """The numbers that the kernel uses now, or used ten seconds ago. Ports of the addresses do not matter.
 
     Raises ``HostError``: NO_PRIVILEGE without CAP_NET_ADMIN, CANNOT_INSTALL without a route to the peer.
@@ -53,21 +52,14 @@ def numbers_towards(family: socket.AddressFamily, local: SocketAddress, remote: 
         return known[1]
     if len(_remembered) >= _REMEMBERED_PEERS:
         _remembered.clear()
-    numbers = _ask(family, local, remote)
+    numbers = _ask(local, remote)
     _remembered[key] = (now, numbers)
     return numbers
 
 
-def _ask(family: socket.AddressFamily, local: SocketAddress, remote: SocketAddress) -> TcpNumbers:
+def _ask(local: SocketAddress, remote: SocketAddress) -> TcpNumbers:
     """A scratch socket is connected in repair mode and closed in it: neither sends anything."""
-    with tcp_sockopt.tcp_socket(family) as scratch:
-        tcp_sockopt.enter_repair(scratch)
-        with tcp_sockopt.naming(f"bind({local[0]})"):
-            scratch.bind(with_port(local, 0))
-        with tcp_sockopt.naming(f"connect({remote[0]}) for its route"):
-            scratch.connect(with_port(remote, SCRATCH_PORT))
-        mss = tcp_sockopt.info(scratch).advertised_mss
-        window = tcp_sockopt.get_window(scratch).receive_window
+    mss, window = tcp_state.numbers(tcp_state.state(local, remote))
     return TcpNumbers(
         mss=min(mss, 0xFFFF),
         window=min(window, MAX_WINDOW),

@@ -4,7 +4,8 @@
 ``TcpRepair`` and ``RepairEndpoint`` are ``TcpService`` and ``TcpEndpoint`` of ``protocols.services`` in
 structure. How an endpoint lives, and what may go on the wire meanwhile:
 
-    reserve        a socket in CLOSE, port bound             nothing; a peer's segment to the port is not ours
+    reserve        a socket in CLOSE, port bound (a         nothing; a peer's segment to the port is not ours
+                   service's: on install)
     install        ESTABLISHED                               only answers to what the peer sends
     stream         ESTABLISHED, the caller's                 whatever TCP sends
     release        gone, from any state but the caller's     nothing: neither FIN nor RST
@@ -23,17 +24,15 @@ import socket
 import time
 from typing import Final
 
-from accord.datapath import tcp_liveness, tcp_sockopt
+from accord.datapath import tcp_liveness, tcp_sockopt, tcp_state
 from accord.datapath.stream import SocketCarrier
 from accord.datapath.tcp_numbers import numbers_towards, with_port
-from accord.datapath.tcp_sockopt import RepairWindow, TcpInfo
+from accord.datapath.tcp_sockopt import TcpInfo
 from accord.datapath.zone import SocketAddress
-from accord.wire.constants import Reason
-from accord.wire.errors import HostError
 from accord.wire.tcp_header import TcpParameters
 
 _EVEN: Final = 0xFFFFFFFE
-"""Our TSvals are even: ``tcp_sockopt.set_timestamp``."""
+"""Our TSvals are even: the kernel takes the lowest bit as "in microseconds" (Linux 6.7)."""
 
 
 class TcpRepair:
@@ -56,22 +55,21 @@ class TcpRepair:
 
         Raises ``HostError``: NO_PRIVILEGE, NO_KERNEL_SUPPORT, or CANNOT_INSTALL (no route, no port left).
         """
-        numbers = numbers_towards(self._family, self._local, self._remote)
+        numbers = numbers_towards(self._local, self._remote)
         connection = tcp_sockopt.tcp_socket(self._family)
-        try:
-            if port is not None:
-                # Repair mode forces the bind past a listener; but it lets others bind too, so an ephemeral port
-                # is held without it until the installation.
-                tcp_sockopt.enter_repair(connection)
-            with tcp_sockopt.naming(f"bind({self._local[0]}, port {port or 'any'})"):
-                connection.bind(with_port(self._local, port or 0))
-        except BaseException:
-            connection.close()
-            raise
+        if port is None:
+            # Repair mode would let others bind the port too, so it is held without it until the installation. That
+            # binds a service's.
+            try:
+                with tcp_sockopt.naming(f"bind({self._local[0]}, port any)"):
+                    connection.bind(with_port(self._local, 0))
+            except BaseException:
+                connection.close()
+                raise
         # RFC 9293, section 3.4.1 wants ISNs that cannot be guessed (RFC 6528). No clock is mixed in: that an old
         # connection's segments are told apart is ensured by TIME-WAIT, which connect() checks in repair mode too.
         own = TcpParameters(
-            port=connection.getsockname()[1],
+            port=port or connection.getsockname()[1],
             isn=secrets.randbits(32),
             mss=numbers.mss,
             window=numbers.window,
@@ -79,15 +77,25 @@ class TcpRepair:
             sack=numbers.sack,
             timestamp=secrets.randbits(32) & _EVEN if numbers.timestamps else None,
         )
-        return RepairEndpoint(connection, self._remote, own, is_service=port is not None)
+        return RepairEndpoint(connection, self._local, self._remote, own, is_service=port is not None)
 
 
 class RepairEndpoint:
     """One end; made by ``TcpRepair.reserve``."""
 
-    def __init__(self, connection: socket.socket, remote: SocketAddress, own: TcpParameters, is_service: bool) -> None:
+    def __init__(
+        self,
+        connection: socket.socket,
+        local: SocketAddress,
+        remote: SocketAddress,
+        own: TcpParameters,
+        *,
+        is_service: bool,
+    ) -> None:
+        """``connection`` is bound to the port, unless that is a service's."""
         self._socket: socket.socket | None = connection
         self._is_service = is_service
+        self._local = local
         self._remote = remote
         self._own = own
         self._reserved_at = time.monotonic()
@@ -124,8 +132,8 @@ class RepairEndpoint:
         if connection is None:
             return
         try:
-            # close() in repair mode: neither FIN nor RST, whatever has arrived meanwhile.
-            tcp_sockopt.enter_repair(connection)
+            if self._installed:
+                tcp_state.silence(connection)
         finally:
             connection.close()
 
@@ -139,50 +147,32 @@ class RepairEndpoint:
 
     def _install(self, connection: socket.socket, peer: TcpParameters) -> None:
         own = self._own
-        # Without window scaling it has to be set to zero: connect() has chosen a scale for our windows already,
-        # and would go on dividing what it advertises by it.
         scales = (0, 0)
         if own.window_scale is not None and peer.window_scale is not None:
             scales = (peer.window_scale, own.window_scale)
-        sack = own.sack and peer.sack
         timestamps = own.timestamp is not None and peer.timestamp is not None
-
-        tcp_sockopt.enter_repair(connection)
-        tcp_sockopt.set_sequence_numbers(connection, own.isn + 1, peer.isn + 1)
-        tcp_sockopt.limit_mss(connection, peer.mss)
-        with tcp_sockopt.naming(f"connect({self._remote[0]}, port {peer.port}) from port {own.port}"):
-            connection.connect(with_port(self._remote, peer.port))
-        tcp_sockopt.set_options(connection, peer.mss, scales, sack, timestamps)
-        tcp_sockopt.set_window(
-            connection,
-            RepairWindow(
-                last_update=peer.isn,
-                send_window=peer.window,
-                max_window=peer.window,
-                receive_window=own.window,
-                receive_update=peer.isn + 1,
-            ),
+        # The clock that our header announced has run on since. Odd would mean: in microseconds (Linux 6.7).
+        elapsed = int((time.monotonic() - self._reserved_at) * 1000)
+        state = tcp_state.state(
+            self._local,
+            self._remote,
+            service=self._is_service,
+            sack=own.sack and peer.sack,
+            timestamps=timestamps,
+            local_scale=scales[1],
+            remote_scale=scales[0],
+            local_port=own.port,
+            remote_port=peer.port,
+            remote_mss=peer.mss,
+            local_isn=own.isn,
+            remote_isn=peer.isn,
+            local_window=own.window,
+            remote_window=peer.window,
+            timestamp=((own.timestamp or 0) + elapsed) & _EVEN if timestamps else 0,
         )
-        if own.timestamp is not None and timestamps:
-            # The clock that our header announced has run on since.
-            elapsed = int((time.monotonic() - self._reserved_at) * 1000)
-            tcp_sockopt.set_timestamp(connection, (own.timestamp + elapsed) & _EVEN)
-
-        got = tcp_sockopt.info(connection)
-        if (got.state, got.window_scales, got.sack, got.timestamps) != (
-            tcp_sockopt.STATE_ESTABLISHED,
-            scales,
-            sack,
-            timestamps,
-        ):
-            raise HostError(
-                Reason.CANNOT_INSTALL,
-                f"the kernel took the TCP state but shows another one: {got}",
-                "let another stack be chosen: docs/POLICY.md",
-            )
-        tcp_liveness.watch(connection)
+        tcp_state.install(state, connection)
         connection.setblocking(False)
-        tcp_sockopt.leave_repair(connection)
+        tcp_liveness.watch(connection)
         if self._is_service:
             # As a listener's connections have it, so that a service that starts anew is not kept from its port.
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

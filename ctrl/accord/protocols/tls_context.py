@@ -108,13 +108,31 @@ def _select_alpn(connection: SSL.Connection, offered: list[bytes]) -> Any:
     )
 
 
+_key_logs: dict[Path, int] = {}
+
+
+def open_key_log(path: Path) -> None:
+    """Open it now, and keep it open: later this process may not be able to. Raises ``UserError`` (``BAD_CONFIG``)."""
+    try:
+        _key_logs[path] = _open_key_log(path)
+    except OSError as refusal:
+        raise error(Reason.BAD_CONFIG, f"key log {path}: {refusal.strerror}", "name a writable file") from refusal
+
+
+def _open_key_log(path: Path) -> int:
+    """Only its owner may read it (draft-ietf-tls-keylogfile)."""
+    return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+
+
 def append_secret(path: Path, line: str) -> None:
-    """Append one line to a key log, which only its owner may read (draft-ietf-tls-keylogfile)."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    """Append one line to a key log."""
+    kept = _key_logs.get(path)
+    descriptor = _open_key_log(path) if kept is None else kept
     try:
         os.write(descriptor, line.encode("ascii") + b"\n")
     finally:
-        os.close(descriptor)
+        if kept is None:
+            os.close(descriptor)
 
 
 class _KeyLog:
