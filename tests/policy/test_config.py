@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import pwd
 import re
 from pathlib import Path
 
@@ -124,6 +125,15 @@ def test_errors_of_the_policy_file_are_reported_with_those_of_the_configuration(
         ('[daemon]\ninterfase = "eth0"', "did you mean interface?"),
         ("daemon = 1", "f:1: daemon: 1 is no table; write [daemon]"),
         ('[control]\nusers = ["no-such-user-here"]', "is no user of this host"),
+        ('[daemon]\nuser = "no-such-user-here"', "is no user of this host"),
+        ('[daemon]\nuser = "0"', "cannot be root"),
+        ('[daemon]\nuser = "root"', "cannot be root"),
+        ('[daemon]\nuser = "4294967296"', "is no user of this host"),
+        ('[daemon]\nprivileges = "none"', "keep"),
+        ('[daemon]\nports = ["0"]', "1..65535"),
+        ('[daemon]\nports = ["9-8"]', "the lower one first"),
+        ('[daemon]\nports = ["http"]', "is no port"),
+        ('[daemon]\nports = ["1-65536"]', "1..65535"),
         ("[control]\nusers = [1000]", "element 1: 1000 is no text"),
         ('[tls]\ncertificate = "a.pem"', "f:2: tls.certificate: stands alone; certificate and key go together"),
         ('[[expose]]\nlisten = 443', "f:1: expose[1].to: is missing"),
@@ -218,3 +228,13 @@ def test_busy_polling_on_a_back_end_without_rings_is_refused(back_end: str) -> N
     with pytest.raises(UserError, match="busy_poll_us: needs AF_XDP") as caught:
         parse_config(f'[daemon]\nback_end = "{back_end}"\nbusy_poll_us = 50')
     assert caught.value.reason is Reason.BAD_CONFIG
+
+
+def test_the_worker_is_a_user_by_name_or_number_and_ports_are_ranges() -> None:
+    config = parse_config('[daemon]\nuser = "12345"\nports = ["443", "8000-8002"]')
+    assert config.user == (12345, 12345)
+    assert config.ports == {443, 8000, 8001, 8002}
+    nobody = pwd.getpwnam("nobody")
+    assert parse_config('[daemon]\nuser = "nobody"').user == (nobody.pw_uid, nobody.pw_gid)
+    assert parse_config("").ports == frozenset()
+    assert parse_config("").privileges == "drop"

@@ -6,36 +6,22 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from accord.lab.deployment import Deployment
-from tests.failopen.conftest import deployed
 
 pytestmark = pytest.mark.root
 
 UMEM_KB = 4096 * 2048 // 1024
 """Of one receive queue, by the defaults of the data path."""
-RUNGS = (("af_xdp", "native"), ("af_xdp", "generic"), ("af_packet", "none"), ("udp", "none"))
-
-
-@pytest.fixture(scope="module", params=RUNGS, ids="-".join)
-def running(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
-    """Two daemons; the server's stands on one rung."""
-    back_end, attach = request.param
-    options = ("--back-end", back_end, "--attach", attach)
-    with deployed(tmp_path_factory.mktemp("rung"), *options) as both:
-        state = both.wait_for(both.server)
-        assert (state["back_end"], state["attach_mode"]) == (back_end, attach)
-        yield both
 
 
 def processes(both: Deployment) -> list[int]:
     """All of the server's daemon."""
     status = both.wait_for(both.server)
-    return [int(status[name]) for name in ("pid", "broker_pid") if status.get(name)]
+    return [int(status["pid"]), int(status["privileges"]["broker_pid"])]
 
 
 def test_every_descriptor_is_closed_on_exec(running: Deployment) -> None:

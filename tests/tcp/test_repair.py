@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import threading
 import time
@@ -286,12 +287,13 @@ def test_an_old_duplicate_is_rejected_by_its_timestamp_and_only_by_that(wire: Wi
         again = reserve(wire.a, wire.b)
         again._own = replace(
             again.parameters,
+            port=known.port,
             isn=(known.isn + 3000) & 0xFFFFFFFF,
             timestamp=((known.timestamp or 0) + 1000 - age_ms) & 0xFFFFFFFE,
         )
         again._held().close()
         with wire.a.inside():
-            again._socket = TcpRepair(wire.a.ipv4, wire.b.ipv4).reserve(known.port)._held()
+            again = RepairEndpoint(socket.socket(), again._local, again._remote, again.parameters, is_service=True)
         again.install(replace(b.parameters, isn=(b.parameters.isn + 3000) & 0xFFFFFFFF))
         again._held().send(b"next")
         other = b._held()
@@ -398,18 +400,13 @@ def test_an_address_that_is_not_this_hosts_is_refused_by_name(wire: Wire) -> Non
     assert caught.value.reason is Reason.CANNOT_INSTALL
 
 
-def test_without_the_privilege_the_error_names_it(wire: Wire, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = socket.socket.setsockopt
-
-    class Unprivileged(socket.socket):
-        def setsockopt(self, *args: object) -> None:  # type: ignore[override]
-            if args[:2] == (socket.IPPROTO_TCP, 19):
-                raise PermissionError(1, "Operation not permitted")
-            real(self, *args)  # type: ignore[call-overload]
-
-    monkeypatch.setattr(socket, "socket", Unprivileged)
-    with pytest.raises(HostError, match=r"TCP_REPAIR on.*CAP_NET_ADMIN") as caught:
-        TcpRepair("127.0.0.1", "127.0.0.1").reserve()
+def test_without_the_privilege_the_error_names_it(wire: Wire) -> None:
+    os.seteuid(65534)  # takes the effective capabilities with it
+    try:
+        with pytest.raises(HostError, match=r"TCP_REPAIR on.*CAP_NET_ADMIN") as caught:
+            TcpRepair("127.0.0.1", "127.0.0.1").reserve()
+    finally:
+        os.seteuid(0)
     assert caught.value.reason is Reason.NO_PRIVILEGE
 
 
