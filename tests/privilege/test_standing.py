@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import sys
 import time
 from pathlib import Path
 
@@ -121,3 +122,23 @@ def test_one_process_with_all_privileges_has_to_be_asked_for_and_warns(tmp_path:
         assert state["privileges"]["split"] is False
         assert "keeps all privileges" in both.log(both.server)
         assert asyncio.run(both.negotiate()) == ["http", "tls", "tcp"]
+
+
+def test_the_capabilities_of_the_service_unit_are_enough(tmp_path: Path) -> None:
+    """The broker with those of packaging/accord.service alone: the worker still has none, and is ended in order."""
+    unit = (Path(__file__).parents[2] / "packaging/accord.service").read_text()
+    named = " ".join(re.findall(r"^CapabilityBoundingSet=(.*)$", unit, re.M)).lower().replace("cap_", "+").split()
+    with deployed(tmp_path) as both:
+        both.server.processes[-1].terminate()
+        assert both.server.processes[-1].wait(20) == 0
+        command = ["setpriv", "--bounding-set", ",".join(["-all", *named]), sys.executable, "-m", "accord.cli.main"]
+        command += ["daemon", "--config", str(both.configuration(both.server, ""))]
+        process = both.server.popen(command)
+        state = both.wait_for(both.server, back_end="af_xdp")
+        assert asyncio.run(both.negotiate()) == ["http", "tls", "tcp"]
+        found = status_of(state["pid"])
+        assert int(found["CapBnd"], 16) == 0
+        assert found["Uid"].split()[0] == str(NOBODY)
+        process.terminate()
+        assert process.wait(20) == 0
+        assert not both.control(both.server).exists()

@@ -47,6 +47,8 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR2, signal
 _PASSED_ON = {signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
 _LOST = 70
 """EX_SOFTWARE of sysexits.h: a worker that failed in an unforeseen way."""
+_HOST_LACKS = 71
+"""EX_OSERR: the worker could not give up its privileges, and trying again will not help."""
 _MAX_PATH = 4096
 
 
@@ -241,7 +243,7 @@ class Split:
             code = self._work(sign)
         except AccordError as failure:
             print(f"accord: {failure}", file=sys.stderr)
-            code = 1
+            code = _HOST_LACKS
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else 1
         except KeyboardInterrupt:
