@@ -6,6 +6,7 @@
 #include <errno.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -380,6 +381,30 @@ int accord_broker_step(struct accord_broker *broker, struct accord_pending *pend
 		close(turn.fd);
 	accord_message_close(&message);
 	return 1;
+}
+
+int accord_broker_serve(struct accord_broker *broker, struct accord_pending *pending, const int32_t *others,
+                        uint32_t count)
+{
+	struct pollfd waits[1 + ACCORD_BROKER_WAITS] = {{.fd = broker->fd, .events = POLLIN}};
+
+	if (count > ACCORD_BROKER_WAITS)
+		count = ACCORD_BROKER_WAITS;
+	for (uint32_t i = 0; i < count; i++)
+		waits[1 + i] = (struct pollfd){.fd = others[i], .events = POLLIN};
+	for (;;) {
+		if (poll(waits, 1 + count, -1) < 0)
+			continue; /* EINTR: a signal is in one of the others */
+		if (waits[0].revents) {
+			int done = accord_broker_step(broker, pending);
+
+			if (done < 0 || done == 2)
+				return done;
+		}
+		for (uint32_t i = 0; i < count; i++)
+			if (waits[1 + i].revents)
+				return 3;
+	}
 }
 
 struct accord_broker *accord_broker_new(const struct accord_broker_config *config, int32_t fd)

@@ -32,6 +32,7 @@ enum accord_ask_kind {
 enum accord_ask_limit {
 	ACCORD_ASK_BYTES = 8192, /* of a request or a reply */
 	ACCORD_ASK_FDS = 2,
+	ACCORD_BROKER_WAITS = 8, /* other descriptors */
 };
 
 struct accord_request {
@@ -134,6 +135,10 @@ void accord_broker_free(struct accord_broker *broker);
 /* Answer one request. Returns 1 when it did, 2 for one that pending describes and accord_broker_answer answers, 0 when
  * there is none, -1 when the worker is gone. */
 int accord_broker_step(struct accord_broker *broker, struct accord_pending *pending);
+/* Answer requests until something else is to be done: as accord_broker_step, or 3 when one of the other descriptors is
+ * readable. All of it without Python, whose loop takes longer than a request to get going again. */
+int accord_broker_serve(struct accord_broker *broker, struct accord_pending *pending, const int32_t *others,
+                        uint32_t count);
 void accord_broker_answer(struct accord_broker *broker, const struct accord_reply *reply, const uint8_t *data,
                           uint32_t length, const int32_t *fds, uint32_t fd_count);
 /* The interface with this index is the one that was configured, or was when it was last asked for. */

@@ -98,11 +98,10 @@ class Split:
         for number in _SIGNALS:
             signal.signal(number, lambda *_: None)
         signs.setblocking(False)
-        descriptor = asked.fileno()
         rungs = allowed_rungs(self._config.back_end, self._config.attach) if self._config.interface else {Rung.UDP}
         broker = Broker(asked, self._config.interface, rungs, self._config.ports or privilege.ALL_PORTS, self._spare)
         try:
-            status = self._serve(broker, descriptor, signs, woken, pid)
+            status = self._serve(broker, signs, woken, pid)
         finally:
             broker.close()
         code = os.waitstatus_to_exitcode(status)
@@ -113,17 +112,20 @@ class Split:
 
     # ---- the broker ----
 
-    def _serve(self, broker: Broker, descriptor: int, signs: socket.socket, woken: socket.socket, pid: int) -> int:
-        waiting: list[int | socket.socket] = [descriptor, signs, woken, *([self._life] if self._life else [])]
+    def _serve(self, broker: Broker, signs: socket.socket, woken: socket.socket, pid: int) -> int:
+        waiting = [signs, woken, *([self._life] if self._life else [])]
+        gone = False
         while True:
-            readable = select.select(waiting, [], [])[0]
-            if descriptor in readable:
+            if not gone:
                 try:
-                    while (pending := broker.step()) is not None:
+                    pending = broker.serve([each.fileno() for each in waiting])
+                except EOFError:  # the worker's end comes next
+                    gone = True
+                else:
+                    if pending is not None:
                         self._answer(broker, pending)
-                except EOFError:  # its end comes next
-                    waiting.remove(descriptor)
                 self._tell_refusals(broker)
+            readable = select.select(waiting, [], [], None if gone else 0)[0]
             if signs in readable and not self._pass_signs(signs):
                 waiting.remove(signs)
             if self._life in readable:  # the supervisor is gone: nobody would start us again

@@ -130,9 +130,19 @@ class Broker:
         """Answer all requests that there are, up to one that Python answers. Raises ``EOFError``: no worker."""
         while (done := lib.accord_broker_step(self._pointer, self._pending)) == 1:
             pass
+        return self._taken(done)
+
+    def serve(self, others: list[int]) -> Pending | None:
+        """Answer requests until there is one that Python answers, or another descriptor is readable (None).
+
+        Raises ``EOFError``: no worker.
+        """
+        return self._taken(lib.accord_broker_serve(self._pointer, self._pending, others, len(others)))
+
+    def _taken(self, done: int) -> Pending | None:
         if done < 0:
             raise EOFError
-        if done == 0:
+        if done != 2:
             return None
         for fd in self._pending.fds:
             if fd >= 0:
