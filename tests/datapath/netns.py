@@ -124,12 +124,13 @@ class Host:
 
         return self.run(body)
 
-    def snmp6(self, counter: str) -> int:
-        """A counter of /proc/net/snmp6."""
+    def snmp6(self, counter: str, *, less: str | None = None) -> int:
+        """A counter of /proc/net/snmp6, or by how much it is above another one, both read at once."""
 
         def body() -> int:
             text = Path("/proc/thread-self/net/snmp6").read_text()
-            return int(dict(line.split() for line in text.splitlines())[counter])
+            values = dict(line.split() for line in text.splitlines())
+            return int(values[counter]) - (int(values[less]) if less else 0)
 
         return self.run(body)
 

@@ -141,7 +141,7 @@ def sent_by_kernel(host: Host, family: int) -> int:
     """IP packets, neighbour discovery left out."""
     if family == 4:
         return host.snmp("Ip", "OutRequests")
-    return host.snmp6("Ip6OutRequests") - host.snmp6("Icmp6OutMsgs")
+    return host.snmp6("Ip6OutRequests", less="Icmp6OutMsgs")
 
 
 def direct(near: Host, far: Host, family: int) -> Path:
