@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import click
 
+from accord.cli.trace.tracefs import mount_if_missing
 from accord.datapath.probe import bcc as probe_bcc
 from accord.datapath.probe import kernel_headers as probe_headers
 from accord.wire.constants import Reason
@@ -39,12 +40,13 @@ def options(command: F) -> F:
 
 
 def require() -> None:
-    """Raise ``HostError``, with the Debian package that mends it, when bcc cannot compile here."""
+    """Raise ``HostError``, with what mends it, when bcc cannot compile here."""
     if os.geteuid() != 0:
         raise error(Reason.NO_PRIVILEGE, "tracing the kernel", "sudo accord trace")
     for finding in (probe_bcc(), probe_headers()):
         if not finding.ok:
             raise error(Reason.NO_KERNEL_SUPPORT, finding.reason, finding.mend)
+    mount_if_missing()
 
 
 def compile_text(name: str, macros: Mapping[str, int] | None = None) -> Any:
