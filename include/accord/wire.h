@@ -135,7 +135,8 @@ enum accord_step {
 
 enum accord_tcp_option {
 	ACCORD_TCP_OPTION_KIND = 254,
-	ACCORD_TCP_OPTION_EXID = 0xacc0,
+	ACCORD_TCP_OPTION_EXID = 0xacc0,       /* FALLBACK: a SYN that the negotiation makes superfluous */
+	ACCORD_TCP_OPTION_EXID_ADOPT = 0xacc1, /* ADOPT: its connection becomes the negotiated TCP node */
 	ACCORD_TCP_OPTION_BYTES = 16,
 };
 
@@ -184,6 +185,11 @@ enum accord_party {
 	X(NO_SOCKET, 10, OURS, "no AF_XDP socket on this receive queue") \
 	X(MAP_MISMATCH, 11, OURS, "map missing or of another layout") \
 	X(NOT_LOCAL, 12, NONE, "addressed to another host or to a group") \
+	X(SYN_SUPPRESSED, 13, NONE, "a SYN whose negotiation packet came first: dropped") \
+	X(SYN_FIRST, 14, NONE, "a SYN that came before its negotiation packet: passed") \
+	X(SYN_REPEATED, 15, NONE, "a SYN of a transaction that suppressed one already: passed") \
+	X(SYN_ADOPT, 16, NONE, "a SYN whose connection the negotiation adopts: passed") \
+	X(BAD_TCP_OPTION, 17, PEER, "a SYN with TCP options that do not parse: passed") \
 	/* packets */ \
 	X(SHORT_PACKET, 32, PEER, "shorter than a header") \
 	X(BAD_VERSION, 33, PEER, "a protocol version that we do not speak") \
@@ -242,6 +248,12 @@ enum accord_party {
 	X(SHUTDOWN, 146, NONE, "the daemon is stopping") \
 	X(DOWNGRADE, 147, PEER, "a weaker stack than both sides would have chosen") \
 	X(STREAM_BROKEN, 148, PEER, "the stream broke off or was tampered with, after the commit") \
+	X(OPTION_NO_ROOM, 149, NONE, "no room on the SYN for the option") \
+	X(OPTION_DROPPED, 150, PATH, "the path drops SYNs with the option") \
+	X(OPTION_STRIPPED, 151, PATH, "the path takes the option off the SYN") \
+	X(SILENT_PEER, 152, PATH, "plain TCP is answered, proposals are not, several times over") \
+	X(NOT_ADOPTABLE, 153, PEER, "the connection of the parallel SYN is not this daemon's to adopt") \
+	X(KNOWN_LEGACY, 154, NONE, "the peer is remembered not to speak Accord") \
 	/* host and user */ \
 	X(NO_PRIVILEGE, 160, HOST, "a privilege is missing") \
 	X(NO_KERNEL_SUPPORT, 161, HOST, "this kernel or NIC does not offer it") \

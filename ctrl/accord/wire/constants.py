@@ -108,6 +108,7 @@ class TcpOption(enum.IntEnum):
 
     KIND = 254
     EXID = 0xACC0
+    EXID_ADOPT = 0xACC1
     BYTES = 16
 
 
@@ -176,6 +177,11 @@ class Reason(enum.IntEnum):
     NO_SOCKET = 10, Party.OURS, "no AF_XDP socket on this receive queue"
     MAP_MISMATCH = 11, Party.OURS, "map missing or of another layout"
     NOT_LOCAL = 12, Party.NONE, "addressed to another host or to a group"
+    SYN_SUPPRESSED = 13, Party.NONE, "a SYN whose negotiation packet came first: dropped"
+    SYN_FIRST = 14, Party.NONE, "a SYN that came before its negotiation packet: passed"
+    SYN_REPEATED = 15, Party.NONE, "a SYN of a transaction that suppressed one already: passed"
+    SYN_ADOPT = 16, Party.NONE, "a SYN whose connection the negotiation adopts: passed"
+    BAD_TCP_OPTION = 17, Party.PEER, "a SYN with TCP options that do not parse: passed"
     # Packets.
     SHORT_PACKET = 32, Party.PEER, "shorter than a header"
     BAD_VERSION = 33, Party.PEER, "a protocol version that we do not speak"
@@ -234,6 +240,12 @@ class Reason(enum.IntEnum):
     SHUTDOWN = 146, Party.NONE, "the daemon is stopping"
     DOWNGRADE = 147, Party.PEER, "a weaker stack than both sides would have chosen"
     STREAM_BROKEN = 148, Party.PEER, "the stream broke off or was tampered with, after the commit"
+    OPTION_NO_ROOM = 149, Party.NONE, "no room on the SYN for the option"
+    OPTION_DROPPED = 150, Party.PATH, "the path drops SYNs with the option"
+    OPTION_STRIPPED = 151, Party.PATH, "the path takes the option off the SYN"
+    SILENT_PEER = 152, Party.PATH, "plain TCP is answered, proposals are not, several times over"
+    NOT_ADOPTABLE = 153, Party.PEER, "the connection of the parallel SYN is not this daemon's to adopt"
+    KNOWN_LEGACY = 154, Party.NONE, "the peer is remembered not to speak Accord"
     # Host and user.
     NO_PRIVILEGE = 160, Party.HOST, "a privilege is missing"
     NO_KERNEL_SUPPORT = 161, Party.HOST, "this kernel or NIC does not offer it"
