@@ -211,6 +211,7 @@ def test_the_references_defaults_are_the_codes() -> None:
     written = {row[0].strip("`"): row[2] for row in rows()}
     assert written["fallback"] == f'`"{default.fallback}"`'
     assert written["context"] == f'`"{default.context}"`'
+    assert written["tcp"] == f'`"{default.tcp}"`'
     assert written["early"] == f'`"{default.early}"`'
     assert written["only"] == f"`{str(default.only).lower()}`"
     assert written["packets_min"] == str(default.packets_min)

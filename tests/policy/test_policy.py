@@ -18,6 +18,7 @@ from accord.controller.policy import (
     Fallback,
     Policy,
     Secure,
+    TcpOpen,
     load_policy,
     parse_policy,
 )
@@ -83,6 +84,12 @@ def test_a_host_without_a_policy_file_demands_security_and_falls_back_in_paralle
     policy = Policy().for_destination("example.net", 443)
     assert policy == parse_policy("").for_destination("example.net", 443)
     assert (policy.secure, policy.fallback, policy.early) == (Secure.REQUIRED, Fallback.PARALLEL, Early.NEVER)
+
+
+def test_how_a_connection_is_opened_is_left_to_what_is_known_of_the_peer_unless_a_destination_says_so() -> None:
+    policy = parse_policy("[[destination]]\nmatch = ['10.0.0.0/8']\ntcp = 'no-syn'")
+    assert policy.for_destination("192.0.2.1", 443).tcp is TcpOpen.AUTO
+    assert policy.for_destination("10.0.0.1", 443).tcp is TcpOpen.NO_SYN
 
 
 def test_the_policy_is_a_chooser_of_the_negotiation() -> None:
@@ -196,6 +203,8 @@ def test_an_application_may_choose_freely_what_the_file_leaves_open() -> None:
         ("only = true\nprefer = ['quic']", {"prefer": ["tls/tcp"]}),
         ("fallback = 'never'", {"fallback": "parallel"}),
         ("early = 'never'", {"early": "idempotent"}),
+        ("tcp = 'parallel-syn'", {"tcp": "no-syn"}),
+        ("tcp = 'parallel-syn'", {"tcp": "auto"}),
     ],
 )
 def test_an_application_cannot_take_back_what_the_file_says(file: str, wishes: dict[str, object]) -> None:
@@ -212,6 +221,8 @@ def test_an_application_cannot_take_back_what_the_file_says(file: str, wishes: d
         ("only = true\nprefer = ['quic', 'tls/tcp']", {"prefer": ["tls/tcp"]}),
         ("prefer = ['quic']", {"prefer": ["tls/tcp"]}),
         ("fallback = 'parallel'", {"fallback": "never"}),
+        ("tcp = 'no-syn'", {"tcp": "parallel-syn"}),
+        ("tcp = 'auto'", {"tcp": "no-syn"}),
     ],
 )
 def test_an_application_may_ask_for_more_than_the_file_demands(file: str, wishes: dict[str, object]) -> None:
@@ -244,6 +255,7 @@ def test_a_wish_that_cannot_be_read_is_a_user_error(wishes: dict[str, object]) -
         ("packets_min = 11", "allowed: 0..10"),
         ("packets_min = true", "allowed: 0..10"),
         ("fallback = 'sometimes'", "allowed: parallel, delayed, never"),
+        ("tcp = 'syn'", "allowed: auto, no-syn, parallel-syn"),
         ("context = 'tcp'", "allowed: udp, direct"),
         ("perfer = ['tcp']", "did you mean prefer?"),
     ],

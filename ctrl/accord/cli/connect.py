@@ -126,6 +126,11 @@ async def _serve(address: str, options: dict[str, Any], remote: str, verbose: bo
     help="Policy: is a plain SYN sent at once, only when no answer comes, or never?",
 )
 @click.option("--context", type=click.Choice(["udp", "direct"]), help="Policy: negotiate over UDP, or IP protocol 253?")
+@click.option(
+    "--tcp",
+    type=click.Choice(["auto", "no-syn", "parallel-syn"]),
+    help="Policy: is negotiated TCP installed without a SYN, or does it take the connection of one sent meanwhile?",
+)
 @click.option("--early", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True), metavar="FILE",
               help="A request that may be repeated without harm, to travel in the first message.")  # fmt: skip
 @click.option("--server-name", help="Name that the certificate must be for, when it is not HOST.")
@@ -143,6 +148,7 @@ def connect(
     only: bool,
     fallback: str | None,
     context: str | None,
+    tcp: str | None,
     early: Path | None,
     server_name: str | None,
     ca_file: Path | None,
@@ -169,6 +175,8 @@ def connect(
         policy["fallback"] = fallback
     if context:
         policy["context"] = context
+    if tcp:
+        policy["tcp"] = tcp
     request = b""
     if early is not None:
         policy["early"] = "idempotent"

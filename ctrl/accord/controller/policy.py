@@ -46,6 +46,14 @@ class Fallback(enum.StrEnum):
     NEVER = "never"
 
 
+class TcpOpen(enum.StrEnum):
+    """How the connection of a negotiated TCP comes to be."""
+
+    AUTO = "auto"
+    NO_SYN = "no-syn"
+    PARALLEL_SYN = "parallel-syn"
+
+
 class Early(enum.StrEnum):
     """Whether the first request may travel in the proposal."""
 
@@ -58,7 +66,7 @@ def _names(kind: type[enum.StrEnum]) -> dict[str, Any]:
 
 
 _SECURITY_ORDER: Final = tuple(Secure)
-_KEYS: Final = ("secure", "prefer", "only", "context", "fallback", "early", "packets_min")
+_KEYS: Final = ("secure", "prefer", "only", "context", "fallback", "tcp", "early", "packets_min")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,7 @@ class EffectivePolicy:
     """Stacks that are not in ``prefer`` are forbidden."""
     context: Context = Context.UDP
     fallback: Fallback = Fallback.PARALLEL
+    tcp: TcpOpen = TcpOpen.AUTO
     early: Early = Early.NEVER
     packets_min: int = 0
     """Packets of 1200 bytes that a proposal is padded to, so that its answer may be longer."""
@@ -125,7 +134,8 @@ class EffectivePolicy:
         """This policy with an application's wishes, which use the file's keys.
 
         Raises ``UserError``: BAD_CONFIG for a wish that cannot be read, POLICY for one that takes back what the
-        policy file says: less security, a stack outside of ``only``, a fallback or early data where it says never.
+        policy file says: less security, a stack outside of ``only``, a fallback or early data where it says never,
+        connections without a SYN where it says that they have one.
         """
         document = Document("", "policy of the application")
         table = Table(document, (), wishes)
@@ -138,6 +148,7 @@ class EffectivePolicy:
             "only": "only" in self.fixed and self.only and not wished.only,
             "prefer": "only" in self.fixed and self.only and not set(wished.prefer) <= set(self.prefer),
             "fallback": "fallback" in self.fixed and Fallback.NEVER is self.fallback is not wished.fallback,
+            "tcp": "tcp" in self.fixed and TcpOpen.PARALLEL_SYN is self.tcp is not wished.tcp,
             "early": "early" in self.fixed and Early.NEVER is self.early is not wished.early,
         }
         for key, is_forbidden in forbidden.items():
@@ -252,6 +263,7 @@ def _read(table: Table, base: EffectivePolicy, protocols: Mapping[str, int]) -> 
         only=only,
         context=table.choice("context", _names(Context), base.context),
         fallback=table.choice("fallback", _names(Fallback), base.fallback),
+        tcp=table.choice("tcp", _names(TcpOpen), base.tcp),
         early=table.choice("early", _names(Early), base.early),
         packets_min=table.integer("packets_min", 0, Limit.INITIAL_WINDOW, base.packets_min),
         fixed=base.fixed | present,

@@ -53,6 +53,7 @@ class Deployment:
         """A configuration file: the server's exposes the echo service. ``more``: lines of [daemon]."""
         path = self._directory / f"{host.name}.toml"
         text = f'[daemon]\ninterface = "{host.interface}"\ncontrol = "{self.control(host)}"\n{more}\n'
+        text += '[policy.default]\ntcp = "no-syn"\n'
         if host is self.server:
             address, port = self._service.getsockname()
             text += f'[[expose]]\nlisten = {PORT}\nto = "{address}:{port}"\n'
