@@ -22,6 +22,7 @@ from accord.controller.exposed import Deliver, Exposed, forward, service_policy
 from accord.controller.held import HeldPath
 from accord.controller.host import HostFetch
 from accord.controller.link import LinkKeeper
+from accord.controller.peers import Peers
 from accord.controller.policy import EffectivePolicy
 from accord.controller.prepared import STOCK_LIMIT, STOCK_SECONDS, Prepared, Target, discard
 from accord.controller.service import LocalService
@@ -71,6 +72,7 @@ class Controller:
             log.warning("TCP without a SYN is not to be had: %s", self.tcp_refusal)
         self.exposed: dict[int, Exposed] = {}
         self.counts = Counts()
+        self.peers = Peers(clock.now)
         supported = [int(Protocol.UDP), *(plugin.protocol for plugin in self.plugins.values())]
         self.endpoint = Endpoint(
             EndpointConfig(
