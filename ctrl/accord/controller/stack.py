@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, cast
 from accord.datapath import clock
 from accord.datapath.tcp_repair import TcpRepair
 from accord.negotiation.interface import Role, Session
-from accord.protocols.services import ApplicationService, Carrier, CarrierSession, DatagramService, Security, Services
+from accord.protocols.services import (
+    Adoptions,
+    ApplicationService,
+    Carrier,
+    CarrierSession,
+    DatagramService,
+    Security,
+    Services,
+    SynConnection,
+)
 
 if TYPE_CHECKING:
     from accord.controller.controller import Controller
@@ -26,6 +35,9 @@ def services_for(
     datagrams: DatagramService | None,
     application: ApplicationService,
     now: Callable[[], float] = clock.now,
+    *,
+    syn: SynConnection | None = None,
+    adoptions: Adoptions | None = None,
 ) -> Services:
     """The host as the sessions of one negotiation may see it. Addresses are textual, with a zone where needed."""
     return Services(
@@ -37,6 +49,8 @@ def services_for(
         call_later=call_later,
         security=security,
         tcp=TcpRepair(local[0], remote[0]) if controller.tcp_refusal is None else None,
+        syn=syn,
+        adoptions=adoptions,
         datagrams=datagrams,
         application=application,
     )

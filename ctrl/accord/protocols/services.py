@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Protocol
 
 from accord.negotiation.interface import Role, Session
+from accord.wire.errors import AccordError
 from accord.wire.tcp_header import TcpParameters as TcpParameters
 
 
@@ -85,6 +86,62 @@ class TcpService(Protocol):
 
     def reserve(self, port: int | None = None) -> TcpEndpoint:
         """A bound local port (``None``: a free one) with fresh numbers. Raises ``HostError``."""
+
+
+class SynConnection(Protocol):
+    """Initiator, parallel SYN: the connection whose SYN left beside the proposal, to become the TCP node."""
+
+    @property
+    def option(self) -> bytes:
+        """The 16 bytes of the TCP option ADOPT with this negotiation's transaction ID."""
+
+    @property
+    def connected(self) -> bool:
+        """The SYN-ACK is there, and nobody has taken the connection yet."""
+
+    @property
+    def marked(self) -> bool:
+        """The SYN-ACK bore the option as well: the responder finds the connection by its SYN."""
+
+    @property
+    def failure(self) -> AccordError | None:
+        """Why there is no connection to be had, for good; None while there may be."""
+
+    def when_connected(self, callback: Callable[[], None]) -> None:
+        """Call back once, when ``connected`` or ``failure`` holds; at once when one does."""
+
+    def take(self, first: bytes = b"") -> Carrier:
+        """The connection, from now on the caller's; ``first`` has been sent over it.
+
+        Raises ``failure``, or ``AccordError`` when ``first`` cannot be sent.
+        """
+
+
+class Adoption(Protocol):
+    """Responder, parallel SYN: a place that is kept for one connection of the peer's, found by transaction ID."""
+
+    def claim(self, *, behind_preface: bool) -> None:
+        """The commit is here: the connection belongs to the stack, from its first byte or behind the preface.
+
+        Raises ``AccordError`` (LEGACY_FIRST) when the peer has gone on with it as with a plain connection.
+        """
+
+    def carrier(self) -> Carrier:
+        """After ``claim``: the connection's stream, whose first read or write waits until it is accepted."""
+
+    def release(self) -> None:
+        """The negotiation came to nothing: the connection is a plain one. Nothing happens after ``carrier``."""
+
+
+class Adoptions(Protocol):
+    """Responder: connections that the peer of this negotiation opens to the exposed port's own listener."""
+
+    @property
+    def option(self) -> bytes:
+        """The 16 bytes of the TCP option ADOPT with this negotiation's transaction ID."""
+
+    def expect(self) -> Adoption:
+        """Keep a place. Raises ``AccordError``: NOT_ADOPTABLE, NO_MEMORY, SHUTDOWN."""
 
 
 class DatagramService(Protocol):
@@ -158,5 +215,9 @@ class Services:
     security: Security = field(default_factory=Security)
     tcp: TcpService | None = None
     """None: this host cannot install TCP state; the tcp plug-in then refuses with NO_KERNEL_SUPPORT."""
+    syn: SynConnection | None = None
+    """Initiator: the TCP node is to be this connection; None: installed by ``tcp``."""
+    adoptions: Adoptions | None = None
+    """Responder: None where the port has no listener of ours; what wants to be adopted is refused (NOT_ADOPTABLE)."""
     datagrams: DatagramService | None = None
     application: ApplicationService | None = None
