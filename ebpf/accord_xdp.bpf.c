@@ -12,6 +12,7 @@
 #include <bpf/bpf_helpers.h>
 
 #include "consts.h"
+#include "heard.h"
 #include "maps.h"
 #include "parsing.h"
 #include "watch.h"

@@ -30,6 +30,7 @@ enum {
 	FRAME_RUNGS = XDP_RUNGS | 1 << ACCORD_RUNG_PACKET,
 	BUSY_POLL_MOST_US = 1000, /* of the configuration */
 	PORT_BITS = 65536,
+	PORT_FLAGS = ACCORD_PORT_STEERED | ACCORD_PORT_SUPPRESS,
 };
 
 struct accord_broker {
@@ -168,12 +169,21 @@ static int do_attached(struct turn *turn)
 	return turn->broker->program ? accord_program_attached(turn->broker->program) : 0;
 }
 
+static int do_heard(struct turn *turn)
+{
+	if (!turn->broker->program)
+		return refuse(turn, "no program is loaded");
+	turn->fd = accord_program_heard_fd(turn->broker->program);
+	turn->lasts = 1;
+	return 0;
+}
+
 static int do_steer(struct turn *turn)
 {
 	if (!turn->broker->program)
 		return refuse(turn, "no program is loaded");
-	if (!turn->request.number || turn->request.number >= PORT_BITS)
-		return refuse(turn, "no such port");
+	if (!turn->request.number || turn->request.number >= PORT_BITS || turn->request.mode & ~PORT_FLAGS)
+		return refuse(turn, "no such port, or nothing that is done with one");
 	return accord_program_steer(turn->broker->program, (uint16_t)turn->request.number, turn->request.mode);
 }
 
@@ -312,6 +322,7 @@ static const struct {
 	[ACCORD_ASK_ATTACH] = {do_attach, 0, NO_FD},
 	[ACCORD_ASK_UNLOAD] = {do_unload, 0, NO_FD},
 	[ACCORD_ASK_ATTACHED] = {do_attached, 0, NO_FD},
+	[ACCORD_ASK_HEARD] = {do_heard, 0, NO_FD},
 	[ACCORD_ASK_STEER] = {do_steer, 0, NO_FD},
 	[ACCORD_ASK_JOIN] = {do_join, 0, MAYBE_FD},
 	[ACCORD_ASK_COUNTERS] = {do_counters, 0, NO_FD},

@@ -342,8 +342,10 @@ void accord_program_close(struct accord_program *program);
 uint32_t accord_program_id(const struct accord_program *program);
 /* The map "settings" itself, as the program sees it. */
 struct accord_settings *accord_program_settings(struct accord_program *program);
-/* Steer (or no longer) a UDP destination port, in host order. */
-int accord_program_steer(struct accord_program *program, uint16_t port, uint32_t steered);
+/* The map "heard", ACCORD_HEARD_SLOTS elements, to be read: other CPUs write it at any time. */
+const struct accord_heard *accord_program_heard(const struct accord_program *program);
+/* What is done with a UDP destination port, in host order: enum accord_port_flag, 0: nothing any more. */
+int accord_program_steer(struct accord_program *program, uint16_t port, uint32_t flags);
 /* Put an AF_XDP socket into the map "xsks"; -1 takes the queue's socket out. */
 int accord_program_join(struct accord_program *program, uint32_t queue, int32_t fd);
 int accord_program_counters(struct accord_program *program, uint64_t *counters);

@@ -22,19 +22,21 @@ enum {
 	/* A link whose process was killed a moment ago is still being torn down. */
 	ATTACH_RETRY_MS = 200,
 	ATTACH_PAUSE_MS = 10,
+	HEARD_BYTES = ACCORD_HEARD_SLOTS * sizeof(struct accord_heard), /* whole pages */
 };
 
 static const char program_name[] = "accord_xdp";
 
 struct accord_program {
 	struct bpf_object *object;
-	int program_fd, settings_fd, ports_fd, xsks_fd, counters_fd;
+	int program_fd, settings_fd, ports_fd, xsks_fd, counters_fd, heard_fd;
 	int link_fd;
 	uint32_t id;
 	int remote; /* loaded and held by the broker: all but the settings is asked for */
 	int cpus;
 	uint64_t *per_cpu; /* scratch of accord_program_counters */
 	struct accord_settings *settings;
+	const struct accord_heard *heard;
 };
 
 /* libbpf speaks to stderr unless told otherwise. The first complaint is the one that says why. */
@@ -80,6 +82,8 @@ static int find_maps(struct accord_program *program, struct accord_failure *fail
 		{"xsks", &program->xsks_fd, BPF_MAP_TYPE_XSKMAP, sizeof(uint32_t), sizeof(uint32_t), ACCORD_MAX_QUEUES},
 		{"counters", &program->counters_fd, BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(uint64_t),
 	     ACCORD_REASON_LIMIT},
+		{"heard", &program->heard_fd, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(struct accord_heard),
+	     ACCORD_HEARD_SLOTS},
 	};
 
 	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted); i++) {
@@ -137,6 +141,17 @@ static int map_settings(struct accord_program *program, struct accord_failure *f
 	return 0;
 }
 
+/* For reading: the table is the program's. */
+static int map_heard(struct accord_program *program, struct accord_failure *failure)
+{
+	void *memory = mmap(NULL, HEARD_BYTES, PROT_READ, MAP_SHARED, program->heard_fd, 0);
+
+	if (memory == MAP_FAILED)
+		return accord_fail(failure, ACCORD_REASON_NO_KERNEL_SUPPORT, errno, "mapping the BPF map heard");
+	program->heard = memory;
+	return 0;
+}
+
 /* The settings are mapped here: a heartbeat costs no question. */
 static int load_remotely(struct accord_program *program, struct accord_failure *failure)
 {
@@ -153,6 +168,15 @@ static int load_remotely(struct accord_program *program, struct accord_failure *
 	result = map_settings(program, failure);
 	close(fd);
 	program->settings_fd = -1;
+	if (result)
+		return result;
+	result = accord_ask((struct accord_request){.kind = ACCORD_ASK_HEARD}, NULL, 0, -1, NULL, 0, &fd, failure);
+	if (result < 0)
+		return result;
+	program->heard_fd = fd;
+	result = map_heard(program, failure);
+	close(fd);
+	program->heard_fd = -1;
 	return result;
 }
 
@@ -181,6 +205,8 @@ int accord_program_open(const char *object_path, struct accord_program **opened,
 		libbpf_set_print(before);
 		if (!result)
 			result = map_settings(program, failure);
+		if (!result)
+			result = map_heard(program, failure);
 	}
 	if (result) {
 		accord_program_close(program);
@@ -200,6 +226,8 @@ void accord_program_close(struct accord_program *program)
 		close(program->link_fd);
 	if (program->settings)
 		munmap(program->settings, (size_t)sysconf(_SC_PAGESIZE));
+	if (program->heard)
+		munmap((void *)program->heard, HEARD_BYTES);
 	bpf_object__close(program->object);
 	free(program->per_cpu);
 	free(program);
@@ -287,6 +315,16 @@ int accord_program_settings_fd(const struct accord_program *program)
 	return program->settings_fd;
 }
 
+int accord_program_heard_fd(const struct accord_program *program)
+{
+	return program->heard_fd;
+}
+
+const struct accord_heard *accord_program_heard(const struct accord_program *program)
+{
+	return program->heard;
+}
+
 void accord_program_heartbeat(struct accord_program *program)
 {
 	struct timespec now;
@@ -296,17 +334,17 @@ void accord_program_heartbeat(struct accord_program *program)
 	                 __ATOMIC_RELAXED);
 }
 
-int accord_program_steer(struct accord_program *program, uint16_t port, uint32_t steered)
+int accord_program_steer(struct accord_program *program, uint16_t port, uint32_t flags)
 {
-	const struct accord_request request = {.kind = ACCORD_ASK_STEER, .number = port, .mode = steered};
+	const struct accord_request request = {.kind = ACCORD_ASK_STEER, .number = port, .mode = flags};
 	uint16_t key = htons(port);
-	uint8_t value = 1;
+	uint8_t value = (uint8_t)flags;
 	int result;
 
 	if (program->remote)
 		return accord_ask(request, NULL, 0, -1, NULL, 0, NULL, NULL);
-	result = steered ? bpf_map_update_elem(program->ports_fd, &key, &value, BPF_ANY)
-	                 : bpf_map_delete_elem(program->ports_fd, &key);
+	result = flags ? bpf_map_update_elem(program->ports_fd, &key, &value, BPF_ANY)
+	               : bpf_map_delete_elem(program->ports_fd, &key);
 
 	if (result == -ENOENT) /* taking out what is not there */
 		return 0;

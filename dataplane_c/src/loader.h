@@ -16,6 +16,8 @@ int accord_program_attached(const struct accord_program *program);
 
 /* The map "settings", for whoever maps it elsewhere; stays the program's. */
 int accord_program_settings_fd(const struct accord_program *program);
+/* The map "heard", for other BPF objects of this process; stays the program's. -1 where a broker has it. */
+int accord_program_heard_fd(const struct accord_program *program);
 
 /* CLOCK_BOOTTIME into the settings: a store into mapped memory, and the vDSO. */
 void accord_program_heartbeat(struct accord_program *program);

@@ -14,7 +14,8 @@ enum accord_ask_kind {
 	ACCORD_ASK_ATTACH,      /* number: interface index; mode: XDP_FLAGS_* */
 	ACCORD_ASK_UNLOAD,      /* detaches */
 	ACCORD_ASK_ATTACHED,    /* -> 0 or 1 */
-	ACCORD_ASK_STEER,       /* number: UDP port; mode: steered */
+	ACCORD_ASK_HEARD,       /* -> the map "heard" */
+	ACCORD_ASK_STEER,       /* number: UDP port; mode: enum accord_port_flag */
 	ACCORD_ASK_JOIN,        /* number: queue; its AF_XDP socket; none: leaves */
 	ACCORD_ASK_COUNTERS,    /* -> uint64_t[ACCORD_REASON_LIMIT] */
 	ACCORD_ASK_RING,        /* -> an AF_XDP socket */

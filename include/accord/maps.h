@@ -8,13 +8,22 @@
 #endif
 
 enum accord_map_constant {
-	ACCORD_MAP_LAYOUT = 3,
+	ACCORD_MAP_LAYOUT = 4,
 	ACCORD_MAX_QUEUES = 64,
 	ACCORD_MAX_PORTS = 4096, /* UDP destination ports that are steered, when not all are */
+	ACCORD_HEARD_BITS = 14,  /* of the index of map "heard" */
+	ACCORD_HEARD_SLOTS = 1 << ACCORD_HEARD_BITS,
 };
 
 enum accord_settings_flag {
 	ACCORD_SETTINGS_ANY_PORT = 0x1, /* steer the magic cookie on every UDP port */
+	/* Proposals are taken just now: note their IDs, and read the options of SYNs. Clear: neither is done. */
+	ACCORD_SETTINGS_SUPPRESS = 0x2,
+};
+
+enum accord_port_flag {
+	ACCORD_PORT_STEERED = 0x1,
+	ACCORD_PORT_SUPPRESS = 0x2, /* a service is exposed here: SYNs to the same TCP port may be suppressed */
 };
 
 /* Map "settings": one element, memory-mapped, written by the daemon without a system call. */
@@ -26,6 +35,41 @@ struct accord_settings {
 	__u8 address[6];    /* Ethernet address of the interface: frames to others pass */
 	__u8 reserved[2];
 };
+
+/*
+ * Low bits of accord_heard.state; the rest of it is when the slot was written, CLOCK_BOOTTIME in ns, so that no two
+ * contents of a slot have the same state. 0: never written.
+ */
+enum accord_heard_state {
+	ACCORD_HEARD_PROPOSAL = 0x1, /* a packet of the proposal was handed to the daemon */
+	ACCORD_HEARD_SYN = 0x2,      /* a SYN with the ID came before any */
+	ACCORD_HEARD_SPENT = 0x4,    /* a SYN with the ID was suppressed */
+	ACCORD_HEARD_BUSY = 0x8,     /* another CPU is writing the slot: it holds nothing */
+	ACCORD_HEARD_FLAGS = 0xf,
+};
+
+/* Map "heard": transactions of which something came lately; a cache line, found by accord_heard_index. */
+struct accord_heard {
+	__u64 state;
+	__u8 transaction[12];
+	__be32 isn;                       /* of the SYN that came first */
+	__be32 source[4], destination[4]; /* IPv4 in the first, the rest zero */
+	__be16 port;                      /* where it went: UDP's of a proposal, 0 in context IP 253; TCP's of a SYN */
+	__u8 family;                      /* 4 or 6 */
+	__u8 reserved[5];
+};
+
+#ifndef ACCORD_CDEF
+/*
+ * Transaction IDs are random, so any of their bits will do; the multiplication is for senders of IDs that are not.
+ * There is no key: who knows a victim's ID, and so its slot, can overwrite it, and then the SYN passes, as it does
+ * where there is no Accord; who does not know it can at best write all of the slots, to the same end.
+ */
+static inline __u32 accord_heard_index(const __u32 *transaction)
+{
+	return (transaction[0] ^ transaction[1] ^ transaction[2]) * 0x9e3779b1u >> (32 - ACCORD_HEARD_BITS);
+}
+#endif
 
 enum accord_watch_constant {
 	ACCORD_WATCH_BYTES = 128, /* of a frame, at most, behind its record: the common headers and a transaction ID */
@@ -51,7 +95,8 @@ struct accord_verdict {
 
 /* Map "samples": perf event array, index is the CPU.
  * Map "counters": per CPU, index is enum accord_reason.
- * Map "ports": hash, key __u16 UDP destination port in network order, value __u8 1.
+ * Map "ports": hash, key __u16 UDP destination port in network order, value __u8 of enum accord_port_flag.
+ * Map "heard": array, memory-mapped; read by the daemon, written by the program alone.
  * Map "xsks": XSKMAP, index is the receive queue. */
 
 #endif /* ACCORD_MAPS_H */

@@ -155,6 +155,7 @@ enum accord_limit {
 	ACCORD_INITIAL_WINDOW = 10,       /* packets (RFC 6928) */
 	ACCORD_AMPLIFICATION = 3,         /* bytes out per byte in before the address is proven (RFC 9000 section 8) */
 	ACCORD_HEARTBEAT_MS = 450,        /* a daemon silent for longer: every packet passes */
+	ACCORD_SUPPRESS_MS = 400,         /* from a proposal to the SYN that it suppresses; SYNs are repeated after 1 s */
 };
 
 /* ---- Reasons: every drop, prune, fallback and abort has a name -------------------------------- */
@@ -187,9 +188,11 @@ enum accord_party {
 	X(NOT_LOCAL, 12, NONE, "addressed to another host or to a group") \
 	X(SYN_SUPPRESSED, 13, NONE, "a SYN whose negotiation packet came first: dropped") \
 	X(SYN_FIRST, 14, NONE, "a SYN that came before its negotiation packet: passed") \
-	X(SYN_REPEATED, 15, NONE, "a SYN of a transaction that suppressed one already: passed") \
+	X(SYN_REPEATED, 15, NONE, "a SYN of a transaction that has had one already: passed") \
 	X(SYN_ADOPT, 16, NONE, "a SYN whose connection the negotiation adopts: passed") \
 	X(BAD_TCP_OPTION, 17, PEER, "a SYN with TCP options that do not parse: passed") \
+	X(SYN_LATE, 18, PATH, "a SYN that came too long after its negotiation packet: passed") \
+	X(SYN_ELSEWHERE, 19, PATH, "a SYN between other addresses or ports than its negotiation packet: passed") \
 	/* packets */ \
 	X(SHORT_PACKET, 32, PEER, "shorter than a header") \
 	X(BAD_VERSION, 33, PEER, "a protocol version that we do not speak") \

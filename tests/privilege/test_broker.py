@@ -118,6 +118,7 @@ OTHERS_INTERFACE = 99999
         (head(lib.ACCORD_ASK_LOAD), "lo", {Rung.UDP, Rung.PACKET}),
         (head(lib.ACCORD_ASK_ATTACH, 1, 2), "lo", set(Rung)),  # nothing is loaded
         (head(lib.ACCORD_ASK_STEER, 443, 1), "lo", set(Rung)),
+        (head(lib.ACCORD_ASK_HEARD), "lo", set(Rung)),
         (head(lib.ACCORD_ASK_COUNTERS), "lo", set(Rung)),
         (head(lib.ACCORD_ASK_RING), "lo", {Rung.PACKET}),
         (head(lib.ACCORD_ASK_PACKET, 1), "lo", {Rung.UDP}),
@@ -148,6 +149,7 @@ def test_the_configured_interface_is_given() -> None:
             head(lib.ACCORD_ASK_RING),
             head(lib.ACCORD_ASK_BELL),
             head(lib.ACCORD_ASK_LOAD),
+            head(lib.ACCORD_ASK_HEARD),
         ):
             result, detail, got = talk.ask(request)
             assert result >= 0, detail

@@ -59,6 +59,13 @@ OBJECTS = {
     "fewer ports": (MAPS, "ACCORD_MAX_PORTS", "16", "map ports is of another layout"),
     "wider ports": (MAPS, "__type(key, __be16)", "__type(key, __be32)", "map ports is of another layout"),
     "fewer queues": (MAPS, "ACCORD_MAX_QUEUES", "4", "map xsks is of another layout"),
+    "a smaller table of what was heard": (
+        MAPS_H,
+        "ACCORD_HEARD_BITS = 14",
+        "ACCORD_HEARD_BITS = 10",
+        "map heard is of another layout",
+    ),
+    "entries of another size in it": (MAPS_H, "__u8 reserved[5];", "__u8 reserved[13];", "map heard is of another"),
     "fewer counters": (MAPS, "ACCORD_REASON_LIMIT", "200", "map counters is of another layout"),
     "counters that are not by CPU": (
         MAPS,

@@ -126,6 +126,7 @@ class Limit(enum.IntEnum):
     INITIAL_WINDOW = 10
     AMPLIFICATION = 3
     HEARTBEAT_MS = 450
+    SUPPRESS_MS = 400
 
     # The same number as MAX_EDGES, so an alias: packets of one direction of one transaction.
     MAX_PACKETS = 256
@@ -179,9 +180,11 @@ class Reason(enum.IntEnum):
     NOT_LOCAL = 12, Party.NONE, "addressed to another host or to a group"
     SYN_SUPPRESSED = 13, Party.NONE, "a SYN whose negotiation packet came first: dropped"
     SYN_FIRST = 14, Party.NONE, "a SYN that came before its negotiation packet: passed"
-    SYN_REPEATED = 15, Party.NONE, "a SYN of a transaction that suppressed one already: passed"
+    SYN_REPEATED = 15, Party.NONE, "a SYN of a transaction that has had one already: passed"
     SYN_ADOPT = 16, Party.NONE, "a SYN whose connection the negotiation adopts: passed"
     BAD_TCP_OPTION = 17, Party.PEER, "a SYN with TCP options that do not parse: passed"
+    SYN_LATE = 18, Party.PATH, "a SYN that came too long after its negotiation packet: passed"
+    SYN_ELSEWHERE = 19, Party.PATH, "a SYN between other addresses or ports than its negotiation packet: passed"
     # Packets.
     SHORT_PACKET = 32, Party.PEER, "shorter than a header"
     BAD_VERSION = 33, Party.PEER, "a protocol version that we do not speak"
