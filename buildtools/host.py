@@ -38,6 +38,7 @@ PACKAGES = (
     "ethtool",
     "git",
     "iproute2",
+    "iptables",
     "libclang-rt-dev",
     "openssl",
     "tcpdump",

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from accord.lab import state
+from accord.lab.paths import PATHS
 
 pytestmark = pytest.mark.root
 
@@ -86,6 +87,24 @@ def test_a_lab_in_the_foreground_ends_with_ctrl_c_and_every_kind_of_kill(name: s
     assert not state.there_is(name)
 
 
+def test_a_lab_with_a_path_has_a_router_in_between(name: str) -> None:
+    up = accord_lab("up", "--name", name, "--rtt", "2ms", "--path", "nat-two")
+    assert up.returncode == 0, up.stderr
+    assert "two clients behind one masquerading NAT" in up.stdout
+    assert "10.83.2.1" in up.stdout
+    rules = accord_lab("exec", "--name", name, "router", "iptables-save", "-t", "nat")
+    assert "MASQUERADE" in rules.stdout
+    way = accord_lab("exec", "--name", name, "client2", "--", "ip", "route", "get", "10.83.1.2")
+    assert "via 10.83.2.254" in way.stdout
+    assert json.loads(accord_lab("status", "--name", name, "--json").stdout)["path"] == "nat-two"
+    assert accord_lab("down", "--name", name).returncode == 0
+    assert not state.there_is(name)
+
+
+def test_the_kinds_of_path_are_listed() -> None:
+    assert [line.split()[0] for line in accord_lab("paths").stdout.splitlines()] == list(PATHS)
+
+
 def test_a_lab_in_the_foreground_notices_that_it_was_taken_down_elsewhere(name: str) -> None:
     command = [*PROGRAM, "up", "--name", name, "--rtt", "1ms", "--foreground"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -108,7 +127,8 @@ def test_a_lab_in_the_foreground_notices_that_it_was_taken_down_elsewhere(name: 
         (["up", "--kind", "wet string"], "netem"),
         (["exec", "client"], "Missing argument"),
         (["exec", "client", "--"], "no command after --"),
-        (["exec", "router", "true"], "client"),
+        (["exec", "gateway", "true"], "client"),
+        (["up", "--path", "garden"], "option-stripped"),
         (["exec", "client", "true"], "accord lab up --name"),
         (["status"], "accord lab up --name"),
         (["change", "--rtt", "1ms"], "accord lab up --name"),

@@ -16,7 +16,9 @@ import click
 
 from accord.lab import state
 from accord.lab.lab import KINDS, Lab, need_root
+from accord.lab.paths import PATHS
 from accord.lab.settings import Direction
+from accord.lab.topology import ALL_ROLES, roles
 from accord.lab.units import format_duration, format_rate, parse_count, parse_duration, parse_probability, parse_rate
 from accord.wire.errors import PathError
 
@@ -85,16 +87,18 @@ def lab() -> None:
 @_link_options
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, help="Repeat the same losses; not with netem.")
 @click.option("--kind", type=click.Choice(KINDS), default="auto", show_default=True, help="What makes the link.")
+@click.option("--path", type=click.Choice(list(PATHS)), help="A router in between; `accord lab paths` says which.")
 @click.option("--foreground", is_flag=True, help="Stay, and take the lab down at Ctrl-C or when killed.")
-def up(name: str, seed: int, kind: str, foreground: bool, **settings: Any) -> None:
+def up(name: str, seed: int, kind: str, path: str | None, foreground: bool, **settings: Any) -> None:
     """Make a lab. Without --foreground it stays until `accord lab down`."""
+    options = {"seed": seed, "kind": kind, "path": path or "", **_given(settings)}
     if not foreground:
-        _describe(Lab(name, seed=seed, kind=kind, detached=True, **_given(settings)))
+        _describe(Lab(name, detached=True, **options))
         return
     # However it is ended, it ends as by Ctrl-C; what not even that can be done to, the lab's keeper sees to.
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    with Lab(name, seed=seed, kind=kind, **_given(settings)) as made:
+    with Lab(name, **options) as made:
         _describe(made)
         with contextlib.suppress(KeyboardInterrupt):
             click.echo("Ctrl-C takes it down.")
@@ -115,7 +119,7 @@ def down(name: str) -> None:
 
 @lab.command("exec", context_settings={"allow_interspersed_args": False, "ignore_unknown_options": True})
 @_name
-@click.argument("role", type=click.Choice(("client", "server", "link")))
+@click.argument("role", type=click.Choice(ALL_ROLES))
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 def execute(name: str, role: str, command: tuple[str, ...]) -> None:
     """Run a command in the lab: accord lab exec client -- CMD ..."""
@@ -152,11 +156,24 @@ def status(name: str, as_json: bool) -> None:
     there = Lab.attach(name)
     if as_json:
         counters = dataclasses.asdict(there.counters())
-        value = {"name": name, "kind": there.kind, "seed": there.seed, "settings": there.settings.to_json()}
+        value = {
+            "name": name,
+            "kind": there.kind,
+            "path": there.path,
+            "seed": there.seed,
+            "settings": there.settings.to_json(),
+        }
         click.echo(json.dumps({**value, "counters": counters}, indent=1))
         return
     _describe(there)
     _count(there)
+
+
+@lab.command()
+def paths() -> None:
+    """List the kinds of path that a lab can have."""
+    for path in PATHS.values():
+        click.echo(f"{path.name:16} {path.summary}")
 
 
 @lab.command("list")
@@ -177,10 +194,13 @@ def list_all() -> None:
 def _describe(there: Lab) -> None:
     link = {"netem": "the kernel's netem", "forwarder": "accord-link in user space"}[there.kind]
     click.echo(f"lab {there.name}: {link}" + (f", seed {there.seed}" if there.seed else ""))
-    for role in ("client", "server"):
+    for role in roles(PATHS.get(there.path)):
         host = there.role(role)
-        click.echo(f"  {role:7} {host.address4:10} {host.address6:8} on {host.interface}, namespace {host.name}")
+        if host.address4:
+            click.echo(f"  {role:7} {host.address4:10} {host.address6:8} on {host.interface}, namespace {host.name}")
     click.echo(f"  link    namespace {there.link.name}")
+    if there.path:
+        click.echo(f"  router  namespace {there.router.name}: {PATHS[there.path].summary}")
     click.echo(f"  up      {_way(there.settings.up)}")
     click.echo(f"  down    {_way(there.settings.down)}")
     count = max(3, min(20, int(_ECHO_SECONDS / (there.settings.rtt + 0.001))))

@@ -20,6 +20,7 @@ import accord
 from accord.lab import capture, forwarder, netem, state, topology
 from accord.lab.forwarder import Counters
 from accord.lab.namespace import Namespace
+from accord.lab.paths import path_named
 from accord.lab.settings import Both, LinkSettings
 from accord.wire.constants import Reason
 from accord.wire.errors import HostError, PathError, UserError
@@ -45,7 +46,8 @@ class Lab:
     value for both, or the pair (up, down); see ``Direction`` for their meaning. ``seed``: with our own link the
     same seed treats the i-th packet of a direction the same way in every run; netem promises no such thing, so a
     seed other than 0 chooses our own. ``kind``: ``netem``, ``forwarder`` (our own), or ``auto``: netem if this
-    kernel has it.
+    kernel has it. ``path``: one of ``accord.lab.paths.PATHS``, a router between the hosts that does what middleboxes
+    do; link settings that belong to the path hold unless others are given.
 
     The lab ends with ``close``, at the end of a ``with``, and with this process however that ends; and every
     process that runs in it ends with it. ``detached``: it stays until ``close`` or ``accord lab down`` instead.
@@ -59,40 +61,36 @@ class Lab:
         rtt: float = 0.05,
         up: float | None = None,
         down: float | None = None,
-        jitter: Both[float] = 0.0,
-        loss: Both[float] = 0.0,
-        duplicate: Both[float] = 0.0,
-        reorder: Both[float] = 0.0,
+        jitter: Both[float] | None = None,
+        loss: Both[float] | None = None,
+        duplicate: Both[float] | None = None,
+        reorder: Both[float] | None = None,
         rate: Both[int | None] = None,
         mtu: Both[int | None] = None,
         limit: Both[int | None] = None,
         seed: int = 0,
         kind: str = "auto",
         detached: bool = False,
+        path: str = "",
     ) -> None:
         state.check_name(name)
         if kind not in KINDS:
             raise UserError(Reason.BAD_CONFIG, f"no kind of link is called {kind!r}", f"allowed: {', '.join(KINDS)}")
         if not 0 <= seed < 1 << 64:
             raise UserError(Reason.BAD_CONFIG, f"a seed of {seed}", "allowed: 0 to 2^64 - 1")
-        settings = LinkSettings().changed(
-            rtt=rtt,
-            up=up,
-            down=down,
-            jitter=jitter,
-            loss=loss,
-            duplicate=duplicate,
-            reorder=reorder,
-            rate=rate,
-            mtu=mtu,
-            limit=limit,
-        )
+        settings = LinkSettings().changed(rtt=rtt, up=up, down=down)
+        route = path_named(path) if path else None
+        if route is not None:
+            settings = settings.changed(**route.settings(min(settings.up.delay, settings.down.delay)))
+        given = {"jitter": jitter, "loss": loss, "duplicate": duplicate, "reorder": reorder, "rate": rate, "mtu": mtu}
+        given["limit"] = limit
+        settings = settings.changed(**{name: value for name, value in given.items() if value is not None})
         need_root()
         self._processes: list[subprocess.Popen[bytes]] = []
         owner = None if detached else state.Process.of(os.getpid())
         with state.locked(name):
             _make_room(name)
-            self._state = state.State(name, "", settings, seed, owner)
+            self._state = state.State(name, "", settings, seed, owner, path=path)
             self._state.write()
             try:
                 self._make(kind)
@@ -118,7 +116,7 @@ class Lab:
         lab = cls.__new__(cls)
         lab._processes = []
         lab._state = found
-        lab._spaces = topology.namespaces(name)
+        lab._spaces = topology.namespaces(name, found.route)
         lab._owner = False
         return lab
 
@@ -141,6 +139,11 @@ class Lab:
         return self._state.kind
 
     @property
+    def path(self) -> str:
+        """The kind of path (``accord.lab.paths.PATHS``); empty: a bare link."""
+        return self._state.path
+
+    @property
     def settings(self) -> LinkSettings:
         """Of the link, as of now."""
         return self._state.settings
@@ -157,8 +160,18 @@ class Lab:
 
     @property
     def server(self) -> Namespace:
-        """The host at the lower end, 10.83.0.2 and fd83::2."""
+        """The host at the lower end, 10.83.0.2 and fd83::2; behind a router 10.83.1.2 and fd83:0:0:1::2."""
         return self._spaces["server"]
+
+    @property
+    def router(self) -> Namespace:
+        """Of a lab with a path. Raises ``UserError`` where there is none."""
+        return self.role("router")
+
+    @property
+    def client2(self) -> Namespace:
+        """The second host behind the router, 10.83.2.1 and fd83:0:0:2::1, of the path ``nat-two``."""
+        return self.role("client2")
 
     @property
     def link(self) -> Namespace:
@@ -166,7 +179,7 @@ class Lab:
         return self._spaces["link"]
 
     def role(self, role: str) -> Namespace:
-        """``client``, ``link`` or ``server``. Raises ``UserError`` for anything else."""
+        """``client``, ``link`` or ``server``, with a path ``router``. Raises ``UserError`` for anything else."""
         if role not in self._spaces:
             raise UserError(Reason.BAD_CONFIG, f"a lab has no {role!r}", f"allowed: {', '.join(self._spaces)}")
         return self._spaces[role]
@@ -247,7 +260,7 @@ class Lab:
             owner = None if self._state.owner is None else pidfd
             if owner is not None:
                 self._processes.append(_start_keeper(self._state, owner))
-            self._spaces = topology.build(self.name)
+            self._spaces = topology.build(self.name, self._state.route)
             has_mtu = self.settings.up.mtu is not None or self.settings.down.mtu is not None
             if kind == "netem" and has_mtu:
                 raise UserError(Reason.BAD_CONFIG, "netem has no MTU", "use our own link: kind forwarder, or auto")

@@ -19,14 +19,15 @@ from pathlib import Path
 from typing import Any
 
 from accord.lab import namespace
+from accord.lab.paths import PATHS, PathKind
 from accord.lab.settings import LinkSettings
-from accord.lab.topology import ROLES, handle_name
+from accord.lab.topology import ALL_ROLES, handle_name, roles
 from accord.wire.constants import Reason
 from accord.wire.errors import UserError
 
 DIRECTORY = Path("/run/accord")
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,30}[a-z0-9])?", re.ASCII)
-_HANDLE = re.compile(r"accord-(.+)-(?:client|link|server)", re.ASCII)
+_HANDLE = re.compile(r"accord-(.+)-(?:client2?|link|server|router)", re.ASCII)
 
 
 def check_name(name: str) -> str:
@@ -93,6 +94,8 @@ class State:
     """With whose end the lab ends; None: it stays until it is taken down."""
     link: Process | None = None
     """The forwarder."""
+    path: str = ""
+    """The kind of path (``accord.lab.paths``); empty: a bare link."""
     instance: str = field(default_factory=lambda: secrets.token_hex(8))
     """Tells this lab from an earlier one of the same name."""
 
@@ -103,7 +106,12 @@ class State:
             return False
         if self.link is not None and not self.link.alive:
             return False
-        return bool(self.kind) and all(namespace.exists(handle_name(self.name, role)) for role in ROLES)
+        return bool(self.kind) and all(namespace.exists(handle_name(self.name, role)) for role in roles(self.route))
+
+    @property
+    def route(self) -> PathKind | None:
+        """The path of that name."""
+        return PATHS[self.path] if self.path else None
 
     def write(self) -> None:
         """Replace the state file."""
@@ -123,6 +131,8 @@ def read(name: str) -> State | None:
         value["settings"] = LinkSettings.from_json(value["settings"])
         for key in ("owner", "link"):
             value[key] = None if value[key] is None else Process(**value[key])
+        if value["path"] and value["path"] not in PATHS:
+            return None
         return State(**value)
     except (OSError, ValueError, TypeError, KeyError, UserError):
         return None
@@ -139,7 +149,7 @@ def names() -> list[str]:
 
 def there_is(name: str) -> bool:
     """Whether anything at all of this lab is left."""
-    return state_path(name).exists() or any(namespace.exists(handle_name(name, role)) for role in ROLES)
+    return state_path(name).exists() or any(namespace.exists(handle_name(name, role)) for role in ALL_ROLES)
 
 
 @contextlib.contextmanager
@@ -170,16 +180,15 @@ def dismantle(name: str, instance: str | None = None) -> bool:
     if instance is not None and (state is None or state.instance != instance):
         return False
     found = there_is(name)
-    handles = [handle_name(name, role) for role in ROLES]
+    handles = [handle_name(name, role) for role in ALL_ROLES]
     # Hosts first: they may want to say goodbye over the link.
-    namespace.end_processes([handle_name(name, "client"), handle_name(name, "server")])
-    namespace.end_processes([handle_name(name, "link")])
+    namespace.end_processes([handle_name(name, role) for role in ("client", "client2", "server")])
+    namespace.end_processes([handle_name(name, role) for role in ("link", "router")])
     for handle in handles:
         namespace.remove(handle)
     for path in (
         control_path(name),
-        *DIRECTORY.glob(f"lab-{name}-client.sock"),
-        *DIRECTORY.glob(f"lab-{name}-server.sock"),
+        *(DIRECTORY / f"lab-{name}-{role}.sock" for role in ("client", "client2", "server")),
     ):
         path.unlink(missing_ok=True)
     state_path(name).unlink(missing_ok=True)
