@@ -77,8 +77,12 @@ void accord_address_local(struct accord_path *path, struct msghdr *message, int 
 			struct in_pktinfo info;
 
 			memcpy(&info, CMSG_DATA(each), sizeof(info));
-			/* Not ipi_addr: a datagram to a group or a broadcast address is answered from our own. */
-			memcpy(path->local, &info.ipi_spec_dst, 4);
+			/* Not ipi_addr: a datagram to a group or a broadcast address is answered from our own. But the kernel
+			 * notes ours when a datagram enters the socket, and only if IP_PKTINFO was on already. */
+			if (info.ipi_spec_dst.s_addr)
+				memcpy(path->local, &info.ipi_spec_dst, 4);
+			else if (!IN_MULTICAST(ntohl(info.ipi_addr.s_addr)) && info.ipi_addr.s_addr != htonl(INADDR_BROADCAST))
+				memcpy(path->local, &info.ipi_addr, 4);
 			*interface = info.ipi_ifindex;
 		} else if (each->cmsg_level == IPPROTO_IPV6 && each->cmsg_type == IPV6_PKTINFO) {
 			struct in6_pktinfo info;

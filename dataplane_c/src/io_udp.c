@@ -169,6 +169,9 @@ static uint32_t receive_socket(struct accord_udp *udp, int index, const struct a
 	for (uint32_t i = 0; i < limit; i++)
 		prepare_message(udp, i, (uint8_t *)slot_at(udp, udp->tail + i)->data);
 	count = recvmmsg(udp->sockets.socket[index].fd, udp->message, limit, MSG_DONTWAIT, NULL);
+	/* An ICMP error fails the next call, once. Whoever sees nothing come takes the socket for empty. */
+	if (count < 0 && errno != EAGAIN)
+		count = recvmmsg(udp->sockets.socket[index].fd, udp->message, limit, MSG_DONTWAIT, NULL);
 	for (int i = 0; i < count; i++) {
 		struct accord_datagram *slot = slot_at(udp, udp->tail + (uint32_t)i);
 		int interface = 0;
@@ -252,6 +255,16 @@ enum accord_reason accord_udp_send_reason(int error)
 	}
 }
 
+/* A path outlives the socket that it learnt, whose index may be another port's by now. */
+static int sending_socket(const struct accord_udp *udp, const struct accord_path *path)
+{
+	int port = accord_sockets_port(&udp->sockets, path->socket);
+
+	if (port >= 0 && (!path->local_port || path->local_port == port))
+		return path->socket;
+	return accord_sockets_find(&udp->sockets, path);
+}
+
 static int udp_send(struct accord_io *io, const struct accord_path *path, const uint8_t *packet, uint32_t length)
 {
 	struct accord_udp *udp = (struct accord_udp *)io;
@@ -260,7 +273,7 @@ static int udp_send(struct accord_io *io, const struct accord_path *path, const 
 	struct msghdr message = {.msg_iov = &vector, .msg_iovlen = 1};
 	const struct accord_socket *socket;
 	struct sockaddr_storage to;
-	int result;
+	int result, index;
 
 	if (path->context == ACCORD_PROTOCOL_DIRECT) {
 		result = accord_direct_send(&udp->direct, path, packet, length);
@@ -268,9 +281,10 @@ static int udp_send(struct accord_io *io, const struct accord_path *path, const 
 			push_error(udp, path);
 		return result;
 	}
-	if (accord_sockets_port(&udp->sockets, path->socket) < 0)
+	index = sending_socket(udp, path);
+	if (index < 0)
 		return -ACCORD_REASON_NO_SOCKET;
-	socket = &udp->sockets.socket[path->socket];
+	socket = &udp->sockets.socket[index];
 	message.msg_name = &to;
 	message.msg_namelen = accord_address_to(path, socket->family, &to);
 	if (!message.msg_namelen)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Iterator
 
@@ -56,6 +57,62 @@ def test_datagrams_of_others_are_handed_out_once_in_order_with_their_path(
         path = Path.udp(ours.getsockname()[:2], theirs.getsockname()[:2], socket=index)
         assert port.datagrams() == [(path, b"not ours %d" % number) for number in range(5)]
         assert port.datagrams() == []
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "0.0.0.0"])
+def test_a_datagram_that_came_before_its_socket_was_registered_bears_our_address(
+    port: Port, engine: Engine, address: str
+) -> None:
+    """The kernel has noted no address to answer from: nobody had asked for it when the datagram came."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as ours, loopback() as theirs:
+        ours.bind((address, 0))
+        number = ours.getsockname()[1]
+        theirs.sendto(b"early", ("127.0.0.1", number))
+        index = port.add_socket(ours)
+        port.poll(engine, clock.now_us())
+        path = Path.udp(("127.0.0.1", number), theirs.getsockname(), socket=index)
+        assert port.datagrams() == [(path, b"early")]
+
+
+def test_one_poll_reads_a_socket_empty_although_icmp_errors_wait_in_it(port: Port, engine: Engine) -> None:
+    """More of them than are read at a time: one is left to fail the call that reads."""
+    with loopback() as ours, loopback() as theirs, loopback() as gone:
+        port.add_socket(ours)
+        nobody = gone.getsockname()
+        gone.close()
+        theirs.sendto(b"behind the error", ours.getsockname())
+        for _ in range(40):
+            with contextlib.suppress(ConnectionRefusedError):  # loopback answers at once
+                ours.sendto(b"to nobody", nobody)
+        assert port.poll(engine, clock.now_us()) == 1
+        assert [data for _, data in port.datagrams()] == [b"behind the error"]
+
+
+@pytest.mark.parametrize("left", ["another socket of the port", "another port's socket under its index", "none"])
+def test_what_a_removed_socket_had_begun_is_answered_from_its_port_or_not_at_all(
+    port: Port, engine: Engine, left: str
+) -> None:
+    with loopback() as first, loopback() as stranger, loopback() as peer:
+        first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as second:
+            second.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            second.bind(first.getsockname())
+            index = port.add_socket(second)  # bound last: the kernel prefers it
+            if left == "another socket of the port":
+                port.add_socket(first)
+            peer.sendto(packet(transaction_id()), first.getsockname())
+            assert port.poll(engine, clock.now_us())
+            port.remove_socket(index)
+        if left == "another port's socket under its index":
+            assert port.add_socket(stranger) == index
+        port.poll(engine, clock.now_us() + 1_000_000)  # the acknowledgement is due
+        if left == "another socket of the port":
+            _, sender = peer.recvfrom(1500)
+            assert sender == first.getsockname()
+        else:
+            with pytest.raises(BlockingIOError):
+                peer.recv(1500)
+            assert port.counters()[Reason.NO_SOCKET] == 1
 
 
 def test_datagrams_wait_over_polls_until_they_are_asked_for(port: Port, engine: Engine) -> None:

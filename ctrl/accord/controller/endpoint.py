@@ -242,12 +242,17 @@ class Endpoint:
     def socket_of(self, path: Path) -> UdpSocket | None:
         """The socket that a path's packets leave by."""
         found = self._sockets.get(path.socket)
-        if found is not None:
+        if found is not None and found.port == path.local_port:
             return found
         family = socket.AF_INET6 if path.family == 6 else socket.AF_INET
         return next((s for s in self._sockets.values() if s.port == path.local_port and s.sock.family == family), None)
 
     def _send_datagram(self, bound: UdpSocket, path: Path, data: bytes) -> None:
+        if bound.sock.fileno() < 0:  # a hand-over has closed it; the port has others
+            other = self.socket_of(dataclasses.replace(path, socket=NO_SOCKET))
+            if other is None:
+                return
+            bound = other
         control: list[tuple[int, int, bytes]] = []
         if bound.wildcard:
             packed = ipaddress.ip_address(path.local.partition("%")[0]).packed
