@@ -9,6 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from accord.controller.race import TABLE as RACE_TABLE
+from accord.controller.race import State
+from accord.controller.race_events import EVENT_KINDS as RACE_EVENTS
 from accord.negotiation.initiator import Initiator, InitiatorState
 from accord.negotiation.machine import EVENT_KINDS, Machine
 from accord.negotiation.responder import Responder, ResponderState
@@ -65,6 +68,18 @@ def states(machine: type[Machine], states: type[InitiatorState] | type[Responder
     return "\n".join(lines) + "\n"
 
 
+def race() -> str:
+    """The state table of the race with the plain connection."""
+    lines = [
+        "| state | " + " | ".join(kind.__name__ for kind in RACE_EVENTS) + " |",
+        "|---" * (len(RACE_EVENTS) + 1) + "|",
+    ]
+    for state in sorted({state for state, _ in RACE_TABLE}, key=list(State).index):
+        handlers = [RACE_TABLE.get((state, kind), "").removeprefix("_").replace("_", " ") for kind in RACE_EVENTS]
+        lines.append(f"| {state.name} | " + " | ".join(handlers) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def _dump(data: bytes) -> str:
     lines = []
     for at in range(0, len(data), 16):
@@ -102,6 +117,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "reasons": reasons,
     "states:initiator": lambda: states(Initiator, InitiatorState),
     "states:responder": lambda: states(Responder, ResponderState),
+    "states:race": race,
     "example": worked_example,
 }  # fmt: skip
 
