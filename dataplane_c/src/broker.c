@@ -22,10 +22,12 @@
 #include "io_packet.h"
 #include "io_xdp.h"
 #include "loader.h"
+#include "sockops.h"
 #include "tcp_install.h"
 
 enum {
 	STATE_CLOSE = 7,
+	STATE_LISTEN = 10,
 	XDP_RUNGS = 1 << ACCORD_RUNG_XDP_NATIVE | 1 << ACCORD_RUNG_XDP_GENERIC,
 	FRAME_RUNGS = XDP_RUNGS | 1 << ACCORD_RUNG_PACKET,
 	BUSY_POLL_MOST_US = 1000, /* of the configuration */
@@ -35,11 +37,12 @@ enum {
 
 struct accord_broker {
 	int fd;
-	char *interface, *object_path;
+	char *interface, *object_path, *sockops_path, *cgroup;
 	uint32_t rungs;
 	uint8_t ports[PORT_BITS / 8];
 	int known; /* index that the interface of that name had when it was last looked for; it may be renamed since */
 	struct accord_program *program, *spare;
+	struct accord_sockops *sockops;
 	uint64_t asked, refused;
 };
 
@@ -305,6 +308,36 @@ static int do_silence(struct turn *turn)
 	return accord_tcp_silence_here(fd, &turn->reply.failure);
 }
 
+/* ---- the option on the SYN ---- */
+
+static int do_syns(struct turn *turn)
+{
+	struct accord_broker *broker = turn->broker;
+	int result;
+
+	if (!broker->cgroup)
+		return refuse(turn, "there is no cgroup to attach the sockops program to");
+	if (!broker->sockops) {
+		result = accord_sockops_open(broker->sockops_path, broker->cgroup, &broker->sockops, &turn->reply.failure);
+		if (result)
+			return result;
+	}
+	turn->fd = accord_sockops_syns_fd(broker->sockops);
+	turn->lasts = 1;
+	return 0;
+}
+
+static int do_syns_answer(struct turn *turn)
+{
+	int fd = turn->message->fds[0];
+
+	if (!turn->broker->sockops)
+		return refuse(turn, "no sockops program is attached");
+	if (!is_tcp(fd) || (tcp_state_of(fd) != STATE_CLOSE && tcp_state_of(fd) != STATE_LISTEN))
+		return refuse(turn, "not a TCP socket that listens or is going to");
+	return accord_sockops_answer(turn->broker->sockops, fd, &turn->reply.failure);
+}
+
 /* ---- turns ---- */
 
 enum descriptors {
@@ -335,6 +368,8 @@ static const struct {
 	[ACCORD_ASK_TCP_NUMBERS] = {do_numbers, sizeof(struct accord_tcp_state), NO_FD},
 	[ACCORD_ASK_TCP_INSTALL] = {do_install, sizeof(struct accord_tcp_state), ONE_FD},
 	[ACCORD_ASK_TCP_SILENCE] = {do_silence, 0, ONE_FD},
+	[ACCORD_ASK_SYNS] = {do_syns, 0, NO_FD},
+	[ACCORD_ASK_SYNS_ANSWER] = {do_syns_answer, 0, ONE_FD},
 };
 
 static int act(struct turn *turn)
@@ -429,11 +464,14 @@ struct accord_broker *accord_broker_new(const struct accord_broker_config *confi
 	broker->spare = config->spare;
 	broker->interface = config->interface ? strdup(config->interface) : NULL;
 	broker->object_path = strdup(config->object_path);
+	broker->cgroup = config->cgroup ? strdup(config->cgroup) : NULL;
+	broker->sockops_path = config->cgroup ? strdup(config->sockops_path) : NULL;
 	if (config->ports)
 		memcpy(broker->ports, config->ports, sizeof(broker->ports));
 	else
 		memset(broker->ports, 0xff, sizeof(broker->ports));
-	if (!broker->object_path || (config->interface && !broker->interface)) {
+	if (!broker->object_path || (config->interface && !broker->interface) ||
+	    (config->cgroup && (!broker->cgroup || !broker->sockops_path))) {
 		accord_broker_free(broker);
 		return NULL;
 	}
@@ -446,10 +484,13 @@ void accord_broker_free(struct accord_broker *broker)
 		return;
 	accord_program_close(broker->program);
 	accord_program_close(broker->spare);
+	accord_sockops_close(broker->sockops);
 	if (broker->fd >= 0)
 		close(broker->fd);
 	free(broker->interface);
 	free(broker->object_path);
+	free(broker->sockops_path);
+	free(broker->cgroup);
 	free(broker);
 }
 

@@ -18,6 +18,7 @@
 #endif
 
 #include "accord/maps.h"
+#include "accord/syns.h"
 #include "accord/wire.h"
 
 /* ---- Paths ------------------------------------------------------------------------------------ */
@@ -374,5 +375,6 @@ int accord_watch_join(struct accord_watcher *watcher, uint32_t cpu, int32_t fd);
 int64_t accord_btf_offset(const char *structure, const char *path);
 
 #include "privilege.h"
+#include "syn_option.h"
 
 #endif /* ACCORD_CORE_H */

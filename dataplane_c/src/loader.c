@@ -16,6 +16,7 @@
 #include <linux/if_link.h>
 
 #include "ask.h"
+#include "complaint.h"
 #include "failure.h"
 
 enum {
@@ -38,19 +39,6 @@ struct accord_program {
 	struct accord_settings *settings;
 	const struct accord_heard *heard;
 };
-
-/* libbpf speaks to stderr unless told otherwise. The first complaint is the one that says why. */
-static __thread char complaint[96];
-
-__attribute__((format(printf, 2, 0))) static int keep_complaint(enum libbpf_print_level level, const char *format,
-                                                                va_list arguments)
-{
-	if (level == LIBBPF_WARN && !complaint[0]) {
-		vsnprintf(complaint, sizeof(complaint), format, arguments);
-		complaint[strcspn(complaint, "\n")] = '\0';
-	}
-	return 0;
-}
 
 /* An object of another layout would be told so by the settings, and pass everything: better not to attach it. */
 static int check_layout(const struct accord_program *program, struct accord_failure *failure)
@@ -122,7 +110,7 @@ static int load(struct accord_program *program, const char *object_path, struct 
 	result = bpf_object__load(program->object);
 	if (result)
 		return accord_fail(failure, accord_reason_of_errno(-result, ACCORD_REASON_LOAD_FAILED), -result,
-		                   "loading the XDP program: %s", complaint);
+		                   "loading the XDP program: %s", accord_complaint());
 	program->program_fd = bpf_program__fd(entry);
 	if (!bpf_obj_get_info_by_fd(program->program_fd, &info, &info_bytes))
 		program->id = info.id;
@@ -199,8 +187,7 @@ int accord_program_open(const char *object_path, struct accord_program **opened,
 	if (accord_privilege_asks()) {
 		result = load_remotely(program, failure);
 	} else {
-		complaint[0] = '\0';
-		before = libbpf_set_print(keep_complaint);
+		before = accord_complaint_keep();
 		result = load(program, object_path, failure);
 		libbpf_set_print(before);
 		if (!result)

@@ -27,6 +27,8 @@ enum accord_ask_kind {
 	ACCORD_ASK_TCP_NUMBERS, /* struct accord_tcp_state; -> struct accord_tcp_numbers */
 	ACCORD_ASK_TCP_INSTALL, /* struct accord_tcp_state; a socket, as accord_tcp_install */
 	ACCORD_ASK_TCP_SILENCE, /* a socket that was installed: its connection ends without a segment */
+	ACCORD_ASK_SYNS,        /* the sockops program, loaded and attached; -> the map "syns" */
+	ACCORD_ASK_SYNS_ANSWER, /* a TCP socket whose SYN-ACKs may be marked */
 	ACCORD_ASK_BOUNDARY,    /* kinds from here on are answered outside of the C core */
 };
 
@@ -113,10 +115,12 @@ int accord_privilege_drop(uint32_t user, uint32_t group, uint32_t keep_memlock, 
 /* ---- The broker's side ---- */
 
 struct accord_broker_config {
-	const char *interface;   /* the only one; NULL: none */
-	const char *object_path; /* of accord_xdp.bpf.o */
-	uint32_t rungs;          /* bits 1 << enum accord_rung: what may be asked for */
-	const uint8_t *ports;    /* 65536 bits, lowest first: local ports that may be bound and installed on; NULL: all */
+	const char *interface;    /* the only one; NULL: none */
+	const char *object_path;  /* of accord_xdp.bpf.o */
+	const char *sockops_path; /* of accord_sockops.bpf.o */
+	const char *cgroup;       /* where that is attached; NULL: nowhere */
+	uint32_t rungs;           /* bits 1 << enum accord_rung: what may be asked for */
+	const uint8_t *ports;     /* 65536 bits, lowest first: local ports that may be bound and installed on; NULL: all */
 	struct accord_program *spare; /* loaded in advance, for the first time that one is asked for; taken over; or NULL */
 };
 

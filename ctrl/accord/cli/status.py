@@ -66,6 +66,7 @@ def status(as_json: bool, control: Path | None) -> None:
         "attach_reason",
         "queues",
         "program_id",
+        "syn_option",
         "engine_bytes",
         "negotiations",
     ):

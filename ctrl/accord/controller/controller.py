@@ -32,6 +32,7 @@ from accord.datapath import clock, privilege
 from accord.datapath.attach import consequence
 from accord.datapath.engine import Event
 from accord.datapath.port import Rung, Spare
+from accord.datapath.syn_option import SynOptions
 from accord.datapath.tcp_repair import TcpRepair
 from accord.negotiation.interface import Role
 from accord.protocols.certificates import check_roots, load_identity
@@ -90,6 +91,10 @@ class Controller:
             supported,
             self._opened,
         )
+        self.syn_options: SynOptions | None
+        self.syn_options, self.syn_refusal = _syn_options()
+        if self.syn_refusal is not None:
+            log.warning("SYNs leave without the option: %s", self.syn_refusal)
         self._roots_read: Path | None = None
         self._renewal: asyncio.TimerHandle | None = None
         if privilege.asks():
@@ -242,6 +247,7 @@ class Controller:
                 {"rung": rung.name, "reason": refusal.reason.name, "detail": refusal.detail}
                 for rung, refusal in report.refusals.items()
             ],
+            "syn_option": self.syn_refusal or str(self.syn_options),
             "engine_bytes": self.endpoint.engine.bytes,
             "negotiations": self.endpoint.engine.transactions,
             "plugins": sorted(self.plugins),
@@ -295,6 +301,8 @@ class Controller:
         if self.link is not None:
             self.link.close()
         self.endpoint.close()
+        if self.syn_options is not None:
+            self.syn_options.close()
 
     def _policy_for(self, host: str, port: int, address: str, wishes: Mapping[str, Any]) -> EffectivePolicy:
         """Remembered, because reading what an application wishes takes as long as a proposal that is ready."""
@@ -346,6 +354,14 @@ def _tcp_refusal() -> str | None:
     except AccordError as refusal:
         return str(refusal)
     return None
+
+
+def _syn_options() -> tuple[SynOptions | None, str | None]:
+    """The option on the SYN, or why it is not to be had here."""
+    try:
+        return SynOptions(), None
+    except AccordError as refusal:
+        return None, str(refusal)
 
 
 def _enqueue(accepted: asyncio.Queue[Association] | None) -> Deliver:

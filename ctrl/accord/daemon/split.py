@@ -35,6 +35,7 @@ from accord.daemon.successor import start_successor
 from accord.datapath import privilege, seccomp
 from accord.datapath.attach import allowed_rungs
 from accord.datapath.attached import attached
+from accord.datapath.cgroup import own_cgroup
 from accord.datapath.port import Rung, Spare
 from accord.datapath.privilege import Ask, Broker, Pending
 from accord.protocols.registry import load_plugins
@@ -99,7 +100,8 @@ class Split:
             signal.signal(number, lambda *_: None)
         signs.setblocking(False)
         rungs = allowed_rungs(self._config.back_end, self._config.attach) if self._config.interface else {Rung.UDP}
-        broker = Broker(asked, self._config.interface, rungs, self._config.ports or privilege.ALL_PORTS, self._spare)
+        ports = self._config.ports or privilege.ALL_PORTS
+        broker = Broker(asked, self._config.interface, rungs, ports, self._spare, _cgroup())
         try:
             status = self._serve(broker, signs, woken, pid)
         finally:
@@ -261,6 +263,14 @@ class Split:
 def worker_user(config: DaemonConfig) -> tuple[int, int]:
     """User and group ID of the worker; a broker that is not root can only give its own."""
     return config.user if os.geteuid() == 0 else (os.getuid(), os.getgid())
+
+
+def _cgroup() -> Path | None:
+    """Where the sockops program goes; None: nowhere, and the worker finds out by itself why."""
+    try:
+        return own_cgroup()
+    except AccordError:
+        return None
 
 
 def _lift_memory_limit() -> bool:

@@ -11,10 +11,12 @@ import ipaddress
 import os
 import socket
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from accord.datapath._core import ffi, lib
 from accord.datapath.port import OBJECT_PATH, Rung, Spare
+from accord.datapath.syn_option import OBJECT_PATH as SOCKOPS_PATH
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
 
@@ -106,8 +108,15 @@ class Broker:
     """``struct accord_broker``: answers requests at its end of the pair, by what the configuration allows."""
 
     def __init__(
-        self, sock: socket.socket, interface: str | None, rungs: set[Rung], ports: frozenset[int], spare: Spare | None
+        self,
+        sock: socket.socket,
+        interface: str | None,
+        rungs: set[Rung],
+        ports: frozenset[int],
+        spare: Spare | None,
+        cgroup: Path | None = None,
     ) -> None:
+        """``cgroup``: where the sockops program may be attached; None: nowhere."""
         allowed = bytearray(8192)
         for port in ports:
             allowed[port // 8] |= 1 << port % 8
@@ -119,6 +128,9 @@ class Broker:
         ]
         config.interface = keep[0] if interface else ffi.NULL
         config.object_path, config.ports = keep[1], keep[2]
+        if cgroup is not None:
+            keep += [ffi.new("char[]", os.fsencode(cgroup)), ffi.new("char[]", os.fsencode(SOCKOPS_PATH))]
+            config.cgroup, config.sockops_path = keep[-2:]
         config.rungs = sum(1 << rung for rung in rungs)
         config.spare = ffi.NULL if spare is None else spare.take()
         self._pointer = lib.accord_broker_new(config, sock.detach())

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
@@ -136,17 +137,17 @@ def decode(data: bytes, default_mss: int = DEFAULT_MSS_IPV4) -> TcpHeader:
     is_answer = bool(flags & FLAG_ACK)
     if not is_answer and acknowledgement:
         raise _wrong("a SYN with an acknowledgement number")
-    options = _decode_options(data[HEADER_BYTES:])
-    timestamps = options.get(_KIND_TIMESTAMPS)
-    scale = options.get(_KIND_WINDOW_SCALE)
-    mss = options.get(_KIND_MSS)
+    found = _decode_options(data[HEADER_BYTES:])
+    timestamps = found.get(_KIND_TIMESTAMPS)
+    scale = found.get(_KIND_WINDOW_SCALE)
+    mss = found.get(_KIND_MSS)
     sender = TcpParameters(
         port=source,
         isn=sequence,
         mss=_mss(mss, default_mss),
         window=window,
         window_scale=None if scale is None else min(scale[0], MAX_WINDOW_SCALE),
-        sack=_KIND_SACK_PERMITTED in options,
+        sack=_KIND_SACK_PERMITTED in found,
         timestamp=None if timestamps is None else int.from_bytes(timestamps[:4], "big"),
     )
     return TcpHeader(
@@ -180,9 +181,9 @@ def _encode_options(own: TcpParameters, echo: int) -> bytes:
     return options
 
 
-def _decode_options(data: bytes) -> dict[int, bytes]:
-    """Option values by kind, without those that are not known. Every turn of the loop takes a byte or more."""
-    found: dict[int, bytes] = {}
+def options(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Kind and value of each option, in order, without padding (RFC 9293, section 3.1). Every turn of the loop takes
+    a byte or more. Raises ``PeerError`` (HANDSHAKE_FAILED) at one whose length cannot be."""
     at = 0
     while at < len(data):
         kind = data[at]
@@ -194,16 +195,23 @@ def _decode_options(data: bytes) -> dict[int, bytes]:
         length = data[at + 1] if at + 1 < len(data) else 0
         if length < 2 or at + length > len(data):
             raise _wrong(f"TCP option {kind} with length {length} at byte {HEADER_BYTES + at}")
+        yield kind, data[at + 2 : at + length]
+        at += length
+
+
+def _decode_options(data: bytes) -> dict[int, bytes]:
+    """Option values by kind, without those that are not known."""
+    found: dict[int, bytes] = {}
+    for kind, value in options(data):
         if kind in _SIGNATURES:
             raise _wrong(f"{_SIGNATURES[kind]} is asked for, which cannot be negotiated here")
         expected = _OPTION_BYTES.get(kind)
         if expected is not None:
-            if length != expected:
-                raise _wrong(f"TCP option {kind} has length {length} instead of {expected}")
+            if len(value) + 2 != expected:
+                raise _wrong(f"TCP option {kind} has length {len(value) + 2} instead of {expected}")
             if kind in found:
                 raise _wrong(f"TCP option {kind} twice")
-            found[kind] = data[at + 2 : at + length]
-        at += length
+            found[kind] = value
     return found
 
 
