@@ -100,6 +100,16 @@ void engine_forget(struct accord_engine *engine, struct transaction *transaction
 	transaction_free(&engine->table, transaction);
 }
 
+void engine_make_room(struct accord_engine *engine, enum role role)
+{
+	struct transaction_table *table = &engine->table;
+
+	if (table->free_head != TRANSACTION_NONE || table->lingering_head == TRANSACTION_NONE)
+		return;
+	if (role == ROLE_INITIATOR || table->unproven < table->unproven_limit)
+		engine_forget(engine, &table->slots[table->lingering_head]);
+}
+
 /* ---- Transactions ---- */
 
 static int compare_protocols(const void *one, const void *other)
@@ -131,6 +141,7 @@ int64_t accord_engine_open(struct accord_engine *engine, uint64_t now, const uin
 		return -ACCORD_REASON_BAD_CONFIG;
 	if (transaction_find(&engine->table, id, ROLE_INITIATOR))
 		return -ACCORD_REASON_CONTRADICTION;
+	engine_make_room(engine, ROLE_INITIATOR);
 	transaction = transaction_new(&engine->table, engine->now, id, ROLE_INITIATOR, path, &reason);
 	if (!transaction)
 		return -(int64_t)reason;
@@ -216,7 +227,7 @@ int accord_engine_close(struct accord_engine *engine, uint64_t now, uint32_t han
 	outbox_release_retained(transaction, &engine->slab);
 	reassembly_release(&transaction->reassembly, &engine->slab, &transaction->share);
 	transaction->mute = transaction->state == TRANSACTION_FAILED;
-	transaction->state = TRANSACTION_LINGERING;
+	transaction_linger(&engine->table, transaction);
 	transaction->expires = linger < UINT64_MAX - engine->now ? engine->now + linger : UINT64_MAX - 1;
 	transmit_schedule(engine, transaction);
 	return 0;

@@ -54,6 +54,8 @@ bool engine_tell(struct accord_engine *engine, struct transaction *transaction, 
 bool engine_fail(struct accord_engine *engine, struct transaction *transaction, uint32_t reason);
 /* Take everything of a transaction back, its events included, and free its slot. */
 void engine_forget(struct accord_engine *engine, struct transaction *transaction);
+/* With no slot free, what has lingered for longest gives way to a negotiation that could begin. */
+void engine_make_room(struct accord_engine *engine, enum role role);
 
 /* transmit.c: when does this transaction next have something to do? */
 uint64_t transmit_deadline(const struct accord_engine *engine, const struct transaction *transaction);

@@ -284,6 +284,7 @@ static uint32_t admit(struct accord_engine *engine, const struct accord_path *pa
 
 	if (packet->sender != ROLE_INITIATOR || packet->step != ACCORD_STEP_PROPOSAL || !packet->chunk_count)
 		return ACCORD_REASON_UNKNOWN_TRANSACTION;
+	engine_make_room(engine, ROLE_RESPONDER);
 	transaction = transaction_new(&engine->table, engine->now, packet->transaction, ROLE_RESPONDER, path, &reason);
 	if (!transaction)
 		return reason;

@@ -37,6 +37,7 @@ void transaction_table_init(struct transaction_table *table, struct transaction 
 	}
 	table->free_head = 0;
 	table->free_tail = table->count - 1;
+	table->lingering_head = table->lingering_tail = TRANSACTION_NONE;
 }
 
 static uint32_t *chain(const struct transaction_table *table, const uint8_t *id, enum role role)
@@ -122,10 +123,36 @@ struct transaction *transaction_new(struct transaction_table *table, uint64_t no
 	return transaction;
 }
 
+void transaction_linger(struct transaction_table *table, struct transaction *transaction)
+{
+	transaction->state = TRANSACTION_LINGERING;
+	transaction->sooner = table->lingering_tail;
+	transaction->later = TRANSACTION_NONE;
+	if (table->lingering_tail == TRANSACTION_NONE)
+		table->lingering_head = transaction->slot;
+	else
+		table->slots[table->lingering_tail].later = transaction->slot;
+	table->lingering_tail = transaction->slot;
+}
+
+static void end_lingering(struct transaction_table *table, const struct transaction *transaction)
+{
+	if (transaction->sooner == TRANSACTION_NONE)
+		table->lingering_head = transaction->later;
+	else
+		table->slots[transaction->sooner].later = transaction->later;
+	if (transaction->later == TRANSACTION_NONE)
+		table->lingering_tail = transaction->sooner;
+	else
+		table->slots[transaction->later].sooner = transaction->sooner;
+}
+
 void transaction_free(struct transaction_table *table, struct transaction *transaction)
 {
 	uint32_t *link = chain(table, transaction->id, transaction->role);
 
+	if (transaction->state == TRANSACTION_LINGERING)
+		end_lingering(table, transaction);
 	while (*link != transaction->slot)
 		link = &table->slots[*link].next;
 	*link = transaction->next;

@@ -62,6 +62,7 @@ struct transaction {
 	uint8_t id[ACCORD_TRANSACTION_BYTES];
 	struct accord_path path;
 	uint64_t created, expires; /* expires: while lingering */
+	uint32_t sooner, later;    /* among the lingering */
 	struct slab_share share;   /* share.unproven: the peer's address is not proven */
 
 	struct ackrange range;
@@ -93,6 +94,7 @@ struct transaction_table {
 	uint32_t count, live, unproven, unproven_limit;
 	uint32_t slot_mask, head_mask; /* powers of two, minus one */
 	uint32_t free_head, free_tail;
+	uint32_t lingering_head, lingering_tail; /* in the order in which they began to */
 	uint64_t seed;
 };
 
@@ -106,6 +108,8 @@ struct transaction *transaction_of(const struct transaction_table *table, uint32
 /* Takes a free slot (the one free for longest) and makes it LIVE. NULL: none, or no quota; see reason. */
 struct transaction *transaction_new(struct transaction_table *table, uint64_t now, const uint8_t *id, enum role role,
                                     const struct accord_path *path, uint32_t *reason);
+/* LINGERING from now on. */
+void transaction_linger(struct transaction_table *table, struct transaction *transaction);
 void transaction_free(struct transaction_table *table, struct transaction *transaction);
 void transaction_prove(struct transaction_table *table, struct slab *slab, struct transaction *transaction);
 

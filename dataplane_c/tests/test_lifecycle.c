@@ -246,6 +246,67 @@ static void a_message_of_ours_that_makes_no_sense_is_refused(void)
 	bench_end(&bench);
 }
 
+static int propose(struct bench *bench, uint8_t number)
+{
+	uint8_t id[ACCORD_TRANSACTION_BYTES];
+	struct craft craft;
+
+	memcpy(id, ID, sizeof(id));
+	id[ACCORD_TRANSACTION_BYTES - 1] = number;
+	craft_proposal(&craft, id);
+	return give(bench, &craft);
+}
+
+static void linger_as(struct bench *bench, uint8_t number, uint64_t linger)
+{
+	CHECK_EQUAL(propose(bench, number), 0);
+	take_events(bench);
+	CHECK_EQUAL(accord_engine_prove(bench->engine, bench->handle), 0);
+	CHECK_EQUAL(accord_engine_close(bench->engine, bench->now, bench->handle, linger), 0);
+}
+
+static void with_no_slot_free_what_has_lingered_for_longest_gives_way(void)
+{
+	struct bench bench;
+	uint32_t packets, first, second;
+
+	bench_begin(&bench);
+	linger_as(&bench, 0, 5 * SECOND);
+	linger_as(&bench, 1, SECOND); /* ends by itself, between two others */
+	linger_as(&bench, 2, 5 * SECOND);
+	bench.now += SECOND;
+	drain(&bench, &packets);
+	linger_as(&bench, 3, 5 * SECOND);
+	linger_as(&bench, 4, 5 * SECOND);
+	CHECK_EQUAL(accord_engine_transactions(bench.engine), 4);
+
+	CHECK_EQUAL(propose(&bench, 5), 0);
+	take_events(&bench);
+	first = bench.handle;
+	CHECK_EQUAL(accord_engine_transactions(bench.engine), 4);
+	for (uint8_t number = 2; number <= 4; number++)
+		CHECK_EQUAL(propose(&bench, number), -ACCORD_REASON_DUPLICATE);
+	CHECK_EQUAL(propose(&bench, 0), 0); /* forgotten, so it is new; number 2 gives way */
+	take_events(&bench);
+	second = bench.handle;
+	CHECK_EQUAL(propose(&bench, 2), -ACCORD_REASON_NO_MEMORY); /* nothing gives way to what has no quota */
+	CHECK_EQUAL(propose(&bench, 3), -ACCORD_REASON_DUPLICATE);
+
+	CHECK_EQUAL(accord_engine_prove(bench.engine, first), 0);
+	CHECK_EQUAL(propose(&bench, 6), 0);
+	take_events(&bench);
+	CHECK_EQUAL(accord_engine_prove(bench.engine, second), 0);
+	CHECK(accord_engine_open(bench.engine, bench.now, ID, &bench.path) > 0);
+	CHECK_EQUAL(accord_engine_open(bench.engine, bench.now, bench.events->transaction, &bench.path),
+	            -ACCORD_REASON_NO_MEMORY);
+	CHECK_EQUAL(propose(&bench, 7), -ACCORD_REASON_NO_MEMORY); /* what lives stays */
+	CHECK_EQUAL(accord_engine_transactions(bench.engine), 4);
+	for (uint32_t slot = 0; slot < 4; slot++)
+		accord_engine_close(bench.engine, bench.now, bench.engine->table.slots[slot].handle, 0);
+	bench.handle = 0;
+	bench_end(&bench);
+}
+
 int main(void)
 {
 	RUN(packets_from_another_address_or_port_do_not_belong_to_the_transaction);
@@ -253,6 +314,7 @@ int main(void)
 	RUN(a_closed_transaction_lingers_to_acknowledge_and_then_is_gone);
 	RUN(what_was_sent_before_closing_still_goes_out_and_is_repeated);
 	RUN(a_failed_transaction_lingers_in_silence);
+	RUN(with_no_slot_free_what_has_lingered_for_longest_gives_way);
 	RUN(a_slow_proposal_ends_with_its_lifetime_and_an_unanswered_one_in_a_time_out);
 	RUN(a_handle_of_a_closed_transaction_is_refused_for_long_after);
 	RUN(a_message_of_ours_that_makes_no_sense_is_refused);

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import signal
 import socket
@@ -134,6 +135,19 @@ def test_a_program_that_listens_goes_on_listening(both: Deployment) -> None:
                 await asyncio.sleep(0.02)
 
     asyncio.run(use())
+
+
+def test_a_program_that_the_old_daemon_accepted_is_answered_although_it_takes_its_time(both: Deployment) -> None:
+    before = both.wait_for(both.server)["pid"]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
+        sock.settimeout(SECONDS)
+        sock.connect(os.fspath(both.control(both.server)))
+        assert both.wait_for(both.server)["pid"] == before, "who came later was accepted, so this one was"
+        both.launch(both.server, "--takeover")
+        asyncio.run(until_replaced(both, before))
+        sock.send(b'{"op":"status"}')
+        assert json.loads(sock.recv(65536))["pid"] == before
+    assert daemons(both)[0].wait(SECONDS) == 0
 
 
 @pytest.mark.parametrize("how", ["killed", "mute", "wrong"])

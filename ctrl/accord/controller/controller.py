@@ -274,7 +274,7 @@ class Controller:
     @property
     def busy(self) -> bool:
         """A negotiation is in flight, or an association of an exposed port is up."""
-        return bool(self.endpoint.engine.transactions) or any(exposed.tasks for exposed in self.exposed.values())
+        return bool(self.endpoint.in_flight) or any(exposed.tasks for exposed in self.exposed.values())
 
     def stop(self) -> None:
         """Tell the peers of all negotiations in flight that this host stops; whoever waits for one is told too."""

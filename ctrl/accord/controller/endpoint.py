@@ -270,11 +270,16 @@ class Endpoint:
         """From now on events of ``handle`` go to ``owner``."""
         self._owners[handle] = owner
 
-    def release(self, handle: int) -> None:
-        """The transaction is over: whoever wants late retransmissions answered releases it late."""
+    def release(self, handle: int, linger: float = 0.0) -> None:
+        """The transaction is over; the engine answers its retransmissions for ``linger`` seconds, if it has room."""
         self._owners.pop(handle, None)
-        self.engine.close(clock.now_us(), handle)
+        self.engine.close(clock.now_us(), handle, int(linger * 1_000_000))
         self.kick()
+
+    @property
+    def in_flight(self) -> int:
+        """Transactions that somebody here still has something to do with; not those that linger."""
+        return len(self._owners)
 
     def stop(self, port: int | None = None) -> None:
         """End all transactions, or those of one local port, and tell their peers.

@@ -21,8 +21,11 @@ from accord.wire.errors import AccordError
 
 log = logging.getLogger("accord.exchange")
 
-# An abort is worth sending again until it arrives, but not for long; a commit is answered as long as it may come.
+# An abort is worth sending again until it arrives, but not for long.
 _DYING_SECONDS = 2.0
+# A commit is acknowledged as long as it may come. After the first of these the engine does so by itself, and only as
+# long as it has room: whose acknowledgement is lost again and again has its stack all the same.
+_ANSWER_SECONDS = 1.0
 _LINGER_SECONDS = 10.0
 # Long enough for an answer from half around the world.
 _DISBELIEF_SECONDS = 1.0
@@ -65,6 +68,7 @@ class Exchange:
         self._released: Callable[[], None] | None = released
         self._incoming: dict[int, list[str]] = {}
         self._release_timer: asyncio.TimerHandle | None = None
+        self._linger = 0.0
 
     def run(self, machine: Machine, first: Sequence[events.Action] = ()) -> None:
         """Begin: carry out the machine's first actions, and from now on give it what happens."""
@@ -89,6 +93,7 @@ class Exchange:
 
     def close(self) -> None:
         """The engine's transaction ends now, whoever may still repeat something."""
+        self._linger = 0.0
         self._release()
 
     # ---- endpoint.Owner ----
@@ -151,7 +156,8 @@ class Exchange:
                     else:  # the commit could not be sent, or nobody waits for it any more
                         build_carrier(action.sessions).abort()
                     if self._role is Role.RESPONDER:
-                        self._release_later(_LINGER_SECONDS)
+                        self._linger = _LINGER_SECONDS
+                        self._release_later(_ANSWER_SECONDS)
                 case events.Confirmed():
                     self._release_later(_DYING_SECONDS)  # until then the peer may still refuse
                 case events.Unconfirmed():
@@ -198,7 +204,7 @@ class Exchange:
         if self._release_timer is not None:
             self._release_timer.cancel()
         self.info = self._endpoint.engine.info(self._handle) or self.info
-        self._endpoint.release(self._handle)
+        self._endpoint.release(self._handle, self._linger)
         released, self._released = self._released, None
         released()
 

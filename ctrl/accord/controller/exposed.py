@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from accord.controller.acceptor import Acceptor
 from accord.controller.association import Association, Report
 from accord.controller.bridge import bridge
 from accord.controller.counts import Counts
@@ -56,7 +57,7 @@ class Exposed:
     sockets: list[UdpSocket] = field(default_factory=list)
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     listeners: list[socket.socket] = field(default_factory=list)
-    accepting: list[asyncio.Task[None]] = field(default_factory=list)
+    accepting: list[Acceptor] = field(default_factory=list)
     pending: int = 0
     closed: bool = False
 
@@ -100,14 +101,12 @@ class Exposed:
 
     def accept(self) -> None:
         """Take plain connections, from now on or again."""
-        self.accepting = [self.spawn(self._accept_plain(listener)) for listener in self.listeners]
+        self.accepting = [Acceptor(listener, self._accepted) for listener in self.listeners]
 
     def pause(self) -> None:
         """Leave plain connections in the listeners' queues; those that were accepted go on."""
-        for task in self.accepting:
-            task.cancel()
-        for listener in self.listeners:
-            asyncio.get_running_loop().remove_reader(listener.fileno())
+        for acceptor in self.accepting:
+            acceptor.close()
         self.accepting.clear()
 
     def hand_out(self, association: Association, fetch: HostFetch | None) -> None:
@@ -136,9 +135,8 @@ class Exposed:
         endpoint.stop(self.port)
         for task in list(self.tasks):
             task.cancel()
+        self.pause()
         for listener in self.listeners:
-            # A cancelled task takes its reader away later, when the number may be another socket's.
-            asyncio.get_running_loop().remove_reader(listener.fileno())
             listener.close()
         for bound in self.sockets:
             endpoint.unbind(bound)
@@ -147,21 +145,20 @@ class Exposed:
 
     # ---- hosts without Accord ----
 
-    async def _accept_plain(self, listener: socket.socket) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                client, address = await loop.sock_accept(listener)
-            except OSError as refusal:  # out of descriptors, or the client has gone again
-                if refusal.errno not in (errno.EMFILE, errno.ENFILE, errno.ECONNABORTED, errno.ENOBUFS, errno.ENOMEM):
-                    raise
-                await asyncio.sleep(0.1)
-                continue
-            if self.pending >= _PLAIN_PENDING or self.failure is not None:
-                SocketCarrier(client).abort()
-                continue
-            self.pending += 1
-            self.spawn(self._serve_plain(client, str(address[0])))
+    def _accepted(self, client: socket.socket) -> None:
+        if self.pending >= _PLAIN_PENDING or self.failure is not None:
+            SocketCarrier(client).abort()
+            return
+        try:
+            peer = str(client.getpeername()[0])
+        except OSError:  # reset meanwhile
+            client.close()
+            return
+        self.pending += 1
+        # A task that is cancelled before its first step runs none of its own clean-up.
+        self.spawn(self._serve_plain(client, peer)).add_done_callback(
+            lambda ended: client.close() if ended.cancelled() else None
+        )
 
     async def _serve_plain(self, client: socket.socket, peer: str) -> None:
         bare = SocketCarrier(client)

@@ -20,6 +20,7 @@ from typing import Any
 import click
 
 from accord.controller import files
+from accord.controller.acceptor import Acceptor
 from accord.controller.association import Association
 from accord.controller.config import DaemonConfig, ExposeConfig
 from accord.controller.control import Channel, control_path, failure_message, peer_credentials
@@ -45,6 +46,9 @@ _GC_OBJECTS = 20_000
 
 _CLIENTS_END_SECONDS = 1.0
 """Cancelled handlers end in a turn or two of the loop; one that does not is not waited for."""
+
+_HEAR_SECONDS = 2.0
+"""After a take-over, for a program whose connection was accepted before it to say what it wants."""
 
 
 class Daemon:
@@ -73,13 +77,15 @@ class Daemon:
         self._owner = os.geteuid()
         self._before: Channel | None = None
         self._listener: socket.socket | None = None
-        self._accepting: asyncio.Task[None] | None = None
+        self._accepting: Acceptor | None = None
         self._attaching: asyncio.Task[None] | None = None
         self._life: Life | None = None
         self._successor: subprocess.Popen[bytes] | None = None
         self._failure = ""
         self._stop = asyncio.Event()
         self._clients: set[asyncio.Task[None]] = set()
+        self._unheard: set[Channel] = set()
+        """Programs that were accepted and have not said what they want."""
 
     def open(self) -> None:
         """What has to be done while there is the privilege to: make the control socket, or call who has it; open the
@@ -140,7 +146,7 @@ class Daemon:
             life.stopping()
         finally:
             if self._accepting is not None:
-                self._accepting.cancel()
+                self._accepting.close()
             life.close()
             # First the peers of what is in flight, then this host's programs, then the streams between the two; the
             # sockets by which peers are told go last.
@@ -221,7 +227,7 @@ class Daemon:
         if not isinstance(seconds, int | float) or not seconds >= 0:
             raise error(Reason.BAD_CONFIG, "control message: 'drain_seconds' is no number of seconds")
         succession = Succession(controller, operations, self._listener)
-        self._stop_accepting()
+        self._accepting.close()
         try:
             await succession.give(channel)
         except BaseException as failure:
@@ -234,21 +240,22 @@ class Daemon:
         log.warning("another daemon has taken over; this one ends with what it has in flight")
         if self._attaching is not None:  # our own predecessor's negotiations are in the newcomer's way as well
             await asyncio.wait({self._attaching})
-        await succession.drain(channel, seconds)
+        loop = asyncio.get_running_loop()
+        late = loop.time() + _HEAR_SECONDS
+        await succession.drain(channel, seconds, lambda: bool(self._unheard) and loop.time() < late)
         self._stop.set()
 
     # ---- the control socket ----
 
     def _accept_clients(self, controller: Controller, operations: Operations) -> None:
         assert self._listener is not None
-        self._accepting = asyncio.create_task(self._accept(self._listener, controller, operations))
 
-    def _stop_accepting(self) -> None:
-        assert self._accepting is not None
-        assert self._listener is not None
-        self._accepting.cancel()
-        # A cancelled task takes its reader away later, when a new one may be waiting.
-        asyncio.get_running_loop().remove_reader(self._listener.fileno())
+        def serve(client: socket.socket) -> None:
+            task = self._spawn_client(self._serve(client, controller, operations))
+            # A task that is cancelled before its first step runs none of its own clean-up.
+            task.add_done_callback(lambda _: client.close())
+
+        self._accepting = Acceptor(self._listener, serve)
 
     def _close_listener(self) -> None:
         """After a take-over the path is another's."""
@@ -309,17 +316,6 @@ class Daemon:
             raise
         return sock
 
-    async def _accept(self, listener: socket.socket, controller: Controller, operations: Operations) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            try:
-                client, _ = await loop.sock_accept(listener)
-            except OSError as refusal:  # out of descriptors: the next one may find some
-                log.warning("control socket: %s", refusal)
-                await asyncio.sleep(0.1)
-                continue
-            self._spawn_client(self._serve(client, controller, operations))
-
     async def _serve(self, client: socket.socket, controller: Controller, operations: Operations) -> None:
         channel = Channel(client)
         try:
@@ -330,9 +326,11 @@ class Daemon:
                     failure_message(error(Reason.NOT_PERMITTED, f"user {uid}", "name the user in [control] users"))
                 )
                 return
+            self._unheard.add(channel)
             while True:
                 try:
                     received = await channel.receive()
+                    self._unheard.discard(channel)
                     if received is None:
                         return
                     message, fds = received
@@ -355,6 +353,7 @@ class Daemon:
                     failure_message(error(Reason.PLUGIN_FAILED, "the daemon met an error", "see the daemon's log"))
                 )
         finally:
+            self._unheard.discard(channel)
             channel.close()
 
     def _upgrade(self) -> None:

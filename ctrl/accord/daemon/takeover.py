@@ -17,7 +17,7 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -39,7 +39,7 @@ DRAIN_SECONDS = 3600.0
 _TAKEN_SECONDS = 5.0
 """For the new daemon to take what it is handed. Meanwhile packets wait in their sockets."""
 _IN_FLIGHT_SECONDS = 2 * Limit.MAX_LIFETIME_MS / 1000 + 5.0
-"""Longer than a negotiation lives, and then answers the last retransmission."""
+"""Longer than a negotiation lives, and one that a peer begins from the same port meanwhile."""
 _POLL_SECONDS = 0.1
 
 
@@ -187,16 +187,19 @@ class Succession:
         self._handover.commit()
         self._operations.succeeded()
 
-    async def drain(self, channel: Channel, seconds: float) -> None:
-        """Until nothing is left to do here: negotiations first, then associations, the latter for so long at most."""
+    async def drain(self, channel: Channel, seconds: float, awaited: Callable[[], bool]) -> None:
+        """Until nothing is left to do here: negotiations first, then associations, the latter for so long at most.
+
+        ``awaited``: somebody may yet ask for one.
+        """
         loop = asyncio.get_running_loop()
         end = loop.time() + _IN_FLIGHT_SECONDS
-        while self._controller.endpoint.engine.transactions and loop.time() < end:
+        while self._controller.endpoint.in_flight and loop.time() < end:
             await asyncio.sleep(_POLL_SECONDS)
             self._handover.prune()
         with contextlib.suppress(OSError):
             await channel.send({"op": "drained"})
         end = loop.time() + seconds
-        while (self._operations.busy or self._controller.busy) and loop.time() < end:
+        while (awaited() or self._operations.busy or self._controller.busy) and loop.time() < end:
             await asyncio.sleep(_POLL_SECONDS)
             self._handover.prune()
