@@ -21,6 +21,10 @@ class Report:
     reason: str = "OK"
     """Name out of the reason enum: why the plain connection was taken, ``OK`` when it was not."""
     detail: str = ""
+    fault: str = "none"
+    """Whose fault that is: none, ours, peer, path, host, user."""
+    remembered: list[str] = field(default_factory=list)
+    """What the memory of peers was told by now; some of it shows later."""
     ready_ms: float = 0.0
     alpn: str = ""
     back_end: str = ""

@@ -19,9 +19,12 @@ from accord.controller.destination import without_zone
 from accord.controller.endpoint import Endpoint, EndpointConfig
 from accord.controller.exchange import Exchange
 from accord.controller.exposed import Deliver, Exposed, forward, service_policy
+from accord.controller.fallback_log import FallbackLog
 from accord.controller.held import HeldPath
 from accord.controller.host import HostFetch
+from accord.controller.lessons import Lessons
 from accord.controller.link import LinkKeeper
+from accord.controller.losers import Losers
 from accord.controller.peers import Peers
 from accord.controller.policy import EffectivePolicy
 from accord.controller.prepared import STOCK_LIMIT, STOCK_SECONDS, Prepared, Target, discard
@@ -74,6 +77,9 @@ class Controller:
         self.exposed: dict[int, Exposed] = {}
         self.counts = Counts()
         self.peers = Peers(clock.now)
+        self.lessons = Lessons(self.peers)
+        self.losers = Losers()
+        self._fallbacks = FallbackLog(clock.now)
         supported = [int(Protocol.UDP), *(plugin.protocol for plugin in self.plugins.values())]
         self.endpoint = Endpoint(
             EndpointConfig(
@@ -164,6 +170,8 @@ class Controller:
             failure.trace = attempt.ladder.as_dicts()
             raise
         self.counts.came_up(Role.INITIATOR, association.report)
+        if not association.report.negotiated:
+            self._fallbacks.say(association.report)
         return association
 
     def expose(
@@ -298,6 +306,7 @@ class Controller:
         for exposed in list(self.exposed.values()):
             self.withdraw(exposed)
         self.proposals.clear()
+        self.losers.close()
         if self.link is not None:
             self.link.close()
         self.endpoint.close()

@@ -16,8 +16,8 @@ from accord.datapath.engine import Event as EngineEvent
 from accord.datapath.engine import EventKind, TransactionInfo
 from accord.negotiation import events
 from accord.negotiation.interface import Role
-from accord.wire.constants import Reason, protocol_name
-from accord.wire.errors import AccordError
+from accord.wire.constants import Reason, Step, protocol_name
+from accord.wire.errors import AccordError, error
 
 log = logging.getLogger("accord.exchange")
 
@@ -38,6 +38,10 @@ class Machine(Protocol):
 
     def receive(self, event: events.Event) -> Sequence[events.Action]:
         """One event in, the actions that follow from it out, in order."""
+
+    @property
+    def waiting(self) -> int | None:
+        """The node whose session waits for something on this host; None: none does."""
 
 
 class Exchange:
@@ -60,6 +64,10 @@ class Exchange:
         """As ``on_refused``, for whoever comes later."""
         self.believes_icmp = False
         """There is another way to the peer, so a hint that this one is closed may end the negotiation."""
+        self.on_progress: Callable[[], None] | None = None
+        """Called when ``committed`` is done, or a session has begun to wait: at once, not in the loop's next turn."""
+        self._late: Callable[[Sequence[int]], None] | None = None
+        self._late_nodes: list[int] = []
         self._last_sent = -1
         self._dying = False
         self._machine: Machine | None = None
@@ -74,12 +82,30 @@ class Exchange:
         """Begin: carry out the machine's first actions, and from now on give it what happens."""
         self._machine = machine
         self._perform(first)
+        self._progress()
 
     def feed(self, event: events.Event) -> None:
         """Give the machine an event that is not the engine's: ``Resume``, ``Stop``."""
         if self._machine is not None:
             self._perform(self._machine.receive(event))
             self._endpoint.kick()
+            self._progress()
+
+    @property
+    def waiting(self) -> int | None:
+        """The node whose session waits for something on this host; None: none does."""
+        return None if self._machine is None or self.committed.done() else self._machine.waiting
+
+    @property
+    def heard(self) -> bool:
+        """The peer has said something, if only that it got something."""
+        figures = self.figures()
+        return figures is not None and figures.packets_received > 0
+
+    def listen_on(self, late: Callable[[Sequence[int]], None]) -> None:
+        """Nobody wants the stack any more. An answer that still comes is told to ``late``, as the protocol IDs of its
+        nodes, and the peer that it came too late. Whoever calls this ends it."""
+        self._late = late
 
     @property
     def over(self) -> bool:
@@ -100,6 +126,9 @@ class Exchange:
 
     def on_event(self, event: EngineEvent) -> None:
         """An engine event of this transaction, in the negotiation's terms."""
+        if self._late is not None and event.step == Step.ANSWER and event.kind in (EventKind.NODE, EventKind.MESSAGE):
+            self._on_late(event, self._late)
+            return
         if event.kind is EventKind.NODE:
             self._incoming.setdefault(event.step, []).append(protocol_name(event.protocol))
             self.feed(events.NodeArrived(event.step, event.node, event.protocol, event.data))
@@ -118,6 +147,14 @@ class Exchange:
             self.feed(events.Failed(reason))
             self._release()
 
+    def _on_late(self, event: EngineEvent, late: Callable[[Sequence[int]], None]) -> None:
+        if event.kind is EventKind.NODE:
+            self._late_nodes.append(event.protocol)
+        else:
+            self._late = None
+            late(self._late_nodes)
+            self.feed(events.Stop(Reason.LEGACY_FIRST))
+
     def on_unreachable(self) -> None:
         """ICMP: a hint that anybody can forge. A responder, to whom it says nothing useful, ignores it; an initiator
         with another way to the peer takes that at once, one without gives the peer some time to prove it wrong."""
@@ -134,9 +171,13 @@ class Exchange:
         self.feed(events.Stop(Reason.SHUTDOWN))
 
     def _unreachable(self) -> None:
-        if not self.committed.done():
-            self.feed(events.Failed(Reason.UNREACHABLE))
-            self._release()
+        if not self.committed.done():  # the transaction goes on until somebody says that it is not worth it
+            self.committed.set_exception(error(Reason.UNREACHABLE, "ICMP says that nobody negotiates on that port"))
+            self._progress()
+
+    def _progress(self) -> None:
+        if self.on_progress is not None and (self.committed.done() or self.waiting is not None):
+            self.on_progress()
 
     # ---- actions ----
 

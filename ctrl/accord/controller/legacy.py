@@ -10,9 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections.abc import Callable
+from typing import Final
 
 from accord.controller.ladder import Ladder, Way
 from accord.controller.policy import Secure
+from accord.datapath import clock
 from accord.datapath.stream import SocketCarrier
 from accord.datapath.zone import socket_address
 from accord.protocols import tls
@@ -21,58 +24,124 @@ from accord.protocols.tls_connection import TlsConnection
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
 
-_HANDSHAKE_SECONDS = 30.0
-_FINAL = (Reason.BAD_CERTIFICATE, Reason.CERTIFICATE_EXPIRED, Reason.CERTIFICATE_NAME, Reason.BAD_CONFIG)
+Address = tuple[str, int]
+"""Textual, with a zone where needed; and a port."""
+
+_CONNECT_SECONDS: Final = 20.0
+_HANDSHAKE_SECONDS: Final = 30.0
+_FINAL: Final = (Reason.BAD_CERTIFICATE, Reason.CERTIFICATE_EXPIRED, Reason.CERTIFICATE_NAME, Reason.BAD_CONFIG)
 """No reasons to go on without TLS."""
 
 
-async def open_tcp(address: tuple[str, int], ladder: Ladder, deadline: float) -> socket.socket:
+class Opening:
+    """A TCP connection on its way; no task, so that its SYN leaves in the call that makes it.
+
+    ``opened`` gets the socket and how long the SYN-ACK took, seconds; ``failed`` a ``PathError``. One of them is
+    called, once, from the event loop; neither after ``close``. ``before`` may still do something to the socket.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        opened: Callable[[socket.socket, float], None],
+        failed: Callable[[AccordError], None],
+        before: Callable[[socket.socket], None] | None = None,
+    ) -> None:
+        self._address = address
+        self._opened, self._failed = opened, failed
+        self._loop = asyncio.get_running_loop()
+        family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._socket: socket.socket | None = socket.socket(
+            family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
+        )
+        self._timer = self._loop.call_later(_CONNECT_SECONDS, self._late)
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if before is not None:
+                before(self._socket)
+            self._began = clock.now()
+            self._socket.connect(socket_address(*address))
+        except BlockingIOError:
+            pass
+        except OSError as refusal:
+            self._loop.call_soon(self._refused, refusal.errno or 0)
+            return
+        except BaseException:
+            self.close()
+            raise
+        self._loop.add_writer(self._socket, self._writable)
+
+    def close(self) -> None:
+        """Give up: a SYN-ACK that still comes is answered with a reset by the kernel, so nothing stays half open."""
+        connection = self._take()
+        if connection is not None:
+            connection.close()
+
+    def _take(self) -> socket.socket | None:
+        connection, self._socket = self._socket, None
+        if connection is not None:
+            self._loop.remove_writer(connection)
+            self._timer.cancel()
+        return connection
+
+    def _writable(self) -> None:
+        assert self._socket is not None, "a closed one is not watched"
+        refusal = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if refusal:
+            self._refused(refusal)
+            return
+        took = clock.now() - self._began
+        connection = self._take()
+        assert connection is not None
+        self._opened(connection, took)
+
+    def _refused(self, number: int) -> None:
+        self._fail(Reason.UNREACHABLE, os.strerror(number))
+
+    def _late(self) -> None:
+        self._fail(Reason.TIMEOUT, f"no answer in {_CONNECT_SECONDS:g} s")
+
+    def _fail(self, reason: Reason, why: str) -> None:
+        if self._socket is not None:
+            self.close()
+            self._failed(error(reason, f"TCP to {self._address[0]} port {self._address[1]}: {why}"))
+
+
+async def open_tcp(address: Address) -> socket.socket:
     """A connected, non-blocking TCP socket. Raises ``PathError`` when the peer cannot be reached."""
-    family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    done: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
+    opening = Opening(address, lambda connection, _: done.set_result(connection), done.set_exception)
     try:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        ladder.note(Way.OUT, f"TCP SYN to port {address[1]}")
-        async with asyncio.timeout(deadline):
-            await asyncio.get_running_loop().sock_connect(sock, socket_address(*address))
-    except TimeoutError as late:
-        sock.close()
-        raise error(Reason.TIMEOUT, f"TCP to {address[0]} port {address[1]}: no answer in {deadline:g} s") from late
-    except OSError as refusal:
-        sock.close()
-        why = os.strerror(refusal.errno) if refusal.errno else str(refusal)  # asyncio has words of its own for it
-        raise error(Reason.UNREACHABLE, f"TCP to {address[0]} port {address[1]}: {why}") from refusal
-    except BaseException:
-        sock.close()
+        return await done
+    except asyncio.CancelledError:
+        opening.close()
+        if done.done() and not done.cancelled() and done.exception() is None:  # both in the same moment
+            done.result().close()
         raise
-    ladder.note(Way.IN, "TCP SYN-ACK: connected")
-    return sock
 
 
-async def _begin(security: Security) -> TlsConnection:
+def begin(security: Security) -> TlsConnection:
+    """TLS with its ClientHello made: while the SYN is on its way. Raises ``UserError`` (BAD_CONFIG)."""
     return tls.begin(security, security.alpn)
 
 
-async def connect(
-    address: tuple[str, int], secure: Secure, security: Security, ladder: Ladder, deadline: float = 20.0
+async def secure_stream(
+    bare: SocketCarrier,
+    address: Address,
+    secure: Secure,
+    security: Security,
+    ladder: Ladder,
+    begun: TlsConnection | None = None,
 ) -> tuple[Carrier, list[str]]:
-    """A plain stream to ``address`` and its stack, top first. ``secure`` is the policy's word.
+    """The plain stream with TLS on it, and its stack, top first. ``secure`` is the policy's word.
 
     With ``preferred``, a peer that does not speak TLS gets a second, bare connection; one whose certificate
-    is bad does not: that is no reason to talk to it in clear.
+    is bad does not: that is no reason to talk to it in clear. Raises ``AccordError``, and has aborted ``bare`` then;
+    when it is cancelled ``bare`` is the caller's to end.
     """
-    if secure is Secure.NO:
-        return SocketCarrier(await open_tcp(address, ladder, deadline)), ["tcp"]
-    beginning = asyncio.create_task(_begin(security))  # runs once the SYN is on its way
-    beginning.add_done_callback(lambda task: task.cancelled() or task.exception())
-    try:
-        bare = SocketCarrier(await open_tcp(address, ladder, deadline))
-    except BaseException:
-        beginning.cancel()
-        raise
     try:
         async with asyncio.timeout(_HANDSHAKE_SECONDS):
-            carrier = await tls.client(bare, security, security.alpn, await beginning)
+            carrier = await tls.client(bare, security, security.alpn, begun)
     except (AccordError, OSError) as failure:  # TimeoutError is an OSError
         bare.abort()
         if secure is Secure.REQUIRED or (isinstance(failure, AccordError) and failure.reason in _FINAL):
@@ -80,9 +149,7 @@ async def connect(
                 raise
             raise error(Reason.HANDSHAKE_FAILED, f"TLS over plain TCP: {failure or 'no answer in time'}") from failure
         ladder.note(Way.HERE, "peer speaks no TLS on this port; security is only preferred, so once more without")
-        return SocketCarrier(await open_tcp(address, ladder, deadline)), ["tcp"]
-    except BaseException:
-        bare.abort()
-        raise
+        ladder.note(Way.OUT, f"TCP SYN to port {address[1]}")
+        return SocketCarrier(await open_tcp(address)), ["tcp"]
     ladder.note(Way.HERE, "TLS 1.3 over the plain connection is ready")
     return carrier, ["tls", "tcp"]

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from accord.controller.endpoint import UdpSocket
 from accord.controller.host import DatagramChannel, HostApplication
+from accord.controller.parallel import ParallelSyn
 from accord.controller.policy import Context, EffectivePolicy
 from accord.controller.proposal import propose
 from accord.controller.stack import services_for
@@ -53,6 +54,8 @@ class Target:
     security: Security
     mtu: int = 0
     """Of the route, bytes with the IP header."""
+    adopts: bool = False
+    """TCP is to be the connection of a SYN that leaves beside it (parallel-syn)."""
 
 
 class HeldClock:
@@ -82,6 +85,8 @@ class Prepared:
     channel: DatagramChannel | None
     clock: HeldClock
     transaction: bytes
+    syn: ParallelSyn | None
+    """Parallel-syn: the connection that the proposal speaks of, for whoever opens it."""
     machine: Initiator
     actions: Sequence[events.Action]
     """The machine's first ones: the proposal to be sent, or why there is none."""
@@ -102,6 +107,8 @@ def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepa
         path = _direct_path(target) if bound is None else _udp_path(target, bound)
         held = HeldClock()
         channel = None if bound is None else endpoint.channel(bound, path)
+        transaction = secrets.token_bytes(_TRANSACTION_BYTES)
+        syn = ParallelSyn(transaction) if target.adopts else None
         application = HostApplication(_nobody_waits, early_request=early)
         services = services_for(
             controller,
@@ -112,8 +119,8 @@ def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepa
             channel,
             application,
             held.now,
+            syn=syn,
         )
-        transaction = secrets.token_bytes(_TRANSACTION_BYTES)
         machine = Initiator(
             transaction,
             propose(controller.plugins, target.policy, services, context=path.context),
@@ -123,7 +130,7 @@ def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepa
             grease=secrets.token_bytes(_GREASE_BYTES),
             packets_min=target.policy.packets_min,
         )
-        return Prepared(path, bound, channel, held, transaction, machine, machine.start())
+        return Prepared(path, bound, channel, held, transaction, syn, machine, machine.start())
     except BaseException:
         if bound is not None:
             endpoint.unbind(bound)

@@ -67,6 +67,11 @@ class Machine:
             self._fault(fault)
         return self._take_actions()
 
+    @property
+    def waiting(self) -> int | None:
+        """The node whose session waits for something on this host; None: none does."""
+        return None if self._walk is None or self.state is self.ABORTED else self._walk.waiting
+
     # ---- handlers that both tables name ----
 
     def _ignore(self, event: Event) -> None:

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a race has shown about its peer and the path, for the memory of peers.
+
+A peer that has said nothing when the plain connection wins is not yet silent: a packet may have been lost. The
+proposal is repeated for a while beside the plain connection, of one association with a peer at a time, and only if
+that is not answered either it counts; ICMP is no evidence (``controller.peers``). A responder that is merely slow is
+found out in the same way.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import Final
+
+from accord.controller.negotiating import Negotiation
+from accord.controller.peers import Knowledge, Learnt, Peers
+from accord.negotiation import events
+from accord.wire.constants import Protocol, Reason
+
+log = logging.getLogger("accord.race")
+
+_LISTEN_SECONDS: Final = 1.8
+_LISTENERS: Final = 64
+"""At once, over all peers: each holds a transaction of the engine's."""
+_REPETITIONS: Final = 2
+_CONTEXTS: Final = (Protocol.UDP, Protocol.DIRECT)
+
+
+class Lessons:
+    """Of all races of one controller."""
+
+    def __init__(self, peers: Peers) -> None:
+        self.peers = peers
+        self._listening: set[tuple[str, int]] = set()
+
+    def of(self, address: str, port: int, source: str) -> Lesson:
+        """For one race with ``address`` and ``port``, from the own address ``source``."""
+        return Lesson(self.peers, (address, port), source, self._listening)
+
+
+class Lesson:
+    """Of one race. ``known``: what the memory said before it; ``learnt``: what it was told since."""
+
+    def __init__(self, peers: Peers, peer: tuple[str, int], source: str, listening: set[tuple[str, int]]) -> None:
+        self._peers = peers
+        self._peer, self._source = peer, source
+        self._listening = listening
+        self.known: Knowledge = peers.knows(*peer, source)
+        self.learnt: list[Learnt] = []
+        self.tcp_answered = False
+        """Without which silence says nothing about proposals."""
+
+    def learn(self, what: Learnt, protocols: Sequence[int] = ()) -> None:
+        """Tell the memory. ``protocols``: IDs of the peer's answer."""
+        self.learnt.append(what)
+        known = tuple(number for number in protocols if number not in _CONTEXTS)
+        self._peers.learn(*self._peer, what, protocols=known, source=self._source)
+
+    def listen_on(self, negotiation: Negotiation) -> None:
+        """The plain connection has won: see whether the peer answers all the same. Ends the negotiation."""
+        exchange = negotiation.exchange
+        if exchange.over:
+            self._judge(negotiation)
+            return
+        answered: list[int] = []
+
+        def late(protocols: Sequence[int]) -> None:
+            answered.extend(protocols)
+            has_stack = any(number not in _CONTEXTS for number in protocols)
+            self.learn(Learnt.LATE_ANSWER if has_stack else Learnt.REFUSED, protocols)
+
+        negotiation.listen_on(late)
+        if exchange.heard or self._peer in self._listening or len(self._listening) >= _LISTENERS:
+            negotiation.stop(Reason.LEGACY_FIRST)
+            return
+
+        def end() -> None:
+            self._listening.discard(self._peer)
+            if answered:
+                return
+            self._judge(negotiation)
+            if exchange.heard:
+                negotiation.stop(Reason.LEGACY_FIRST)
+            else:
+                exchange.feed(events.Failed(Reason.TIMEOUT))
+                exchange.close()
+
+        self._listening.add(self._peer)
+        asyncio.get_running_loop().call_later(_LISTEN_SECONDS, end)
+
+    def _judge(self, negotiation: Negotiation) -> None:
+        figures = negotiation.exchange.figures()
+        if figures is None or figures.packets_received or not self.tcp_answered or figures.retransmitted < _REPETITIONS:
+            return
+        self.learn(Learnt.SILENT)
+        if not self._peers.knows(*self._peer, self._source).propose:
+            log.info("%s port %d: %s", *self._peer, Reason.SILENT_PEER.text)

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The initiator's side of one negotiation: begun, given the SYN's connection, taken, or given up."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from accord.controller.exchange import Exchange
+from accord.controller.ladder import Ladder
+from accord.controller.parallel import ParallelSyn
+from accord.controller.policy import Fallback
+from accord.controller.prepared import ORDER_SECONDS, Target, prepare
+from accord.controller.stack import build_carrier
+from accord.datapath import clock
+from accord.datapath.zone import host_of, socket_address
+from accord.negotiation import events
+from accord.negotiation.interface import Role
+from accord.protocols.services import Carrier
+from accord.wire.constants import Reason
+from accord.wire.errors import error
+
+if TYPE_CHECKING:
+    from accord.controller.controller import Controller
+
+_IPV6, _IP_MTU, _IPV6_MTU = socket.IPPROTO_IPV6, 14, 24  # linux/in.h, linux/in6.h
+
+
+class Negotiation:
+    """When it is made the proposal has left. ``exchange.on_progress`` is for whoever made it."""
+
+    def __init__(self, controller: Controller, target: Target, early: bytes, ladder: Ladder) -> None:
+        """``early``: travels in the proposal, in clear. Raises ``AccordError``, and leaves nothing behind then."""
+        self._controller, self._target = controller, target
+        endpoint = controller.endpoint
+        ready = controller.proposals.take(target) if not early else None
+        prepared = ready or prepare(controller, target, early)
+        in_use = contextlib.ExitStack()  # the socket goes when the negotiation and all in-band data have ended
+        if prepared.bound is not None:
+            in_use.callback(endpoint.unbind, prepared.bound)
+        try:
+            handle = endpoint.engine.open(clock.now_us(), prepared.transaction, prepared.path)
+        except BaseException:
+            prepared.machine.receive(events.Stop(Reason.CLOSED))
+            in_use.close()
+            raise
+        channel = prepared.channel
+        self.transaction = prepared.transaction
+        self.syn: ParallelSyn | None = prepared.syn
+        """The connection that the proposal speaks of; None: it speaks of none."""
+        self.exchange = Exchange(
+            endpoint,
+            handle,
+            ladder,
+            Role.INITIATOR,
+            lambda: None if channel is not None and channel.in_use else in_use.close(),
+        )
+        if channel is not None:
+            channel.ended = lambda: in_use.close() if self.exchange.over else None
+        self.exchange.believes_icmp = target.policy.fallback is not Fallback.NEVER
+        endpoint.adopt(handle, self.exchange)
+        prepared.clock.go()
+        try:
+            self.exchange.run(prepared.machine, prepared.actions)
+            endpoint.pump()
+        except BaseException:
+            self.exchange.give_up()
+            raise
+
+    def adopt(self, connection: socket.socket, *, marked: bool) -> None:
+        """The SYN's connection is open: the session that waits for it goes on."""
+        assert self.syn is not None, "nothing else is waited for"
+        node = self.exchange.waiting
+        self.syn.opened(connection, marked=marked)
+        if node is not None:
+            self.exchange.feed(events.Resume(node))
+
+    def take(self) -> tuple[Carrier, events.Committed]:
+        """The stack, now the caller's. Raises ``AccordError`` when the peer has refused it after the commit."""
+        committed = self.exchange.committed.result()
+        carrier = build_carrier(committed.sessions)
+        self.exchange.on_refused = lambda failure: carrier.abort()
+        if self.exchange.refused is not None:
+            carrier.abort()
+            raise self.exchange.refused
+        controller, target = self._controller, self._target
+        controller.proposals.order(target, lambda: prepare(controller, target), ORDER_SECONDS)
+        return carrier, committed
+
+    def stop(self, reason: Reason) -> None:
+        """Nobody wants it any more: the peer is told, and what has come up in the same moment ends."""
+        exchange = self.exchange
+        exchange.on_progress = None
+        exchange.feed(events.Stop(reason))
+        future = exchange.committed
+        if future.done() and not future.cancelled() and future.exception() is None:
+            build_carrier(future.result().sessions).abort()
+
+    def listen_on(self, late: Callable[[Sequence[int]], None]) -> None:
+        """As ``Exchange.listen_on``."""
+        self.exchange.on_progress = None
+        self.exchange.listen_on(late)
+
+
+def route(address: str, port: int) -> tuple[str, int]:
+    """The own address that the kernel would send from, and the route's MTU in bytes with the IP header.
+
+    Raises ``PathError`` when there is no route.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.connect(socket_address(address, port))
+            level, option = (_IPV6, _IPV6_MTU) if family == socket.AF_INET6 else (socket.IPPROTO_IP, _IP_MTU)
+            return host_of(probe.getsockname()), min(probe.getsockopt(level, option), 0xFFFF)
+        except OSError as refusal:
+            raise error(Reason.UNREACHABLE, f"{address}: {refusal.strerror}") from refusal
