@@ -310,6 +310,11 @@ static int do_silence(struct turn *turn)
 
 /* ---- the option on the SYN ---- */
 
+static int heard_fd(const struct accord_broker *broker)
+{
+	return broker->program ? accord_program_heard_fd(broker->program) : -1;
+}
+
 static int do_syns(struct turn *turn)
 {
 	struct accord_broker *broker = turn->broker;
@@ -318,7 +323,8 @@ static int do_syns(struct turn *turn)
 	if (!broker->cgroup)
 		return refuse(turn, "there is no cgroup to attach the sockops program to");
 	if (!broker->sockops) {
-		result = accord_sockops_open(broker->sockops_path, broker->cgroup, &broker->sockops, &turn->reply.failure);
+		result = accord_sockops_open(broker->sockops_path, broker->cgroup, heard_fd(broker), &broker->sockops,
+		                             &turn->reply.failure);
 		if (result)
 			return result;
 	}
@@ -336,6 +342,15 @@ static int do_syns_answer(struct turn *turn)
 	if (!is_tcp(fd) || (tcp_state_of(fd) != STATE_CLOSE && tcp_state_of(fd) != STATE_LISTEN))
 		return refuse(turn, "not a TCP socket that listens or is going to");
 	return accord_sockops_answer(turn->broker->sockops, fd, &turn->reply.failure);
+}
+
+static int do_syns_hear(struct turn *turn)
+{
+	struct accord_broker *broker = turn->broker;
+
+	if (!broker->sockops || !broker->program)
+		return refuse(turn, "no sockops or no XDP program is attached");
+	return accord_sockops_hear(broker->sockops, heard_fd(broker), &turn->reply.failure);
 }
 
 /* ---- turns ---- */
@@ -370,6 +385,7 @@ static const struct {
 	[ACCORD_ASK_TCP_SILENCE] = {do_silence, 0, ONE_FD},
 	[ACCORD_ASK_SYNS] = {do_syns, 0, NO_FD},
 	[ACCORD_ASK_SYNS_ANSWER] = {do_syns_answer, 0, ONE_FD},
+	[ACCORD_ASK_SYNS_HEAR] = {do_syns_hear, 0, NO_FD},
 };
 
 static int act(struct turn *turn)

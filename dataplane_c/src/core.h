@@ -307,6 +307,8 @@ int accord_port_error(struct accord_port *port, struct accord_path *path);
 /* Whether the XDP program is where it was attached; without one, as there should be none. An administrator can
  * detach a link by force, and then the interface is free for anybody's program. */
 int accord_port_attached(const struct accord_port *port);
+/* The XDP program's map "heard", which stays its own; -1 without one, or where a broker has it. */
+int accord_port_heard_fd(const struct accord_port *port);
 /* A sign of life: call at least every ACCORD_HEARTBEAT_MS / 3. */
 void accord_port_heartbeat(struct accord_port *port);
 /* The rings, by queue; none on ACCORD_RUNG_UDP. Returns how many were written. */

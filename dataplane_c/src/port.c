@@ -312,6 +312,11 @@ int accord_port_error(struct accord_port *port, struct accord_path *path)
 	return accord_udp_error(port->udp, path);
 }
 
+int accord_port_heard_fd(const struct accord_port *port)
+{
+	return port->foothold.program ? accord_program_heard_fd(port->foothold.program) : -1;
+}
+
 int accord_port_attached(const struct accord_port *port)
 {
 	return !port->foothold.program || accord_program_attached(port->foothold.program);

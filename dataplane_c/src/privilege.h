@@ -29,6 +29,7 @@ enum accord_ask_kind {
 	ACCORD_ASK_TCP_SILENCE, /* a socket that was installed: its connection ends without a segment */
 	ACCORD_ASK_SYNS,        /* the sockops program, loaded and attached; -> the map "syns" */
 	ACCORD_ASK_SYNS_ANSWER, /* a TCP socket whose SYN-ACKs may be marked */
+	ACCORD_ASK_SYNS_HEAR,   /* marks are for what the XDP program of ACCORD_ASK_LOAD hears */
 	ACCORD_ASK_BOUNDARY,    /* kinds from here on are answered outside of the C core */
 };
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <bpf/bpf.h>
@@ -15,15 +16,17 @@
 static const char program_name[] = "accord_sockops";
 
 struct accord_sockops {
+	char *object_path;
 	struct bpf_object *object;
-	int syns_fd, listeners_fd;
+	struct bpf_program *program;
+	struct bpf_map *syns, *listeners, *heard;
 	int link_fd;
 };
 
 static int mismatch(struct accord_failure *failure, const char *what)
 {
 	return accord_fail(failure, ACCORD_REASON_MAP_MISMATCH, 0,
-	                   "%s of the sockops object is not as the library has it: build both from one source", what);
+	                   "the sockops object's %s is not as the library has it: build both from one source", what);
 }
 
 static int check_layout(const struct accord_sockops *sockops, struct accord_failure *failure)
@@ -32,29 +35,35 @@ static int check_layout(const struct accord_sockops *sockops, struct accord_fail
 	size_t bytes = 0;
 	const uint32_t *layout = map ? bpf_map__initial_value((struct bpf_map *)map, &bytes) : NULL;
 
-	return layout && bytes >= sizeof(*layout) && *layout == ACCORD_SYNS_LAYOUT ? 0 : mismatch(failure, "the layout");
+	return layout && bytes >= sizeof(*layout) && *layout == ACCORD_SYNS_LAYOUT ? 0 : mismatch(failure, "layout");
 }
 
 static int find_maps(struct accord_sockops *sockops, struct accord_failure *failure)
 {
-	const struct bpf_map *syns = bpf_object__find_map_by_name(sockops->object, "syns");
-	const struct bpf_map *listeners = bpf_object__find_map_by_name(sockops->object, "listeners");
+	const struct {
+		const char *name;
+		struct bpf_map **map;
+		enum bpf_map_type type;
+		uint32_t value_bytes, entries;
+	} wanted[] = {
+		{"syns", &sockops->syns, BPF_MAP_TYPE_ARRAY, sizeof(struct accord_syn), ACCORD_SYNS_SLOTS},
+		{"listeners", &sockops->listeners, BPF_MAP_TYPE_SK_STORAGE, sizeof(struct accord_listener), 0},
+		{"heard", &sockops->heard, BPF_MAP_TYPE_ARRAY, sizeof(struct accord_heard), ACCORD_HEARD_SLOTS},
+	};
 
-	if (!syns || bpf_map__type(syns) != BPF_MAP_TYPE_ARRAY || bpf_map__value_size(syns) != sizeof(struct accord_syn) ||
-	    bpf_map__max_entries(syns) != ACCORD_SYNS_SLOTS)
-		return mismatch(failure, "map syns");
-	if (!listeners || bpf_map__type(listeners) != BPF_MAP_TYPE_SK_STORAGE ||
-	    bpf_map__value_size(listeners) != sizeof(struct accord_listener))
-		return mismatch(failure, "map listeners");
-	sockops->syns_fd = bpf_map__fd(syns);
-	sockops->listeners_fd = bpf_map__fd(listeners);
+	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted); i++) {
+		struct bpf_map *map = bpf_object__find_map_by_name(sockops->object, wanted[i].name);
+
+		if (!map || bpf_map__type(map) != wanted[i].type || bpf_map__value_size(map) != wanted[i].value_bytes ||
+		    bpf_map__max_entries(map) != wanted[i].entries)
+			return mismatch(failure, wanted[i].name);
+		*wanted[i].map = map;
+	}
 	return 0;
 }
 
-static int load(struct accord_sockops *sockops, const char *object_path, int *program_fd,
-                struct accord_failure *failure)
+static int find(struct accord_sockops *sockops, const char *object_path, struct accord_failure *failure)
 {
-	const struct bpf_program *program;
 	long error;
 	int result;
 
@@ -68,25 +77,33 @@ static int load(struct accord_sockops *sockops, const char *object_path, int *pr
 	result = check_layout(sockops, failure);
 	if (result)
 		return result;
-	program = bpf_object__find_program_by_name(sockops->object, program_name);
-	if (!program)
+	sockops->program = bpf_object__find_program_by_name(sockops->object, program_name);
+	if (!sockops->program)
 		return accord_fail(failure, ACCORD_REASON_LOAD_FAILED, 0, "%s has no program %s", object_path, program_name);
-	result = bpf_object__load(sockops->object);
-	if (result)
-		return accord_fail(failure, accord_reason_of_errno(-result, ACCORD_REASON_LOAD_FAILED), -result,
-		                   "loading the sockops program: %s", accord_complaint());
-	*program_fd = bpf_program__fd(program);
 	return find_maps(sockops, failure);
 }
 
-static int attach(struct accord_sockops *sockops, const char *cgroup, int program_fd, struct accord_failure *failure)
+/* heard_fd: the XDP program's map; -1: one of its own, in which nothing ever is. */
+static int load(struct accord_sockops *sockops, int heard_fd, struct accord_failure *failure)
+{
+	int result = heard_fd >= 0 ? bpf_map__reuse_fd(sockops->heard, heard_fd) : 0;
+
+	if (!result)
+		result = bpf_object__load(sockops->object);
+	if (!result)
+		return 0;
+	return accord_fail(failure, accord_reason_of_errno(-result, ACCORD_REASON_LOAD_FAILED), -result,
+	                   "loading the sockops program: %s", accord_complaint());
+}
+
+static int attach(struct accord_sockops *sockops, const char *cgroup, struct accord_failure *failure)
 {
 	int directory = open(cgroup, O_RDONLY | O_DIRECTORY | O_CLOEXEC), error;
 
 	if (directory < 0)
 		return accord_fail(failure, accord_reason_of_errno(errno, ACCORD_REASON_NO_KERNEL_SUPPORT), errno,
 		                   "opening cgroup %s", cgroup);
-	sockops->link_fd = bpf_link_create(program_fd, directory, BPF_CGROUP_SOCK_OPS, NULL);
+	sockops->link_fd = bpf_link_create(bpf_program__fd(sockops->program), directory, BPF_CGROUP_SOCK_OPS, NULL);
 	error = sockops->link_fd < 0 ? -sockops->link_fd : 0;
 	close(directory);
 	if (!error)
@@ -103,28 +120,83 @@ static int attach(struct accord_sockops *sockops, const char *cgroup, int progra
 	                   "attaching to cgroup %s", cgroup);
 }
 
-int accord_sockops_open(const char *object_path, const char *cgroup, struct accord_sockops **opened,
-                        struct accord_failure *failure)
+static struct accord_sockops *make(const char *object_path)
 {
 	struct accord_sockops *sockops = calloc(1, sizeof(*sockops));
+
+	if (!sockops)
+		return NULL;
+	sockops->link_fd = -1;
+	sockops->object_path = strdup(object_path);
+	if (sockops->object_path)
+		return sockops;
+	free(sockops);
+	return NULL;
+}
+
+int accord_sockops_open(const char *object_path, const char *cgroup, int heard_fd, struct accord_sockops **opened,
+                        struct accord_failure *failure)
+{
+	struct accord_sockops *sockops = make(object_path);
 	libbpf_print_fn_t before;
-	int program_fd, result;
+	int result;
 
 	*opened = NULL;
 	if (!sockops)
 		return accord_fail(failure, ACCORD_REASON_NO_MEMORY, ENOMEM, "opening %s", object_path);
-	sockops->link_fd = -1;
 	before = accord_complaint_keep();
-	result = load(sockops, object_path, &program_fd, failure);
+	result = find(sockops, object_path, failure);
+	if (!result)
+		result = load(sockops, heard_fd, failure);
 	libbpf_set_print(before);
 	if (!result)
-		result = attach(sockops, cgroup, program_fd, failure);
+		result = attach(sockops, cgroup, failure);
 	if (result) {
 		accord_sockops_close(sockops);
 		return result;
 	}
 	*opened = sockops;
 	return 0;
+}
+
+/* The program again, with this one's maps. */
+static int load_beside(const struct accord_sockops *sockops, int heard_fd, struct accord_sockops *next,
+                       struct accord_failure *failure)
+{
+	int result = find(next, sockops->object_path, failure), error;
+
+	if (result)
+		return result;
+	error = bpf_map__reuse_fd(next->syns, bpf_map__fd(sockops->syns));
+	if (!error)
+		error = bpf_map__reuse_fd(next->listeners, bpf_map__fd(sockops->listeners));
+	if (error)
+		return accord_fail(failure, ACCORD_REASON_NO_KERNEL_SUPPORT, -error, "keeping the sockops program's maps");
+	return load(next, heard_fd, failure);
+}
+
+int accord_sockops_hear(struct accord_sockops *sockops, int heard_fd, struct accord_failure *failure)
+{
+	struct accord_sockops *next = make(sockops->object_path), swapped;
+	libbpf_print_fn_t before;
+	int result;
+
+	if (!next)
+		return accord_fail(failure, ACCORD_REASON_NO_MEMORY, ENOMEM, "opening %s", sockops->object_path);
+	before = accord_complaint_keep();
+	result = load_beside(sockops, heard_fd, next, failure);
+	libbpf_set_print(before);
+	if (!result && bpf_link_update(sockops->link_fd, bpf_program__fd(next->program), NULL))
+		result = accord_fail(failure, ACCORD_REASON_NO_KERNEL_SUPPORT, errno, "exchanging the sockops program");
+	if (!result) {
+		next->link_fd = sockops->link_fd;
+		sockops->link_fd = -1;
+		swapped = *sockops;
+		*sockops = *next;
+		*next = swapped;
+	}
+	accord_sockops_close(next);
+	return result;
 }
 
 void accord_sockops_close(struct accord_sockops *sockops)
@@ -134,19 +206,20 @@ void accord_sockops_close(struct accord_sockops *sockops)
 	if (sockops->link_fd >= 0)
 		close(sockops->link_fd);
 	bpf_object__close(sockops->object);
+	free(sockops->object_path);
 	free(sockops);
 }
 
 int accord_sockops_syns_fd(const struct accord_sockops *sockops)
 {
-	return sockops->syns_fd;
+	return bpf_map__fd(sockops->syns);
 }
 
 int accord_sockops_answer(struct accord_sockops *sockops, int listener, struct accord_failure *failure)
 {
 	const struct accord_listener fresh = {0};
 
-	if (!bpf_map_update_elem(sockops->listeners_fd, &listener, &fresh, BPF_ANY))
+	if (!bpf_map_update_elem(bpf_map__fd(sockops->listeners), &listener, &fresh, BPF_ANY))
 		return 0;
 	return accord_fail(failure, accord_reason_of_errno(errno, ACCORD_REASON_NO_KERNEL_SUPPORT), errno,
 	                   "putting a listener into a BPF map");

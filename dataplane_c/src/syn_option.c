@@ -50,8 +50,8 @@ static int open_remotely(struct accord_syns *syns, struct accord_failure *failur
 	return result;
 }
 
-int accord_syns_open(const char *object_path, const char *cgroup, struct accord_syns **opened,
-                     struct accord_failure *failure)
+int accord_syns_open(const char *object_path, const char *cgroup, const struct accord_port *port,
+                     struct accord_syns **opened, struct accord_failure *failure)
 {
 	struct accord_syns *syns = calloc(1, sizeof(*syns));
 	int result;
@@ -62,7 +62,8 @@ int accord_syns_open(const char *object_path, const char *cgroup, struct accord_
 	if (accord_privilege_asks()) {
 		result = open_remotely(syns, failure);
 	} else {
-		result = accord_sockops_open(object_path, cgroup, &syns->sockops, failure);
+		result =
+			accord_sockops_open(object_path, cgroup, port ? accord_port_heard_fd(port) : -1, &syns->sockops, failure);
 		if (!result)
 			result = map_slots(syns, accord_sockops_syns_fd(syns->sockops), failure);
 	}
@@ -128,4 +129,14 @@ int accord_syns_answer(struct accord_syns *syns, int32_t listener, struct accord
 	if (!syns->sockops)
 		return accord_ask(request, NULL, 0, listener, NULL, 0, NULL, failure);
 	return accord_sockops_answer(syns->sockops, listener, failure);
+}
+
+int accord_syns_hear(struct accord_syns *syns, const struct accord_port *port, struct accord_failure *failure)
+{
+	int fd;
+
+	if (!syns->sockops)
+		return accord_ask((struct accord_request){.kind = ACCORD_ASK_SYNS_HEAR}, NULL, 0, -1, NULL, 0, NULL, failure);
+	fd = accord_port_heard_fd(port);
+	return fd < 0 ? 0 : accord_sockops_hear(syns->sockops, fd, failure);
 }

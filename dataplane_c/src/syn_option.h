@@ -9,9 +9,10 @@
 struct accord_syns;
 
 /* Load the program and attach it to this cgroup (version 2), or ask the broker, which has a cgroup of its own choice.
- * The program is attached for as long as this process, or the broker, keeps it. */
-int accord_syns_open(const char *object_path, const char *cgroup, struct accord_syns **syns,
-                     struct accord_failure *failure);
+ * The program is attached for as long as this process, or the broker, keeps it. Marked is what the XDP program of the
+ * port hears, that of the broker where there is one; without one, nothing. port: may be NULL. */
+int accord_syns_open(const char *object_path, const char *cgroup, const struct accord_port *port,
+                     struct accord_syns **syns, struct accord_failure *failure);
 void accord_syns_close(struct accord_syns *syns);
 
 /* The first SYN of the socket with this cookie (SO_COOKIE) shall bear the option; before its connect(). An older
@@ -28,5 +29,7 @@ uint32_t accord_syns_in_use(const struct accord_syns *syns);
 /* SYN-ACKs of this TCP socket may be marked once it listens; or, when it listens already, sockets that it accepts are
  * freed of what they inherit. */
 int accord_syns_answer(struct accord_syns *syns, int32_t listener, struct accord_failure *failure);
+/* What is marked is what the port's XDP program hears from now on: to be called after accord_port_reopen. */
+int accord_syns_hear(struct accord_syns *syns, const struct accord_port *port, struct accord_failure *failure);
 
 #endif

@@ -34,7 +34,7 @@ from accord.controller.stock import Stock
 from accord.datapath import clock, privilege
 from accord.datapath.attach import consequence
 from accord.datapath.engine import Event
-from accord.datapath.port import Rung, Spare
+from accord.datapath.port import Port, Rung, Spare
 from accord.datapath.syn_option import SynOptions
 from accord.datapath.tcp_repair import TcpRepair
 from accord.negotiation.interface import Role
@@ -98,9 +98,10 @@ class Controller:
             self._opened,
         )
         self.syn_options: SynOptions | None
-        self.syn_options, self.syn_refusal = _syn_options()
+        self.syn_options, self.syn_refusal = _syn_options(self.endpoint.port)
         if self.syn_refusal is not None:
             log.warning("SYNs leave without the option: %s", self.syn_refusal)
+        self.endpoint.reopened = self._hear
         self._roots_read: Path | None = None
         self._renewal: asyncio.TimerHandle | None = None
         if privilege.asks():
@@ -313,6 +314,14 @@ class Controller:
         if self.syn_options is not None:
             self.syn_options.close()
 
+    def _hear(self) -> None:
+        """Another XDP program than before may be attached: its proposals are those that SYN-ACKs are marked for."""
+        try:
+            if self.syn_options is not None:
+                self.syn_options.hear(self.endpoint.port)
+        except AccordError as refusal:
+            log.warning("SYN-ACKs are not marked: %s", refusal)
+
     def _policy_for(self, host: str, port: int, address: str, wishes: Mapping[str, Any]) -> EffectivePolicy:
         """Remembered, because reading what an application wishes takes as long as a proposal that is ready."""
         key = (host, port, address, repr(wishes))
@@ -365,10 +374,10 @@ def _tcp_refusal() -> str | None:
     return None
 
 
-def _syn_options() -> tuple[SynOptions | None, str | None]:
+def _syn_options(port: Port) -> tuple[SynOptions | None, str | None]:
     """The option on the SYN, or why it is not to be had here."""
     try:
-        return SynOptions(), None
+        return SynOptions(port), None
     except AccordError as refusal:
         return None, str(refusal)
 

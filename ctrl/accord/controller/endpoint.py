@@ -108,6 +108,8 @@ class Endpoint:
         )
         if self.port.report.busy_poll_refusal is not None:
             log.warning("no busy polling: %s", self.port.report.busy_poll_refusal.detail)
+        self.reopened: Callable[[], None] = lambda: None
+        """Called when the port has left its interface or climbed again."""
         self._loop = asyncio.get_running_loop()
         self._opened = opened
         self._owners: dict[int, Owner] = {}
@@ -143,6 +145,7 @@ class Endpoint:
         finally:
             self._read_rings()
             self.kick()
+            self.reopened()
 
     def _read_rings(self) -> None:
         self._fds = self.port.fds()

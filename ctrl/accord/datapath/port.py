@@ -287,6 +287,11 @@ class Port:
             raise ValueError("the port is closed")
         return self._pointer
 
+    @property
+    def pointer(self) -> Any:
+        """``struct accord_port *``."""
+        return self._open
+
     def close(self) -> None:
         """Detach the XDP program and close the rings; registered sockets stay open. Twice does no harm."""
         pointer, self._pointer = self._pointer, None

@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from accord.datapath._core import ffi, lib
 from accord.datapath.cgroup import own_cgroup
+from accord.datapath.port import Port
 from accord.wire import tcp_header
 from accord.wire.constants import Packet, Reason, TcpOption
 from accord.wire.errors import PeerError, error
@@ -80,12 +81,16 @@ class SynFate:
 class SynOptions:
     """Requests of this process. A request that nobody forgets goes with its socket object."""
 
-    def __init__(self) -> None:
-        """Attach the program, or have it attached. Raises ``AccordError``: what is missing, and its mend."""
+    def __init__(self, port: Port | None = None) -> None:
+        """Attach the program, or have it attached. ``port``: marked is what its XDP program hears; nothing without one.
+
+        Raises ``AccordError``: what is missing, and its mend.
+        """
         pointer = ffi.new("struct accord_syns **")
         failure = ffi.new("struct accord_failure *")
         cgroup = own_cgroup()
-        result = lib.accord_syns_open(os.fsencode(OBJECT_PATH), os.fsencode(cgroup), pointer, failure)
+        of_port = ffi.NULL if port is None else port.pointer
+        result = lib.accord_syns_open(os.fsencode(OBJECT_PATH), os.fsencode(cgroup), of_port, pointer, failure)
         _check(result, failure)
         self.cgroup = cgroup
         self._pointer: Any = pointer[0]
@@ -126,6 +131,12 @@ class SynOptions:
         listener.setsockopt(socket.IPPROTO_TCP, _TCP_SAVE_SYN, 1)
         failure = ffi.new("struct accord_failure *")
         _check(lib.accord_syns_answer(self._open, listener.fileno(), failure), failure)
+
+    def hear(self, port: Port) -> None:
+        """Mark what the XDP program of ``port`` hears now that it was opened anew. Raises ``HostError``."""
+        if port.report.program_id:
+            failure = ffi.new("struct accord_failure *")
+            _check(lib.accord_syns_hear(self._open, port.pointer, failure), failure)
 
     @property
     def in_use(self) -> int:
