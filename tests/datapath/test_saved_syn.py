@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The option in a saved SYN: headers made by scapy, cut, and made of anything at all."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting
+from scapy.layers.ipsec import AH
+
+from accord.datapath.syn_option import ExId, parse_saved
+
+TRANSACTION = b"0123456789ab"
+LINUX = [("MSS", 1460), ("SAckOK", b""), ("Timestamp", (1, 0)), ("NOP", None), ("WScale", 10)]
+
+networks = st.sampled_from(
+    [
+        IP(src="192.0.2.1", dst="192.0.2.2"),
+        IP(src="192.0.2.1", dst="192.0.2.2", options=[b"\x94\x04\x00\x00"]),
+        IPv6(src="2001:db8::1", dst="2001:db8::2"),
+        IPv6(src="2001:db8::1", dst="2001:db8::2") / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt(),
+        IPv6(src="2001:db8::1", dst="2001:db8::2")
+        / IPv6ExtHdrRouting(addresses=["2001:db8::3"])
+        / IPv6ExtHdrFragment(),
+        IPv6(src="2001:db8::1", dst="2001:db8::2") / AH(nh=6, payloadlen=4, spi=1, seq=1, icv=bytes(12)),
+    ]
+)
+"""What the kernel saves in front of the TCP header; it leaves no frame in."""
+
+transactions = st.binary(min_size=12, max_size=12)
+kinds = st.sampled_from(ExId)
+
+
+def headers(network: Any, options: list[tuple[Any, Any]]) -> bytes:
+    """A SYN between these."""
+    return bytes(network / TCP(sport=1024, dport=443, flags="S", options=options))
+
+
+def option(kind: int, transaction: bytes) -> tuple[int, bytes]:
+    """As scapy wants it: kind and value."""
+    return 254, kind.to_bytes(2, "big") + transaction
+
+
+@given(networks, kinds, transactions, st.booleans())
+def test_the_option_is_found_behind_all_that_may_stand_before_it(
+    network: Any, kind: ExId, transaction: bytes, first: bool
+) -> None:
+    ours = [option(kind, transaction)]
+    assert parse_saved(headers(network, ours + LINUX if first else LINUX + ours)) == (kind, transaction)
+
+
+@given(networks)
+def test_there_is_none_in_the_syn_of_a_host_without_it(network: Any) -> None:
+    assert parse_saved(headers(network, LINUX)) is None
+    assert parse_saved(headers(network, [])) is None
+
+
+@given(networks, kinds)
+def test_of_a_syn_that_was_cut_short_there_is_none(network: Any, kind: ExId) -> None:
+    whole = headers(network, [*LINUX, option(kind, TRANSACTION)])
+    for length in range(len(whole)):
+        assert parse_saved(whole[:length]) is None
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        (254, b"\xac\xc2" + TRANSACTION),  # an ExID of somebody else
+        (253, b"\xac\xc0" + TRANSACTION),  # the other experimental kind
+        (254, b"\xac\xc0" + TRANSACTION[:-1]),
+        (254, b"\xac\xc0" + TRANSACTION + b"x"),
+        (254, b""),
+    ],
+)
+def test_an_option_of_others_is_passed_over(other: tuple[int, bytes]) -> None:
+    network = IP(src="192.0.2.1", dst="192.0.2.2")
+    assert parse_saved(headers(network, [other])) is None
+    assert parse_saved(headers(network, [other, option(ExId.ADOPT, TRANSACTION)])) == (ExId.ADOPT, TRANSACTION)
+
+
+def test_of_two_the_first_counts() -> None:
+    both = [option(ExId.FALLBACK, TRANSACTION), option(ExId.ADOPT, TRANSACTION[::-1])]
+    assert parse_saved(headers(IP(), both)) == (ExId.FALLBACK, TRANSACTION)
+
+
+@pytest.mark.parametrize("length", [0, 1, 40])
+def test_what_stands_behind_an_option_with_an_impossible_length_is_not_read(length: int) -> None:
+    """The kernel stops there as well: such a SYN is not marked, so its initiator sends the preface."""
+    bad = bytes([99, length])
+    tcp = bytes(TCP(flags="S", dataofs=10)) + bad + b"\xfe\x10\xac\xc1" + TRANSACTION + b"\0\0"
+    assert parse_saved(bytes(IP(len=20 + 40)) + tcp[:40]) is None
+
+
+@given(st.binary(max_size=200))
+def test_no_bytes_upset_it(data: bytes) -> None:
+    found = parse_saved(data)
+    assert found is None or len(found[1]) == 12
+
+
+@given(networks, kinds, st.data())
+def test_neither_does_a_byte_that_is_another(network: Any, kind: ExId, data: st.DataObject) -> None:
+    whole = bytearray(headers(network, [*LINUX, option(kind, TRANSACTION)]))
+    at = data.draw(st.integers(0, len(whole) - 1))
+    whole[at] = data.draw(st.integers(0, 255))
+    found = parse_saved(bytes(whole))
+    assert found is None or len(found[1]) == 12
+
+
+@given(st.lists(st.sampled_from((0, 43, 44, 51, 60, 135, 6, 17)), max_size=20), st.binary(max_size=400))
+def test_nor_do_extension_headers_in_any_order(chain: list[int], data: bytes) -> None:
+    """Of any lengths, and more of them than are walked."""
+    first = chain[0] if chain else 6
+    body = b"".join(bytes([each, 0]) + bytes(6) for each in chain[1:]) + data
+    found = parse_saved(b"\x60" + bytes(5) + bytes([first]) + bytes(33) + body)
+    assert found is None or len(found[1]) == 12
