@@ -22,7 +22,7 @@ from typing import Any, Final
 from accord.datapath._core import ffi, lib
 from accord.datapath.cgroup import own_cgroup
 from accord.datapath.port import Port
-from accord.wire import tcp_header
+from accord.wire import tcp_header, tcp_option
 from accord.wire.constants import Packet, Reason, TcpOption
 from accord.wire.errors import PeerError, error
 
@@ -36,7 +36,6 @@ _TCP_SAVED_SYN: Final = 28
 _SAVED_MOST: Final = 1024
 
 _COOKIE = struct.Struct("=Q")
-_VALUE = struct.Struct(f"!H{int(Packet.TRANSACTION_BYTES)}s")
 
 _IPPROTO_TCP: Final = 6
 _MAX_EXTENSIONS: Final = 6
@@ -194,10 +193,8 @@ def parse_saved(headers: bytes) -> tuple[ExId, bytes] | None:
         return None
     try:
         for kind, value in tcp_header.options(tcp[tcp_header.HEADER_BYTES : length]):
-            if kind == TcpOption.KIND and len(value) == _VALUE.size:
-                ex_id, transaction = _VALUE.unpack(value)
-                if ex_id in (ExId.FALLBACK, ExId.ADOPT):
-                    return ExId(ex_id), transaction
+            if (found := tcp_option.decode(bytes((kind, 2 + len(value))) + value)) is not None:
+                return ExId(found[0]), found[1]
     except PeerError:  # as the kernel, which reads options up to one that cannot be
         return None
     return None
