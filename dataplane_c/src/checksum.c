@@ -9,11 +9,12 @@
  */
 #include "checksum.h"
 
+#include <stdbool.h>
 #include <string.h>
 
 #include "hash.h"
 
-/* Two 64-bit words: a register of SSE2 or NEON. Wider vectors the compilers would keep in memory. */
+/* Two 64-bit words: a register of SSE2 or NEON. */
 typedef uint64_t pair __attribute__((vector_size(16)));
 
 enum {
@@ -57,15 +58,59 @@ static inline uint64_t fingerprint(const struct sums *one, const struct sums *ot
 	                other->partial[1] * UINT64_C(0xe7037ed1a0b428db));
 }
 
-struct checksum checksum_scan(const uint8_t *bytes, uint32_t length)
+static void add_blocks(struct sums *one, struct sums *other, const uint8_t *bytes, uint32_t blocks)
+{
+	for (; blocks; blocks--, bytes += BLOCK) {
+		add(one, bytes);
+		add(other, bytes + sizeof(pair));
+	}
+}
+
+#if defined(__x86_64__)
+/* Both at once. Where a compiler may not use such registers, it keeps them in memory. */
+typedef uint64_t quad __attribute__((vector_size(32)));
+_Static_assert(sizeof(quad) == (size_t)BLOCK, "a block is added at once");
+
+static inline void part(pair *one, pair *other, const quad *both)
+{
+	memcpy(one, both, sizeof(*one));
+	memcpy(other, (const uint8_t *)both + sizeof(*one), sizeof(*other));
+}
+
+__attribute__((target("avx2"))) static void add_wide_blocks(struct sums *one, struct sums *other, const uint8_t *bytes,
+                                                            uint32_t blocks)
+{
+	quad words = {0}, upper = {0}, partial = {0};
+
+	for (; blocks; blocks--, bytes += BLOCK) {
+		quad block;
+
+		memcpy(&block, bytes, sizeof(block));
+		words += block;
+		upper += block >> 32;
+		partial += words;
+	}
+	part(&one->words, &other->words, &words);
+	part(&one->upper, &other->upper, &upper);
+	part(&one->partial, &other->partial, &partial);
+}
+#endif
+
+static struct checksum scan(const uint8_t *bytes, uint32_t length, bool wide)
 {
 	struct sums one = {0}, other = {0};
-	uint32_t left = length;
+	uint32_t left = length % BLOCK;
 
-	for (; left >= BLOCK; left -= BLOCK, bytes += BLOCK) {
-		add(&one, bytes);
-		add(&other, bytes + sizeof(pair));
-	}
+#if defined(__x86_64__)
+	if (wide)
+		add_wide_blocks(&one, &other, bytes, length / BLOCK);
+	else
+		add_blocks(&one, &other, bytes, length / BLOCK);
+#else
+	(void)wide;
+	add_blocks(&one, &other, bytes, length / BLOCK);
+#endif
+	bytes += length - left;
 	if (left >= sizeof(pair)) {
 		add(&one, bytes);
 		left -= sizeof(pair);
@@ -81,4 +126,18 @@ struct checksum checksum_scan(const uint8_t *bytes, uint32_t length)
 		.sum = halves(&one) + halves(&other),
 		.fingerprint = fingerprint(&one, &other, length),
 	};
+}
+
+struct checksum checksum_scan(const uint8_t *bytes, uint32_t length)
+{
+#if defined(__x86_64__)
+	return scan(bytes, length, __builtin_cpu_supports("avx2"));
+#else
+	return scan(bytes, length, false);
+#endif
+}
+
+struct checksum checksum_scan_narrow(const uint8_t *bytes, uint32_t length)
+{
+	return scan(bytes, length, false);
 }

@@ -28,6 +28,8 @@ static inline uint64_t checksum_header(const uint8_t *bytes, uint32_t length)
 }
 
 struct checksum checksum_scan(const uint8_t *bytes, uint32_t length);
+/* The same, as on processors without wide registers. */
+struct checksum checksum_scan_narrow(const uint8_t *bytes, uint32_t length);
 
 /* The sum folded to 16 bits, as a number in network order: 0xffff over what holds its own checksum. Sums of pieces
  * may be added before; all but the last must be of even length. */

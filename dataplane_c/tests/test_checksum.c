@@ -48,6 +48,21 @@ static void the_sum_is_that_of_rfc_1071_for_every_length_and_contents(void)
 		}
 }
 
+static void wide_registers_change_neither_sum_nor_fingerprint(void)
+{
+	uint64_t random = 2;
+
+	for (uint32_t length = 0; length < 1500; length++) {
+		uint8_t *bytes = exactly(length, &random, length % 3 ? -1 : 0xff);
+		struct checksum wide = checksum_scan(bytes, length), narrow = checksum_scan_narrow(bytes, length);
+
+		CHECK_EQUAL(wide.sum, narrow.sum);
+		CHECK_EQUAL(wide.fingerprint, narrow.fingerprint);
+		CHECK_EQUAL(checksum_fold(narrow.sum), by_the_book(bytes, length));
+		free(bytes);
+	}
+}
+
 static void nothing_is_lost_where_every_bit_is_set(void)
 {
 	uint8_t *bytes = exactly(LONGEST, NULL, 0xff);
@@ -116,6 +131,7 @@ static void a_fingerprint_tells_the_order_of_words_of_every_size(void)
 int main(void)
 {
 	RUN(the_sum_is_that_of_rfc_1071_for_every_length_and_contents);
+	RUN(wide_registers_change_neither_sum_nor_fingerprint);
 	RUN(nothing_is_lost_where_every_bit_is_set);
 	RUN(a_fingerprint_tells_every_change_of_one_bit_and_of_the_length);
 	RUN(a_fingerprint_tells_zeros_by_their_number);
