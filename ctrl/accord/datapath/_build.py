@@ -72,6 +72,13 @@ def preprocess(source: str, root: Path, *options: str) -> str:
     return done.stdout
 
 
+def link_time_optimization(root: Path) -> list[str]:
+    """For compiler and linker. A packet's way goes through a dozen files, and is a tenth shorter when they are seen as
+    one. gcc brings all that it takes; clang needs a linker that not every host has."""
+    probe = "#if defined(__GNUC__) && !defined(__clang__)\naccord_gcc\n#endif\n"
+    return ["-flto=auto"] if "accord_gcc" in preprocess(probe, root) else []
+
+
 def check_headers(root: Path) -> None:
     """Raises BuildError that names the Debian packages of all missing headers at once."""
     probe = "".join(
@@ -127,6 +134,7 @@ def make_ffi() -> FFI:
     ffi = FFI()
     try:
         check_headers(root)
+        optimization = link_time_optimization(root)
         for text, packed in definitions(root):
             ffi.cdef(text, packed=packed)
     except BuildError as error:
@@ -138,7 +146,8 @@ def make_ffi() -> FFI:
         depends=headers(root),
         include_dirs=list(INCLUDES),
         libraries=list(LIBRARIES),
-        extra_compile_args=list(COMPILE_ARGS),
+        extra_compile_args=[*COMPILE_ARGS, *optimization],
+        extra_link_args=optimization,
         define_macros=list(DEFINES),
     )
     return ffi
