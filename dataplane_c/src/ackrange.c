@@ -3,31 +3,10 @@
 
 #include <string.h>
 
-static bool bit(const uint64_t *words, uint32_t offset)
-{
-	return words[offset / 64] >> (offset % 64) & 1;
-}
-
-static void set(uint64_t *words, uint32_t offset)
-{
-	words[offset / 64] |= UINT64_C(1) << (offset % 64);
-}
-
 void ackrange_init(struct ackrange *range)
 {
 	memset(range, 0, sizeof(*range));
 	range->highest = -1;
-}
-
-void ackrange_add(struct ackrange *range, uint32_t offset)
-{
-	set(range->received, offset);
-	set(range->unreported, offset);
-	range->recent = (uint16_t)offset;
-	if ((int32_t)offset > range->highest)
-		range->highest = (int16_t)offset;
-	while (range->prefix < ACCORD_MAX_PACKETS && bit(range->received, range->prefix))
-		range->prefix++;
 }
 
 bool ackrange_holds(const struct ackrange *range, uint32_t from, uint32_t to)
@@ -35,7 +14,7 @@ bool ackrange_holds(const struct ackrange *range, uint32_t from, uint32_t to)
 	if (to < range->prefix)
 		return true;
 	for (uint32_t offset = from; offset <= to; offset++)
-		if (!bit(range->received, offset))
+		if (!ackrange_bit(range->received, offset))
 			return false;
 	return true;
 }
@@ -43,7 +22,7 @@ bool ackrange_holds(const struct ackrange *range, uint32_t from, uint32_t to)
 /* Where the news is: the most recent packet, or else the highest that the peer has not been told of. */
 static uint32_t newest(const struct ackrange *range)
 {
-	if (bit(range->unreported, range->recent))
+	if (ackrange_bit(range->unreported, range->recent))
 		return range->recent;
 	for (uint32_t word = ACKRANGE_WORDS; word-- > 0;)
 		if (range->unreported[word])
@@ -58,9 +37,9 @@ uint16_t ackrange_next(const struct ackrange *range, uint16_t *first)
 	if (range->highest < 0)
 		return 0;
 	from = to = newest(range);
-	while (from > 0 && bit(range->received, from - 1))
+	while (from > 0 && ackrange_bit(range->received, from - 1))
 		from--;
-	while (to + 1 < ACCORD_MAX_PACKETS && bit(range->received, to + 1))
+	while (to + 1 < ACCORD_MAX_PACKETS && ackrange_bit(range->received, to + 1))
 		to++;
 	*first = (uint16_t)from;
 	return (uint16_t)(to - from + 1);

@@ -26,12 +26,27 @@ struct ackrange {
 };
 
 void ackrange_init(struct ackrange *range);
+static inline bool ackrange_bit(const uint64_t *words, uint32_t offset)
+{
+	return words[offset / 64] >> (offset % 64) & 1;
+}
 static inline bool ackrange_has(const struct ackrange *range, uint32_t offset)
 {
-	return range->received[offset / 64] >> (offset % 64) & 1;
+	return ackrange_bit(range->received, offset);
 }
 /* Note an arrival, new or repeated. */
-void ackrange_add(struct ackrange *range, uint32_t offset);
+static inline void ackrange_add(struct ackrange *range, uint32_t offset)
+{
+	uint64_t mark = UINT64_C(1) << (offset % 64);
+
+	range->received[offset / 64] |= mark;
+	range->unreported[offset / 64] |= mark;
+	range->recent = (uint16_t)offset;
+	if ((int32_t)offset > range->highest)
+		range->highest = (int16_t)offset;
+	while (range->prefix < ACCORD_MAX_PACKETS && ackrange_has(range, range->prefix))
+		range->prefix++;
+}
 /* Whether all of [from, to] have come. */
 bool ackrange_holds(const struct ackrange *range, uint32_t from, uint32_t to);
 /* The range to acknowledge next: offsets [*first, *first + count). Returns count; 0: nothing ever came. */

@@ -12,12 +12,6 @@
 
 /* ---- What the halves share ---- */
 
-void engine_see(struct accord_engine *engine, uint64_t now)
-{
-	if (now > engine->now)
-		engine->now = now;
-}
-
 bool engine_supports(const struct accord_engine *engine, uint8_t node, uint32_t protocol)
 {
 	uint32_t from = 0, to = engine->protocol_count;
@@ -42,7 +36,8 @@ static void reach(const struct transaction *transaction, enum accord_stage stage
 	accord_stage_reached(transaction->id, transaction->role, stage, step, reason);
 }
 
-bool engine_tell(struct accord_engine *engine, struct transaction *transaction, struct event event)
+struct event *engine_tell(struct accord_engine *engine, struct transaction *transaction, enum accord_event_kind kind,
+                          uint8_t step, uint32_t reason)
 {
 	static const uint8_t stages[] = {
 		[ACCORD_EVENT_OPENED] = ACCORD_STAGE_OPENED,
@@ -51,20 +46,26 @@ bool engine_tell(struct accord_engine *engine, struct transaction *transaction, 
 		[ACCORD_EVENT_FAILED] = ACCORD_STAGE_FAILED,
 	};
 
-	event.handle = transaction->handle;
-	if (!event_push(&engine->events, event))
-		return false;
+	struct event *event;
+
+	if (!event_room(&engine->events))
+		return NULL;
+	event = event_push(&engine->events);
+	event->handle = transaction->handle;
+	event->protocol = event->length = event->order = event->node = 0;
+	event->head = PIECE_NONE;
+	event->kind = (uint16_t)kind;
+	event->reason = (uint16_t)reason;
+	event->step = step;
 	transaction->events++;
-	if (stages[event.kind])
-		reach(transaction, stages[event.kind], event.step, event.reason);
-	return true;
+	if (stages[kind])
+		reach(transaction, stages[kind], step, reason);
+	return event;
 }
 
 bool engine_fail(struct accord_engine *engine, struct transaction *transaction, uint32_t reason)
 {
-	struct event event = {.kind = ACCORD_EVENT_FAILED, .reason = (uint16_t)reason};
-
-	if (!engine_tell(engine, transaction, event))
+	if (!engine_tell(engine, transaction, ACCORD_EVENT_FAILED, 0, reason))
 		return false;
 	if (reason == ACCORD_REASON_TIMEOUT || reason == ACCORD_REASON_LIFETIME)
 		engine_count(engine, reason);
@@ -83,7 +84,7 @@ static void withdraw_events(struct accord_engine *engine, struct transaction *tr
 
 		if (event->handle != transaction->handle)
 			continue;
-		pieces_release(&transaction->reassembly, &engine->slab, &transaction->share, event->head);
+		pieces_release(&transaction->reassembly.fill, &engine->slab, &transaction->share, event->head);
 		event->handle = 0;
 		transaction->events--;
 	}
@@ -104,7 +105,7 @@ void engine_make_room(struct accord_engine *engine, enum role role)
 {
 	struct transaction_table *table = &engine->table;
 
-	if (table->free_head != TRANSACTION_NONE || table->lingering_head == TRANSACTION_NONE)
+	if (table->live < table->count || table->lingering_head == TRANSACTION_NONE)
 		return;
 	if (role == ROLE_INITIATOR || table->unproven < table->unproven_limit)
 		engine_forget(engine, &table->slots[table->lingering_head]);
@@ -287,7 +288,7 @@ uint32_t accord_engine_events(struct accord_engine *engine, struct accord_event 
 		if (event->kind == ACCORD_EVENT_OPENED)
 			out->path = transaction->path;
 		used += pieces_copy(&engine->slab, event->head, engine->scratch + used, event->length);
-		pieces_release(&transaction->reassembly, &engine->slab, &transaction->share, event->head);
+		pieces_release(&transaction->reassembly.fill, &engine->slab, &transaction->share, event->head);
 		transaction->events--;
 		done++;
 	}

@@ -47,9 +47,16 @@ static inline void engine_count(struct accord_engine *engine, uint32_t reason)
 {
 	engine->counters[reason]++;
 }
-void engine_see(struct accord_engine *engine, uint64_t now);
+static inline void engine_see(struct accord_engine *engine, uint64_t now)
+{
+	if (now > engine->now)
+		engine->now = now;
+}
 bool engine_supports(const struct accord_engine *engine, uint8_t node, uint32_t protocol);
-bool engine_tell(struct accord_engine *engine, struct transaction *transaction, struct event event);
+/* A new event, whose other fields are zero. NULL: no room. Made in its place: one that is made elsewhere, field by
+ * field, and copied at once stalls the processor. */
+struct event *engine_tell(struct accord_engine *engine, struct transaction *transaction, enum accord_event_kind kind,
+                          uint8_t step, uint32_t reason);
 /* FAILED goes out, buffers come back. False: no room for the event, nothing was done. */
 bool engine_fail(struct accord_engine *engine, struct transaction *transaction, uint32_t reason);
 /* Take everything of a transaction back, its events included, and free its slot. */

@@ -32,13 +32,10 @@ static inline struct event *event_at(const struct event_queue *queue, uint32_t i
 	return &queue->ring[at < queue->size ? at : at - queue->size];
 }
 
-static inline bool event_push(struct event_queue *queue, struct event event)
+/* A new one at the end, with what it held before in it; there is room. */
+static inline struct event *event_push(struct event_queue *queue)
 {
-	if (!event_room(queue))
-		return false;
-	queue->count++;
-	*event_at(queue, queue->count - 1) = event;
-	return true;
+	return event_at(queue, queue->count++);
 }
 
 static inline void event_drop(struct event_queue *queue)

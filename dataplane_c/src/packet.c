@@ -21,7 +21,7 @@ static uint32_t parse_chunks(struct packet *packet, const uint8_t *bytes, uint32
 {
 	uint64_t nodes_seen = 0;
 	bool padding_seen = false;
-	uint32_t count = 0;
+	uint32_t count = 0, padding = 0, whole = length;
 
 	while (length) {
 		uint32_t protocol;
@@ -42,6 +42,7 @@ static uint32_t parse_chunks(struct packet *packet, const uint8_t *bytes, uint32
 			if (padding_seen)
 				return ACCORD_REASON_BAD_CHUNK;
 			padding_seen = true;
+			padding = data_length;
 		} else {
 			/* An empty chunk carries nothing, so a sender has no cause to make one. */
 			if (node >= ACCORD_MAX_NODES || data_length == 0)
@@ -62,14 +63,8 @@ static uint32_t parse_chunks(struct packet *packet, const uint8_t *bytes, uint32
 		length -= ACCORD_CHUNK_HEADER_BYTES + data_length;
 	}
 	packet->chunk_count = count;
+	packet->bytes = whole - count * ACCORD_CHUNK_HEADER_BYTES - padding;
 	return ACCORD_REASON_OK;
-}
-
-uint32_t packet_split(const uint8_t *datagram, uint32_t length)
-{
-	if (length > ACCORD_MIN_MTU_PACKET && load16(datagram + AT_FLAGS) & ACCORD_FLAG_MORE)
-		return ACCORD_MIN_MTU_PACKET;
-	return length;
 }
 
 uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t length)

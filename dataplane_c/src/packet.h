@@ -39,6 +39,7 @@ struct packet {
 	uint32_t length;      /* of the whole packet */
 	uint32_t fingerprint; /* of what a retransmission repeats: step, END and the chunks; not the ack */
 	uint32_t chunk_count; /* 0: a pure acknowledgement */
+	uint32_t bytes;       /* of chunks' data, padding left out */
 	struct chunk chunks[PACKET_MAX_CHUNKS];
 };
 
@@ -87,7 +88,12 @@ static inline uint32_t packet_first_tsn(const uint8_t *transaction, enum role se
 }
 
 /* Bytes of the first packet in a datagram. */
-uint32_t packet_split(const uint8_t *datagram, uint32_t length);
+static inline uint32_t packet_split(const uint8_t *datagram, uint32_t length)
+{
+	if (length > ACCORD_MIN_MTU_PACKET && load16(datagram + offsetof(struct accord_header, flags)) & ACCORD_FLAG_MORE)
+		return ACCORD_MIN_MTU_PACKET;
+	return length;
+}
 
 /* Every check that needs nothing but the packet itself, cheap ones first. Returns enum accord_reason. */
 uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t length);

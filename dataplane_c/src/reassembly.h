@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Chunks into node descriptors. Each node is put together by itself, so it can be delivered while packets
- * of earlier nodes are missing (HotNets 2009, section 3.3). Chunk data is stored densely, piece after
- * piece, in the transaction's buffers, so small packets do not cost whole ones.
+ * of earlier nodes are missing (HotNets 2009, section 3.3).
  */
 #ifndef ACCORD_REASSEMBLY_H
 #define ACCORD_REASSEMBLY_H
@@ -13,13 +12,12 @@
 
 #include "ackrange.h"
 #include "packet.h"
+#include "pieces.h"
 #include "slab.h"
 
 enum reassembly_constant {
 	REASSEMBLY_STEPS = ACCORD_MAX_STEPS / 2, /* steps of one direction; step / 2 is the index */
 };
-
-#define PIECE_NONE 0u
 
 enum node_status {
 	NODE_UNSEEN,
@@ -31,7 +29,7 @@ enum node_status {
 /* One node of the latest step in which it was met. TSN offsets; -1: not known yet. */
 struct node_in {
 	uint32_t protocol;
-	uint32_t head, tail; /* pieces, by TSN; PIECE_NONE: none */
+	struct piece_list pieces;
 	uint32_t bytes;
 	int16_t first, last; /* of the chunks that bore F and L */
 	int16_t low, high;   /* of any chunk */
@@ -49,10 +47,9 @@ struct step_in {
 
 struct reassembly {
 	struct step_in steps[REASSEMBLY_STEPS];
-	uint64_t met;       /* node IDs, one bit each */
-	int8_t latest;      /* highest step met; -1: none */
-	uint32_t fill;      /* buffer that the next piece goes to; SLAB_NONE: a new one */
-	uint32_t fill_used; /* bytes of it */
+	uint64_t met;  /* node IDs, one bit each */
+	int8_t latest; /* highest step met; -1: none */
+	struct piece_fill fill;
 	/* Of those met; the others mean nothing, not even zero. Few of many are ever touched. */
 	struct node_in nodes[ACCORD_MAX_NODES];
 };
@@ -61,15 +58,6 @@ _Static_assert((int)ACCORD_MAX_NODES == 64, "a bit for each node");
 void reassembly_init(struct reassembly *reassembly);
 /* Does this packet, of a TSN not seen before, agree with what came before it? Returns enum accord_reason. */
 uint32_t reassembly_check(const struct reassembly *reassembly, const struct packet *packet);
-/* Are so many buffers enough for any packet of this length and number of chunks? Each that is taken is the last, or
- * gets full but for a piece's head, and costs a head more where it splits a chunk. */
-static inline bool reassembly_fits(const struct slab *slab, uint32_t buffers, const struct packet *packet)
-{
-	return packet->length + packet->chunk_count * SLAB_GRAIN < (uint64_t)buffers * (slab->capacity - 2 * SLAB_GRAIN);
-}
-/* Buffers that storing these bytes of chunks, one after the other, would take. */
-uint32_t reassembly_need(const struct reassembly *reassembly, const struct slab *slab, const uint16_t *lengths,
-                         uint32_t count);
 /* The node, as of the latest step in which it was met; NULL: never. */
 static inline const struct node_in *reassembly_latest(const struct reassembly *reassembly, uint8_t node)
 {
@@ -94,8 +82,26 @@ static inline struct node_in *reassembly_node(struct reassembly *reassembly, str
 	return reassembly_begin(reassembly, slab, share, packet, chunk);
 }
 /* Enter a checked chunk; its data is stored unless the node is skipped. Memory was made sure of. */
-void reassembly_add(struct reassembly *reassembly, struct slab *slab, struct slab_share *share, struct node_in *node,
-                    const struct packet *packet, const struct chunk *chunk);
+static inline void reassembly_add(struct reassembly *reassembly, struct slab *slab, struct slab_share *share,
+                                  struct node_in *node, const struct packet *packet, const struct chunk *chunk)
+{
+	int16_t offset = (int16_t)packet->offset;
+
+	if (node->step > (int8_t)packet->step)
+		return;
+	if (chunk->flags & ACCORD_CHUNK_FIRST)
+		node->first = offset;
+	if (chunk->flags & ACCORD_CHUNK_LAST)
+		node->last = offset;
+	if (node->low < 0 || offset < node->low)
+		node->low = offset;
+	if (offset > node->high)
+		node->high = offset;
+	node->count++;
+	node->bytes += chunk->length;
+	if (node->status == NODE_STORED)
+		pieces_store(slab, share, &reassembly->fill, &node->pieces, chunk, packet->offset);
+}
 static inline bool node_whole(const struct node_in *node)
 {
 	return node->first >= 0 && node->last >= node->first && node->count == node->last - node->first + 1;
@@ -108,12 +114,6 @@ static inline bool reassembly_is_complete(const struct reassembly *reassembly, u
 bool reassembly_completes(struct reassembly *reassembly, const struct ackrange *range, uint8_t step);
 /* Of a complete message: did all nodes come to their end? */
 bool reassembly_sound(const struct reassembly *reassembly, uint8_t step);
-/* Where a node's descriptor begins: header, children and TLVs, all of them; in the first piece, or, where that ends
- * too early, copied together into room for DESCRIPTOR_PREFIX_BYTES. */
-const uint8_t *pieces_prefix(const struct slab *slab, uint32_t head, uint8_t *room);
-/* Copy up to limit bytes of a list of pieces. Returns how many. */
-uint32_t pieces_copy(const struct slab *slab, uint32_t head, uint8_t *to, uint32_t limit);
-void pieces_release(struct reassembly *reassembly, struct slab *slab, struct slab_share *share, uint32_t head);
 /* Give back everything that has not been delivered. */
 void reassembly_release(struct reassembly *reassembly, struct slab *slab, struct slab_share *share);
 

@@ -43,12 +43,13 @@ static uint32_t check_memory(const struct accord_engine *engine, const struct tr
 	if (event_room(&engine->events) < packet->chunk_count + ENGINE_EVENTS_PER_PACKET)
 		return ACCORD_REASON_NO_MEMORY;
 	/* Mostly there is more than plenty. */
-	if (reassembly_fits(&engine->slab, slab_available(&engine->slab, &transaction->share), packet))
+	if (pieces_fit(&engine->slab, slab_available(&engine->slab, &transaction->share), packet->bytes,
+	               packet->chunk_count))
 		return ACCORD_REASON_OK;
 	for (uint32_t i = 0; i < packet->chunk_count; i++)
 		if (is_stored(engine, transaction, packet, &packet->chunks[i]))
 			lengths[count++] = packet->chunks[i].length;
-	if (reassembly_need(&transaction->reassembly, &engine->slab, lengths, count) >
+	if (pieces_need(&transaction->reassembly.fill, &engine->slab, lengths, count) >
 	    slab_available(&engine->slab, &transaction->share))
 		return ACCORD_REASON_NO_MEMORY;
 	return ACCORD_REASON_OK;
@@ -92,23 +93,15 @@ static void consume_acknowledgement(struct accord_engine *engine, struct transac
 	arrived = outbox_acknowledge(transaction, &engine->slab, engine->now, packet->ack_tsn, packet->ack_count);
 	for (uint8_t step = 0; arrived && step < ACCORD_MAX_STEPS; step++)
 		if (arrived & 1u << step)
-			engine_tell(engine, transaction, (struct event){.kind = ACCORD_EVENT_ARRIVED, .step = step});
+			engine_tell(engine, transaction, ACCORD_EVENT_ARRIVED, step, ACCORD_REASON_OK);
 }
 
 static uint32_t deliver(struct accord_engine *engine, struct transaction *transaction, const struct packet *packet,
                         const struct chunk *chunk, struct node_in *node)
 {
 	uint8_t room[DESCRIPTOR_PREFIX_BYTES];
-	const uint8_t *prefix = pieces_prefix(&engine->slab, node->head, room);
-	struct event event = {
-		.kind = ACCORD_EVENT_NODE,
-		.step = packet->step,
-		.node = chunk->node,
-		.protocol = node->protocol,
-		.length = node->bytes,
-		.order = (uint16_t)node->first,
-		.head = node->head,
-	};
+	const uint8_t *prefix = pieces_prefix(&engine->slab, node->pieces.head, room);
+	struct event *event;
 	uint32_t reason;
 	uint16_t length;
 
@@ -117,10 +110,29 @@ static uint32_t deliver(struct accord_engine *engine, struct transaction *transa
 		return reason;
 	if (chunk->node == ACCORD_NODE_CONTEXT && descriptor_find(prefix, ACCORD_TLV_REASON, &length))
 		transaction->aborted = true;
+	event = engine_tell(engine, transaction, ACCORD_EVENT_NODE, packet->step, ACCORD_REASON_OK);
+	if (!event)
+		return ACCORD_REASON_NO_MEMORY; /* not reached: check_memory was asked first */
+	event->node = chunk->node;
+	event->protocol = node->protocol;
+	event->length = node->bytes;
+	event->order = (uint16_t)node->first;
+	event->head = node->pieces.head;
 	node->status = NODE_DELIVERED;
-	node->head = node->tail = PIECE_NONE;
-	engine_tell(engine, transaction, event);
+	node->pieces.head = node->pieces.tail = PIECE_NONE;
 	return ACCORD_REASON_OK;
+}
+
+static void tell_skipped(struct accord_engine *engine, struct transaction *transaction, const struct packet *packet,
+                         const struct chunk *chunk)
+{
+	struct event *event = engine_tell(engine, transaction, ACCORD_EVENT_SKIPPED, packet->step, ACCORD_REASON_OK);
+
+	if (!event)
+		return; /* not reached, as above */
+	event->node = chunk->node;
+	event->protocol = chunk->protocol;
+	event->order = packet->offset;
 }
 
 static uint32_t consume_chunk(struct accord_engine *engine, struct transaction *transaction,
@@ -133,12 +145,7 @@ static uint32_t consume_chunk(struct accord_engine *engine, struct transaction *
 		node->status = NODE_STORED;
 		if (!engine_supports(engine, chunk->node, chunk->protocol)) {
 			node->status = NODE_SKIPPED;
-			engine_tell(engine, transaction,
-			            (struct event){.kind = ACCORD_EVENT_SKIPPED,
-			                           .step = packet->step,
-			                           .node = chunk->node,
-			                           .protocol = chunk->protocol,
-			                           .order = packet->offset});
+			tell_skipped(engine, transaction, packet, chunk);
 		}
 	}
 	if (node->status == NODE_SKIPPED)
@@ -164,7 +171,7 @@ static uint32_t complete_messages(struct accord_engine *engine, struct transacti
 		*complete = true;
 		if (step == ACCORD_STEP_ANSWER)
 			outbox_release_retained(transaction, &engine->slab);
-		engine_tell(engine, transaction, (struct event){.kind = ACCORD_EVENT_MESSAGE, .step = step});
+		engine_tell(engine, transaction, ACCORD_EVENT_MESSAGE, step, ACCORD_REASON_OK);
 	}
 	return ACCORD_REASON_OK;
 }
@@ -233,6 +240,7 @@ static uint32_t receive_live(struct accord_engine *engine, struct transaction *t
                              const struct accord_path *path, const struct packet *packet, uint32_t reason)
 {
 	bool repeated = reason == ACCORD_REASON_DUPLICATE;
+	uint64_t ack_due = transaction->ack_due;
 
 	if (is_fatal(reason) && !engine_fail(engine, transaction, reason))
 		return ACCORD_REASON_NO_MEMORY;
@@ -249,8 +257,8 @@ static uint32_t receive_live(struct accord_engine *engine, struct transaction *t
 		reason = consume_new(engine, transaction, packet);
 	if (reason && !repeated)
 		engine_fail(engine, transaction, reason);
-	else
-		transmit_schedule(engine, transaction);
+	else if (transaction->outbox.total || transaction->ack_due != ack_due)
+		transmit_schedule(engine, transaction); /* who has sent nothing yet waits for no other timer */
 	return reason;
 }
 
@@ -293,7 +301,7 @@ static uint32_t admit(struct accord_engine *engine, const struct accord_path *pa
 		engine_forget(engine, transaction);
 		return reason;
 	}
-	engine_tell(engine, transaction, (struct event){.kind = ACCORD_EVENT_OPENED});
+	engine_tell(engine, transaction, ACCORD_EVENT_OPENED, 0, ACCORD_REASON_OK);
 	return receive_live(engine, transaction, path, packet, reason);
 }
 

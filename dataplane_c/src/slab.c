@@ -3,16 +3,6 @@
 
 #include <string.h>
 
-static uint32_t at_most(uint32_t value, uint32_t limit)
-{
-	return value < limit ? value : limit;
-}
-
-static uint32_t left(uint32_t limit, uint32_t used)
-{
-	return limit > used ? limit - used : 0;
-}
-
 uint32_t slab_stride(uint32_t buffer_bytes)
 {
 	uint32_t bytes = (uint32_t)sizeof(struct slab_head) + buffer_bytes;
@@ -40,17 +30,6 @@ void slab_init(struct slab *slab, void *memory, uint32_t count, uint32_t buffer_
 		slab->free_head = buffer;
 	}
 	slab->free_count = count;
-}
-
-uint32_t slab_available(const struct slab *slab, const struct slab_share *share)
-{
-	uint32_t common = left(slab->common_limit, slab->common_used);
-
-	if (share->unproven) {
-		common = at_most(common, left(slab->unproven_limit, slab->unproven_used));
-		common += left(slab->guarantee, share->held);
-	}
-	return at_most(common, slab->free_count);
 }
 
 uint32_t slab_take(struct slab *slab, struct slab_share *share)
@@ -84,7 +63,7 @@ void slab_give(struct slab *slab, struct slab_share *share, uint32_t buffer)
 
 void slab_prove(struct slab *slab, struct slab_share *share)
 {
-	uint32_t beyond = left(share->held, slab->guarantee);
+	uint32_t beyond = slab_left(share->held, slab->guarantee);
 
 	if (!share->unproven)
 		return;

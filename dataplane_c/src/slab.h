@@ -59,8 +59,24 @@ struct slab {
 uint32_t slab_stride(uint32_t buffer_bytes);
 /* memory: count * slab_stride(buffer_bytes) bytes, aligned to SLAB_GRAIN. */
 void slab_init(struct slab *slab, void *memory, uint32_t count, uint32_t buffer_bytes, uint32_t unproven);
+/* Of a limit. */
+static inline uint32_t slab_left(uint32_t limit, uint32_t used)
+{
+	return limit > used ? limit - used : 0;
+}
 /* How many buffers this share could take now. */
-uint32_t slab_available(const struct slab *slab, const struct slab_share *share);
+static inline uint32_t slab_available(const struct slab *slab, const struct slab_share *share)
+{
+	uint32_t common = slab_left(slab->common_limit, slab->common_used);
+
+	if (share->unproven) {
+		uint32_t unproven = slab_left(slab->unproven_limit, slab->unproven_used);
+
+		common = unproven < common ? unproven : common;
+		common += slab_left(slab->guarantee, share->held);
+	}
+	return common < slab->free_count ? common : slab->free_count;
+}
 /* SLAB_NONE when slab_available is 0. */
 uint32_t slab_take(struct slab *slab, struct slab_share *share);
 void slab_give(struct slab *slab, struct slab_share *share, uint32_t buffer);

@@ -35,9 +35,40 @@ void transaction_table_init(struct transaction_table *table, struct transaction 
 		slots[slot].handle = slot;
 		slots[slot].next = slot + 1 < table->count ? slot + 1 : TRANSACTION_NONE;
 	}
-	table->free_head = 0;
-	table->free_tail = table->count - 1;
 	table->lingering_head = table->lingering_tail = TRANSACTION_NONE;
+	table->free = 0;
+	for (uint32_t i = 0; i < TRANSACTION_RESTING; i++)
+		table->resting[i] = TRANSACTION_NONE;
+}
+
+static uint32_t take_slot(struct transaction_table *table)
+{
+	uint32_t slot = table->free;
+
+	if (slot != TRANSACTION_NONE) {
+		table->free = table->slots[slot].next;
+		return slot;
+	}
+	for (uint32_t i = 0; slot == TRANSACTION_NONE && i < TRANSACTION_RESTING; i++) {
+		uint32_t *longest = &table->resting[(table->rested + i) % TRANSACTION_RESTING];
+
+		slot = *longest;
+		*longest = TRANSACTION_NONE;
+	}
+	return slot;
+}
+
+/* The handles of a slot come around after so many negotiations in it; resting makes that many more. */
+static void give_slot(struct transaction_table *table, uint32_t slot)
+{
+	uint32_t rested = table->resting[table->rested];
+
+	table->resting[table->rested] = slot;
+	table->rested = (table->rested + 1) % TRANSACTION_RESTING;
+	if (rested == TRANSACTION_NONE)
+		return;
+	table->slots[rested].next = table->free;
+	table->free = rested;
 }
 
 static uint32_t *chain(const struct transaction_table *table, const uint8_t *id, enum role role)
@@ -79,12 +110,10 @@ struct transaction *transaction_of(const struct transaction_table *table, uint32
 struct transaction *transaction_new(struct transaction_table *table, uint64_t now, const uint8_t *id, enum role role,
                                     const struct accord_path *path, uint32_t *reason)
 {
-	uint32_t slot = table->free_head;
-	uint32_t *head = chain(table, id, role);
 	struct transaction *transaction;
-	uint32_t handle;
+	uint32_t handle, slot, *head;
 
-	if (slot == TRANSACTION_NONE) {
+	if (table->live == table->count) {
 		*reason = ACCORD_REASON_NO_MEMORY;
 		return NULL;
 	}
@@ -92,11 +121,8 @@ struct transaction *transaction_new(struct transaction_table *table, uint64_t no
 		*reason = ACCORD_REASON_QUOTA;
 		return NULL;
 	}
+	slot = take_slot(table);
 	transaction = &table->slots[slot];
-	table->free_head = transaction->next;
-	if (table->free_head == TRANSACTION_NONE)
-		table->free_tail = TRANSACTION_NONE;
-
 	handle = transaction->handle + table->slot_mask + 1;
 	if (handle <= table->slot_mask)
 		handle += table->slot_mask + 1;
@@ -118,6 +144,7 @@ struct transaction *transaction_new(struct transaction_table *table, uint64_t no
 	table->live++;
 	transaction->share.unproven = role == ROLE_RESPONDER;
 	table->unproven += transaction->share.unproven;
+	head = chain(table, id, role);
 	transaction->next = *head;
 	*head = slot;
 	return transaction;
@@ -159,31 +186,13 @@ void transaction_free(struct transaction_table *table, struct transaction *trans
 	table->live--;
 	table->unproven -= transaction->share.unproven;
 	transaction->state = TRANSACTION_FREE;
-	/* To the end of the queue: a slot rests for as long as possible before its handle is of use again. */
-	transaction->next = TRANSACTION_NONE;
-	if (table->free_tail == TRANSACTION_NONE)
-		table->free_head = transaction->slot;
-	else
-		table->slots[table->free_tail].next = transaction->slot;
-	table->free_tail = transaction->slot;
+	give_slot(table, transaction->slot);
 }
 
 void transaction_prove(struct transaction_table *table, struct slab *slab, struct transaction *transaction)
 {
 	table->unproven -= transaction->share.unproven;
 	slab_prove(slab, &transaction->share);
-}
-
-bool transaction_same_remote(const struct transaction *transaction, const struct accord_path *path)
-{
-	const struct accord_path *ours = &transaction->path;
-
-	if (ours->family != path->family || ours->context != path->context || ours->remote_port != path->remote_port)
-		return false;
-	/* Lengths that the compiler knows spare a call. */
-	if (path->family == 4)
-		return memcmp(ours->remote, path->remote, 4) == 0;
-	return memcmp(ours->remote, path->remote, sizeof(path->remote)) == 0;
 }
 
 void transaction_learn(struct transaction *transaction, const struct accord_path *path)
@@ -207,13 +216,6 @@ void transaction_learn(struct transaction *transaction, const struct accord_path
 		ours->local_port = path->local_port;
 }
 
-uint32_t transaction_overhead(const struct transaction *transaction)
-{
-	uint32_t ip = transaction->path.family == 4 ? 20 : 40;
-
-	return ip + (transaction->path.context == ACCORD_PROTOCOL_UDP ? 8 : 0);
-}
-
 uint32_t transaction_datagram(const struct transaction *transaction)
 {
 	uint32_t overhead = transaction_overhead(transaction);
@@ -223,11 +225,4 @@ uint32_t transaction_datagram(const struct transaction *transaction)
 	if (transaction->path.mtu - overhead > ACCORD_MAX_PACKET)
 		return ACCORD_MAX_PACKET;
 	return transaction->path.mtu - overhead;
-}
-
-bool transaction_may_send(const struct transaction *transaction, uint32_t length)
-{
-	uint64_t after = transaction->wire_sent + length + transaction_overhead(transaction);
-
-	return !transaction->share.unproven || after <= ACCORD_AMPLIFICATION * transaction->wire_received;
 }

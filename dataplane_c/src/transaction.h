@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 #include "ackrange.h"
 #include "core.h"
@@ -25,6 +26,9 @@ enum transaction_constant {
 	/* Shared datagrams in a row whose loss says that the path is smaller than its ends. */
 	TRANSACTION_LOST_DATAGRAMS = 2,
 	TRANSACTION_LIFETIME_US = ACCORD_MAX_LIFETIME_MS * 1000,
+	/* Slots that were given back last, and are not to be taken again yet. The rest is taken latest first: the few
+	 * that a host is busy with stay in its caches. */
+	TRANSACTION_RESTING = 32,
 };
 
 #define TRANSACTION_NONE UINT32_MAX
@@ -92,8 +96,10 @@ struct transaction_table {
 	struct transaction *slots;
 	uint32_t *heads; /* hash chains */
 	uint32_t count, live, unproven, unproven_limit;
-	uint32_t slot_mask, head_mask; /* powers of two, minus one */
-	uint32_t free_head, free_tail;
+	uint32_t slot_mask, head_mask;           /* powers of two, minus one */
+	uint32_t free;                           /* a stack */
+	uint32_t resting[TRANSACTION_RESTING];   /* a ring of slots, free too, but only for want of others */
+	uint32_t rested;                         /* that has rested for longest: index in the ring */
 	uint32_t lingering_head, lingering_tail; /* in the order in which they began to */
 	uint64_t seed;
 };
@@ -105,7 +111,7 @@ void transaction_table_init(struct transaction_table *table, struct transaction 
 struct transaction *transaction_find(const struct transaction_table *table, const uint8_t *id, enum role role);
 /* NULL: stale or never given out. */
 struct transaction *transaction_of(const struct transaction_table *table, uint32_t handle);
-/* Takes a free slot (the one free for longest) and makes it LIVE. NULL: none, or no quota; see reason. */
+/* Takes a free slot and makes it LIVE. NULL: none, or no quota; see reason. */
 struct transaction *transaction_new(struct transaction_table *table, uint64_t now, const uint8_t *id, enum role role,
                                     const struct accord_path *path, uint32_t *reason);
 /* LINGERING from now on. */
@@ -114,14 +120,34 @@ void transaction_free(struct transaction_table *table, struct transaction *trans
 void transaction_prove(struct transaction_table *table, struct slab *slab, struct transaction *transaction);
 
 /* Is this path's remote end the transaction's? */
-bool transaction_same_remote(const struct transaction *transaction, const struct accord_path *path);
+static inline bool transaction_same_remote(const struct transaction *transaction, const struct accord_path *path)
+{
+	const struct accord_path *ours = &transaction->path;
+
+	if (ours->family != path->family || ours->context != path->context || ours->remote_port != path->remote_port)
+		return false;
+	/* Lengths that the compiler knows spare a call. */
+	if (path->family == 4)
+		return memcmp(ours->remote, path->remote, 4) == 0;
+	return memcmp(ours->remote, path->remote, sizeof(path->remote)) == 0;
+}
 /* Learn from the path on which a valid packet came. */
 void transaction_learn(struct transaction *transaction, const struct accord_path *path);
 /* Accord's part of the longest datagram that may be sent to the peer now, bytes. */
 uint32_t transaction_datagram(const struct transaction *transaction);
 /* Bytes of UDP and IP around each packet. */
-uint32_t transaction_overhead(const struct transaction *transaction);
+static inline uint32_t transaction_overhead(const struct transaction *transaction)
+{
+	uint32_t ip = transaction->path.family == 4 ? 20 : 40;
+
+	return ip + (transaction->path.context == ACCORD_PROTOCOL_UDP ? 8 : 0);
+}
 /* May a packet of so many bytes be sent without amplifying? */
-bool transaction_may_send(const struct transaction *transaction, uint32_t length);
+static inline bool transaction_may_send(const struct transaction *transaction, uint32_t length)
+{
+	uint64_t after = transaction->wire_sent + length + transaction_overhead(transaction);
+
+	return !transaction->share.unproven || after <= ACCORD_AMPLIFICATION * transaction->wire_received;
+}
 
 #endif /* ACCORD_TRANSACTION_H */

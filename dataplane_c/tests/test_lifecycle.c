@@ -216,6 +216,59 @@ static void a_handle_of_a_closed_transaction_is_refused_for_long_after(void)
 	bench_end(&bench);
 }
 
+static void open_and_close(struct bench *bench, uint32_t *handles, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		uint8_t id[ACCORD_TRANSACTION_BYTES] = {0, 0, (uint8_t)(i >> 8), (uint8_t)i};
+
+		handles[i] = (uint32_t)accord_engine_open(bench->engine, bench->now, id, &bench->path);
+		CHECK(handles[i] != 0 && (int32_t)handles[i] > 0);
+		for (uint32_t other = 0; other < i; other++)
+			CHECK(handles[other] != handles[i]);
+	}
+	CHECK_EQUAL(accord_engine_open(bench->engine, bench->now, ID, &bench->path), -ACCORD_REASON_NO_MEMORY);
+	for (uint32_t i = 0; i < count; i++)
+		CHECK_EQUAL(accord_engine_close(bench->engine, bench->now, handles[i * 7 % count], 0), 0);
+}
+
+static void every_slot_serves_again_and_again(void)
+{
+	static const uint32_t sizes[] = {1, 2, 31, 32, 33, 64, 100};
+	uint32_t handles[100];
+
+	for (uint32_t i = 0; i < sizeof(sizes) / sizeof(*sizes); i++) {
+		struct bench bench;
+
+		bench_begin_with(&bench, (struct accord_engine_config){.transactions = sizes[i], .buffers = 8});
+		bench.path = test_path(4, true);
+		for (int times = 0; times < 5; times++)
+			open_and_close(&bench, handles, sizes[i]);
+		bench_end(&bench);
+	}
+}
+
+static void negotiations_that_follow_each_other_share_a_few_slots(void)
+{
+	enum {
+		SLOTS = 1024
+	};
+	bool met[SLOTS] = {0};
+	struct bench bench;
+	uint32_t count = 0;
+
+	bench_begin_with(&bench, (struct accord_engine_config){.transactions = SLOTS});
+	bench.path = test_path(4, true);
+	for (int i = 0; i < 2 * SLOTS; i++) {
+		uint32_t handle = (uint32_t)accord_engine_open(bench.engine, bench.now, ID, &bench.path);
+
+		count += !met[handle % SLOTS];
+		met[handle % SLOTS] = true;
+		accord_engine_close(bench.engine, bench.now, handle, 0);
+	}
+	CHECK_EQUAL(count, TRANSACTION_RESTING + 1);
+	bench_end(&bench);
+}
+
 static void a_message_of_ours_that_makes_no_sense_is_refused(void)
 {
 	static const uint8_t bad[] = {5, 0, 0, 0};
@@ -317,6 +370,8 @@ int main(void)
 	RUN(with_no_slot_free_what_has_lingered_for_longest_gives_way);
 	RUN(a_slow_proposal_ends_with_its_lifetime_and_an_unanswered_one_in_a_time_out);
 	RUN(a_handle_of_a_closed_transaction_is_refused_for_long_after);
+	RUN(every_slot_serves_again_and_again);
+	RUN(negotiations_that_follow_each_other_share_a_few_slots);
 	RUN(a_message_of_ours_that_makes_no_sense_is_refused);
 	return check_report("test_lifecycle");
 }
