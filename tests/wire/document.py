@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
+from accord.controller import adoption
 from accord.controller.race import TABLE as RACE_TABLE
 from accord.controller.race import State
 from accord.controller.race_events import EVENT_KINDS as RACE_EVENTS
@@ -80,6 +81,24 @@ def race() -> str:
     return "\n".join(lines) + "\n"
 
 
+def places() -> str:
+    """The state table of a place that is kept for a connection (parallel SYN, responder)."""
+    lines = [
+        "| state | " + " | ".join(event.name for event in adoption.Event) + " |",
+        "|---" * (len(adoption.Event) + 1) + "|",
+    ]
+    for state, row in adoption.TABLE.items():
+        cells = []
+        for event in adoption.Event:
+            after, todo = row[event]
+            words = ", ".join(do.name.lower().replace("_", " ") for do in todo)
+            cells.append(
+                f"{words} → {after.name}" if after and todo else words if todo else after.name if after else ""
+            )
+        lines.append(f"| {state.name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def _dump(data: bytes) -> str:
     lines = []
     for at in range(0, len(data), 16):
@@ -118,6 +137,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "states:initiator": lambda: states(Initiator, InitiatorState),
     "states:responder": lambda: states(Responder, ResponderState),
     "states:race": race,
+    "states:adoption": places,
     "example": worked_example,
 }  # fmt: skip
 

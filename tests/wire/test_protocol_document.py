@@ -39,7 +39,7 @@ def test_every_must_has_a_number_and_the_numbers_run_on() -> None:
 
 def test_the_table_of_tlvs_allows_what_the_code_allows() -> None:
     rows = re.findall(
-        r"^\| ([A-Z]{4,}|MAC) \| [^|]* \| [^|]* \|([^|]*)\|([^|]*)\|([^|]*)\|([^|]*)\|$", TEXT, re.MULTILINE
+        r"^\| ([A-Z]{4,}|MAC) \| [^|\n]* \| [^|\n]* \|([^|\n]*)\|([^|\n]*)\|([^|\n]*)\|([^|\n]*)\|$", TEXT, re.M
     )
     columns = (_ALLOWED[Step.PROPOSAL], _ALLOWED[Step.ANSWER], _ALLOWED[Step.COMMIT], _ALLOWED_IN_ABORT)
     assert {row[0] for row in rows} == {known.name for known in TlvType}

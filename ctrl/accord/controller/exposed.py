@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from accord.controller.acceptor import Acceptor
+from accord.controller.adopting import Adopter, Candidate, Fate
 from accord.controller.association import Association, Report
 from accord.controller.bridge import bridge
 from accord.controller.counts import Counts
@@ -23,6 +24,7 @@ from accord.controller.policy import EffectivePolicy, Policy, Secure
 from accord.controller.service import LocalService
 from accord.datapath import privilege, tcp_liveness
 from accord.datapath.stream import SocketCarrier
+from accord.datapath.syn_option import ExId, SynOptions, saved_syn
 from accord.negotiation.interface import Role
 from accord.protocols import tls
 from accord.protocols.services import Carrier, Security
@@ -35,6 +37,7 @@ _PLAIN_HANDSHAKE_SECONDS = 10.0
 # A legacy client is asked for nothing before it has spoken; as many as this may be in that state.
 _PLAIN_PENDING = 256
 _TLS_HANDSHAKE_RECORD = 0x16  # RFC 8446 section 5.1
+_TCP_SAVE_SYN = 27  # linux/tcp.h
 
 Deliver = Callable[[Association, HostFetch | None], Coroutine[None, None, None]]
 
@@ -58,6 +61,8 @@ class Exposed:
     tasks: set[asyncio.Task[None]] = field(default_factory=set)
     listeners: list[socket.socket] = field(default_factory=list)
     accepting: list[Acceptor] = field(default_factory=list)
+    adopter: Adopter | None = None
+    """Of accepted connections that negotiations ask for; None: no listener of ours."""
     pending: int = 0
     closed: bool = False
 
@@ -76,12 +81,21 @@ class Exposed:
         """The chain that peers are shown."""
         return self.security.certificate
 
-    def open(self, endpoint: Endpoint, *, plain: bool, given: Sequence[socket.socket] = ()) -> None:
+    def open(
+        self,
+        endpoint: Endpoint,
+        *,
+        plain: bool,
+        given: Sequence[socket.socket] = (),
+        options: SynOptions | None = None,
+    ) -> None:
         """Bind the port. ``given`` are sockets of it that another daemon had; what is not among them is made.
+        ``options`` mark the SYN-ACKs of connections that are going to be adopted.
 
         Raises ``HostError`` and leaves nothing behind when a socket cannot be had.
         """
         found = {(sock.family, sock.type): sock for sock in given}
+        self.adopter = Adopter() if plain else None
         try:
             for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
                 sock = found.pop((family, socket.SOCK_DGRAM), None)
@@ -90,7 +104,11 @@ class Exposed:
                 if plain:
                     listener = found.pop((family, socket.SOCK_STREAM), None)
                     with _unless_no_such_family():
-                        self.listeners.append(_listen(address, self.port) if listener is None else listener)
+                        if listener is None:
+                            listener = _listen(address, self.port, options)
+                        else:
+                            _remember_syns(listener, options)
+                        self.listeners.append(listener)
         except BaseException:
             self.close(endpoint)
             raise
@@ -133,6 +151,8 @@ class Exposed:
         if self.service is not None:
             self.service.close()
         endpoint.stop(self.port)
+        if self.adopter is not None:
+            self.adopter.close()
         for task in list(self.tasks):
             task.cancel()
         self.pause()
@@ -143,40 +163,48 @@ class Exposed:
         self.listeners.clear()
         self.sockets.clear()
 
-    # ---- hosts without Accord ----
+    # ---- accepted connections: those of parallel SYNs, and of hosts without Accord ----
 
     def _accepted(self, client: socket.socket) -> None:
-        if self.pending >= _PLAIN_PENDING or self.failure is not None:
+        adopter, transaction = self.adopter, _to_be_adopted(client)
+        assert adopter is not None, "with a listener there is an adopter"
+        # Connections that say nothing must not keep out those that a negotiation waits for.
+        full = self.pending >= _PLAIN_PENDING and not adopter.expects(transaction)
+        if full or self.failure is not None:
             SocketCarrier(client).abort()
             return
         try:
-            peer = str(client.getpeername()[0])
+            peer = str(client.getpeername()[0]).partition("%")[0]
         except OSError:  # reset meanwhile
             client.close()
             return
         self.pending += 1
+        candidate = adopter.candidate(client, peer, transaction)
         # A task that is cancelled before its first step runs none of its own clean-up.
-        self.spawn(self._serve_plain(client, peer)).add_done_callback(
-            lambda ended: client.close() if ended.cancelled() else None
+        self.spawn(self._serve(candidate)).add_done_callback(
+            lambda ended: candidate.discard() if ended.cancelled() else None
         )
 
-    async def _serve_plain(self, client: socket.socket, peer: str) -> None:
-        bare = SocketCarrier(client)
+    async def _serve(self, candidate: Candidate) -> None:
+        """A plain connection, unless a negotiated stack takes it."""
+        client = candidate.connection
         try:
             async with asyncio.timeout(_PLAIN_HANDSHAKE_SECONDS):
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 tcp_liveness.watch(client)
-                carrier, stack = await self._greet(bare)
+                if await asyncio.shield(candidate.fate) is not Fate.PLAIN:
+                    return
+                carrier, stack = await self._greet(SocketCarrier(client))
         except (AccordError, OSError) as failure:  # TimeoutError is an OSError
-            log.info("plain connection from %s: %s", peer, failure)
-            bare.abort()
+            log.info("plain connection from %s: %s", candidate.address, failure)
+            candidate.discard()
             return
         except BaseException:
-            bare.abort()
+            candidate.discard()
             raise
         finally:
             self.pending -= 1
-        report = Report(peer=peer, stack=stack, reason=Reason.LEGACY_PEER.name)
+        report = Report(peer=candidate.address, stack=stack, reason=Reason.LEGACY_PEER.name)
         self.counts.plain_or_negotiated(Role.RESPONDER, report)
         await self.deliver(Association(carrier, report), None)
 
@@ -220,7 +248,24 @@ def forward(service: LocalService, counts: Counts) -> Deliver:
     return deliver
 
 
-def _listen(address: str, port: int) -> socket.socket:
+def _to_be_adopted(client: socket.socket) -> bytes | None:
+    """The transaction ID that the connection's SYN bore with ADOPT."""
+    found = saved_syn(client)
+    return found[1] if found is not None and found[0] is ExId.ADOPT else None
+
+
+def _remember_syns(listener: socket.socket, options: SynOptions | None) -> None:
+    """So that connections are found by their SYN. Without it the preface tells which negotiation they belong to."""
+    try:
+        if options is not None:
+            options.answer(listener)
+        else:
+            listener.setsockopt(socket.IPPROTO_TCP, _TCP_SAVE_SYN, 1)
+    except (AccordError, OSError) as refusal:
+        log.warning("connections are found by their preface only: %s", refusal)
+
+
+def _listen(address: str, port: int, options: SynOptions | None) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
@@ -228,6 +273,7 @@ def _listen(address: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         privilege.bind(listener, address, port)
+        _remember_syns(listener, options)
         listener.listen(128)
     except OSError as refusal:
         listener.close()

@@ -6,8 +6,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from accord.controller.adopting import Place, Places
 from accord.controller.association import Association, Report
 from accord.controller.exchange import Exchange
 from accord.controller.exposed import Exposed
@@ -20,12 +22,20 @@ from accord.negotiation import events
 from accord.negotiation.interface import Refuse, Role, Session
 from accord.negotiation.responder import COOKIE_BYTES, Accepted, Responder
 from accord.wire.constants import Protocol, Reason, protocol_name
-from accord.wire.errors import AccordError
+from accord.wire.errors import AccordError, error
 
 if TYPE_CHECKING:
     from accord.controller.controller import Controller
 
 log = logging.getLogger("accord.responding")
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """What a proposal asked for and this host has."""
+
+    exposed: Exposed
+    places: Places | None
 
 
 def respond(controller: Controller, handle: int, transaction: bytes, path: Path) -> Exchange:
@@ -52,7 +62,11 @@ def respond(controller: Controller, handle: int, transaction: bytes, path: Path)
         for node_id in sessions:
             exchange.feed(events.Resume(node_id))
 
-    offered: list[Exposed] = []
+    def stop(reason: Reason) -> None:
+        """The peer has fallen back, or the connection that was waited for cannot come any more."""
+        exchange.feed(events.Stop(reason))
+
+    offered: list[Offered] = []
 
     def accept(service: int | None) -> Accepted | Refuse:
         """``service``: where the context has no ports, or the initiator means another one than it sends to."""
@@ -62,11 +76,14 @@ def respond(controller: Controller, handle: int, transaction: bytes, path: Path)
             return Refuse(Reason.NO_SERVICE, f"port {port}")
         if exposed.failure is not None:
             return Refuse(exposed.failure.reason, exposed.failure.detail)
-        offered.append(exposed)
         application = HostApplication(resume, ladder=ladder, target=exposed.target, early_limit=exposed.early_limit)
         scope = f"%{path.scope}" if path.scope else ""
         local, remote = (path.local + scope, port), (path.remote + scope, path.remote_port)
-        services = services_for(controller, Role.RESPONDER, local, remote, exposed.security, channel, application)
+        places = None if exposed.adopter is None else Places(exposed.adopter, transaction, path.remote, stop)
+        offered.append(Offered(exposed, places))
+        services = services_for(
+            controller, Role.RESPONDER, local, remote, exposed.security, channel, application, adoptions=places
+        )
 
         def open_session(node_id: int, protocol: int) -> Session:
             sessions[node_id] = by_protocol[protocol].open(Role.RESPONDER, services)
@@ -89,7 +106,7 @@ def _peer(path: Path) -> str:
 
 def _committed(
     controller: Controller,
-    exposed: Exposed | None,
+    offered: Offered | None,
     exchange: Exchange,
     path: Path,
     outcome: asyncio.Future[events.Committed],
@@ -101,28 +118,73 @@ def _committed(
     if failure is not None:
         reason = failure.reason if isinstance(failure, AccordError) else Reason.PLUGIN_FAILED
         controller.counts.failed(Role.RESPONDER, reason)
-        log.info("port %s, %s: %s", exposed.port if exposed is not None else path.local_port, peer, failure)
+        log.info("port %s, %s: %s", path.local_port if offered is None else offered.exposed.port, peer, failure)
         return
-    assert exposed is not None, "nothing is accepted on a port that is not exposed"
-    committed = outcome.result()
-    fetch = getattr(committed.sessions[-1], "fetch_taken", None)
-    assert fetch is None or isinstance(fetch, HostFetch)
-    if exposed.closed:  # it crossed the withdrawal of the port
-        log.info("port %d, %s: committed too late, the port is withdrawn", exposed.port, peer)
-        controller.counts.failed(Role.RESPONDER, Reason.SHUTDOWN)
-        build_carrier(committed.sessions).abort()
+    assert offered is not None, "nothing is accepted on a port that is not exposed"
+    stack = Stack(controller, offered.exposed, exchange, peer, outcome.result())
+    place = None if offered.places is None else offered.places.place
+    if offered.exposed.closed:  # it crossed the withdrawal of the port
+        stack.lost(error(Reason.SHUTDOWN, "committed too late, the port is withdrawn"))
+    elif place is None or not place.claimed:
+        stack.came_up()
+    elif place.found:
+        stack.came_up(place)
+    else:
+        offered.exposed.spawn(stack.comes_up(place))
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """A committed stack, on its way to whoever the port belongs to."""
+
+    controller: Controller
+    exposed: Exposed
+    exchange: Exchange
+    peer: str
+    committed: events.Committed
+
+    @property
+    def fetch(self) -> HostFetch | None:
+        """The early request that the service has."""
+        fetch = getattr(self.committed.sessions[-1], "fetch_taken", None)
+        assert fetch is None or isinstance(fetch, HostFetch)
+        return fetch
+
+    def came_up(self, place: Place | None = None) -> None:
+        """It is up; ``place``: over a connection that it has adopted."""
+        ladder, controller = self.exchange.ladder, self.controller
+        if place is not None:
+            ladder.note(Way.HERE, f"adopted the TCP connection {place.found}")
+        report = Report(
+            peer=self.peer,
+            stack=[protocol_name(protocol) for protocol in reversed(self.committed.protocols)],
+            negotiated=True,
+            ready_ms=round(ladder.elapsed() * 1000, 3),
+            back_end=controller.back_end,
+            attach_mode=controller.attach_mode,
+            ladder=ladder.as_dicts(),
+        )
+        controller.counts.came_up(Role.RESPONDER, report)
+        log.info("port %d, %s: %s", self.exposed.port, self.peer, self.committed.name)
+        self.exposed.hand_out(Association(build_carrier(self.committed.sessions), report), self.fetch)
+
+    async def comes_up(self, place: Place) -> None:
+        """The commit was faster than the connection: nobody is told before that is there."""
+        try:
+            await place.there()
+        except AccordError as never:
+            self.lost(never)
+        except BaseException:
+            self.lost(error(Reason.SHUTDOWN, "the port is withdrawn"))
+            raise
+        else:
+            self.came_up(place)
+
+    def lost(self, failure: AccordError) -> None:
+        """It came to nothing after the commit."""
+        log.info("port %d, %s: %s", self.exposed.port, self.peer, failure)
+        self.controller.counts.failed(Role.RESPONDER, failure.reason)
+        fetch = self.fetch
+        build_carrier(self.committed.sessions).abort()
         if fetch is not None:
             fetch.cancel()
-        return
-    report = Report(
-        peer=peer,
-        stack=[protocol_name(protocol) for protocol in reversed(committed.protocols)],
-        negotiated=True,
-        ready_ms=round(exchange.ladder.elapsed() * 1000, 3),
-        back_end=controller.back_end,
-        attach_mode=controller.attach_mode,
-        ladder=exchange.ladder.as_dicts(),
-    )
-    controller.counts.came_up(Role.RESPONDER, report)
-    log.info("port %d, %s: %s", exposed.port, peer, committed.name)
-    exposed.hand_out(Association(build_carrier(committed.sessions), report), fetch)

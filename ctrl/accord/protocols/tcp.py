@@ -1,31 +1,26 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TCP as a node: the SYN and the SYN-ACK travel as handshake data, the kernel sockets are made from them.
+"""TCP as a node, in one of two ways; the length of the proposal's payload tells which (HotNets 2009, sections 3 and 5).
 
-Payloads (HotNets 2009, section 3; the header is TCP's own, options and checksum included)::
+                no SYN (``tcp_installed``)                       parallel SYN (``tcp_adopted``)
+    proposal    the SYN's TCP header, 20..60 bytes               the option of the SYN that leaves beside it, 16 bytes
+    answer      the SYN-ACK's: the options that both have,       the same 16 bytes
+                TSecr, ISN + 1 acknowledged
+    commit      empty                                            u8, where the stream begins: 0 at the connection's
+                                                                 first byte, 1 behind the preface
 
-    proposal    the SYN's TCP header
-    answer      the SYN-ACK's TCP header: the options that both have, TSecr, ISN + 1 acknowledged
-    commit      empty
-
-The responder installs its socket when it answers, before anything can tell the initiator to send; the
-initiator installs in ``commit``, before the commit message leaves. So neither ever meets the other's first
-segment without a socket, which the kernel would answer with a reset (the reset race). Until the commit the
-responder's socket is tentative: ``prune`` and ``abort`` drop it without a segment.
+Headers are TCP's own, options and checksum included.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import Final
+from typing import Protocol as Interface
 
-from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View
-from accord.protocols.services import Carrier, Services, TcpEndpoint, TcpParameters
-from accord.wire import tcp_header
+from accord.negotiation.interface import Outcome, Role, View
+from accord.protocols.services import Carrier, Services
+from accord.protocols.tcp_adopted import AdoptedTcp
+from accord.protocols.tcp_installed import InstalledTcp
 from accord.wire.constants import Protocol, Reason
-from accord.wire.errors import AccordError, error
-from accord.wire.tcp_header import TcpHeader
-
-_SEQUENCE_MASK: Final = 0xFFFFFFFF
+from accord.wire.tcp_option import OPTION_BYTES
 
 
 class TcpPlugin:
@@ -39,6 +34,31 @@ class TcpPlugin:
         return TcpSession(role, services)
 
 
+class TcpWay(Interface):
+    """How a node gets its connection. Calls as a ``Session``'s; ``drop`` comes for both ``prune`` and ``abort``."""
+
+    def propose(self, view: View) -> Outcome:
+        """The proposal's payload."""
+
+    def respond(self, view: View, payload: bytes) -> Outcome:
+        """The proposal's payload in, the answer's out."""
+
+    def advance(self, view: View, payload: bytes) -> Outcome:
+        """The answer's or the commit's payload in."""
+
+    def resume(self, view: View) -> Outcome:
+        """What was waited for has come."""
+
+    def commit(self, view: View) -> None:
+        """The connection is the stack's. Raises ``AccordError``."""
+
+    def carrier(self, below: Carrier | None) -> Carrier:
+        """Its stream."""
+
+    def drop(self) -> None:
+        """The node is out."""
+
+
 class TcpSession:
     """One TCP node. Not secure: it authenticates nobody."""
 
@@ -48,161 +68,49 @@ class TcpSession:
     def __init__(self, role: Role, services: Services) -> None:
         self._role = role
         self._services = services
-        self._endpoint: TcpEndpoint | None = None
-        self._peer: TcpParameters | None = None
-        self._committed = False
+        adopted = role is Role.INITIATOR and services.syn is not None
+        self._way: TcpWay = (AdoptedTcp if adopted else InstalledTcp)(role, services)
+
+    @property
+    def adopted(self) -> bool:
+        """The connection was opened by its SYN, as any other; it was not installed."""
+        return isinstance(self._way, AdoptedTcp)
 
     def propose(self, view: View) -> Outcome:
-        """Initiator: the SYN's header, from a free local port to the service port."""
-        try:
-            return Answer(self._syn())
-        except AccordError as failed:
-            return self._refuse(failed)
+        """Initiator: what the kernel's SYN says, or which SYN is meant."""
+        return self._way.propose(view)
 
     def respond(self, view: View, payload: bytes) -> Outcome:
-        """Responder: the SYN in, the SYN-ACK out; from now on the kernel has the connection, tentatively."""
-        try:
-            return Answer(self._syn_ack(payload))
-        except AccordError as failed:
-            return self._refuse(failed)
+        """Responder: the way that the initiator proposes."""
+        self._way.drop()
+        way = AdoptedTcp if len(payload) == OPTION_BYTES else InstalledTcp
+        self._way = way(self._role, self._services)
+        return self._way.respond(view, payload)
 
     def advance(self, view: View, payload: bytes) -> Outcome:
-        """Initiator: the SYN-ACK in, nothing out. Responder: the commit, which says nothing."""
-        try:
-            if self._role is Role.INITIATOR:
-                self._peer = self._accept(payload)
-            elif payload:
-                raise _failed(f"{len(payload)} bytes in the commit of a TCP node, which has none")
-        except AccordError as failed:
-            return self._refuse(failed)
-        return Answer()
+        """Initiator: the answer in, the commit out. Responder: the commit in."""
+        return self._way.advance(view, payload)
 
     def resume(self, view: View) -> Outcome:
-        """Never asked for: this session waits for nothing."""
-        return Refuse(Reason.PLUGIN_FAILED, "the TCP session was resumed, but never waits")
+        """Initiator: the SYN-ACK is there, or never will be."""
+        return self._way.resume(view)
 
     def exporter(self) -> bytes | None:
         """No secret."""
         return None
 
     def commit(self, view: View) -> None:
-        """Initiator: install. Responder: what was tentative stays. Raises ``HostError`` (CANNOT_INSTALL)."""
-        if self._committed:
-            return
-        if self._endpoint is None or self._peer is None:
-            raise RuntimeError("commit of a TCP session that has no agreed numbers")
-        if self._role is Role.INITIATOR:
-            self._endpoint.install(self._peer)
-        self._committed = True
+        """The connection is the stack's. Raises ``AccordError``; only once, a repetition does nothing."""
+        self._way.commit(view)
 
     def prune(self, reason: Reason) -> None:
-        """Drop port and socket, silently."""
-        self._drop()
+        """Drop what there is."""
+        self._way.drop()
 
     def abort(self, reason: Reason) -> None:
-        """Drop port and socket, silently."""
-        self._drop()
+        """Drop what there is."""
+        self._way.drop()
 
     def carrier(self, below: Carrier | None) -> Carrier:
         """The kernel connection's stream. TCP has nothing of ours below it: ``below`` is None."""
-        if not self._committed or self._endpoint is None:
-            raise RuntimeError("a TCP session has a stream only after commit, and only one")
-        endpoint, self._endpoint = self._endpoint, None
-        return endpoint.stream()
-
-    # ---- The three segments of RFC 9293, Figure 6, of which the third is the commit
-
-    def _syn(self) -> bytes:
-        own = self._reserve(None).parameters
-        return self._encode(TcpHeader(self._services.remote[1], None, 0, own))
-
-    def _syn_ack(self, payload: bytes) -> bytes:
-        syn = self._decode(payload)
-        peer = syn.sender
-        port = self._services.local[1]
-        if syn.acknowledgement is not None:
-            raise _failed("a SYN-ACK where a SYN belongs")
-        if syn.destination_port != port:
-            raise _failed(f"the SYN is for port {syn.destination_port}, the negotiation for {port}")
-        endpoint = self._reserve(port)
-        own = _agreed(endpoint.parameters, peer)
-        endpoint.install(peer)
-        self._peer = peer
-        echo = peer.timestamp if own.timestamp is not None and peer.timestamp is not None else 0
-        return self._encode(TcpHeader(peer.port, _next(peer.isn), echo, own))
-
-    def _accept(self, payload: bytes) -> TcpParameters:
-        if self._endpoint is None:
-            raise _failed("a SYN-ACK for a SYN that was not proposed")
-        own = self._endpoint.parameters
-        syn_ack = self._decode(payload)
-        peer = syn_ack.sender
-        if syn_ack.acknowledgement is None:
-            raise _failed("a SYN where a SYN-ACK belongs")
-        if syn_ack.acknowledgement != _next(own.isn):
-            raise _failed("the SYN-ACK acknowledges another SYN's sequence number")
-        if (peer.port, syn_ack.destination_port) != (self._services.remote[1], own.port):
-            raise _failed(
-                f"the SYN-ACK runs from port {peer.port} to {syn_ack.destination_port}, "
-                f"the SYN from {own.port} to {self._services.remote[1]}"
-            )
-        if _agreed(peer, own) != peer:
-            raise _failed("the SYN-ACK has options that the SYN did not offer")
-        if peer.timestamp is not None and syn_ack.echo != own.timestamp:
-            raise _failed("the SYN-ACK echoes another timestamp than the SYN's")
-        return peer
-
-    def _encode(self, header: TcpHeader) -> bytes:
-        return tcp_header.encode(header, self._services.local[0], self._services.remote[0])
-
-    def _decode(self, payload: bytes) -> TcpHeader:
-        """Raises ``PeerError`` for a bad header, ``PathError`` for one that was written for other addresses."""
-        local, remote = self._services.local[0], self._services.remote[0]
-        header = tcp_header.decode(
-            payload, tcp_header.DEFAULT_MSS_IPV6 if ":" in remote else tcp_header.DEFAULT_MSS_IPV4
-        )
-        # The negotiation transport has checked the bytes, so what does not match is the pseudo-header. State
-        # installed for these addresses would belong to a connection that nobody sends segments of.
-        if not tcp_header.checksum_matches(payload, remote, local):
-            raise error(
-                Reason.ADDRESS_TRANSLATED,
-                f"the peer's TCP header was not written for segments from {remote} to {local}",
-                "use a stack over UDP, or a path without address translation",
-            )
-        return header
-
-    def _reserve(self, port: int | None) -> TcpEndpoint:
-        if self._services.tcp is None:
-            raise error(
-                Reason.NO_KERNEL_SUPPORT, "this host cannot install TCP state", "accord doctor says what is missing"
-            )
-        self._drop()
-        self._endpoint = self._services.tcp.reserve(port)
-        return self._endpoint
-
-    def _refuse(self, failed: AccordError) -> Refuse:
-        self._drop()
-        return Refuse(failed.reason, f"{failed.detail} ({failed.mend})" if failed.mend else failed.detail)
-
-    def _drop(self) -> None:
-        endpoint, self._endpoint = self._endpoint, None
-        if endpoint is not None:
-            endpoint.release()
-
-
-def _agreed(own: TcpParameters, peer: TcpParameters) -> TcpParameters:
-    """``own`` with those options only that ``peer`` has too (RFC 7323, sections 2.2 and 3.2; RFC 2018)."""
-    return replace(
-        own,
-        window_scale=own.window_scale if peer.window_scale is not None else None,
-        sack=own.sack and peer.sack,
-        timestamp=own.timestamp if peer.timestamp is not None else None,
-    )
-
-
-def _next(sequence: int) -> int:
-    return (sequence + 1) & _SEQUENCE_MASK
-
-
-def _failed(detail: str) -> AccordError:
-    return error(Reason.HANDSHAKE_FAILED, detail)
+        return self._way.carrier(below)

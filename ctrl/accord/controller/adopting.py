@@ -1,0 +1,333 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An exposed port's accepted connections, and the negotiations that are to adopt some of them (``adoption``).
+
+Every accepted connection is a ``Candidate`` until its first bytes, or the commit of the negotiation that its SYN
+named, tell what it is. Nothing is read off it before that but a preface, and nothing is sent.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import socket
+from collections import Counter
+from collections.abc import Callable
+from typing import Final
+
+from accord.controller.adoption import Do, Event, Registry, Result, State, Step
+from accord.controller.awaited import AwaitedCarrier
+from accord.datapath.stream import SocketCarrier
+from accord.protocols.services import Carrier
+from accord.wire.constants import Limit, Reason, TcpOption
+from accord.wire.errors import AccordError, error
+from accord.wire.tcp_option import OPTION_BYTES, decode, encode
+
+LIMIT: Final = 1024
+"""Of negotiations of one port that wait for a connection: as many as a default engine has transactions."""
+WAIT_SECONDS: Final = Limit.MAX_LIFETIME_MS / 1000
+"""For the connection after the commit. Its handshake was complete for the initiator, which has our SYN-ACK, so all that
+can be missing is the acknowledgement, and whatever the initiator sends is one."""
+
+_APPLICATION_DATA: Final = 0x17  # RFC 8446, section 5.1
+_PREFIX: Final = encode(TcpOption.EXID_ADOPT, bytes(12))[:4]
+_POLL_SECONDS: Final = 0.005
+
+
+class Fate(enum.Enum):
+    """What became of a candidate."""
+
+    PLAIN = "plain"
+    """It is the caller's, and nothing of it was read."""
+    TAKEN = "taken"
+    """It belongs to a negotiated stack."""
+    DROPPED = "dropped"
+    """It was reset."""
+
+
+class Candidate:
+    """One accepted connection. ``fate`` resolves once; the socket is the candidate's until then."""
+
+    def __init__(self, adopter: Adopter, connection: socket.socket, address: str) -> None:
+        self.fate: asyncio.Future[Fate] = asyncio.get_running_loop().create_future()
+        self.connection = connection
+        self.address = address
+        self.transaction: bytes | None = None
+        """Of the negotiation in whose place it is."""
+        self._adopter = adopter
+        self._partial = False
+        self._watching = False
+
+    def watch(self) -> None:
+        """Look at the first bytes when they come."""
+        if not self.fate.done():
+            self._watching = True
+            asyncio.get_running_loop().add_reader(self.connection.fileno(), self._readable)
+
+    def discard(self) -> None:
+        """It failed, was too slow, or the port is withdrawn: reset, unless it is a stack's."""
+        if not self.fate.done():
+            if self.transaction is not None:
+                self._adopter.said(self, Event.GONE)
+            self.settle(Fate.DROPPED)
+        elif self.fate.result() is Fate.PLAIN:
+            _reset(self.connection)
+
+    def be_plain(self) -> None:
+        """It has no place (any more): what it says decides only whether that can be given to a service."""
+        self.transaction = None
+        if not self._watching:
+            self.settle(Fate.PLAIN)
+
+    def settle(self, fate: Fate) -> None:
+        """Decide. What is dropped is reset here."""
+        if self.fate.done():
+            return
+        self._stop_watching()
+        if self._partial:
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        if fate is Fate.DROPPED:
+            _reset(self.connection)
+        self.fate.set_result(fate)
+
+    def _stop_watching(self) -> None:
+        if self._watching:
+            self._watching = False
+            asyncio.get_running_loop().remove_reader(self.connection.fileno())
+
+    def _readable(self) -> None:
+        try:
+            ahead = self.connection.recv(OPTION_BYTES, socket.MSG_PEEK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            self.discard()
+            return
+        if len(ahead) < OPTION_BYTES and ahead and ahead[:4] == _PREFIX[: len(ahead)] and not self._partial:
+            # A preface in pieces: wake again when it is whole, or when nothing more can come.
+            self._partial = True
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, OPTION_BYTES)
+            return
+        self._stop_watching()
+        found = decode(ahead)
+        if found is not None and found[0] is TcpOption.EXID_ADOPT:
+            self._preface(found[1])
+        elif self.transaction is None:
+            self.settle(Fate.PLAIN)
+        else:
+            record = not ahead or ahead[0] == _APPLICATION_DATA
+            self._adopter.said(self, Event.SAYS_RECORD if record else Event.SAYS_PLAIN)
+
+    def _preface(self, transaction: bytes) -> None:
+        if self.transaction is None:
+            self._adopter.found(self, transaction, Event.PREFACE)
+        elif self.transaction == transaction:
+            self._adopter.said(self, Event.SAYS_PREFACE)
+        else:  # its SYN named another negotiation
+            self.discard()
+
+
+class Adopter:
+    """Of one exposed port."""
+
+    def __init__(self) -> None:
+        self._registry: Registry[Candidate] = Registry(LIMIT)
+        self._places: dict[bytes, Place] = {}
+        self._draining = False
+
+    @property
+    def results(self) -> Counter[Result]:
+        """How many adoptions ended how."""
+        return self._registry.results
+
+    # ---- the listener's side ----
+
+    def candidate(self, connection: socket.socket, address: str, transaction: bytes | None) -> Candidate:
+        """An accepted, non-blocking connection. ``transaction``: what its SYN bore with ADOPT."""
+        candidate = Candidate(self, connection, address)
+        candidate.watch()
+        if transaction is not None:
+            self.found(candidate, transaction, Event.SYN)
+        return candidate
+
+    def expects(self, transaction: bytes | None) -> bool:
+        """Whether a negotiation waits for a connection with this ID."""
+        return transaction is not None and self._registry.state(transaction) in (State.EXPECTED, State.CLAIMED)
+
+    def found(self, candidate: Candidate, transaction: bytes, event: Event) -> None:
+        """A candidate names a transaction: SYN or PREFACE."""
+        self._perform(transaction, self._registry.accepted(transaction, event, candidate, candidate.address))
+
+    def said(self, candidate: Candidate, event: Event) -> None:
+        """One that has a place begins: SAYS_..., or is GONE."""
+        transaction = candidate.transaction
+        assert transaction is not None, "a candidate without a place says nothing about one"
+        self._perform(transaction, self._registry.said(transaction, event, candidate))
+
+    # ---- the negotiation's side ----
+
+    def expect(self, place: Place) -> None:
+        """Keep a place. Raises ``AccordError``."""
+        if self._draining:
+            raise error(Reason.SHUTDOWN, "another daemon takes over this port", "go on with the plain connection")
+        self._registry.expect(place.transaction, place.address)
+        self._places[place.transaction] = place
+
+    def claim(self, place: Place, *, behind_preface: bool) -> None:
+        """The commit. Raises ``AccordError``."""
+        self._perform(place.transaction, self._registry.commit(place.transaction, behind_preface=behind_preface))
+
+    def end(self, place: Place, event: Event = Event.END) -> None:
+        """The place is not needed any more, or was kept for too long."""
+        if self._places.get(place.transaction) is place:
+            self._perform(place.transaction, self._registry.end(place.transaction, event))
+            self._places.pop(place.transaction, None)
+
+    # ---- ends ----
+
+    async def drain(self, seconds: float) -> None:
+        """Keep no new places, and wait until every negotiation that has one has found its connection, so long at most.
+
+        Whoever is refused meanwhile goes on with the plain connection, over the SYN that has left already.
+        """
+        self._draining = True
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while self._registry.unfound() and loop.time() < end:
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def abandon(self) -> None:
+        """No connection will be accepted any more: negotiations that still wait for one are told to stop."""
+        for transaction in self._registry.unfound():
+            if self._registry.state(transaction) is State.EXPECTED:
+                self._places[transaction].stop(Reason.SHUTDOWN)
+
+    def resume(self) -> None:
+        """There is no other daemon after all."""
+        self._draining = False
+
+    def close(self) -> None:
+        """The port is withdrawn: whoever waits is told. The candidates end with their tasks."""
+        for place in list(self._places.values()):
+            self.end(place)
+
+    # ---- what the table says ----
+
+    def _perform(self, transaction: bytes, steps: list[Step[Candidate]]) -> None:
+        for do, candidate in steps:
+            match do:
+                case Do.STOP:
+                    self._places[transaction].stop(Reason.LEGACY_FIRST)
+                case Do.FAIL:
+                    self._places[transaction].fail()
+                case _:
+                    assert candidate is not None
+                    self._decide(transaction, do, candidate)
+
+    def _decide(self, transaction: bytes, do: Do, candidate: Candidate) -> None:
+        match do:
+            case Do.HOLD_NEW:
+                candidate.transaction = transaction
+            case Do.PLAIN_NEW | Do.PLAIN_HELD:
+                candidate.be_plain()
+            case Do.DROP_NEW | Do.DROP_HELD:
+                candidate.settle(Fate.DROPPED)
+            case _:
+                candidate.settle(Fate.TAKEN)
+                if do in (Do.JOIN_NEW_BEHIND, Do.JOIN_HELD_BEHIND):
+                    candidate.connection.recv(OPTION_BYTES)  # it was seen whole
+                found = "its SYN" if do in (Do.JOIN_NEW, Do.JOIN_HELD) else "its preface"
+                self._places.pop(transaction).join(candidate, found)
+
+
+class Place:
+    """``Adoption`` of one negotiation."""
+
+    def __init__(self, adopter: Adopter, transaction: bytes, address: str, stop: Callable[[Reason], None]) -> None:
+        """``stop`` ends the negotiation. Raises ``AccordError`` when no place can be kept."""
+        self.transaction = transaction
+        self.address = address
+        self.stop = stop
+        self.claimed = False
+        """The commit is here, and was not refused."""
+        self.found = ""
+        """How, once the connection is there."""
+        self._adopter = adopter
+        self._coming: asyncio.Future[Carrier] = asyncio.get_running_loop().create_future()
+        self._coming.add_done_callback(lambda future: future.cancelled() or future.exception())
+        self._timer: asyncio.TimerHandle | None = None
+        self._handed_over = False
+        adopter.expect(self)
+
+    def claim(self, *, behind_preface: bool) -> None:
+        """The commit is here. Raises ``AccordError`` (LEGACY_FIRST, TIMEOUT)."""
+        self._adopter.claim(self, behind_preface=behind_preface)
+        self.claimed = True
+        if not self._coming.done():
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_later(WAIT_SECONDS, self._adopter.end, self, Event.EXPIRE)
+
+    def carrier(self) -> Carrier:
+        """The connection's stream."""
+        self._handed_over = True
+        if self._coming.done() and self._coming.exception() is None:
+            return self._coming.result()
+        return AwaitedCarrier(self._coming, lambda: self._adopter.end(self))
+
+    def release(self) -> None:
+        """The negotiation came to nothing."""
+        if self._handed_over:
+            return
+        self._adopter.end(self)
+        if self._coming.done() and self._coming.exception() is None:
+            self._coming.result().abort()
+
+    async def there(self) -> None:
+        """Returns when the connection is there. Raises ``AccordError`` when it never comes."""
+        await asyncio.shield(self._coming)
+
+    # ---- the adopter's side ----
+
+    def join(self, candidate: Candidate, found: str) -> None:
+        """This is the connection."""
+        self._stop_timer()
+        self.found = f"from {candidate.address}, found by {found}"
+        self._coming.set_result(SocketCarrier(candidate.connection))
+
+    def fail(self) -> None:
+        """There will be none."""
+        self._stop_timer()
+        if not self._coming.done():
+            self._coming.set_exception(_never())
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+
+
+class Places:
+    """``Adoptions`` of one negotiation."""
+
+    def __init__(self, adopter: Adopter, transaction: bytes, address: str, stop: Callable[[Reason], None]) -> None:
+        self.place: Place | None = None
+        """The latest one."""
+        self._option = encode(TcpOption.EXID_ADOPT, transaction)
+        self._adopter, self._transaction, self._address, self._stop = adopter, transaction, address, stop
+
+    @property
+    def option(self) -> bytes:
+        """The 16 bytes of the TCP option ADOPT with this negotiation's transaction ID."""
+        return self._option
+
+    def expect(self) -> Place:
+        """Keep a place. Raises ``AccordError``: NO_MEMORY, SHUTDOWN."""
+        self.place = Place(self._adopter, self._transaction, self._address, self._stop)
+        return self.place
+
+
+def _reset(connection: socket.socket) -> None:
+    if connection.fileno() >= 0:
+        SocketCarrier(connection).abort()
+
+
+def _never() -> AccordError:
+    return error(Reason.TIMEOUT, "the connection of the parallel SYN never came", "see what the path does to TCP")

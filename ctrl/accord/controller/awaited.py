@@ -1,0 +1,68 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A stream whose connection is still to come."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable
+
+from accord.protocols.services import Carrier
+from accord.wire.errors import AccordError
+
+
+class AwaitedCarrier:
+    """Carrier of what ``coming`` resolves to: reading and writing wait for it, and raise what it fails with.
+
+    ``give_up`` is called when the stream ends before that; whoever resolves ``coming`` must not do so afterwards.
+    """
+
+    def __init__(self, coming: asyncio.Future[Carrier], give_up: Callable[[], None]) -> None:
+        self._coming = coming
+        self._give_up = give_up
+
+    @property
+    def kernel_socket(self) -> socket.socket | None:
+        """That of the connection, once it is there."""
+        there = self._there()
+        return None if there is None else there.kernel_socket
+
+    async def read(self, limit: int = 65536) -> bytes:
+        """Up to ``limit`` bytes, at least one; empty once the peer has finished."""
+        return await (await self._wait()).read(limit)
+
+    async def write(self, data: bytes) -> None:
+        """Send all of ``data``."""
+        await (await self._wait()).write(data)
+
+    async def finish(self) -> None:
+        """Nothing more will be written."""
+        await (await self._wait()).finish()
+
+    async def close(self) -> None:
+        """Orderly end; what never came is given up."""
+        there = self._there()
+        if there is None:
+            self.abort()
+        else:
+            await there.close()
+
+    def abort(self) -> None:
+        """End at once."""
+        there = self._there()
+        if there is not None:
+            there.abort()
+        elif not self._coming.done():
+            self._give_up()
+
+    async def _wait(self) -> Carrier:
+        # Shielded: one reader that is cancelled must not cancel what the writer waits for.
+        return await asyncio.shield(self._coming)
+
+    def _there(self) -> Carrier | None:
+        if not self._coming.done() or self._coming.cancelled():
+            return None
+        with contextlib.suppress(AccordError):
+            return self._coming.result()
+        return None

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""TCP by a parallel SYN: one SYN leaves beside the proposal, and its connection becomes the negotiated node.
+
+It works wherever TCP does, behind address translators and strict firewalls too, and if the negotiation comes to
+nothing the same connection is the plain one. The responder finds it by the transaction ID: in the option of the SYN,
+or, when the SYN-ACK did not say that the option had been understood (the mark), in the *preface*, the same 16 bytes
+at the beginning of the stream (docs/PROTOCOL.md, section 9.1).
+
+The initiator commits when it has both the answer and the SYN-ACK, so the session waits in ``advance`` until then.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View, Wait
+from accord.protocols.services import Adoption, Carrier, Services, SynConnection
+from accord.wire.constants import Protocol, Reason
+from accord.wire.errors import AccordError
+
+FROM_FIRST_BYTE: Final = b"\x00"
+BEHIND_PREFACE: Final = b"\x01"
+
+
+class AdoptedTcp:
+    """``TcpWay``: the initiator's SYN opened the connection."""
+
+    def __init__(self, role: Role, services: Services) -> None:
+        self._role = role
+        self._services = services
+        self._behind_preface: bool | None = None
+        """None: not agreed yet."""
+        self._adoption: Adoption | None = None
+        self._stream: Carrier | None = None
+        self._committed = False
+
+    def propose(self, view: View) -> Outcome:
+        """Initiator: the SYN's option."""
+        syn = self._syn()
+        return Answer(syn.option) if syn.failure is None else _refuse(syn.failure)
+
+    def respond(self, view: View, payload: bytes) -> Outcome:
+        """Responder: keep a place for the connection, and say so with the same option."""
+        adoptions = self._services.adoptions
+        if adoptions is None:
+            return Refuse(Reason.NOT_ADOPTABLE, "TCP: nothing of ours listens on this port")
+        if payload != adoptions.option:
+            return Refuse(Reason.HANDSHAKE_FAILED, "TCP: the option does not name this negotiation")
+        try:
+            self._adoption = adoptions.expect()
+        except AccordError as refusal:
+            return _refuse(refusal)
+        return Answer(payload)
+
+    def advance(self, view: View, payload: bytes) -> Outcome:
+        """Initiator: waits for the SYN-ACK, then says where the stream begins. Responder: is told."""
+        if self._role is Role.INITIATOR:
+            if payload != self._syn().option:
+                return Refuse(Reason.HANDSHAKE_FAILED, "TCP: the answer is not to the SYN that was proposed")
+            return self.resume(view)
+        if payload not in (FROM_FIRST_BYTE, BEHIND_PREFACE):
+            return Refuse(Reason.HANDSHAKE_FAILED, f"TCP: {payload[:8].hex() or 'nothing'} in the commit")
+        self._behind_preface = payload == BEHIND_PREFACE
+        return Answer()
+
+    def resume(self, view: View) -> Outcome:
+        """Initiator: ``Wait`` while there is no SYN-ACK."""
+        syn = self._syn()
+        if syn.failure is not None:
+            return _refuse(syn.failure)
+        if not syn.connected:
+            return Wait("the SYN-ACK")
+        # A first byte that tells an adopted stream from a plain one: TLS in a node leaves application data for the
+        # stream, plain TLS begins with a handshake record. Any other protocol may begin with anything.
+        tells = bool(view.above) and view.above[0].protocol == Protocol.TLS13
+        self._behind_preface = not (syn.marked and tells)
+        return Answer(BEHIND_PREFACE if self._behind_preface else FROM_FIRST_BYTE)
+
+    def commit(self, view: View) -> None:
+        """Initiator: take the connection, preface first. Responder: claim it. Raises ``AccordError``."""
+        if self._committed:
+            return
+        if self._behind_preface is None:
+            raise RuntimeError("commit of a TCP session that has no agreed beginning of its stream")
+        if self._role is Role.INITIATOR:
+            syn = self._syn()
+            self._stream = syn.take(syn.option if self._behind_preface else b"")
+        else:
+            assert self._adoption is not None, "a commit without an answer"
+            self._adoption.claim(behind_preface=self._behind_preface)
+        self._committed = True
+
+    def carrier(self, below: Carrier | None) -> Carrier:
+        """The connection's stream, once."""
+        if not self._committed or (self._stream is None and self._adoption is None):
+            raise RuntimeError("a TCP session has a stream only after commit, and only one")
+        stream, self._stream = self._stream, None
+        adoption, self._adoption = self._adoption, None
+        if stream is None:
+            assert adoption is not None
+            stream = adoption.carrier()
+        return stream
+
+    def drop(self) -> None:
+        """Give the place up. The initiator's connection stays with whoever opened it, unless it was taken."""
+        stream, self._stream = self._stream, None
+        adoption, self._adoption = self._adoption, None
+        if stream is not None:
+            stream.abort()
+        if adoption is not None:
+            adoption.release()
+
+    def _syn(self) -> SynConnection:
+        assert self._services.syn is not None, "an initiator adopts only what it is given"
+        return self._services.syn
+
+
+def _refuse(failure: AccordError) -> Refuse:
+    return Refuse(failure.reason, f"{failure.detail} ({failure.mend})" if failure.mend else failure.detail)

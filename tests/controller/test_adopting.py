@@ -1,0 +1,597 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Accepted connections on loopback and the places that negotiations keep for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from accord.controller import adopting
+from accord.controller.adopting import LIMIT, Adopter, Candidate, Fate, Place, Places
+from accord.controller.adoption import Result
+from accord.negotiation.interface import Answer, Refuse, Role, View, Wait
+from accord.protocols.services import Services
+from accord.protocols.tcp import TcpPlugin, TcpSession
+from accord.wire.constants import Protocol, Reason, TcpOption
+from accord.wire.errors import AccordError, error
+from accord.wire.tcp_option import encode
+from tests.controller.pairs import run
+from tests.controller.test_parallel import connected
+from tests.protocols.support import Neighbour, below, services
+
+ID = bytes(range(12))
+OTHER = bytes(range(1, 13))
+HERE = "192.0.2.1"
+PREFACE = encode(TcpOption.EXID_ADOPT, ID)
+RECORD = b"\x17\x03\x03\x00\x01x"
+HELLO = b"\x16\x03\x01\x00\x01x"
+
+
+class Port:
+    """An adopter, and the connections that come to it."""
+
+    def __init__(self) -> None:
+        self.adopter = Adopter()
+        self.stopped: list[Reason] = []
+        self._open = contextlib.ExitStack()
+
+    def connection(self, transaction: bytes | None = ID, address: str = HERE) -> tuple[Candidate, socket.socket]:
+        """One that was accepted; the peer's end."""
+        ours, theirs = connected()
+        ours.setblocking(False)
+        for each in (ours, theirs):
+            self._open.callback(each.close)
+        return self.adopter.candidate(ours, address, transaction), theirs
+
+    def places(self, transaction: bytes = ID) -> Places:
+        return Places(self.adopter, transaction, HERE, self.stopped.append)
+
+    def expect(self, transaction: bytes = ID) -> Place:
+        return self.places(transaction).expect()
+
+    def close(self) -> None:
+        assert len(self.adopter._registry) == 0, "something is left"
+        assert self.adopter._places == {}
+        self._open.close()
+
+
+def ports(test: Callable[[Port], Awaitable[None]]) -> Callable[[], None]:
+    """Run a test with a port, on a loop."""
+
+    async def main() -> None:
+        port = Port()
+        await test(port)
+        port.close()
+
+    def wrapped() -> None:
+        run(main())
+
+    wrapped.__name__ = test.__name__
+    return wrapped
+
+
+async def reset(theirs: socket.socket) -> bool:
+    theirs.setblocking(False)
+    try:
+        await asyncio.get_running_loop().sock_recv(theirs, 1)
+    except ConnectionResetError:
+        return True
+    return False
+
+
+async def plain(candidate: Candidate, expected: bytes) -> None:
+    """It is the caller's, and nothing of it was read."""
+    assert await candidate.fate is Fate.PLAIN
+    assert candidate.connection.recv(100) == expected
+
+
+@ports
+async def test_a_connection_that_is_there_when_the_commit_comes_is_the_stream_at_once(port: Port) -> None:
+    candidate, theirs = port.connection()
+    place = port.expect()
+    place.claim(behind_preface=False)
+    assert await candidate.fate is Fate.TAKEN
+    carrier = place.carrier()
+    assert carrier.kernel_socket is candidate.connection, "the kernel's own, which may be handed over"
+    theirs.send(RECORD)
+    assert await carrier.read() == RECORD
+    assert place.found == f"from {HERE}, found by its SYN"
+    assert port.adopter.results == {Result.BY_SYN: 1}
+
+
+@ports
+async def test_a_stream_whose_connection_comes_after_the_commit_waits_for_it_in_both_directions(port: Port) -> None:
+    place = port.expect()
+    place.claim(behind_preface=False)
+    carrier = place.carrier()
+    assert carrier.kernel_socket is None
+    reading, writing = asyncio.create_task(carrier.read()), asyncio.create_task(carrier.write(b"first"))
+    await asyncio.sleep(0.01)
+    assert not reading.done()
+    assert not writing.done()
+    reading.cancel()  # a reader that is cancelled takes nothing away from the writer, nor from the next reader
+    candidate, theirs = port.connection()
+    await writing
+    assert theirs.recv(10) == b"first"
+    theirs.send(RECORD)
+    assert await carrier.read() == RECORD
+    assert carrier.kernel_socket is candidate.connection
+    await carrier.finish()
+    assert theirs.recv(10) == b""
+    await carrier.close()
+
+
+@pytest.mark.parametrize("transaction", [None, ID], ids=["without an option", "found by its SYN"])
+@pytest.mark.parametrize("order", ["preface first", "commit first", "in pieces"])
+def test_the_preface_is_taken_off_and_the_stream_begins_behind_it(order: str, transaction: bytes | None) -> None:
+    async def test(port: Port) -> None:
+        place = port.expect()
+        candidate, theirs = port.connection(transaction)
+        if order == "commit first":
+            place.claim(behind_preface=True)
+            theirs.send(PREFACE + b"GET /")
+        elif order == "preface first":
+            theirs.send(PREFACE + b"GET /")
+            await asyncio.sleep(0.01)
+            place.claim(behind_preface=True)
+        else:
+            place.claim(behind_preface=True)
+            for at in range(16):
+                theirs.send(PREFACE[at : at + 1])
+                await asyncio.sleep(0.001)
+                assert candidate.fate.done() == (at == 15) or at == 15
+            theirs.send(b"GET /")
+        await place.there()
+        assert await candidate.fate is Fate.TAKEN
+        assert candidate.connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
+        carrier = place.carrier()
+        await asyncio.sleep(0.01)
+        assert await carrier.read() == b"GET /"
+
+    ports(test)()
+
+
+@ports
+async def test_a_connection_that_begins_with_a_client_hello_is_plain_at_once_and_the_commit_after_it_is_refused(
+    port: Port,
+) -> None:
+    candidate, theirs = port.connection()
+    place = port.expect()
+    theirs.send(HELLO)
+    await plain(candidate, HELLO)
+    assert port.stopped == [Reason.LEGACY_FIRST], "the negotiation is told, so that nothing of it is done any more"
+    with pytest.raises(AccordError) as refused:
+        place.claim(behind_preface=False)
+    assert refused.value.reason is Reason.LEGACY_FIRST
+    place.release()
+    assert port.adopter.results == {Result.FELL_BACK: 1}
+
+
+@pytest.mark.parametrize("first", [b"GET / HTTP/1.0\r\n\r\n", b"\xfe", b"\xfe\x10\xac\xc0" + ID, PREFACE[:15]])
+def test_any_other_beginning_is_plain_at_once_and_not_a_byte_is_lost(first: bytes) -> None:
+    async def test(port: Port) -> None:
+        place = port.expect()
+        for transaction in (None, ID):
+            candidate, theirs = port.connection(transaction)
+            theirs.send(first)
+            theirs.shutdown(socket.SHUT_WR)  # what might be a preface is one only if it goes on
+            await plain(candidate, first)
+        place.release()
+
+    ports(test)()
+
+
+@pytest.mark.parametrize("end", ["record", "finish"])
+def test_what_only_an_adopted_connection_begins_with_waits_for_the_commit_or_the_end(end: str) -> None:
+    async def test(port: Port) -> None:
+        for committed in (True, False):
+            candidate, theirs = port.connection()
+            place = port.expect()
+            if end == "record":
+                theirs.send(RECORD)
+            else:
+                theirs.shutdown(socket.SHUT_WR)
+            await asyncio.sleep(0.02)
+            assert not candidate.fate.done()
+            if committed:
+                place.claim(behind_preface=False)
+                assert await candidate.fate is Fate.TAKEN
+                assert await place.carrier().read() == (RECORD if end == "record" else b"")
+            else:
+                place.release()
+                await plain(candidate, RECORD if end == "record" else b"")
+
+    ports(test)()
+
+
+@ports
+async def test_an_unknown_id_is_plain_as_soon_as_it_speaks_and_leaves_nothing(port: Port) -> None:
+    for first in (HELLO, b"GET /", RECORD):
+        candidate, theirs = port.connection()
+        theirs.send(first)
+        await plain(candidate, first)
+        assert len(port.adopter._registry) == 0
+
+
+@ports
+async def test_a_preface_that_nobody_waits_for_is_reset_and_never_reaches_a_service(port: Port) -> None:
+    known = port.expect(OTHER)
+    for transaction in (None, ID, OTHER):
+        candidate, theirs = port.connection(transaction)
+        theirs.send(PREFACE)
+        assert await candidate.fate is Fate.DROPPED
+        assert await reset(theirs)
+    known.release()
+
+
+@ports
+async def test_a_connection_is_found_when_the_proposal_is_answered_only_after_it_was_accepted(port: Port) -> None:
+    candidate, theirs = port.connection()
+    await asyncio.sleep(0.01)
+    assert not candidate.fate.done(), "as a plain one it has time to speak"
+    place = port.expect()
+    place.claim(behind_preface=False)
+    assert await candidate.fate is Fate.TAKEN
+    await place.carrier().write(b"220 ready")
+    assert theirs.recv(10) == b"220 ready", "a server may speak first"
+
+
+@ports
+async def test_the_second_connection_with_an_id_is_a_plain_one(port: Port) -> None:
+    place = port.expect()
+    first, _ = port.connection()
+    second, theirs = port.connection()
+    place.claim(behind_preface=False)
+    assert await first.fate is Fate.TAKEN
+    assert not second.fate.done()
+    theirs.send(HELLO)
+    await plain(second, HELLO)
+
+
+@ports
+async def test_somebody_who_saw_the_id_cannot_take_the_peer_s_place_from_elsewhere(port: Port) -> None:
+    place = port.expect()
+    thief, evil = port.connection(address="203.0.113.9")
+    candidate, theirs = port.connection()
+    place.claim(behind_preface=False)
+    assert await candidate.fate is Fate.TAKEN
+    evil.send(HELLO)
+    await plain(thief, HELLO)
+    theirs.send(RECORD)
+    assert await place.carrier().read() == RECORD
+
+
+@ports
+async def test_a_connection_from_another_address_is_taken_when_no_other_comes(port: Port) -> None:
+    place = port.expect()
+    candidate, _ = port.connection(address="203.0.113.9")
+    place.claim(behind_preface=False)
+    assert await candidate.fate is Fate.TAKEN
+    assert "203.0.113.9" in place.found
+
+
+@ports
+async def test_a_connection_that_never_comes_fails_the_stream_in_bounded_time(port: Port) -> None:
+    adopting.WAIT_SECONDS, before = 0.02, adopting.WAIT_SECONDS
+    try:
+        place = port.expect()
+        place.claim(behind_preface=True)
+    finally:
+        adopting.WAIT_SECONDS = before
+    carrier = place.carrier()
+    for use in (carrier.read(), carrier.write(b"x"), place.there(), carrier.finish()):
+        with pytest.raises(AccordError) as never:
+            await use
+        assert never.value.reason is Reason.TIMEOUT
+    await carrier.close()
+    carrier.abort()
+    assert port.adopter.results == {Result.NEVER_CAME: 1}
+
+
+@ports
+async def test_a_stream_that_is_aborted_before_its_connection_is_there_gives_the_place_up(port: Port) -> None:
+    for end in ("abort", "close"):
+        place = port.expect()
+        place.claim(behind_preface=False)
+        carrier = place.carrier()
+        if end == "abort":
+            carrier.abort()
+        else:
+            await carrier.close()
+        assert len(port.adopter._registry) == 0
+        candidate, theirs = port.connection()
+        theirs.send(HELLO)
+        await plain(candidate, HELLO)
+
+
+@ports
+async def test_a_release_after_the_claim_closes_the_connection_unless_somebody_has_its_stream(port: Port) -> None:
+    candidate, theirs = port.connection()
+    place = port.expect()
+    place.claim(behind_preface=False)
+    assert await candidate.fate is Fate.TAKEN
+    place.release()
+    assert await reset(theirs)
+    candidate, theirs = port.connection()
+    place = port.expect()
+    place.claim(behind_preface=False)
+    carrier = place.carrier()
+    place.release()
+    await carrier.write(b"still here")
+    assert theirs.recv(20) == b"still here"
+
+
+@ports
+async def test_a_peer_that_resets_its_silent_connection_frees_the_place(port: Port) -> None:
+    place = port.expect()
+    candidate, theirs = port.connection()
+    theirs.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
+    theirs.close()
+    assert await candidate.fate is Fate.DROPPED
+    second, _ = port.connection()
+    place.claim(behind_preface=False)
+    assert await second.fate is Fate.TAKEN
+
+
+@ports
+async def test_draining_keeps_no_new_place_and_waits_for_those_that_look_for_their_connection(port: Port) -> None:
+    place = port.expect()
+    draining = asyncio.create_task(port.adopter.drain(5))
+    await asyncio.sleep(0.02)
+    assert not draining.done()
+    with pytest.raises(AccordError) as refused:
+        port.expect(OTHER)
+    assert refused.value.reason is Reason.SHUTDOWN
+    candidate, _ = port.connection()
+    await draining
+    place.claim(behind_preface=False)
+    assert await candidate.fate is Fate.TAKEN
+    port.adopter.resume()
+    late = port.expect(OTHER)
+    await port.adopter.drain(0.01)
+    port.adopter.abandon()
+    assert port.stopped == [Reason.SHUTDOWN], "whose connection cannot come any more is told"
+    late.release()
+
+
+@ports
+async def test_with_the_port_everything_that_waits_ends(port: Port) -> None:
+    waiting, claimed = port.expect(), port.expect(OTHER)
+    claimed.claim(behind_preface=False)
+    candidate, theirs = port.connection()
+    port.adopter.close()
+    with pytest.raises(AccordError):
+        await claimed.there()
+    candidate.discard()
+    assert await reset(theirs)
+    waiting.release()
+
+
+@ports
+async def test_ten_thousand_connections_with_guessed_ids_leave_every_place_free(port: Port) -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    ours.setblocking(False)
+    place = port.expect()
+    kept = []
+    for number in range(10_000):
+        candidate = Candidate(port.adopter, ours, "203.0.113.9")
+        port.adopter.found(candidate, number.to_bytes(12, "little"), adopting.Event.SYN)
+        kept.append(candidate)
+    assert len(port.adopter._registry) == 2 * LIMIT
+    candidate, _ = port.connection()
+    place.claim(behind_preface=False)
+    assert await candidate.fate is Fate.TAKEN
+    for guess in kept:
+        if guess.transaction is not None:
+            port.adopter.said(guess, adopting.Event.GONE)
+    ours.close()
+    theirs.close()
+
+
+# ---- the sessions
+
+
+class Syn:
+    """A ``SynConnection`` whose SYN-ACK comes when the test says so."""
+
+    option = PREFACE
+
+    def __init__(self) -> None:
+        self.connected = self.marked = False
+        self.failure: AccordError | None = None
+        self.taken: list[bytes] = []
+        self.aborted = False
+
+    def when_connected(self, callback: Callable[[], None]) -> None:
+        raise AssertionError("whoever drives the negotiation waits, not the session")
+
+    def take(self, first: bytes = b"") -> Any:
+        if self.failure is not None:
+            raise self.failure
+        self.taken.append(first)
+        return self
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class Kept:
+    """``Adoptions`` and its one ``Adoption``, which remember what was done with them."""
+
+    option = PREFACE
+
+    def __init__(self, refusal: AccordError | None = None) -> None:
+        self.refusal = refusal
+        self.done: list[str] = []
+
+    def expect(self) -> Kept:
+        if self.refusal is not None and self.refusal.reason is Reason.NO_MEMORY:
+            raise self.refusal
+        self.done.append("expect")
+        return self
+
+    def claim(self, *, behind_preface: bool) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.done.append(f"claim {behind_preface}")
+
+    def carrier(self) -> Any:
+        self.done.append("carrier")
+        return self
+
+    def release(self) -> None:
+        self.done.append("release")
+
+
+def session(role: Role, syn: Syn | None = None, kept: Kept | None = None) -> TcpSession:
+    host: Services = services(role)
+    host.syn, host.adoptions = syn, kept
+    return TcpPlugin().open(role, host)
+
+
+def seen(role: Role, *above: object) -> View:
+    return View(role, 0, 1, (), below(*above))
+
+
+TLS = Neighbour(int(Protocol.TLS13), secure=True)
+HTTP = Neighbour(int(Protocol.HTTP))
+
+
+@pytest.mark.parametrize("marked", [True, False])
+@pytest.mark.parametrize("above", [(TLS, HTTP), (HTTP,), (Neighbour(0x7E000001, secure=True),), ()])
+def test_the_stream_begins_behind_the_preface_unless_the_mark_and_tls_make_it_needless(
+    marked: bool, above: tuple[Neighbour, ...]
+) -> None:
+    syn, kept = Syn(), Kept()
+    initiator, responder = session(Role.INITIATOR, syn), session(Role.RESPONDER, kept=kept)
+    mine, yours = seen(Role.INITIATOR, *above), seen(Role.RESPONDER, *above)
+    proposal = initiator.propose(mine)
+    assert proposal == Answer(PREFACE)
+    answer = responder.respond(yours, PREFACE)
+    assert answer == Answer(PREFACE)
+    assert isinstance(initiator.advance(mine, PREFACE), Wait)
+    assert isinstance(initiator.resume(mine), Wait), "woken for nothing, it waits on"
+    assert initiator.adopted
+    assert responder.adopted
+    syn.connected, syn.marked = True, marked
+    needless = marked and above[:1] == (TLS,)
+    commit = initiator.resume(mine)
+    assert commit == Answer(b"\0" if needless else b"\1")
+    assert isinstance(commit, Answer)
+    initiator.commit(mine)
+    initiator.commit(mine)
+    assert syn.taken == [b"" if needless else PREFACE]
+    assert initiator.carrier(None) is syn
+    assert responder.advance(yours, commit.payload) == Answer()
+    responder.commit(yours)
+    assert responder.carrier(None) is kept
+    responder.abort(Reason.CLOSED)
+    assert kept.done == ["expect", f"claim {not needless}", "carrier"], (
+        "once it is somebody's stream, abort is too late"
+    )
+    assert not syn.aborted
+
+
+def refused(outcome: object) -> Reason:
+    assert isinstance(outcome, Refuse), outcome
+    return outcome.reason
+
+
+def test_a_port_without_a_listener_of_ours_cannot_adopt_and_a_full_one_says_so() -> None:
+    view = seen(Role.RESPONDER)
+    assert refused(session(Role.RESPONDER).respond(view, PREFACE)) is Reason.NOT_ADOPTABLE
+    full = Kept(error(Reason.NO_MEMORY, "full"))
+    assert refused(session(Role.RESPONDER, kept=full).respond(view, PREFACE)) is Reason.NO_MEMORY
+
+
+@pytest.mark.parametrize("payload", [encode(TcpOption.EXID, ID), encode(TcpOption.EXID_ADOPT, OTHER), bytes(16)])
+def test_an_option_that_does_not_name_this_negotiation_is_refused_on_both_sides(payload: bytes) -> None:
+    kept, syn = Kept(), Syn()
+    responder = session(Role.RESPONDER, kept=kept)
+    assert refused(responder.respond(seen(Role.RESPONDER), payload)) is Reason.HANDSHAKE_FAILED
+    initiator = session(Role.INITIATOR, syn)
+    initiator.propose(seen(Role.INITIATOR))
+    assert refused(initiator.advance(seen(Role.INITIATOR), payload)) is Reason.HANDSHAKE_FAILED
+    assert (kept.done, syn.taken) == ([], [])
+
+
+@pytest.mark.parametrize("length", [length for length in range(64) if length != 16])
+def test_a_payload_of_another_length_is_no_option_whatever_else_it_may_be(length: int) -> None:
+    kept = Kept()
+    responder = session(Role.RESPONDER, kept=kept)
+    assert isinstance(responder.respond(seen(Role.RESPONDER), bytes(length)), Refuse)
+    assert kept.done == []
+    syn = Syn()
+    initiator = session(Role.INITIATOR, syn)
+    initiator.propose(seen(Role.INITIATOR))
+    assert refused(initiator.advance(seen(Role.INITIATOR), (PREFACE * 4)[:length])) is Reason.HANDSHAKE_FAILED
+
+
+@pytest.mark.parametrize("payload", [b"", b"\2", b"\0\0", PREFACE])
+def test_a_commit_that_does_not_say_where_the_stream_begins_is_refused(payload: bytes) -> None:
+    kept = Kept()
+    responder = session(Role.RESPONDER, kept=kept)
+    responder.respond(seen(Role.RESPONDER), PREFACE)
+    assert refused(responder.advance(seen(Role.RESPONDER), payload)) is Reason.HANDSHAKE_FAILED
+    responder.abort(Reason.HANDSHAKE_FAILED)
+    assert kept.done == ["expect", "release"]
+
+
+def test_a_connection_that_cannot_be_had_ends_the_node_at_every_point() -> None:
+    view = seen(Role.INITIATOR)
+    for at in range(3):
+        syn = Syn()
+        syn.failure = error(Reason.UNREACHABLE, "no route") if at == 0 else None
+        initiator = session(Role.INITIATOR, syn)
+        outcome = initiator.propose(view)
+        if at == 1:
+            initiator.advance(view, PREFACE)
+            syn.failure = error(Reason.UNREACHABLE, "reset")
+            outcome = initiator.resume(view)
+        if at < 2:
+            assert refused(outcome) is Reason.UNREACHABLE
+            continue
+        syn.connected = True
+        initiator.advance(view, PREFACE)
+        syn.failure = error(Reason.LEGACY_FIRST, "taken by another")
+        with pytest.raises(AccordError, match="taken by another"):
+            initiator.commit(view)
+
+
+def test_an_abort_before_the_commit_leaves_the_connection_to_whoever_opened_it_and_one_after_it_ends_it() -> None:
+    view = seen(Role.INITIATOR)
+    for committed in (False, True):
+        syn = Syn()
+        syn.connected = True
+        initiator = session(Role.INITIATOR, syn)
+        initiator.propose(view)
+        initiator.advance(view, PREFACE)
+        if committed:
+            initiator.commit(view)
+        initiator.abort(Reason.CLOSED)
+        assert syn.aborted == committed
+
+
+def test_a_responder_whose_peer_fell_back_refuses_the_commit() -> None:
+    view = seen(Role.RESPONDER)
+    kept = Kept(error(Reason.LEGACY_FIRST, "plain"))
+    responder = session(Role.RESPONDER, kept=kept)
+    responder.respond(view, PREFACE)
+    assert responder.advance(view, b"\0") == Answer()
+    with pytest.raises(AccordError, match="plain"):
+        responder.commit(view)
+
+
+def test_commit_without_an_agreement_and_a_second_stream_are_mistakes_of_the_caller() -> None:
+    view = seen(Role.INITIATOR)
+    initiator = session(Role.INITIATOR, Syn())
+    initiator.propose(view)
+    with pytest.raises(RuntimeError, match="no agreed beginning"):
+        initiator.commit(view)
+    with pytest.raises(RuntimeError, match="only after commit"):
+        initiator.carrier(None)
