@@ -172,7 +172,7 @@ def test_one_stalled_connection_ends_the_trust_in_tcp_without_a_syn(peers: Peers
 @pytest.mark.parametrize("mark", [Learnt.ADOPTED_MARKED, Learnt.ADOPTED_UNMARKED])
 def test_an_adopted_connection_says_whether_the_mark_comes_back(peers: Peers, mark: Learnt) -> None:
     peers.learn(*PEER, mark)
-    ((_, entry, _),) = peers.entries()
+    ((_, entry),) = peers.entries()
     assert entry.marked is (mark is Learnt.ADOPTED_MARKED)
     assert (Way.OPTION in entry.ways) is (mark is Learnt.ADOPTED_MARKED), "an option that was stripped is no answer"
 

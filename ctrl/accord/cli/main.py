@@ -20,6 +20,7 @@ _COMMANDS = {
     "doctor": ("accord.cli.doctor", "doctor", "Say what this host's kernel and NIC support, and why not."),
     "expose": ("accord.cli.expose", "expose", "Offer a local plain service over negotiated stacks."),
     "lab": ("accord.cli.lab", "lab", "Two hosts and a slow link between them, in network namespaces."),
+    "peers": ("accord.cli.peers", "peers", "Show what is remembered of peers, or have it forgotten."),
     "stats": ("accord.cli.stats", "stats", "Show every counter, by reason: a table, JSON, or for Prometheus."),
     "status": ("accord.cli.status", "status", "Show what the daemon has, does and counted."),
     "trace": ("accord.cli.trace.command", "trace", "Ask a running host a new question, by bcc."),

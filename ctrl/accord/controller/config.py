@@ -7,12 +7,16 @@ A file is read whole or not at all: every error of it is reported at once, and n
 from __future__ import annotations
 
 import ipaddress
+import os
 import pwd
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
+from accord.controller.certificate import STATE_DIRECTORY
+from accord.controller.control import DEFAULT_PATH
+from accord.controller.peers import DAY, LIMIT, MAX_EXPIRY
 from accord.controller.policy import Policy, Secure, load_policy, read_policy
 from accord.controller.stacks import PROTOCOLS
 from accord.controller.toml import Document, Table
@@ -22,6 +26,8 @@ ATTACH: Final = ("auto", "native", "generic", "none")
 PRIVILEGES: Final = ("drop", "keep")
 BACK_ENDS: Final = ("auto", "af_xdp", "af_packet", "udp")
 
+STATE_NAME: Final = "peers.jsonl"
+
 _NOBODY: Final = 65534
 _MAX_ID: Final = 0xFFFFFFFE
 _MAX_INTERFACE: Final = 15
@@ -30,6 +36,7 @@ _MAX_EARLY: Final = 65536
 _MAX_BUSY_POLL_US: Final = 1000
 _MAX_TRANSACTIONS: Final = 1 << 20
 _MAX_BUFFERS: Final = 1 << 20
+_MAX_PEERS: Final = 1 << 14
 
 
 def default_user() -> tuple[int, int]:
@@ -63,6 +70,20 @@ class ExposeConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class PeersConfig:
+    """``[peers]``: the memory of peers."""
+
+    file: Path | None = None
+    """None: see ``state_path``."""
+    limit: int = LIMIT
+    """Peers; 0: nothing is remembered."""
+    expiry_s: int = int(DAY)
+    """How long good news last, seconds."""
+    dns_hints: bool = False
+    """Ask for HTTPS records beside addresses."""
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonConfig:
     """The whole file. Limits of 0 leave the engine its own."""
 
@@ -86,6 +107,7 @@ class DaemonConfig:
     key_log: Path | None = None
     expose: tuple[ExposeConfig, ...] = ()
     policy: Policy = field(default_factory=Policy)
+    peers: PeersConfig = field(default_factory=PeersConfig)
     transactions: int = 0
     unproven: int = 0
     buffers: int = 0
@@ -93,6 +115,26 @@ class DaemonConfig:
     def override(self, **values: Any) -> DaemonConfig:
         """This configuration with the values that are not None, as command line options give them."""
         return replace(self, **{name: value for name, value in values.items() if value is not None})
+
+
+def state_path(config: DaemonConfig, environment: Mapping[str, str]) -> Path | None:
+    """Where the memory of peers is kept: as configured, else in the state directory of the host's own daemon.
+
+    A daemon with a control socket of its own is one of several, and has no file unless it is given one. systemd(1)
+    names the directory by $STATE_DIRECTORY; a user's is that of the XDG base directory specification.
+    """
+    if config.peers.limit == 0:
+        return None
+    if config.peers.file is not None or config.control not in (None, DEFAULT_PATH):
+        return config.peers.file
+    if directories := environment.get("STATE_DIRECTORY"):
+        return Path(directories.partition(":")[0]) / STATE_NAME
+    if os.geteuid() == 0:
+        return STATE_DIRECTORY / STATE_NAME
+    base = Path(environment.get("XDG_STATE_HOME", ""))
+    if not base.is_absolute():  # as the specification has it: such a value is ignored
+        base = Path(os.path.expanduser("~")) / ".local/state"
+    return base / "accord" / STATE_NAME if base.is_absolute() else None
 
 
 def load_config(path: Path, protocols: Mapping[str, int] = PROTOCOLS) -> DaemonConfig:
@@ -153,6 +195,18 @@ def _read(document: Document, directory: Path, protocols: Mapping[str, int]) -> 
             table.note(
                 "unproven", f"{config.unproven} of {config.transactions} transactions", "no more than transactions"
             )
+        table.finish()
+    if (table := top.table("peers")) is not None:
+        known = config.peers
+        config = replace(
+            config,
+            peers=PeersConfig(
+                file=_path(table, "file", directory),
+                limit=table.integer("limit", 0, _MAX_PEERS, known.limit),
+                expiry_s=table.integer("expiry_s", 1, int(MAX_EXPIRY), known.expiry_s),
+                dns_hints=table.boolean("dns_hints", known.dns_hints),
+            ),
+        )
         table.finish()
     config = replace(config, expose=_exposed(top, directory), policy=_policy(top, directory, protocols))
     top.finish()

@@ -76,7 +76,7 @@ class Controller:
             log.warning("TCP without a SYN is not to be had: %s", self.tcp_refusal)
         self.exposed: dict[int, Exposed] = {}
         self.counts = Counts()
-        self.peers = Peers(clock.now)
+        self.peers = Peers(clock.now, limit=config.peers.limit, expiry=config.peers.expiry_s)
         self.lessons = Lessons(self.peers)
         self.losers = Losers()
         self._fallbacks = FallbackLog(clock.now)
@@ -230,7 +230,9 @@ class Controller:
             certificate=config.certificate,
             private_key=config.private_key,
             users=config.users,
+            peers=config.peers,
         )
+        self.peers.configure(config.peers.limit, config.peers.expiry_s)
         self._roots_read = None
         self.proposals.clear()
         self._policies.clear()

@@ -72,6 +72,18 @@ PREPARED = Family(
 READY_NOW = Family(
     "negotiation", "accord_prepared_proposals_ready", Kind.GAUGE, (), "Proposals made ahead that are ready now."
 )
+PEERS = Family("peers", "accord_peers", Kind.GAUGE, (), "Peers (address and port) that something is remembered of.")
+PEERS_ASKED = Family(
+    "peers", "accord_peers_asked_total", Kind.COUNTER, ("result",),
+    "Connections that asked what is remembered of their peer: hit, missed.",
+)  # fmt: skip
+PEERS_LEARNT = Family(
+    "peers", "accord_peers_learnt_total", Kind.COUNTER, ("what",),
+    "What connections have shown of their peer and of the path to it.",
+)  # fmt: skip
+PEERS_EVICTED = Family(
+    "peers", "accord_peers_evicted_total", Kind.COUNTER, (), "Peers forgotten for want of room ([peers] limit)."
+)
 READY = Family(
     "negotiation", "accord_ready_seconds", Kind.HISTOGRAM, ("role", "way"),
     "Until the stack was ready: the initiator's from the call on, the responder's from the proposal's first packet.",
@@ -102,7 +114,7 @@ RINGS: Mapping[str, Family] = {
 
 FAMILIES: tuple[Family, ...] = (
     INFO, START, STEERING, *RINGS.values(), ENGINE, USED, LIMIT, MEMORY, NEGOTIATIONS, STACKS, READY, OPEN,
-    HANDED_OVER, PREPARED, READY_NOW,
+    HANDED_OVER, PREPARED, READY_NOW, PEERS, PEERS_ASKED, PEERS_LEARNT, PEERS_EVICTED,
 )  # fmt: skip
 """All of them, in the order in which they are shown."""
 

@@ -34,9 +34,10 @@ Whoever is on the path can teach this memory that a peer is silent; he could as 
 from __future__ import annotations
 
 import enum
+import functools
 import ipaddress
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -50,8 +51,9 @@ MISSES_LATELY: Final = 5
 """The same where it worked lately: what is more likely, loss or a new black hole?"""
 GAP_SECONDS: Final = 1.0
 """Failures closer together are one: connections begun at once share the burst of losses, or the peer's restart."""
-_NEVER: Final = float("-inf")
-_MAX_TIMES: Final = 16
+NEVER: Final = float("-inf")
+MAX_EXPIRY: Final = 30 * DAY
+MAX_TIMES: Final = 16
 """Further confirmations are not counted: the belief's time is at its most by then."""
 
 PeerKey = tuple[str, int]
@@ -136,16 +138,16 @@ NOTHING: Final = Knowledge()
 class Belief:
     """About one ``Way``. Times are seconds of the memory's clock."""
 
-    worked_until: float = _NEVER
+    worked_until: float = NEVER
     """It worked, and for so long that is remembered."""
     doubted: bool = False
     """It has failed since."""
     misses: int = 0
     """Failures in a row that count, since it last worked or was last believed broken."""
-    missed_at: float = _NEVER
+    missed_at: float = NEVER
     times: int = 0
     """Black hole confirmed so often since it last worked."""
-    broken_until: float = _NEVER
+    broken_until: float = NEVER
     """Believed to be a black hole."""
 
     def holds(self, now: float) -> bool | None:
@@ -157,7 +159,7 @@ class Belief:
     def worked(self, now: float, expiry: float) -> None:
         """One success clears everything that spoke against it."""
         self.worked_until, self.doubted = now + expiry, False
-        self.misses, self.missed_at, self.times, self.broken_until = 0, _NEVER, 0, _NEVER
+        self.misses, self.missed_at, self.times, self.broken_until = 0, NEVER, 0, NEVER
 
     def failed(self, now: float) -> None:
         """One failure that counts; see the module's docstring."""
@@ -167,7 +169,7 @@ class Belief:
         self.misses, self.missed_at = self.misses + 1, now
         needed = 1 if self.times else MISSES_LATELY if now < self.worked_until else MISSES
         if self.misses >= needed:
-            self.misses, self.times = 0, min(self.times + 1, _MAX_TIMES)
+            self.misses, self.times = 0, min(self.times + 1, MAX_TIMES)
             self.broken_until = now + min(HOUR * 2 ** (self.times - 1), DAY)
 
     def over(self, now: float) -> bool:
@@ -180,7 +182,7 @@ class Entry:
     """All that is known of one address and port."""
 
     protocols: tuple[int, ...] = ()
-    speaks_until: float = _NEVER
+    speaks_until: float = NEVER
     """It has spoken Accord, and for so long that is remembered."""
     source: str = ""
     """Own address that ``ways`` was learnt from; empty: whichever."""
@@ -283,17 +285,29 @@ class Peers:
 
     # ---- for who keeps or shows it ----
 
-    def entries(self) -> Iterator[tuple[PeerKey, Entry, Knowledge]]:
-        """Every peer, least recently used first, and what a connection from the same source would go by."""
-        now = self._now()
-        for key, entry in self._entries.items():
-            if not entry.over(now):
-                yield key, entry, self._knowledge(entry, now, "")
+    def entries(self) -> list[tuple[PeerKey, Entry]]:
+        """Every peer, least recently used first."""
+        return list(self._entries.items())
+
+    def about(self, entry: Entry) -> Knowledge:
+        """What a connection from where ``entry`` was learnt would go by."""
+        return self._knowledge(entry, self._now(), "")
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The memory's own, seconds."""
+        return self._now
+
+    def configure(self, limit: int, expiry: float) -> None:
+        """As for the constructor; what was learnt keeps the time that it was given."""
+        self._limit, self._expiry = limit, expiry
+        self._fit()
 
     def restore(self, key: PeerKey, entry: Entry) -> None:
         """Put back what ``entries`` has given; what has been learnt since stays."""
         if key not in self._entries and not entry.over(self._now()):
             self._entries[key] = entry
+            self.changes += 1
             self._fit()
 
     def __len__(self) -> int:
@@ -322,9 +336,13 @@ class Peers:
 
 def peer_key(address: str, port: int) -> PeerKey:
     """One spelling for each address; what is none stays as it is."""
+    return _spelling(address), port
+
+
+@functools.lru_cache(maxsize=1024)
+def _spelling(address: str) -> str:
     try:
         found = ipaddress.ip_address(address)
     except ValueError:
-        return address, port
-    mapped = getattr(found, "ipv4_mapped", None)
-    return str(mapped or found), port
+        return address
+    return str(getattr(found, "ipv4_mapped", None) or found)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 def collect(controller: Controller, version: str) -> list[dict[str, Any]]:
     """All families with their samples of this moment, for JSON (``metrics.snapshot``)."""
-    endpoint, stock = controller.endpoint, controller.proposals
+    endpoint, stock, peers = controller.endpoint, controller.proposals, controller.peers
     usage = endpoint.engine.usage()
     return snapshot(
         {
@@ -44,6 +44,10 @@ def collect(controller: Controller, version: str) -> list[dict[str, Any]]:
                 ("discarded",): stock.discarded,
             },
             metrics.READY_NOW: {(): len(stock)},
+            metrics.PEERS: {(): len(peers)},
+            metrics.PEERS_ASKED: {("hit",): peers.hits, ("missed",): peers.misses},
+            metrics.PEERS_LEARNT: {(what.value,): count for what, count in peers.learnt.items()},
+            metrics.PEERS_EVICTED: {(): peers.evicted},
             **controller.counts.samples(),
             **_rings(controller),
         }

@@ -22,10 +22,11 @@ import click
 from accord.controller import files
 from accord.controller.acceptor import Acceptor
 from accord.controller.association import Association
-from accord.controller.config import DaemonConfig, ExposeConfig
+from accord.controller.config import DaemonConfig, ExposeConfig, state_path
 from accord.controller.control import Channel, control_path, failure_message, peer_credentials
 from accord.controller.controller import Controller
 from accord.controller.exposed import Exposed
+from accord.controller.peers_keeper import PeersKeeper
 from accord.daemon.life import Life
 from accord.daemon.operations import Operations
 from accord.daemon.successor import start_successor
@@ -44,6 +45,8 @@ _GC_OBJECTS = 20_000
 """Objects made between two collections, about ten negotiations' worth; Python's own 700 is several to each."""
 
 
+_FOR_OPERATORS = {"takeover": "take over", "flush_peers": "have peers forgotten"}
+"""By the message's ``op``: what only root and the daemon's own user may."""
 _CLIENTS_END_SECONDS = 1.0
 """Cancelled handlers end in a turn or two of the loop; one that does not is not waited for."""
 
@@ -80,6 +83,7 @@ class Daemon:
         self._accepting: Acceptor | None = None
         self._attaching: asyncio.Task[None] | None = None
         self._life: Life | None = None
+        self._keeper: PeersKeeper | None = None
         self._successor: subprocess.Popen[bytes] | None = None
         self._failure = ""
         self._stop = asyncio.Event()
@@ -121,7 +125,8 @@ class Daemon:
         except BaseException:
             self._close_listener()
             raise
-        operations = Operations(controller)
+        keeper = PeersKeeper(controller.peers, state_path(self._config, os.environ))
+        operations = Operations(controller, keeper)
         life = self._life = Life(self._supervisor, self._end)
         try:
             for signum in (signal.SIGINT, signal.SIGTERM):
@@ -134,13 +139,17 @@ class Daemon:
             gc.set_threshold(_GC_OBJECTS)
             if self._before is not None:
                 before = await Predecessor.ask(self._before, self._drain_seconds)
+                before.recall(keeper)
                 await self._succeed(before, controller, operations)
             else:
+                keeper.load()
                 self._expose(controller, self._config.expose)
             for note in controller.attach_notes():
                 click.echo(note)
             click.echo(f"accord daemon ready: {controller.describe()}, control socket {self._control}")
+            self._keeper = keeper
             self._accept_clients(controller, operations)
+            keeper.start()
             life.ready()
             await self._stop.wait()
             life.stopping()
@@ -157,6 +166,7 @@ class Daemon:
                 await asyncio.wait(self._clients, timeout=_CLIENTS_END_SECONDS)
             await operations.close()
             controller.close()
+            keeper.close()
             self._close_listener()
             click.echo("accord daemon stopped")
         if self._failure:
@@ -226,7 +236,8 @@ class Daemon:
             raise error(Reason.BAD_CONFIG, "another daemon has taken over already", "ask that one")
         if not isinstance(seconds, int | float) or not seconds >= 0:
             raise error(Reason.BAD_CONFIG, "control message: 'drain_seconds' is no number of seconds")
-        succession = Succession(controller, operations, self._listener)
+        assert self._keeper is not None, "made before there were clients"
+        succession = Succession(controller, operations, self._listener, self._keeper)
         self._accepting.close()
         try:
             await succession.give(channel)
@@ -334,11 +345,14 @@ class Daemon:
                     if received is None:
                         return
                     message, fds = received
+                    wish = _FOR_OPERATORS.get(str(message.get("op")))
+                    if wish is not None and uid not in (0, self._owner):
+                        for fd in fds:
+                            os.close(fd)
+                        raise error(Reason.NOT_PERMITTED, f"user {uid} cannot {wish}", "run with sudo")
                     if message.get("op") == "takeover":
                         for fd in fds:
                             os.close(fd)
-                        if uid not in (0, self._owner):
-                            raise error(Reason.NOT_PERMITTED, f"user {uid} cannot take over", "run with sudo")
                         await self._give_way(message, channel, controller, operations)
                         return
                     await operations.handle(message, channel, fds)

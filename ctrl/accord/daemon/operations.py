@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What programs may ask of the daemon over the control socket: connect, listen, status, stats."""
+"""What programs may ask of the daemon over the control socket."""
 
 from __future__ import annotations
 
@@ -22,8 +22,10 @@ from accord.controller.controller import Controller
 from accord.controller.destination import without_zone
 from accord.controller.exposed import Exposed
 from accord.controller.held import hold
+from accord.controller.peers_keeper import PeersKeeper
 from accord.controller.policy import Secure
 from accord.controller.stats import collect
+from accord.daemon.peers_operations import PeersOperations
 from accord.daemon.standing import standing
 from accord.datapath.stream import SocketCarrier
 from accord.negotiation.interface import Role
@@ -121,8 +123,9 @@ async def _until_gone(channel: Channel) -> None:
 class Operations:
     """Handlers by the message's ``op``."""
 
-    def __init__(self, controller: Controller) -> None:
+    def __init__(self, controller: Controller, keeper: PeersKeeper | None = None) -> None:
         self._controller = controller
+        self._keeper = keeper
         self._bridges: set[asyncio.Task[None]] = set()
         self._connecting = 0
         self._programs: dict[int, tuple[Exposed, Channel, asyncio.Task[None]]] = {}
@@ -132,6 +135,8 @@ class Operations:
             "listen": self._listen,
             "status": self._status,
             "stats": self._stats,
+            "peers": self._peers,
+            "flush_peers": self._flush_peers,
         }
 
     async def handle(self, message: dict[str, Any], channel: Channel, fds: Sequence[int] = ()) -> None:
@@ -326,3 +331,9 @@ class Operations:
 
     async def _stats(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
         await channel.send({"ok": True, "pid": os.getpid(), "families": collect(self._controller, __version__)})
+
+    async def _peers(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
+        await PeersOperations(self._controller.peers, self._keeper).list(message, channel)
+
+    async def _flush_peers(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
+        await PeersOperations(self._controller.peers, self._keeper).flush(message, channel)

@@ -27,8 +27,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from accord.controller.certificate import own_certificate
-from accord.controller.config import DaemonConfig, load_config
+from accord.controller.config import DaemonConfig, load_config, state_path
 from accord.controller.control import control_path
+from accord.controller.state_file import StateFile
 from accord.daemon.life import ALIVE, READY, STOPPING, SUCCEEDED
 from accord.daemon.notify import notify
 from accord.daemon.successor import start_successor
@@ -76,6 +77,8 @@ class Split:
         self._spare = spare
         self._leave = leave
         self._files = _files_of(config)
+        kept = state_path(config, os.environ)
+        self._state = None if kept is None else StateFile(kept)
         self._told = 0
         self._succeeded = False
         self._successor: subprocess.Popen[bytes] | None = None
@@ -213,6 +216,14 @@ class Split:
         if pending.kind == Ask.WHOSE_PROGRAM and broker.knows(pending.number):
             other = attached(pending.number)
             return (b"" if other is None else other.whose().encode()[:_MAX_PATH]), []
+        if self._state is not None and not pending.data:
+            if pending.kind == Ask.STATE:
+                return b"", [fd] if (fd := self._state.open()) is not None else []
+            if pending.kind == Ask.NEW_STATE:
+                return b"", [self._state.begin()]
+            if pending.kind == Ask.STATE_WRITTEN:
+                self._state.finish()
+                return b"", []
         log.warning("refused request %d of the worker", pending.kind)
         raise error(Reason.NO_PRIVILEGE, f"the privileged process knows no such request: {pending.kind}")
 

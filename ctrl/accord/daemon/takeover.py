@@ -3,7 +3,7 @@
 
 new                                   old
  |-- {"op": "takeover"} ------------->|  leaves the interface, stops reading what it hands over
- |<- {"ok", "pid", "ports"} + control socket
+ |<- {"ok", "pid", "ports"} + control socket, memory of peers
  |<- one message a port + its certificate, key and sockets, + the connection of the program that exposed it
  |-- {"op": "taken"} ---------------->|  until here the old one can take everything back, and does if this is late
  |<- {"op": "drained"} ---------------|  no negotiation is in flight there: now the new one attaches to the interface
@@ -27,6 +27,7 @@ from accord.controller.control import Channel, call, raise_failure
 from accord.controller.controller import Controller
 from accord.controller.handover import Handover
 from accord.controller.held import hold, opened
+from accord.controller.peers_keeper import PeersKeeper
 from accord.controller.policy import Secure
 from accord.daemon.operations import Operations
 from accord.wire.constants import Limit, Reason
@@ -80,6 +81,8 @@ class Predecessor:
     channel: Channel
     pid: int
     listener: socket.socket
+    peers: int | None = None
+    """An open file: its memory of peers. None: it has none to give."""
     ports: list[Taken] = field(default_factory=list)
 
     @classmethod
@@ -91,13 +94,25 @@ class Predecessor:
         try:
             await channel.send({"op": "takeover", "drain_seconds": drain_seconds})
             message, fds = await _receive(channel)
-            found = cls(channel, int(message.get("pid", 0)), socket.socket(fileno=fds[0]))
+            peers = fds[1] if len(fds) > 1 else None
+            found = cls(channel, int(message.get("pid", 0)), socket.socket(fileno=fds[0]), peers)
             for _ in range(int(message.get("ports", 0))):
                 found.ports.append(_taken(*await _receive(channel)))
         except BaseException:
             channel.close()
             raise
         return found
+
+    def recall(self, keeper: PeersKeeper) -> None:
+        """Have the memory that was handed on, else that of the file."""
+        if self.peers is None:
+            keeper.load()
+            return
+        try:
+            keeper.take(self.peers, "what the old daemon remembers")
+        finally:
+            os.close(self.peers)
+            self.peers = None
 
     async def taken(self) -> None:
         """Everything is ours from here. Raises ``ConnectionError`` when the other side has taken it back."""
@@ -114,6 +129,9 @@ class Predecessor:
         """Give back what was not adopted; before ``taken`` the old daemon goes on."""
         self.channel.close()
         self.listener.close()
+        if self.peers is not None:
+            os.close(self.peers)
+            self.peers = None
         for port in self.ports:
             port.close()
         self.ports.clear()
@@ -160,17 +178,24 @@ def _taken(message: Mapping[str, Any], fds: list[int]) -> Taken:
 class Succession:
     """The old daemon's side of one take-over."""
 
-    def __init__(self, controller: Controller, operations: Operations, listener: socket.socket) -> None:
+    def __init__(
+        self, controller: Controller, operations: Operations, listener: socket.socket, keeper: PeersKeeper
+    ) -> None:
         self._controller = controller
         self._operations = operations
         self._listener = listener
+        self._keeper = keeper
         self._handover = Handover(controller)
 
     async def give(self, channel: Channel) -> None:
         """Hand everything over. When this raises, the old daemon has it all again, and goes on."""
+        memory = os.memfd_create("peers")
         try:
+            os.write(memory, self._keeper.text())
             offers = self._handover.freeze()
-            await channel.send({"ok": True, "pid": os.getpid(), "ports": len(offers)}, [self._listener.fileno()])
+            await channel.send(
+                {"ok": True, "pid": os.getpid(), "ports": len(offers)}, [self._listener.fileno(), memory]
+            )
             for offer in offers:
                 program = self._operations.program(offer.exposed)
                 security = offer.exposed.security
@@ -184,6 +209,9 @@ class Succession:
         except BaseException:
             self._handover.resume()
             raise
+        finally:
+            os.close(memory)
+        self._keeper.release()
         self._handover.commit()
         self._operations.succeeded()
 

@@ -37,6 +37,12 @@ class Ask(enum.IntEnum):
     """number: interface index; -> text."""
     COUNTS = FILE + 5
     """-> the broker's process ID, its requests and refusals so far, decimal."""
+    STATE = FILE + 6
+    """-> the file in which the memory of peers lies, if there is one."""
+    NEW_STATE = FILE + 7
+    """-> a new one, empty, to be written."""
+    STATE_WRITTEN = FILE + 8
+    """The new one takes the old one's place."""
 
 
 def ask_from(sock: socket.socket) -> None:
