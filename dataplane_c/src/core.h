@@ -311,6 +311,9 @@ int accord_port_attached(const struct accord_port *port);
 int accord_port_heard_fd(const struct accord_port *port);
 /* A sign of life: call at least every ACCORD_HEARTBEAT_MS / 3. */
 void accord_port_heartbeat(struct accord_port *port);
+/* From now until the next sign of life the XDP program passes everything. What the rings hold can be read and no more
+ * comes, so that they can be closed without losing a packet. */
+void accord_port_quiet(struct accord_port *port);
 /* The rings, by queue; none on ACCORD_RUNG_UDP. Returns how many were written. */
 uint32_t accord_port_rings(struct accord_port *port, struct accord_ring_statistics *rings, uint32_t limit);
 /* Steering counters, by reason, summed over CPUs; ACCORD_REASON_LIMIT elements. */

@@ -312,6 +312,11 @@ const struct accord_heard *accord_program_heard(const struct accord_program *pro
 	return program->heard;
 }
 
+void accord_program_quiet(struct accord_program *program)
+{
+	__atomic_store_n(&program->settings->heartbeat_ns, 0, __ATOMIC_RELAXED);
+}
+
 void accord_program_heartbeat(struct accord_program *program)
 {
 	struct timespec now;

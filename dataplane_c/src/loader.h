@@ -21,5 +21,7 @@ int accord_program_heard_fd(const struct accord_program *program);
 
 /* CLOCK_BOOTTIME into the settings: a store into mapped memory, and the vDSO. */
 void accord_program_heartbeat(struct accord_program *program);
+/* As if the last heartbeat were long ago. */
+void accord_program_quiet(struct accord_program *program);
 
 #endif

@@ -338,6 +338,12 @@ void accord_port_heartbeat(struct accord_port *port)
 	accord_program_heartbeat(foothold->program);
 }
 
+void accord_port_quiet(struct accord_port *port)
+{
+	if (port->foothold.program)
+		accord_program_quiet(port->foothold.program);
+}
+
 int accord_port_counters(struct accord_port *port, uint64_t *counters)
 {
 	int result = 0;

@@ -263,6 +263,7 @@ enum accord_party {
 	X(FOREIGN_PROGRAM, 162, HOST, "another XDP program is attached already") \
 	X(NO_INTERFACE, 163, USER, "no such network interface") \
 	X(LOAD_FAILED, 164, HOST, "the kernel refused a BPF object") \
+	X(DAEMON_FAILED, 166, OURS, "the daemon failed, outside of any negotiation") \
 	X(BAD_CONFIG, 192, USER, "the configuration is wrong") \
 	X(NOT_PERMITTED, 193, USER, "this user may not do that") \
 	X(NO_DAEMON, 194, USER, "no daemon is running")

@@ -2,8 +2,8 @@
 """Packets that arrive in the gaps of a hand-over, each gap held open until they are in.
 
 The old daemon's data path is the pair's server, the new one's a third controller. What takes microseconds in a
-hand-over takes here as long as it takes a stranger's proposal to arrive: its packets, held back by a relay of their
-own, are sent from within the step that is looked at.
+hand-over takes here as long as it takes a stranger's packets to arrive: held back by a relay of their own, they are
+sent from within the step that is looked at.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ PEERS = 2
 
 @dataclass
 class Stranger:
-    """A client of another address and port than the pair's, whose packets wait in its relay."""
+    """A client of another address and port than the pair's, some of whose packets wait in its relay."""
 
     relay: Relay
     connecting: asyncio.Task[Association]
 
     def arrive(self) -> None:
-        """Its proposal is in the server's kernel when this returns: loopback delivers at once."""
-        assert self.relay.held, "the proposal was made"
+        """They are in the server's kernel when this returns: loopback delivers at once."""
+        assert self.relay.held, "there are some"
         self.relay.pass_on = lambda sender, step: True
         self.relay.release()
 
@@ -61,11 +61,15 @@ async def connect(both: Pair, relay: Relay) -> Association:
     return await both.client.connect("127.0.0.1", relay.port, overrides=QUIC, security=both.security)
 
 
-async def proposing(both: Pair, relay: Relay) -> Stranger:
-    relay.pass_on = lambda sender, step: sender == "server"
+async def begin(both: Pair, relay: Relay, held: str) -> Stranger:
+    """As far as to the packets that are to be held."""
+    step = 2 if held == "the commit" else 0
+    relay.pass_on = lambda sender, at: (sender, at) != ("client", step)
     connecting = asyncio.create_task(connect(both, relay))
-    while len(relay.held) < 2:
+    while len(relay.held) < (1 if step else 2):
         await asyncio.sleep(0.001)
+    if held == "the second packet of a proposal":
+        relay.back.sendto(relay.held.pop(0), relay.server)
     return Stranger(relay, connecting)
 
 
@@ -137,9 +141,10 @@ GAPS = {
 }
 
 
+@pytest.mark.parametrize("held", ["a proposal", "the second packet of a proposal", "the commit"])
 @pytest.mark.parametrize("gap", GAPS)
-def test_a_proposal_that_arrives_in_a_gap_comes_to_a_connection_which_lasts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gap: str
+def test_what_arrives_in_a_gap_comes_to_a_connection_which_lasts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, gap: str, held: str
 ) -> None:
     where, name, after, skip = GAPS[gap]
 
@@ -149,7 +154,7 @@ def test_a_proposal_that_arrives_in_a_gap_comes_to_a_connection_which_lasts(
             for relay in made[:PEERS]:
                 near = await connect(both, relay)
                 kept.append((near, await both.accept()))
-            stranger = await proposing(both, made[PEERS])
+            stranger = await begin(both, made[PEERS], held)
             hand = Handover(both.server)
             with monkeypatch.context() as patch:
                 patch.setattr(where, name, once(stranger.arrive, getattr(where, name), after=after, skip=skip))

@@ -6,6 +6,7 @@ from __future__ import annotations
 import select
 import socket
 import time
+from collections.abc import Callable
 
 import pytest
 from scapy.layers.inet import IP, UDP
@@ -18,7 +19,7 @@ from accord.datapath.path import NO_SOCKET, Path
 from accord.datapath.port import Rung
 from accord.wire.constants import Limit, Reason
 from tests.datapath.netns import Host, receive_frame
-from tests.datapath.sides import PORT, Side, message, packet, transaction_id, until
+from tests.datapath.sides import PATIENCE, PORT, Side, message, packet, transaction_id, until
 
 pytestmark = pytest.mark.root
 
@@ -30,6 +31,14 @@ FAMILIES = [pytest.param(4, id="IPv4"), pytest.param(6, id="IPv6")]
 def sent_by_sockets(host: Host, family: int) -> int:
     """UDP datagrams that this host's kernel sent for anybody."""
     return host.snmp("Udp", "OutDatagrams") if family == 4 else host.snmp6("Udp6OutDatagrams")
+
+
+def waits_until(condition: Callable[[], bool]) -> None:
+    """Without a poll, by which more would happen than is looked at."""
+    give_up = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < give_up
+        time.sleep(0.001)
 
 
 @pytest.mark.parametrize("rung", list(Rung), ids=lambda rung: rung.name)
@@ -276,6 +285,29 @@ def test_a_changed_ethernet_address_counts_from_the_next_heartbeat(near: Host, f
         network = IP(src=near.address4, dst=far.address4) / UDP(sport=50000, dport=PORT)
         wire.send(bytes(Ether(src=near.mac, dst="02:00:00:00:00:55") / network / packet(transaction_id())))
         until(lambda: responder.of(EventKind.OPENED), [responder])
+
+
+@pytest.mark.parametrize("rung", XDP, ids=lambda rung: rung.name)
+def test_a_quiet_port_reads_its_rings_empty_and_the_rest_comes_by_the_socket(near: Host, far: Host, rung: Rung) -> None:
+    """So that rings can be closed without a packet in them."""
+    plain = near.udp(4)
+    with Side(far, rung) as responder:
+        responder.bind(4)
+        responder.beat()
+        for _ in range(5):
+            plain.sendto(packet(transaction_id()), (far.address4, PORT))
+        waits_until(lambda: responder.port.counters()[Reason.STEERED] == 5)
+        responder.port.quiet()
+        for _ in range(5):
+            plain.sendto(packet(transaction_id()), (far.address4, PORT))
+        waits_until(lambda: responder.port.counters()[Reason.STALE_HEARTBEAT] == 5)
+        while responder.pump():
+            pass
+        assert len(responder.of(EventKind.OPENED)) == 10
+        assert responder.port.counters()[Reason.STEERED] == 5
+        responder.beat()
+        plain.sendto(packet(transaction_id()), (far.address4, PORT))
+        waits_until(lambda: responder.port.counters()[Reason.STEERED] == 6)
 
 
 @pytest.mark.parametrize("rung", XDP, ids=lambda rung: rung.name)

@@ -134,6 +134,7 @@ class Endpoint:
         for fd in self._fds:
             self._loop.remove_reader(fd)
         self._fds = []
+        self.port.quiet()
         self.pump()  # what the rings hold would go with them
         try:
             if interface is not None:  # what is there now may have another driver

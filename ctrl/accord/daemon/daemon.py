@@ -114,7 +114,7 @@ class Daemon:
     async def run(self) -> None:
         """Start, say so, serve, clean up. Raises ``AccordError`` when it cannot start; nothing is attached then.
 
-        Raises ``OurError`` (``PLUGIN_FAILED``) after the clean-up when it had to end by itself.
+        Raises ``OurError`` (``DAEMON_FAILED``) after the clean-up when it had to end by itself.
         """
         loop = asyncio.get_running_loop()
         if self._listener is None and self._before is None:
@@ -170,7 +170,7 @@ class Daemon:
             self._close_listener()
             click.echo("accord daemon stopped")
         if self._failure:
-            raise error(Reason.PLUGIN_FAILED, self._failure, "see the log above; a supervisor starts a new daemon")
+            raise error(Reason.DAEMON_FAILED, self._failure, "see the log above; a supervisor starts a new daemon")
 
     @staticmethod
     def _expose(controller: Controller, configs: Iterable[ExposeConfig]) -> None:
@@ -364,7 +364,7 @@ class Daemon:
             log.exception("control connection")
             with contextlib.suppress(OSError):
                 await channel.send(
-                    failure_message(error(Reason.PLUGIN_FAILED, "the daemon met an error", "see the daemon's log"))
+                    failure_message(error(Reason.DAEMON_FAILED, "the daemon met an error", "see the daemon's log"))
                 )
         finally:
             self._unheard.discard(channel)

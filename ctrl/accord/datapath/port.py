@@ -352,6 +352,10 @@ class Port:
         """The XDP program, if there is one, is where it was attached; false after somebody detached it by force."""
         return bool(lib.accord_port_attached(self._open))
 
+    def quiet(self) -> None:
+        """Until the next heartbeat the kernel gets everything: what the rings hold is the last that they get."""
+        lib.accord_port_quiet(self._open)
+
     def heartbeat(self) -> None:
         """A sign of life, due three times in ``Limit.HEARTBEAT_MS``: without it the XDP program passes everything."""
         lib.accord_port_heartbeat(self._open)

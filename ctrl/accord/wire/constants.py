@@ -255,6 +255,7 @@ class Reason(enum.IntEnum):
     FOREIGN_PROGRAM = 162, Party.HOST, "another XDP program is attached already"
     NO_INTERFACE = 163, Party.USER, "no such network interface"
     LOAD_FAILED = 164, Party.HOST, "the kernel refused a BPF object"
+    DAEMON_FAILED = 166, Party.OURS, "the daemon failed, outside of any negotiation"
     BAD_CONFIG = 192, Party.USER, "the configuration is wrong"
     NOT_PERMITTED = 193, Party.USER, "this user may not do that"
     NO_DAEMON = 194, Party.USER, "no daemon is running"
