@@ -1,0 +1,246 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""What a peer without Accord costs, and what a path: a matrix of both.
+
+For each kind of path (``accord lab paths``) and each peer, with a daemon and without: connections with the default
+policy through the client's daemon, in turns with plain TCP and TLS by the same library in a process of its own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+from _site import ACCORD_PORT, LEGACY_PORT, Site, Worker
+from _verdict import Case, Measured, Series, cases, row
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from accord.lab.lab import Lab
+from accord.lab.paths import PATHS
+
+PEERS = ("accord", "legacy")
+FAR = 3
+"""The longer link of the slope: so many times the round trip."""
+_FIRST_PART, _FAR_PART = 20, 8
+"""First contacts and connections over the longer link: runs divided by this, and at least 5."""
+_ROUND_TRIPS = 15
+_SLOW_SECONDS, _SLOW_RUNS = 1.0, 10
+"""Where a plain connection takes that long, its timers are what is measured: fewer runs do."""
+
+Step = Callable[[str], None]
+
+
+def measure(site: Site, case: Case, contact: Worker, runs: int, rtt: float, step: Step) -> Measured:
+    """All of one row; the daemons are up."""
+    port = ACCORD_PORT if case.peer == "accord" else LEGACY_PORT
+    measured = Measured(case)
+    policy = {} if case.context == "udp" else {"context": case.context}
+    plain, ours = site.order("plain", port), site.order("accord", port, policy=policy)
+
+    def round_trip() -> float:
+        asked = [contact.ask(site.order("round_trip", port, pause=0)) for _ in range(_ROUND_TRIPS)]
+        taken = sorted(each["ready_ms"] for each in asked if each["ok"])
+        return taken[len(taken) // 2] if taken else rtt * 1000
+
+    def one(series: Series, order: dict[str, Any]) -> None:
+        step(case.name)
+        if not series.hopeless:
+            series.results.append(contact.ask(order))
+
+    measured.rtt_ms = round_trip()
+    for number in range(max(5, runs // _FIRST_PART)):
+        measured.memory = site.flush(site.lab.client)
+        for series, order in _turns(number, (measured.first, ours), (measured.first_plain, plain)):
+            one(series, order)
+        if _is_slow(measured.first_plain) and number + 1 >= 3:
+            break
+    if _is_slow(measured.first_plain):
+        runs = min(runs, _SLOW_RUNS)
+    # By now the peer is known, if anything is remembered of it.
+    for number in range(runs):
+        for series, order in _turns(number, (measured.accord, ours), (measured.plain, plain)):
+            one(series, order)
+    if not _is_slow(measured.first_plain):
+        site.lab.change(rtt=FAR * rtt)
+        measured.far_rtt_ms = round_trip()
+        for _ in range(max(5, runs // _FAR_PART)):
+            one(measured.far, ours)
+        site.lab.change(rtt=rtt)
+    return measured
+
+
+def _turns(number: int, *pair: tuple[Series, dict[str, Any]]) -> tuple[tuple[Series, dict[str, Any]], ...]:
+    """Who is first changes: whoever follows the other finds warm caches."""
+    return pair if number % 2 else pair[::-1]
+
+
+def _is_slow(series: Series) -> bool:
+    times = [each.get("ready_ms", each.get("after_ms", 0.0)) for each in series.results]
+    return bool(times) and sorted(times)[len(times) // 2] > _SLOW_SECONDS * 1000
+
+
+def steps_of(runs: int) -> int:
+    """Connections of one row, about."""
+    return 2 * max(5, runs // _FIRST_PART) + 2 * runs + max(5, runs // _FAR_PART)
+
+
+def run_path(wanted: list[Case], runs: int, rtt: float, attach: str, seed: int, step: Step) -> list[dict[str, Any]]:
+    """The rows of one path: first without a daemon on the server, then with one."""
+    rows = []
+    path = wanted[0].path
+    name = f"fallback-{os.getpid()}"
+    with (
+        tempfile.TemporaryDirectory(prefix="accord-fallback-") as directory,
+        Lab(name, rtt=rtt, path=path, seed=seed) as lab,
+        Site(lab, Path(directory), attach) as site,
+    ):
+        # The worker of a daemon that gives its privileges up has to read what lies here.
+        Path(directory).chmod(0o755)
+        site.daemon(lab.client)
+        contact = site.worker(lab.client, "_contact.py")
+        others = contextlib.nullcontext() if PATHS[path].clients == 1 else Neighbour(site)
+        served = False
+        with others:
+            for case in sorted(wanted, key=lambda case: case.peer != "legacy"):
+                if case.peer == "accord" and not served:
+                    site.daemon(lab.server)
+                    served = True
+                rows.append(row(measure(site, case, contact, runs, rtt, step)))
+        ledger = site.ledger.ask({})
+    for each in rows:
+        each["doubled"] = len(ledger["doubled"])
+    return rows
+
+
+class Neighbour:
+    """The other host behind the same NAT: makes the same connections meanwhile, from another daemon."""
+
+    def __init__(self, site: Site) -> None:
+        self._site = site
+        self._process: Worker | None = None
+
+    def __enter__(self) -> None:
+        lab = self._site.lab
+        self._site.daemon(lab.client2)
+        self._process = self._site.worker(lab.client2, "_neighbour.py", json.dumps(self._orders()))
+        self._process.wait_ready()
+
+    def _orders(self) -> list[dict[str, Any]]:
+        control = str(self._site.hosts.control(self._site.lab.client2))
+        return [self._site.order("accord", port, control=control, timeout=5) for port in (LEGACY_PORT, ACCORD_PORT)]
+
+    def __exit__(self, *_: object) -> None:
+        assert self._process is not None
+        self._process.close()
+
+
+def table(rows: list[dict[str, Any]], console: Console) -> None:
+    """For people."""
+    for each in rows:
+        mark = "met " if each["met"] else "MISS"
+        stack = "/".join(each["stack"]) or "none"
+        trips = "-" if each["round_trips"] is None else f"{each['round_trips']:.2f}"
+        figures = [each["added_ms_p50"], each["added_ms_p99"], each["first_added_ms"]]
+        shown = " ".join("       -" if figure is None else f"{figure:8.2f}" for figure in figures)
+        console.print(
+            f"{mark} {each['path']:16} {each['peer']:7} {each['context']:6} {each['ok']:>4}/{each['n']:<4} {stack:12}"
+            f" {trips:>6} {shown}  {each['reason']}: {each['why']}",
+            highlight=False,
+            soft_wrap=True,
+        )
+
+
+def _names(
+    context: click.Context, parameter: click.Parameter, value: str | None, allowed: tuple[str, ...]
+) -> list[str]:
+    chosen = [name.strip() for name in value.split(",")] if value else list(allowed)
+    for name in chosen:
+        if name not in allowed:
+            raise click.BadParameter(f"{name!r}; allowed: {', '.join(allowed)}", context, parameter)
+    return chosen
+
+
+def _paths(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
+    return _names(context, parameter, value, tuple(PATHS))
+
+
+def _peers(context: click.Context, parameter: click.Parameter, value: str | None) -> list[str]:
+    return _names(context, parameter, value, PEERS)
+
+
+def _end(_signal: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--runs", type=click.IntRange(1, 100_000), default=200, show_default=True, help="Connections a row.")
+@click.option("--paths", callback=_paths, metavar="A,B", help="Some of the paths; see `accord lab paths`.")
+@click.option("--peers", callback=_peers, metavar="A,B", help="Some of the peers: accord, legacy.")
+@click.option("--rtt", type=click.FloatRange(1, 1000), default=20, show_default=True, help="Of the link, milliseconds.")
+@click.option("--attach", type=click.Choice(["auto", "native", "generic", "none"]), default="auto", show_default=True)
+@click.option("--seed", type=click.IntRange(1), default=1, show_default=True, help="Of the link's chance.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def main(
+    runs: int, paths: list[str], peers: list[str], rtt: float, attach: str, seed: int, quiet: bool, as_json: bool
+) -> None:
+    """Time that a connection takes over plain TCP and TLS, for each path and peer, and how it came up.
+
+    added_ms: over plain TCP and TLS, at the same quantile; both measured inside the process that connects.
+    added_wall_ms: until the connection is in the application's hands. first_added_ms: the same of first contacts, the
+    memory of peers flushed before each. round_trips: slope of the median over the link's round trip. A row is met when
+    a peer without Accord adds at most 1 ms at p99, and one with Accord is ready over TLS/TCP in one round trip where
+    its proposals pass. A row in which five connections in a row fail is given up: n says how many there were.
+    """
+    signal.signal(signal.SIGTERM, _end)
+    wanted = cases(paths, peers)
+    begin = time.monotonic()
+    rows: list[dict[str, Any]] = []
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=quiet or not sys.stderr.isatty()) as progress:
+        task = progress.add_task("", total=len(wanted) * steps_of(runs))
+
+        def step(what: str) -> None:
+            progress.update(task, advance=1, description=what)
+
+        for number, path in enumerate(dict.fromkeys(case.path for case in wanted)):
+            of_path = [case for case in wanted if case.path == path]
+            made = run_path(of_path, runs, rtt / 1000, attach, seed + number, step)
+            rows += made
+            done = sum(case.path in {each["path"] for each in rows} for case in wanted)
+            progress.update(task, completed=done * steps_of(runs))
+            if not quiet:
+                table(made, console)
+    result = {
+        "rtt_ms": rtt,
+        "runs": runs,
+        "measured_in": "the process that makes the connection (added_ms), the application (added_wall_ms)",
+        "seconds": round(time.monotonic() - begin, 1),
+        "load_average": round(os.getloadavg()[0], 1),
+        "met": sum(each["met"] for each in rows),
+        "missed": [f"{each['path']} {each['peer']}" for each in rows if not each["met"]],
+        "rows": rows,
+    }
+    if as_json:
+        print(json.dumps(result))
+    elif quiet:
+        table(rows, Console())
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit(130)
