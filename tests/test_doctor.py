@@ -16,9 +16,13 @@ from pyroute2 import IPRoute
 
 from accord.cli.doctor import best_back_end, doctor
 from accord.datapath import probe as probes
+from accord.datapath import probe_syn, syn_option
+from accord.datapath.cgroup import MOUNT
 from accord.datapath.probe import Finding, probe
 from accord.datapath.probe_interface import interface, xdp_features
 from accord.datapath.probe_scratch import in_scratch_namespace
+from accord.wire.constants import Reason
+from accord.wire.errors import error
 
 OBJECT = Path(probes.__file__).with_name("accord_xdp.bpf.o")
 
@@ -184,8 +188,36 @@ def test_without_privilege_udp_is_left_and_everything_else_names_sudo() -> None:
     os.waitpid(child, 0)
     assert back_end == "UDP sockets"
     assert answer["UDP sockets"] == [True, ""]
-    for name in ("privileges", "native XDP", "generic XDP", "AF_XDP", "AF_PACKET", "TCP_REPAIR", "tc clsact"):
+    for name in (
+        "privileges",
+        "native XDP",
+        "generic XDP",
+        "AF_XDP",
+        "AF_PACKET",
+        "TCP_REPAIR",
+        "tc clsact",
+        "SYN option",
+    ):
         assert answer[name] == [False, "sudo accord doctor"], name
+
+
+def test_the_syn_option_needs_a_cgroup_and_the_privilege_that_the_findings_before_it_tell_of() -> None:
+    findings = by_name(list(probe()))
+    if not (findings["cgroup v2"].ok and findings["privileges"].ok):
+        assert not findings["SYN option"].ok
+    else:
+        assert findings["SYN option"].ok, findings["SYN option"]
+
+
+def test_a_host_without_cgroup_2_is_told_how_to_have_the_syn_option(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused() -> Path:
+        raise error(Reason.NO_KERNEL_SUPPORT, "no cgroup2 file system is mounted", MOUNT)
+
+    monkeypatch.setattr(syn_option, "own_cgroup", refused)
+    finding = probe_syn.syn_option()
+    assert not finding.ok
+    if os.geteuid() == 0:
+        assert (finding.reason, finding.mend) == ("no cgroup2 file system is mounted", MOUNT)
 
 
 # ---- Interfaces -----------------------------------------------------------------------------------------

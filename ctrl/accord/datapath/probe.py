@@ -18,7 +18,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from accord.datapath import probe_interface, probe_scratch
+from accord.datapath import probe_interface, probe_scratch, probe_syn
 from accord.datapath.probe_finding import Finding, kernel_error
 
 __all__ = ["Finding", "probe"]
@@ -140,16 +140,6 @@ def cgroup2() -> Finding:
             return Finding("kernel TCP", name, purpose, True, f"mounted at {before.split()[4]}")
     mend = "mkdir -p /sys/fs/cgroup/unified && mount -t cgroup2 none /sys/fs/cgroup/unified"
     return Finding("kernel TCP", name, purpose, False, "not mounted", mend)
-
-
-def sockops() -> Finding:
-    """Header options written by BPF (Linux 5.10)."""
-    name, purpose = "sockops header options", "the negotiation's option on SYNs"
-    found = _btf_names("BPF_SOCK_OPS_WRITE_HDR_OPT_CB")
-    if found:
-        return Finding("kernel TCP", name, purpose, True, "the kernel's BTF names the callback")
-    reason = "no BTF to look it up in" if found is None else f"kernel {os.uname().release} does not have them"
-    return Finding("kernel TCP", name, purpose, False, reason, "boot Linux 5.10 or later, with CONFIG_CGROUP_BPF=y")
 
 
 def syncookies() -> Finding:
@@ -274,7 +264,7 @@ _HOST: tuple[Callable[[], Finding], ...] = (
     syncookies,
     conntrack,
     cgroup2,
-    sockops,
+    probe_syn.syn_option,
     tun,
     kernel_tls,
     sctp,

@@ -26,7 +26,7 @@ _ETH_P_ALL = 0x0003
 _AF_XDP = 44
 
 _OBJECT = Path(__file__).with_name("accord_xdp.bpf.o")
-_AS_ROOT = "sudo accord doctor"
+AS_ROOT = "sudo accord doctor"
 
 T = TypeVar("T")
 
@@ -62,7 +62,7 @@ def back_ends() -> list[Finding]:
     try:
         xdp = in_scratch_namespace(_xdp_on_veth)
     except (OSError, NetlinkError) as error:
-        mend = _AS_ROOT if _code(error) == errno.EPERM else "boot a kernel with CONFIG_NET_NS=y and CONFIG_VETH=y"
+        mend = AS_ROOT if _code(error) == errno.EPERM else "boot a kernel with CONFIG_NET_NS=y and CONFIG_VETH=y"
         reason = f"cannot try it in a network namespace: {_words(error)}"
         xdp = [Finding("back ends", name, purpose, False, reason, mend) for name, purpose in _XDP.values()]
     return [*xdp, *findings]
@@ -112,7 +112,7 @@ def _rung(interface: str, rung: str, name: str, purpose: str) -> Finding:
 
 def _xdp_mend(code: int) -> str:
     if code in (errno.EPERM, errno.EACCES):
-        return _AS_ROOT
+        return AS_ROOT
     if not _OBJECT.exists():
         return "./build.py build, or pip install . with clang there"
     return "boot a kernel with CONFIG_BPF_SYSCALL=y, CONFIG_XDP_SOCKETS=y and CONFIG_VETH=y"
@@ -123,7 +123,7 @@ def _socket_family(name: str, purpose: str, family: int, option: str) -> Finding
         # Protocol 0: such a packet socket receives nothing, and an AF_XDP socket knows no other.
         socket.socket(family, socket.SOCK_RAW, 0).close()
     except PermissionError as error:
-        return Finding("back ends", name, purpose, False, kernel_error(error), _AS_ROOT)
+        return Finding("back ends", name, purpose, False, kernel_error(error), AS_ROOT)
     except OSError as error:
         return Finding("back ends", name, purpose, False, kernel_error(error), f"boot a kernel with {option}=y")
     return Finding("back ends", name, purpose, True, "the kernel makes such sockets")
@@ -156,7 +156,7 @@ def qdiscs() -> list[Finding]:
         try:
             in_scratch_namespace(trial)
         except (OSError, NetlinkError) as error:
-            mend = _AS_ROOT if _code(error) == errno.EPERM else f"modprobe {module}, or a kernel that has it"
+            mend = AS_ROOT if _code(error) == errno.EPERM else f"modprobe {module}, or a kernel that has it"
             findings.append(Finding(group, name, purpose, False, _words(error), mend))
         else:
             findings.append(Finding(group, name, purpose, True, "added and removed in a scratch namespace"))
