@@ -262,7 +262,7 @@ def test_a_thousand_connections_bear_their_ids_and_leave_no_slot(near: Host, far
                 found += syns(segments(wire))
     assert [borne(syn) for syn in found] == expected
     assert options.in_use == 0
-    assert options.counts() == {"written": 1000, "marked": 0}
+    assert {result: count for result, count in options.counts().items() if count} == {"written": 1000}
 
 
 def test_of_two_sockets_that_share_a_slot_the_older_loses(near: Host, far: Host, options: SynOptions) -> None:

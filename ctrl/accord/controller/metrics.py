@@ -84,6 +84,13 @@ PEERS_LEARNT = Family(
 PEERS_EVICTED = Family(
     "peers", "accord_peers_evicted_total", Kind.COUNTER, (), "Peers forgotten for want of room ([peers] limit)."
 )
+SYN_OPTIONS = Family(
+    "negotiation", "accord_syn_options_total", Kind.COUNTER, ("result",),
+    "SYNs that were to bear the option: written, or marked by the peer as well, no_room, unused (no SYN), displaced.",
+)  # fmt: skip
+SYN_SLOTS = Family(
+    "negotiation", "accord_syn_slots_used", Kind.GAUGE, (), "Connections that are being opened by such a SYN now."
+)
 READY = Family(
     "negotiation", "accord_ready_seconds", Kind.HISTOGRAM, ("role", "way"),
     "Until the stack was ready: the initiator's from the call on, the responder's from the proposal's first packet.",
@@ -115,6 +122,7 @@ RINGS: Mapping[str, Family] = {
 FAMILIES: tuple[Family, ...] = (
     INFO, START, STEERING, *RINGS.values(), ENGINE, USED, LIMIT, MEMORY, NEGOTIATIONS, STACKS, READY, OPEN,
     HANDED_OVER, PREPARED, READY_NOW, PEERS, PEERS_ASKED, PEERS_LEARNT, PEERS_EVICTED,
+    SYN_OPTIONS, SYN_SLOTS,
 )  # fmt: skip
 """All of them, in the order in which they are shown."""
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from accord.controller import metrics
 from accord.controller.metrics import Family, Samples, snapshot
+from accord.datapath.syn_option import SynOptions
 from accord.wire.constants import Reason
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def collect(controller: Controller, version: str) -> list[dict[str, Any]]:
             metrics.PEERS_EVICTED: {(): peers.evicted},
             **controller.counts.samples(),
             **_rings(controller),
+            **_syn_options(controller.syn_options),
         }
     )
 
@@ -63,4 +65,13 @@ def _rings(controller: Controller) -> Mapping[Family, Samples]:
     return {
         family: {(str(ring.queue),): getattr(ring, attribute) for ring in rings}
         for attribute, family in metrics.RINGS.items()
+    }
+
+
+def _syn_options(options: SynOptions | None) -> Mapping[Family, Samples]:
+    if options is None:
+        return {}
+    return {
+        metrics.SYN_OPTIONS: {(result,): count for result, count in options.counts().items()},
+        metrics.SYN_SLOTS: {(): options.in_use},
     }

@@ -13,7 +13,6 @@ import os
 import socket
 import struct
 import weakref
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +93,7 @@ class SynOptions:
         self.cgroup = cgroup
         self._pointer: Any = pointer[0]
         self._asked: dict[int, weakref.ref[socket.socket]] = {}
-        self._ended: Counter[str] = Counter()
+        self._ended = dict.fromkeys(("written", "marked", "no_room", "unused", "displaced"), 0)
 
     def __str__(self) -> str:
         return f"written by a program on {self.cgroup}, {self.in_use} of {lib.ACCORD_SYNS_SLOTS} slots in use"
@@ -143,8 +142,8 @@ class SynOptions:
         return int(lib.accord_syns_in_use(self._open))
 
     def counts(self) -> Mapping[str, int]:
-        """Requests that are forgotten, by what came of them: ``written``, ``marked`` too of those, ``no_room``,
-        ``unused`` (no SYN left), ``displaced`` (by a later one, of which there are more than slots)."""
+        """Requests that are forgotten, by what came of them: ``written``; ``marked`` (that, and the SYN-ACK marked);
+        ``no_room``; ``unused`` (no SYN left); ``displaced`` (a later one took the slot)."""
         return self._ended
 
     def close(self) -> None:
@@ -165,10 +164,13 @@ class SynOptions:
             return
         state = lib.accord_syns_state(self._pointer, cookie)
         lib.accord_syns_forget(self._pointer, cookie)
-        fate = _fate(state)
-        outcome = "written" if fate.written else "no_room" if fate.no_room else "unused" if state else "displaced"
-        self._ended[outcome] += 1
-        self._ended["marked"] += fate.marked
+        self._ended[_outcome(_fate(state), displaced=not state)] += 1
+
+
+def _outcome(fate: SynFate, *, displaced: bool) -> str:
+    if fate.written:
+        return "marked" if fate.marked else "written"
+    return "no_room" if fate.no_room else "displaced" if displaced else "unused"
 
 
 def saved_syn(sock: socket.socket) -> tuple[ExId, bytes] | None:
