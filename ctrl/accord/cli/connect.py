@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import sys
@@ -19,8 +20,9 @@ from accord.api.connect import connect as open_association
 from accord.api.connect import parse_remote
 from accord.controller.bridge import bridge
 from accord.controller.ladder import render
+from accord.controller.peers import Learnt
 from accord.datapath.stream import SocketCarrier
-from accord.wire.constants import Reason
+from accord.wire.constants import Party, Reason
 from accord.wire.errors import AccordError, error
 
 _CHUNK = 65536
@@ -30,6 +32,41 @@ def _describe(report: dict[str, Any]) -> str:
     way = "negotiated" if report["negotiated"] else f"plain connection ({report['reason']})"
     path = f"{report['back_end']}, attach {report['attach_mode']}"
     return f"{'/'.join(report['stack'])} to {report['peer']}, {way}, ready in {report['ready_ms']:.1f} ms, {path}"
+
+
+_FAULT = {
+    Party.NONE: "nobody's fault",
+    Party.OURS: "this program's fault",
+    Party.PEER: "the peer's fault",
+    Party.PATH: "the path's fault",
+    Party.HOST: "this host's fault",
+    Party.USER: "as this host was told",
+}
+_REMEMBERED = {
+    Learnt.ANSWERED: "the peer answers proposals",
+    Learnt.REFUSED: "the peer speaks Accord, and set up no stack",
+    Learnt.LATE_ANSWER: "the peer answers proposals, only later than its SYN-ACK",
+    Learnt.WAITED_IN_VAIN: "waiting for this peer's answer was in vain",
+    Learnt.SILENT: "the peer did not answer the proposal",
+    Learnt.NO_SYN_WORKED: "TCP without a SYN works to this peer",
+    Learnt.NO_SYN_STALLED: "TCP without a SYN stalls to this peer",
+    Learnt.ADOPTED_MARKED: "the SYN's connection was adopted",
+    Learnt.ADOPTED_UNMARKED: "the SYN's connection was adopted, but its SYN-ACK did not say that it would be",
+    Learnt.OPTION_PASSED: "SYNs with the option get through",
+    Learnt.OPTION_SYN_LOST: "the SYN with the option was lost",
+}
+
+
+def explain(report: dict[str, Any]) -> list[str]:
+    """Why there is no negotiated stack, whose fault that is, and what is remembered of the peer; a line each."""
+    lines = []
+    if not report["negotiated"]:
+        reason = Reason[report["reason"]]
+        why = f"{reason.text}: {report['detail']}" if report["detail"] else reason.text
+        lines.append(f"not negotiated: {why} ({_FAULT[reason.party]})")
+    if report["remembered"]:
+        lines.append("remembered: " + "; ".join(_REMEMBERED[Learnt(what)] for what in report["remembered"]))
+    return lines
 
 
 async def _pipe(association: Association) -> None:
@@ -82,7 +119,7 @@ def _local_listener(address: str) -> tuple[socket.socket, Path | None]:
         ) from refusal
 
 
-async def _serve(address: str, options: dict[str, Any], remote: str, verbose: bool) -> None:
+async def _serve(address: str, options: dict[str, Any], remote: str, *, verbose: bool, as_json: bool) -> None:
     """Each connection to ``address`` (unix:PATH or HOST:PORT) becomes one negotiated stack."""
     listener, path = _local_listener(address)
     listener.setblocking(False)
@@ -97,8 +134,11 @@ async def _serve(address: str, options: dict[str, Any], remote: str, verbose: bo
             near.abort()
             click.echo(f"accord: {failure}", err=True)
             return
+        if as_json:
+            click.echo(json.dumps(far.report), err=True)
         if verbose:
-            click.echo(_describe(far.report), err=True)
+            for line in (_describe(far.report), *explain(far.report)):
+                click.echo(line, err=True)
         await bridge(near, far.carrier)
 
     try:
@@ -116,7 +156,8 @@ async def _serve(address: str, options: dict[str, Any], remote: str, verbose: bo
 
 @click.command()
 @click.argument("remote", metavar="HOST:PORT")
-@click.option("-v", "--verbose", is_flag=True, help="Print the ladder of what happened.")
+@click.option("-v", "--verbose", is_flag=True, help="Print what came up and why, and the ladder of what happened.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as a line of JSON on standard error.")
 @click.option("--secure", type=click.Choice(["required", "preferred", "no"]), help="Policy: is security needed?")
 @click.option("--prefer", multiple=True, metavar="STACK", help="Policy: tls/tcp, quic or tcp; best first, repeatable.")
 @click.option("--only", is_flag=True, help="Policy: nothing but the stacks named by --prefer.")
@@ -143,6 +184,7 @@ async def _serve(address: str, options: dict[str, Any], remote: str, verbose: bo
 def connect(
     remote: str,
     verbose: bool,
+    as_json: bool,
     secure: str | None,
     prefer: tuple[str, ...],
     only: bool,
@@ -193,12 +235,15 @@ def connect(
 
     async def run() -> None:
         if address is not None:
-            await _serve(address, options, remote, verbose)
+            await _serve(address, options, remote, verbose=verbose, as_json=as_json)
             return
         try:
             async with open_association(remote, early=request, ladder=verbose, **options) as association:
+                if as_json:
+                    click.echo(json.dumps(association.report), err=True)
                 if verbose:
-                    click.echo(_describe(association.report), err=True)
+                    for line in (_describe(association.report), *explain(association.report)):
+                        click.echo(line, err=True)
                     click.echo(render(association.report["ladder"]), err=True)
                 await _pipe(association)
         except AccordError as failure:

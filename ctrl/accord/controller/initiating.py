@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("accord.race")
 
-_AUTO: Final = TcpOpen.NO_SYN
+_AUTO: Final = TcpOpen.PARALLEL_SYN
 """``tcp = "auto"`` towards a peer of whom nothing is known."""
 
 

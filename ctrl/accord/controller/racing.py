@@ -120,8 +120,7 @@ class Contest:
                     self._do(action)
         except Exception as unforeseen:
             log.exception("a race failed in an unforeseen way")
-            if not self._won.done():
-                self._won.set_exception(error(Reason.PLUGIN_FAILED, f"{type(unforeseen).__name__}: {unforeseen}"))
+            self._lose(error(Reason.PLUGIN_FAILED, f"{type(unforeseen).__name__}: {unforeseen}"))
         finally:
             self._busy = False
 
@@ -210,7 +209,7 @@ class Contest:
             case do.FellBack():
                 self._fall_back(action)
             case do.Failed(failure):
-                self._won.set_exception(failure)
+                self._lose(failure)
 
     def _propose(self) -> None:
         try:
@@ -313,19 +312,19 @@ class Contest:
         try:
             carrier, committed = self._negotiation.take()
         except AccordError as failure:
-            self._won.set_exception(failure)
+            self._lose(failure)
             return
         self._lesson.learn(Learnt.ANSWERED, committed.protocols)
         if self._target.adopts and Protocol.TCP in committed.protocols:
             self._lesson.learn(Learnt.ADOPTED_MARKED if self._marked else Learnt.ADOPTED_UNMARKED)
-        self._won.set_result(Won(self._ladder.elapsed(), carrier, (), self._negotiation, committed))
+        self._win(Won(self._ladder.elapsed(), carrier, (), self._negotiation, committed))
 
     def _fall_back(self, why: do.FellBack) -> None:
         plain, self._plain = self._plain, None
         try:
             carrier, stack = plain or (self._connected(), ["tcp"])
         except AccordError as failure:
-            self._won.set_exception(failure)
+            self._lose(failure)
             return
         self._connection = self._securing = None
         if self._negotiation is not None:
@@ -335,7 +334,17 @@ class Contest:
                 why = do.FellBack(Reason.OPTION_NO_ROOM, why.detail)
             elif self._fate.written and self._fate.syns > 1:
                 why = do.FellBack(Reason.OPTION_DROPPED, why.detail)
-        self._won.set_result(Won(self._ladder.elapsed(), carrier, stack, why=why))
+        self._win(Won(self._ladder.elapsed(), carrier, stack, why=why))
+
+    def _win(self, won: Won) -> None:
+        if self._won.done():  # called off in the same moment
+            won.carrier.abort()
+        else:
+            self._won.set_result(won)
+
+    def _lose(self, failure: AccordError) -> None:
+        if not self._won.done():
+            self._won.set_exception(failure)
 
     def _clean_up(self) -> None:
         """Whoever has won is out of reach by now; a race that was called off has everything still."""
