@@ -258,6 +258,8 @@ class Peers:
             entry.ways[Way.ANSWERS].doubted = True
         if what in (Learnt.ADOPTED_MARKED, Learnt.ADOPTED_UNMARKED):
             entry.marked = what is Learnt.ADOPTED_MARKED
+        if entry.over(now):  # nothing to speak of, as a wait in vain for one who is not known
+            del self._entries[key]
         self._fit()
 
     def network_changed(self) -> None:
