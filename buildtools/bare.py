@@ -22,6 +22,7 @@ from buildtools.host import require
 STACKS = {
     "today-tls-tcp": ["http", "tls", "tcp"],
     "accord-tls-tcp": ["http", "tls", "tcp"],
+    "accord-parallel-syn": ["http", "tls", "tcp"],
     "accord-quic": ["http", "quic"],
     "accord-tcp-early": ["http", "tcp"],
     "no-accord-peer": ["tls", "tcp"],

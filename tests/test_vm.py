@@ -42,6 +42,8 @@ def test_every_case_of_the_demo_has_a_stack_that_it_has_to_come_to() -> None:
         ("accord-tls-tcp", 0, {"sha256": "0"}, "other bytes"),
         ("accord-tls-tcp", 0, {"stack": ["http", "tcp"]}, "stack http/tcp, http/tls/tcp instead of http/tls/tcp"),
         ("accord-quic", 0, {"stack": ["http", "tls", "tcp"]}, "instead of http/quic"),
+        ("accord-parallel-syn", 2, {}, ""),
+        ("accord-parallel-syn", 3, {}, "3 SYNs"),
         ("today-tls-tcp", 2, {}, ""),
         ("today-tls-tcp", 0, {}, "0 SYNs"),
         ("no-accord-peer", 2, {}, ""),

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -36,7 +37,8 @@ class Port:
     """An adopter, and the connections that come to it."""
 
     def __init__(self) -> None:
-        self.adopter = Adopter()
+        self.results: Counter[Result] = Counter()
+        self.adopter = Adopter(self.results)
         self.stopped: list[Reason] = []
         self._open = contextlib.ExitStack()
 
@@ -101,7 +103,7 @@ async def test_a_connection_that_is_there_when_the_commit_comes_is_the_stream_at
     theirs.send(RECORD)
     assert await carrier.read() == RECORD
     assert place.found == f"from {HERE}, found by its SYN"
-    assert port.adopter.results == {Result.BY_SYN: 1}
+    assert port.results == {Result.BY_SYN: 1}
 
 
 @ports
@@ -169,7 +171,7 @@ async def test_a_connection_that_begins_with_a_client_hello_is_plain_at_once_and
         place.claim(behind_preface=False)
     assert refused.value.reason is Reason.LEGACY_FIRST
     place.release()
-    assert port.adopter.results == {Result.FELL_BACK: 1}
+    assert port.results == {Result.FELL_BACK: 1}
 
 
 @pytest.mark.parametrize("first", [b"GET / HTTP/1.0\r\n\r\n", b"\xfe", b"\xfe\x10\xac\xc0" + ID, PREFACE[:15]])
@@ -290,7 +292,7 @@ async def test_a_connection_that_never_comes_fails_the_stream_in_bounded_time(po
         assert never.value.reason is Reason.TIMEOUT
     await carrier.close()
     carrier.abort()
-    assert port.adopter.results == {Result.NEVER_CAME: 1}
+    assert port.results == {Result.NEVER_CAME: 1}
 
 
 @ports

@@ -20,17 +20,19 @@ BIG = random.Random(7).randbytes(400_000)
 
 
 @contextlib.contextmanager
-def two_hosts(directory: Path, name: str, *, loss: float = 0.0, **options: str) -> Iterator[Hosts]:
+def two_hosts(
+    directory: Path, name: str, *, loss: float = 0.0, path: str = "", plain: bool = True, **options: str
+) -> Iterator[Hosts]:
     """A lab with both daemons up and the service exposed; everything ends with the block."""
     with (
-        Lab(f"{name}-{os.getpid()}", rtt=RTT, loss=loss, seed=1 if loss else 0) as lab,
+        Lab(f"{name}-{os.getpid()}", rtt=RTT, loss=loss, seed=1 if loss else 0, path=path) as lab,
         contextlib.closing(Hosts(lab, directory, site={"index.html": PAGE, "big.bin": BIG}, **options)) as hosts,
     ):
         hosts.serve_plain()
         hosts.serve_tls()
         hosts.daemon(lab.client)
         hosts.daemon(lab.server, "--key-log", str(directory / "keys.log"), "-v")
-        hosts.expose()
+        hosts.expose(*(() if plain else ("--no-plain",)))
         yield hosts
 
 

@@ -52,6 +52,11 @@ class Case:
 CASES = (
     Case("today-tls-tcp", TLS_PORT, None),
     Case("accord-tls-tcp", PORT, {"secure": "required", "prefer": ["tls/tcp"], "fallback": "delayed"}),
+    Case(
+        "accord-parallel-syn",
+        PORT,
+        {"secure": "required", "prefer": ["tls/tcp"], "tcp": "parallel-syn", "fallback": "delayed"},
+    ),
     Case("accord-quic", PORT, {"secure": "required", "prefer": ["quic"], "fallback": "delayed"}),
     Case(
         "accord-tcp-early",

@@ -129,15 +129,11 @@ class Candidate:
 class Adopter:
     """Of one exposed port."""
 
-    def __init__(self) -> None:
-        self._registry: Registry[Candidate] = Registry(LIMIT)
+    def __init__(self, results: Counter[Result]) -> None:
+        """``results``: where to count how adoptions end."""
+        self._registry: Registry[Candidate] = Registry(LIMIT, results)
         self._places: dict[bytes, Place] = {}
         self._draining = False
-
-    @property
-    def results(self) -> Counter[Result]:
-        """How many adoptions ended how."""
-        return self._registry.results
 
     # ---- the listener's side ----
 

@@ -239,11 +239,12 @@ class Registry(Generic[C]):
     """All transactions of one port; ``C`` is whatever a connection is. At most ``limit`` have a negotiation, and as
     many again have a connection only."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, results: Counter[Result] | None = None) -> None:
+        """``results``: where to count how they end."""
         self._limit = limit
         self._entries: dict[bytes, _Entry[C]] = {}
         self._negotiating = 0
-        self.results: Counter[Result] = Counter()
+        self.results = Counter() if results is None else results
 
     def __len__(self) -> int:
         return len(self._entries)

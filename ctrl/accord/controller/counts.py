@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from accord.controller import metrics
+from accord.controller.adoption import Result
 from accord.controller.association import Report
 from accord.controller.metrics import Family, Histogram, Labels, Samples
 from accord.negotiation.interface import Role
@@ -34,6 +35,9 @@ class Counts:
         self._ready: dict[Labels, Histogram] = {}
         self._open: Counter[Labels] = Counter()
         self._handed_over: Counter[Labels] = Counter()
+        self.adoptions: Counter[Result] = Counter()
+        """The responder's, for whoever keeps the places."""
+        self._taken: Counter[str] = Counter()
 
     def came_up(self, role: Role, report: Report) -> None:
         """An association that a negotiation, or the plain connection beside it, led to."""
@@ -54,6 +58,10 @@ class Counts:
     def handed_over(self, role: Role) -> None:
         """The kernel's socket went to a program."""
         self._handed_over[_word(role),] += 1
+
+    def adopted(self, *, marked: bool) -> None:
+        """Initiator: the connection of the parallel SYN is the negotiated TCP."""
+        self._taken["marked" if marked else "unmarked"] += 1
 
     @contextlib.contextmanager
     def open(self, role: Role) -> Iterator[None]:
@@ -81,6 +89,10 @@ class Counts:
             metrics.READY: self._ready,
             metrics.OPEN: {**everybody, **self._open},
             metrics.HANDED_OVER: {**everybody, **self._handed_over},
+            metrics.ADOPTIONS: {
+                **{(_word(Role.RESPONDER), result): self.adoptions[result] for result in Result},
+                **{(_word(Role.INITIATOR), mark): self._taken[mark] for mark in ("marked", "unmarked")},
+            },
         }
 
 

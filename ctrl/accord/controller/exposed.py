@@ -95,7 +95,7 @@ class Exposed:
         Raises ``HostError`` and leaves nothing behind when a socket cannot be had.
         """
         found = {(sock.family, sock.type): sock for sock in given}
-        self.adopter = Adopter() if plain else None
+        self.adopter = Adopter(self.counts.adoptions) if plain else None
         try:
             for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
                 sock = found.pop((family, socket.SOCK_DGRAM), None)

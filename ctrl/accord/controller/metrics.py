@@ -65,6 +65,10 @@ HANDED_OVER = Family(
     "negotiation", "accord_associations_handed_over_total", Kind.COUNTER, ("role",),
     "Associations that were given to a program as the kernel's own socket: the daemon sees no more of them.",
 )  # fmt: skip
+ADOPTIONS = Family(
+    "negotiation", "accord_adoptions_total", Kind.COUNTER, ("role", "result"),
+    "Connections of parallel SYNs: adopted (by_syn, by_preface; initiator: marked, unmarked), fell_back, never_came.",
+)  # fmt: skip
 PREPARED = Family(
     "negotiation", "accord_prepared_proposals_total", Kind.COUNTER, ("result",),
     "Proposals made ahead: hit, missed (none was ready, so it was made on the spot), discarded unused.",
@@ -121,7 +125,7 @@ RINGS: Mapping[str, Family] = {
 
 FAMILIES: tuple[Family, ...] = (
     INFO, START, STEERING, *RINGS.values(), ENGINE, USED, LIMIT, MEMORY, NEGOTIATIONS, STACKS, READY, OPEN,
-    HANDED_OVER, PREPARED, READY_NOW, PEERS, PEERS_ASKED, PEERS_LEARNT, PEERS_EVICTED,
+    HANDED_OVER, ADOPTIONS, PREPARED, READY_NOW, PEERS, PEERS_ASKED, PEERS_LEARNT, PEERS_EVICTED,
     SYN_OPTIONS, SYN_SLOTS,
 )  # fmt: skip
 """All of them, in the order in which they are shown."""

@@ -316,6 +316,7 @@ class Contest:
             return
         self._lesson.learn(Learnt.ANSWERED, committed.protocols)
         if self._target.adopts and Protocol.TCP in committed.protocols:
+            self._controller.counts.adopted(marked=self._marked)
             self._lesson.learn(Learnt.ADOPTED_MARKED if self._marked else Learnt.ADOPTED_UNMARKED)
         self._win(Won(self._ladder.elapsed(), carrier, (), self._negotiation, committed))
 
