@@ -9,6 +9,7 @@
  * leaves the reply alone: what other programs of the cgroup decide stands.
  */
 #include <linux/bpf.h>
+#include <linux/errno.h>
 
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
@@ -63,14 +64,16 @@ static __always_inline __u32 retrans_flag(__u64 state)
 	return state & ACCORD_SYN_SHARED_RETRANS ? 0 : BPF_SOCK_OPS_RETRANS_CB_FLAG;
 }
 
-/* What bpf_load_hdr_opt wants to be told, where it then puts the option. */
-static __always_inline void look_for_adopt(struct option *option)
+/* Into option, if it is whole; negative: there is none. flags: BPF_LOAD_HDR_OPT_TCP_SYN, or 0 for the packet at hand.
+ */
+static __always_inline long load(struct bpf_sock_ops *context, __u16 exid, struct option *option, __u64 flags)
 {
 	*option = (struct option){
 		.kind = ACCORD_TCP_OPTION_KIND,
 		.length = EXID_SEARCH_BYTES,
-		.exid = bpf_htons(ACCORD_TCP_OPTION_EXID_ADOPT),
+		.exid = bpf_htons(exid),
 	};
+	return bpf_load_hdr_opt(context, option, sizeof(*option), flags);
 }
 
 /* ---- the initiator's SYN ---- */
@@ -150,12 +153,17 @@ static __always_inline void on_retransmission(struct bpf_sock_ops *context)
 
 /* ---- the responder's SYN-ACK ---- */
 
-/* The SYN of this request bore ADOPT, and its negotiation packet has been heard. */
+/*
+ * The SYN of this request bore ADOPT, and its negotiation packet has been heard. With two options the first counts, and
+ * which one that is cannot be told here: no mark, as with one of another length.
+ */
 static __always_inline int wants_mark(struct bpf_sock_ops *context, struct option *option)
 {
-	look_for_adopt(option);
-	return bpf_load_hdr_opt(context, option, sizeof(*option), BPF_LOAD_HDR_OPT_TCP_SYN) == sizeof(*option) &&
-	       heard_lately(option->transaction);
+	struct option other;
+
+	return load(context, ACCORD_TCP_OPTION_EXID_ADOPT, option, BPF_LOAD_HDR_OPT_TCP_SYN) == sizeof(*option) &&
+	       heard_lately(option->transaction) &&
+	       load(context, ACCORD_TCP_OPTION_EXID, &other, BPF_LOAD_HDR_OPT_TCP_SYN) == -ENOMSG;
 }
 
 static __always_inline void on_listen(struct bpf_sock_ops *context)
@@ -209,8 +217,7 @@ static __always_inline int is_marked(struct bpf_sock_ops *context, const struct 
 {
 	struct option option;
 
-	look_for_adopt(&option);
-	return bpf_load_hdr_opt(context, &option, sizeof(option), 0) == sizeof(option) &&
+	return load(context, ACCORD_TCP_OPTION_EXID_ADOPT, &option, 0) == sizeof(option) &&
 	       is_same(option.transaction, syn->transaction);
 }
 

@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
+from scapy.layers.l2 import Ether
+from scapy.packet import Raw
 
 from accord.datapath.port import Port, Rung
-from accord.datapath.syn_option import ExId, SynFate, SynOptions, saved_syn
-from tests.datapath.netns import Host
+from accord.datapath.syn_option import ExId, SynFate, SynOptions, parse_saved, saved_syn
+from tests.datapath.netns import Host, receive_frame
 from tests.datapath.syns import ACK, FAMILIES, PORT, SYN, borne, flags, listening, pretend_heard, segments, stream
 
 pytestmark = pytest.mark.root
@@ -159,3 +163,61 @@ def test_a_listener_that_another_daemon_takes_over_goes_on_marking_for_that_one(
 def test_a_request_of_a_listener_needs_a_tcp_socket(far: Host, daemons: Daemons) -> None:
     with far.udp(4) as sock, pytest.raises(OSError, match=r"not supported|not available"):
         daemons.responder.answer(sock)
+
+
+# ---- SYNs that no Linux sends ----
+
+ID = b"0123456789ab"
+OURS = b"\xfe\x10\xac\xc1" + ID
+OTHER = b"\xfe\x10\xac\xc0" + ID
+HOSTILE = {
+    "alone": (OURS, True),
+    "behind 24 NOPs": (bytes([1] * 24) + OURS, True),
+    "behind the options of Linux": (
+        bytes.fromhex("020405b40402080a0000000100000000") + b"\x01\x03\x03\x0a" + OURS,
+        True,
+    ),
+    "behind an option of another ExID": (b"\xfe\x06\xac\xc5\x00\x00\x01\x01" + OURS, True),
+    "behind the end of the list": (b"\x00\x00\x00\x00" + OURS, False),
+    "behind an option of length 0": (b"\x63\x00\x01\x01" + OURS, False),
+    "behind an option of length 1": (b"\x63\x01\x01\x01" + OURS, False),
+    "behind an option longer than the rest": (b"\x63\x28\x01\x01" + OURS, False),
+    "in an option of others": (b"\x63\x14\x01\x01" + OURS, False),
+    "one byte short": (b"\xfe\x0f\xac\xc1" + ID[:11] + b"\x01", False),
+    "one byte long": (b"\xfe\x11\xac\xc1" + ID + b"x\x01\x01\x01", False),
+    "ExID alone": (b"\xfe\x04\xac\xc1", False),
+    "of the other experimental kind": (b"\xfd" + OURS[1:], False),
+    "FALLBACK alone": (OTHER, False),
+    "FALLBACK before it": (OTHER + OURS, False),
+    "FALLBACK behind it": (OURS + OTHER, False),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_marked_is_what_the_accepted_socket_will_say(
+    near: Host, far: Host, daemons: Daemons, family: int
+) -> None:
+    """Of each SYN that is marked the saved headers lead to ADOPT and the same ID, so its initiator needs no preface.
+
+    Kernels since 6.7 do not answer a SYN whose options cannot be read; the last SYN is one that all of them answer.
+    """
+    wire = near.raw()
+    pretend_heard(daemons.port, ID)
+    network = (IP if family == 4 else IPv6)(src=near.address(family), dst=far.address(family))
+    packets = []
+    for port, (options, _) in enumerate([*HOSTILE.values(), (b"", False)], 1024):
+        tcp = TCP(sport=port, dport=PORT, flags="S", seq=7, window=1000, dataofs=5 + len(options) // 4)
+        packets.append(network / tcp / Raw(options))
+    answers = {}
+    with listening(far, family, daemons.responder):
+        for packet in packets:
+            wire.send(bytes(Ether(src=near.mac, dst=far.mac) / packet))
+        while packets[-1].sport not in answers:
+            frame = Ether(receive_frame(wire))
+            if TCP in frame and flags(frame[TCP]) == SYN | ACK:
+                answers[frame.dport] = borne(frame[TCP])
+    for packet, (name, (_, marked)) in zip(packets, HOSTILE.items(), strict=False):
+        expected = [(ExId.ADOPT, ID)] if marked else []
+        assert answers.get(packet.sport, None if marked else []) == expected, name
+        if marked:
+            assert parse_saved(bytes(packet)) == (ExId.ADOPT, ID), name
