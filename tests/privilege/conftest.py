@@ -8,6 +8,7 @@ import socket
 import sys
 import traceback
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -38,6 +39,7 @@ def in_worker(
     interface: str | None = None,
     rungs: set[Rung] | None = None,
     ports: frozenset[int] = ALL_PORTS,
+    cgroup: Path | None = None,
 ) -> tuple[int, int]:
     """Run ``act`` as the daemon's worker is run, with this process as its broker; what that asked and was refused.
 
@@ -61,7 +63,7 @@ def in_worker(
             sys.stderr.flush()
             os._exit(code)
     theirs.close()
-    broker = Broker(ours, interface, {Rung.UDP} if rungs is None else rungs, ports, None)
+    broker = Broker(ours, interface, {Rung.UDP} if rungs is None else rungs, ports, None, cgroup)
     try:
         while True:
             done, status = os.waitpid(pid, os.WNOHANG)
