@@ -18,6 +18,7 @@ enum {
 	FAMILY_IPV6 = 10,
 
 	PROTOCOL_HOP_BY_HOP = 0,
+	PROTOCOL_TCP = 6,
 	PROTOCOL_UDP = 17,
 	PROTOCOL_ROUTING = 43,
 	PROTOCOL_FRAGMENT = 44,
@@ -25,6 +26,13 @@ enum {
 	PROTOCOL_MOBILITY = 135,
 	PROTOCOL_HIP = 139,
 	PROTOCOL_SHIM6 = 140,
+
+	TCP_FLAGS_AT = 13,           /* RFC 9293 section 3.1 */
+	TCP_FLAGS_OF_OPENING = 0x17, /* FIN, SYN, RST, ACK: of a SYN, the second alone */
+	TCP_FLAG_OF_SYN = 0x02,
+	TCP_OPTION_END = 0,
+	TCP_OPTION_NOP = 1,
+	TCP_OPTIONS_BYTES = 40, /* at most: 60 bytes of header, 20 of which are fixed */
 };
 
 #endif

@@ -11,6 +11,7 @@
 #include <linux/if_ether.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
+#include <linux/tcp.h>
 #include <linux/udp.h>
 
 #include <bpf/bpf_endian.h>
@@ -20,19 +21,22 @@
 #include "consts.h"
 
 struct cursor {
-	void *position;
-	void *end;
+	void *start, *position, *end;
 };
+
+static __always_inline __u32 cursor_offset(const struct cursor *cursor)
+{
+	return cursor->position - cursor->start;
+}
 
 /* What the headers in front of the payload say. */
 struct packet {
 	const struct ethhdr *ethernet;
-	const struct iphdr *ipv4; /* one of the two is NULL */
-	const struct ipv6hdr *ipv6;
+	__u32 ip_at; /* offset in the frame: to the verifier a number is as good as another, a pointer is not */
 	__be16 type;
 	__u8 protocol;
 	__u32 length; /* bytes that the headers so far say are left; padding of the frame is not among them */
-	__be16 port;  /* UDP destination port; 0 for IP protocol 253 */
+	__be16 port;  /* UDP destination port; 0 for the others */
 };
 
 struct vlan_tag {
@@ -95,7 +99,6 @@ static __always_inline __u32 parse_ipv4(struct cursor *cursor, struct packet *pa
 	if (ip->frag_off & bpf_htons(IPV4_FRAGMENTED))
 		return ACCORD_REASON_FRAGMENT;
 	cursor->position += length;
-	packet->ipv4 = ip;
 	packet->protocol = ip->protocol;
 	packet->length = total - length;
 	return ACCORD_REASON_OK;
@@ -149,7 +152,6 @@ static __always_inline __u32 parse_ipv6(struct cursor *cursor, struct packet *pa
 	if (ip->version != 6)
 		return ACCORD_REASON_MALFORMED_FRAME;
 	cursor->position += sizeof(*ip);
-	packet->ipv6 = ip;
 	packet->protocol = ip->nexthdr;
 	packet->length = bpf_ntohs(ip->payload_len);
 	if (packet->length > frame_left - sizeof(*ip))
@@ -183,6 +185,23 @@ static __always_inline __u32 parse_udp(struct cursor *cursor, struct packet *pac
 	return ACCORD_REASON_OK;
 }
 
+/*
+ * Goes no further than a SYN that asks for a connection (ECE and CWR are legal on one, RFC 3168 section 6.1.1) and has
+ * room for our option. Of all other segments, whole or not, there is nothing to be said but that they are not ours.
+ */
+static __always_inline __u32 parse_tcp(struct cursor *cursor, struct packet *packet)
+{
+	const struct tcphdr *tcp = cursor->position;
+
+	if ((void *)(tcp + 1) > cursor->end)
+		return ACCORD_REASON_NOT_OURS_PROTOCOL;
+	if ((((const __u8 *)tcp)[TCP_FLAGS_AT] & TCP_FLAGS_OF_OPENING) != TCP_FLAG_OF_SYN)
+		return ACCORD_REASON_NOT_OURS_PROTOCOL;
+	if (tcp->doff * 4 < sizeof(*tcp) + ACCORD_TCP_OPTION_BYTES || tcp->doff * 4 > packet->length)
+		return ACCORD_REASON_NOT_OURS_PROTOCOL;
+	return ACCORD_REASON_OK;
+}
+
 static __always_inline __u32 parse_magic(struct cursor *cursor, const struct packet *packet)
 {
 	const struct accord_header *header = cursor->position;
@@ -194,13 +213,14 @@ static __always_inline __u32 parse_magic(struct cursor *cursor, const struct pac
 	return header->magic == bpf_htonl(ACCORD_MAGIC) ? ACCORD_REASON_OK : ACCORD_REASON_NOT_OURS_MAGIC;
 }
 
-/* From the first byte of the frame to the magic cookie. */
+/* From the first byte of the frame to the magic cookie, or to the header of a SYN: protocol says which. */
 static __always_inline __u32 parse_frame(struct cursor *cursor, struct packet *packet)
 {
 	__u32 reason = parse_ethernet(cursor, packet);
 
 	if (reason != ACCORD_REASON_OK)
 		return reason;
+	packet->ip_at = cursor_offset(cursor);
 	if (packet->type == bpf_htons(ETH_P_IP))
 		reason = parse_ipv4(cursor, packet);
 	else if (packet->type == bpf_htons(ETH_P_IPV6))
@@ -211,6 +231,8 @@ static __always_inline __u32 parse_frame(struct cursor *cursor, struct packet *p
 		return reason;
 	if (packet->protocol == PROTOCOL_UDP)
 		reason = parse_udp(cursor, packet);
+	else if (packet->protocol == PROTOCOL_TCP)
+		return parse_tcp(cursor, packet);
 	else if (packet->protocol != ACCORD_PROTOCOL_DIRECT)
 		return ACCORD_REASON_NOT_OURS_PROTOCOL;
 	return reason != ACCORD_REASON_OK ? reason : parse_magic(cursor, packet);

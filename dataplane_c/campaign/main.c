@@ -99,7 +99,8 @@ static int prepare(struct campaign *campaign)
 	if (queue < 0)
 		return failed("an AF_XDP socket");
 	for (size_t i = 0; i < sizeof(campaign->host.ports) / sizeof(*campaign->host.ports); i++)
-		if (accord_program_steer(campaign->program, campaign->host.ports[i], 1))
+		if (accord_program_steer(campaign->program, campaign->host.ports[i],
+		                         ACCORD_PORT_STEERED | ACCORD_PORT_SUPPRESS))
 			return failed("the map ports");
 	return accord_program_join(campaign->program, 0, queue) ? failed("the map xsks") : 0;
 }

@@ -28,6 +28,13 @@ enum accord_path_constant {
 	ACCORD_MAX_LINK_HEADER = 22, /* Ethernet and two VLAN tags */
 };
 
+/* Whether the plain connection's SYN came before the proposal: known where an XDP program reads SYNs. */
+enum accord_syn_order {
+	ACCORD_SYN_UNKNOWN,
+	ACCORD_SYN_NOT_FIRST,
+	ACCORD_SYN_FIRST,
+};
+
 /* Where a transaction's packets come from and go to. Ports in host order, addresses in network order. */
 struct accord_path {
 	uint8_t family;  /* 4 or 6 */
@@ -42,6 +49,7 @@ struct accord_path {
 	uint8_t link_length; /* of link[]: the Ethernet header to send with, learnt by turning a received
 	                      * one round; 0: not learnt, the socket sends */
 	uint8_t link[22];
+	uint8_t syn;                   /* enum accord_syn_order, when its first packet came */
 	uint8_t local[16], remote[16]; /* IPv4 in the first four bytes, the rest zero */
 };
 
@@ -293,6 +301,12 @@ uint32_t accord_port_fds(const struct accord_port *port, int32_t *fds, uint32_t 
  * index for accord_path.socket, or a negative reason. */
 int accord_port_add_socket(struct accord_port *port, int32_t fd);
 int accord_port_remove_socket(struct accord_port *port, int32_t index);
+/* From now on (or no longer) there is a service behind this port: SYNs that its peers send beside their proposals may
+ * be suppressed. With a full map they are not, and it is counted as NO_MEMORY. */
+void accord_port_expose(struct accord_port *port, uint16_t number, uint32_t exposed);
+/* Whether SYNs may be suppressed at all; from the start they may. While the engine has hardly a slot for another
+ * unproven peer they are not in any case, as its proposal might be refused. */
+void accord_port_suppress(struct accord_port *port, uint32_t wanted);
 /* From now on the index is another socket of the same family and UDP port, and the one before is not read any more:
  * for handing that one to another process while negotiations go on under its index. */
 int accord_port_replace_socket(struct accord_port *port, int32_t index, int32_t fd);
@@ -350,6 +364,10 @@ uint32_t accord_program_id(const struct accord_program *program);
 struct accord_settings *accord_program_settings(struct accord_program *program);
 /* The map "heard", ACCORD_HEARD_SLOTS elements, to be read: other CPUs write it at any time. */
 const struct accord_heard *accord_program_heard(const struct accord_program *program);
+/* Which of its elements is a transaction's. */
+uint32_t accord_heard_slot(const uint8_t *transaction);
+/* For tests: write an element, as if the program had. */
+int accord_program_hear(struct accord_program *program, uint32_t slot, const struct accord_heard *entry);
 /* What is done with a UDP destination port, in host order: enum accord_port_flag, 0: nothing any more. */
 int accord_program_steer(struct accord_program *program, uint16_t port, uint32_t flags);
 /* Put an AF_XDP socket into the map "xsks"; -1 takes the queue's socket out. */

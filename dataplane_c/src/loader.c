@@ -317,6 +317,11 @@ void accord_program_quiet(struct accord_program *program)
 	__atomic_store_n(&program->settings->heartbeat_ns, 0, __ATOMIC_RELAXED);
 }
 
+int accord_program_hear(struct accord_program *program, uint32_t slot, const struct accord_heard *entry)
+{
+	return bpf_map_update_elem(program->heard_fd, &slot, entry, BPF_ANY) ? -ACCORD_REASON_MAP_MISMATCH : 0;
+}
+
 void accord_program_heartbeat(struct accord_program *program)
 {
 	struct timespec now;

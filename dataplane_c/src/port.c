@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "heard.h"
 #include "io_udp.h"
 #include "ladder.h"
 #include "loader.h"
@@ -17,6 +18,8 @@
 enum {
 	/* Of ACCORD_IO_BATCH packets, per poll: more than the initial windows of a burst of negotiations. */
 	OUTPUT_BATCHES = 8,
+	/* Of 16 slots for unproven peers, so many taken are as good as all: a ring holds more proposals than one. */
+	CROWDED = 12,
 };
 
 struct accord_port {
@@ -24,6 +27,8 @@ struct accord_port {
 	struct accord_udp *udp;
 	struct accord_locals locals; /* on ACCORD_RUNG_PACKET */
 	uint32_t any_port;
+	uint32_t suppress, crowded;             /* wanted; no room for more peers */
+	uint8_t exposed[ACCORD_UDP_PORTS / 8];  /* bits, lowest first */
 	uint64_t counters[ACCORD_REASON_LIMIT]; /* what the XDP program does not count */
 	uint8_t datagram[ACCORD_MAX_PACKET];    /* that several packets share, being put together */
 	/* During a poll. */
@@ -60,6 +65,16 @@ static uint16_t path_mtu(const struct accord_port *port)
 	return mtu < UINT16_MAX ? (uint16_t)mtu : UINT16_MAX;
 }
 
+/* The table is a cache miss away, and only the first packet's answer is kept. packet: a whole header. */
+static uint8_t syn_of(const struct accord_port *port, const uint8_t *packet)
+{
+	const struct accord_header *header = (const struct accord_header *)packet;
+
+	if (!port->foothold.program || header->step != ACCORD_STEP_PROPOSAL)
+		return ACCORD_SYN_UNKNOWN;
+	return accord_heard_syn(accord_program_heard(port->foothold.program), header->transaction);
+}
+
 static void frame_packet(void *context, struct accord_path *path, int interface, const uint8_t *packet, uint32_t length)
 {
 	struct accord_port *port = context;
@@ -81,6 +96,7 @@ static void frame_packet(void *context, struct accord_path *path, int interface,
 	path->mtu = path_mtu(port);
 	if (path->context == ACCORD_PROTOCOL_UDP)
 		path->socket = accord_sockets_find(accord_udp_sockets(port->udp), path);
+	path->syn = syn_of(port, packet);
 	accord_engine_input(port->engine, port->now, path, packet, length);
 }
 
@@ -97,6 +113,7 @@ static void socket_packet(void *context, struct accord_path *path, int interface
 		count(port, ACCORD_REASON_STEERED);
 	if (interface && interface == port->foothold.netdev.index)
 		path->mtu = path_mtu(port);
+	path->syn = length >= sizeof(struct accord_header) ? syn_of(port, packet) : ACCORD_SYN_UNKNOWN;
 	accord_engine_input(port->engine, port->now, path, packet, length);
 }
 
@@ -181,6 +198,33 @@ static uint32_t send_all(struct accord_port *port)
 	return moved;
 }
 
+/* A store only when it changes something: the program reads the same cache line for each packet of ours. */
+static void allow_suppression(struct accord_port *port)
+{
+	struct accord_settings *settings;
+	uint32_t flags;
+
+	if (!port->foothold.program)
+		return;
+	settings = accord_program_settings(port->foothold.program);
+	flags = settings->flags & ~(uint32_t)ACCORD_SETTINGS_SUPPRESS;
+	if (port->suppress && !port->crowded)
+		flags |= ACCORD_SETTINGS_SUPPRESS;
+	if (flags != settings->flags)
+		__atomic_store_n(&settings->flags, flags, __ATOMIC_RELAXED);
+}
+
+/* A proposal that is refused for want of room would cost its peer a repetition of the SYN. */
+static void look_for_room(struct accord_port *port, const struct accord_engine *engine)
+{
+	struct accord_engine_usage usage;
+
+	accord_engine_usage(engine, &usage);
+	port->crowded = usage.unproven * 16 >= usage.unproven_limit * CROWDED ||
+	                usage.transactions * 16 >= usage.transactions_limit * CROWDED;
+	allow_suppression(port);
+}
+
 int accord_port_poll(struct accord_port *port, struct accord_engine *engine, uint64_t now)
 {
 	uint32_t moved;
@@ -191,6 +235,7 @@ int accord_port_poll(struct accord_port *port, struct accord_engine *engine, uin
 	moved = receive(port);
 	moved += send_all(port);
 	port->engine = NULL;
+	look_for_room(port, engine);
 	return (int)moved;
 }
 
@@ -199,7 +244,10 @@ int accord_port_poll(struct accord_port *port, struct accord_engine *engine, uin
 /* With a full map the port is not steered, and its packets come by the socket: counted, not refused. */
 static void steer(struct accord_port *port, uint16_t number)
 {
-	if (port->foothold.program && accord_program_steer(port->foothold.program, number, 1))
+	uint32_t exposed = port->exposed[number / 8] & 1u << number % 8;
+	uint32_t flags = ACCORD_PORT_STEERED | (exposed ? ACCORD_PORT_SUPPRESS : 0);
+
+	if (port->foothold.program && accord_program_steer(port->foothold.program, number, flags))
 		count(port, ACCORD_REASON_NO_MEMORY);
 }
 
@@ -214,6 +262,7 @@ int accord_port_open(const struct accord_port_config *config, struct accord_port
 	if (!port)
 		return -ACCORD_REASON_NO_MEMORY;
 	port->any_port = config->any_port;
+	port->suppress = 1;
 	port->udp = accord_udp_new();
 	result = port->udp ? accord_ladder_climb(config, report, &port->foothold) : -ACCORD_REASON_NO_MEMORY;
 	if (result) {
@@ -224,6 +273,7 @@ int accord_port_open(const struct accord_port_config *config, struct accord_port
 		accord_locals_refresh(&port->locals);
 	if (port->foothold.frames)
 		accord_udp_open_direct(port->udp, port->foothold.rung == ACCORD_RUNG_PACKET);
+	allow_suppression(port);
 	*opened = port;
 	return 0;
 }
@@ -247,6 +297,7 @@ int accord_port_reopen(struct accord_port *port, const struct accord_port_config
 	for (uint32_t index = 0; index < sockets->count; index++)
 		if (accord_sockets_port(sockets, (int)index) > 0)
 			steer(port, (uint16_t)accord_sockets_port(sockets, (int)index));
+	allow_suppression(port);
 	return result;
 }
 
@@ -295,6 +346,21 @@ int accord_port_remove_socket(struct accord_port *port, int32_t index)
 	if (port->foothold.program && !accord_sockets_use(accord_udp_sockets(port->udp), (uint16_t)number))
 		accord_program_steer(port->foothold.program, (uint16_t)number, 0);
 	return 0;
+}
+
+void accord_port_expose(struct accord_port *port, uint16_t number, uint32_t exposed)
+{
+	uint8_t bit = (uint8_t)(1u << number % 8), *byte = &port->exposed[number / 8];
+
+	*byte = (uint8_t)(exposed ? *byte | bit : *byte & ~bit);
+	if (accord_sockets_use(accord_udp_sockets(port->udp), number))
+		steer(port, number);
+}
+
+void accord_port_suppress(struct accord_port *port, uint32_t wanted)
+{
+	port->suppress = wanted;
+	allow_suppression(port);
 }
 
 int accord_port_replace_socket(struct accord_port *port, int32_t index, int32_t fd)

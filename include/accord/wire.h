@@ -177,7 +177,7 @@ enum accord_party {
 	X(STEERED, 1, NONE, "negotiation packet handed to the daemon") \
 	X(NOT_IP, 2, NONE, "neither IPv4 nor IPv6") \
 	X(NOT_OURS_PROTOCOL, 3, NONE, "neither UDP nor IP protocol 253") \
-	X(NOT_OURS_PORT, 4, NONE, "a UDP port that nobody registered") \
+	X(NOT_OURS_PORT, 4, NONE, "a port that nobody registered") \
 	X(NOT_OURS_MAGIC, 5, NONE, "no magic cookie: somebody else's datagram") \
 	X(FRAGMENT, 6, PATH, "an IP fragment, left to the kernel") \
 	X(MALFORMED_FRAME, 7, PEER, "Ethernet, VLAN or IP header does not parse") \

@@ -20,9 +20,16 @@ PORT = 443
 DIRECT = 253
 
 
-def header(first: int = 4, magic: bytes = b"ACRD", length: int = 32) -> bytes:
+ID = b"transaction."
+SAME_SLOT = b"sacttranion."
+"""Another transaction ID, which has the same slot in the map "heard": its words are those of the first."""
+
+
+def header(
+    first: int = 4, magic: bytes = b"ACRD", length: int = 32, *, step: int = 0, flags: int = 1, transaction: bytes = ID
+) -> bytes:
     """The start of a negotiation packet, written down by hand and cut to ``length`` bytes."""
-    packet = struct.pack("!BBH4s12sIIHH", first, 0, 1, magic, b"transaction.", 0x7472616E, 0, 0, 0)
+    packet = struct.pack("!BBH4s12sIIHH", first, step, flags, magic, transaction, 0x7472616E, 0, 0, 0)
     return (packet + bytes(max(0, length - 32)))[:length]
 
 
@@ -48,7 +55,10 @@ DATAGRAM = bytes(UDP_OURS / header())
 
 @dataclass(frozen=True)
 class Case:
-    """One row; ``settings`` go to ``Program.configure``, ``joined``, ``age_ms`` to the state around it."""
+    """One row; ``settings`` go to ``Program.configure``, ``joined``, ``age_ms`` to the state around it.
+
+    ``before``: frames that came before it, and milliseconds that passed since.
+    """
 
     name: str
     frame: bytes
@@ -56,11 +66,12 @@ class Case:
     settings: dict[str, object] = field(default_factory=dict)
     joined: bool = True
     age_ms: int = 0
+    before: tuple[bytes | int, ...] = ()
 
 
 def case(name: str, frame: Packet | bytes, reason: Reason, **around: object) -> Case:
     """A row; keywords that are no field of it are settings."""
-    fields = {key: around.pop(key) for key in ("joined", "age_ms") if key in around}
+    fields = {key: around.pop(key) for key in ("joined", "age_ms", "before") if key in around}
     return Case(name, bytes(frame), reason, around, **fields)  # type: ignore[arg-type]
 
 

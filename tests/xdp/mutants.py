@@ -20,10 +20,14 @@ from pathlib import Path
 from accord.datapath.xdp_test import Program, Verdict
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError
-from tests.xdp.craft import PORT, Case
+from tests.xdp.craft import ID, PORT, Case
 from tests.xdp.packets import TABLE
 
 ROOT = Path(__file__).parents[2]
+VERDICTS = {Reason.STEERED: Verdict.REDIRECT, Reason.SYN_SUPPRESSED: Verdict.DROP}
+"""By reason; all others pass."""
+TRANSACTIONS = (ID, b"another one.")
+"""All slots that the table's frames have."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,7 @@ class Mutant:
 
 
 PARSING, PROGRAM, CONSTS = "parsing.h", "accord_xdp.bpf.c", "consts.h"
+HOST, OPTIONS, SUPPRESS, HEARD = "host.h", "parsing_tcp.h", "suppress.h", "heard.h"
 
 MUTANTS = [
     Mutant("a third VLAN tag is walked", CONSTS, "MAX_VLAN_TAGS = 2", "MAX_VLAN_TAGS = 3"),
@@ -102,7 +107,7 @@ MUTANTS = [
     Mutant("IP protocol 254 is ours", PARSING, "!= ACCORD_PROTOCOL_DIRECT", "< ACCORD_PROTOCOL_DIRECT"),
     Mutant("IPv6 is not known", PARSING, "packet->type == bpf_htons(ETH_P_IPV6)", "0"),
     *(
-        Mutant(f"byte {byte} of the address is not compared", PROGRAM, f"(to[{byte}] ^ now->address[{byte}])", "0")
+        Mutant(f"byte {byte} of the address is not compared", HOST, f"(to[{byte}] ^ now->address[{byte}])", "0")
         for byte in range(6)
     ),
     Mutant("the layout is not looked at", PROGRAM, " || now->layout != ACCORD_MAP_LAYOUT", ""),
@@ -112,15 +117,15 @@ MUTANTS = [
     Mutant(
         "a newer layout is accepted", PROGRAM, "now->layout != ACCORD_MAP_LAYOUT", "now->layout < ACCORD_MAP_LAYOUT"
     ),
-    Mutant("every port is ours", PROGRAM, "!bpf_map_lookup_elem(&ports, &packet.port)", "0"),
+    Mutant("every port is ours", PROGRAM, "!bpf_map_lookup_elem(&ports, &packet->port)", "0"),
     Mutant("any port is not known", PROGRAM, "!(now->flags & ACCORD_SETTINGS_ANY_PORT)", "1"),
-    Mutant("IP protocol 253 needs a port", PROGRAM, "packet.protocol == PROTOCOL_UDP && ", ""),
+    Mutant("IP protocol 253 needs a port", PROGRAM, "packet->protocol == PROTOCOL_UDP && ", ""),
     Mutant(
         "a frame one byte too long", PROGRAM, "frame_bytes > now->frame_limit", "frame_bytes > now->frame_limit + 1"
     ),
     Mutant("a frame as long as the ring takes is refused", PROGRAM, "frame_bytes > now", "frame_bytes >= now"),
-    Mutant("the heartbeat is not looked at", PROGRAM, "> HEARTBEAT_NS)", "> HEARTBEAT_NS * 100000000ll)"),
-    Mutant("the heartbeat's clock is unsigned", PROGRAM, "(__s64)", "(__u64)"),
+    Mutant("the heartbeat is not looked at", HOST, "<= HEARTBEAT_NS;", "<= HEARTBEAT_NS * 100000000ll;"),
+    Mutant("the heartbeat's clock is unsigned", HOST, "(__s64)", "(__u64)"),
     Mutant(
         "a queue without a socket drops",
         PROGRAM,
@@ -133,7 +138,185 @@ MUTANTS = [
         "a byte is written",
         PROGRAM,
         "	now = bpf_map_lookup_elem(&settings, &key);",
-        "	((struct ethhdr *)packet.ethernet)->h_source[5] ^= 1;\n	now = bpf_map_lookup_elem(&settings, &key);",
+        "	((struct ethhdr *)packet->ethernet)->h_source[5] ^= 1;\n	now = bpf_map_lookup_elem(&settings, &key);",
+    ),
+    Mutant("ACK on a SYN is not looked at", CONSTS, "TCP_FLAGS_OF_OPENING = 0x17", "TCP_FLAGS_OF_OPENING = 0x07"),
+    Mutant("RST on a SYN is not looked at", CONSTS, "TCP_FLAGS_OF_OPENING = 0x17", "TCP_FLAGS_OF_OPENING = 0x13"),
+    Mutant("FIN on a SYN is not looked at", CONSTS, "TCP_FLAGS_OF_OPENING = 0x17", "TCP_FLAGS_OF_OPENING = 0x16"),
+    Mutant("CWR makes no SYN", CONSTS, "TCP_FLAGS_OF_OPENING = 0x17", "TCP_FLAGS_OF_OPENING = 0x97"),
+    Mutant("ECE makes no SYN", CONSTS, "TCP_FLAGS_OF_OPENING = 0x17", "TCP_FLAGS_OF_OPENING = 0x57"),
+    Mutant("PSH makes no SYN", CONSTS, "TCP_FLAGS_OF_OPENING = 0x17", "TCP_FLAGS_OF_OPENING = 0x1f"),
+    Mutant("options beyond the packet", PARSING, " || tcp->doff * 4 > packet->length", ""),
+    Mutant(
+        "options one word beyond the packet",
+        PARSING,
+        "tcp->doff * 4 > packet->length",
+        "tcp->doff * 4 > packet->length + 4",
+    ),
+    Mutant(
+        "a SYN with room for our option alone",
+        PARSING,
+        "< sizeof(*tcp) + ACCORD_TCP_OPTION_BYTES",
+        "<= sizeof(*tcp) + ACCORD_TCP_OPTION_BYTES",
+    ),
+    Mutant(
+        "the options' MSS is not looked at",
+        OPTIONS,
+        "(options[0] & bpf_htonl(0xffff0000)) == bpf_htonl(0x02040000)",
+        "1",
+    ),
+    Mutant(
+        "half of MSS is looked at",
+        OPTIONS,
+        "(options[0] & bpf_htonl(0xffff0000)) == bpf_htonl(0x02040000)",
+        "(options[0] & bpf_htonl(0xff000000)) == bpf_htonl(0x02000000)",
+    ),
+    Mutant("SACK and timestamps are not looked at", OPTIONS, " && options[1] == bpf_htonl(0x0402080a)", ""),
+    Mutant(
+        "half of them is looked at",
+        OPTIONS,
+        "options[1] == bpf_htonl(0x0402080a)",
+        "(options[1] & bpf_htonl(0xffff0000)) == bpf_htonl(0x04020000)",
+    ),
+    Mutant(
+        "the other half",
+        OPTIONS,
+        "options[1] == bpf_htonl(0x0402080a)",
+        "(options[1] & bpf_htonl(0xffff)) == bpf_htonl(0x080a)",
+    ),
+    Mutant(
+        "the window scale is not looked at",
+        OPTIONS,
+        "(options[4] & bpf_htonl(0xffffff00)) == bpf_htonl(0x01030300)",
+        "1",
+    ),
+    Mutant(
+        "its NOP is not looked at",
+        OPTIONS,
+        "(options[4] & bpf_htonl(0xffffff00)) == bpf_htonl(0x01030300)",
+        "(options[4] & bpf_htonl(0x00ffff00)) == bpf_htonl(0x00030300)",
+    ),
+    Mutant(
+        "its length is not looked at",
+        OPTIONS,
+        "(options[4] & bpf_htonl(0xffffff00)) == bpf_htonl(0x01030300)",
+        "(options[4] & bpf_htonl(0xffff0000)) == bpf_htonl(0x01030000)",
+    ),
+    Mutant("any length of options is Linux's", OPTIONS, "options.length == LINUX_OPTIONS_BYTES && ", ""),
+    Mutant("only a Linux SYN is known", OPTIONS, "		at = walk_options(&options);", "		at = OPTION_NONE;"),
+    Mutant("ADOPT is not known", OPTIONS, " || exid == bpf_htons(ACCORD_TCP_OPTION_EXID_ADOPT)", ""),
+    Mutant("FALLBACK is not known", OPTIONS, "exid == bpf_htons(ACCORD_TCP_OPTION_EXID) || ", ""),
+    Mutant("the end of the list is not", OPTIONS, "kind == TCP_OPTION_END", "0"),
+    Mutant("NOP has a length", OPTIONS, "if (kind == TCP_OPTION_NOP)", "if (0)"),
+    Mutant("lengths 0 and 1 are accepted", OPTIONS, "length < 2 || ", "!length || "),
+    Mutant(
+        "a length of 0 ends the list",
+        OPTIONS,
+        "if (length < 2 || at + length",
+        "if (!length)\n			break;\n		if (at + length",
+    ),
+    Mutant("a length of 2 is refused", OPTIONS, "length < 2 || ", "length < 3 || "),
+    Mutant("options may end behind the header", OPTIONS, " || at + length > options->length", ""),
+    Mutant(
+        "options may end one byte behind the header",
+        OPTIONS,
+        "at + length > options->length",
+        "at + length > options->length + 1",
+    ),
+    Mutant("the kind is not looked at", OPTIONS, "kind != ACCORD_TCP_OPTION_KIND || ", ""),
+    Mutant("the length is not looked at", OPTIONS, " || length != ACCORD_TCP_OPTION_BYTES", ""),
+    Mutant(
+        "the first of two is taken",
+        OPTIONS,
+        "		if (options->found != OPTION_NONE)\n			return OPTION_BAD;\n",
+        "		if (options->found != OPTION_NONE)\n			break;\n",
+    ),
+    Mutant(
+        "the second of two is taken",
+        OPTIONS,
+        "		if (options->found != OPTION_NONE)\n			return OPTION_BAD;\n",
+        "",
+    ),
+    Mutant("what is behind ours is not parsed", OPTIONS, "		options->found = at;\n", "		return at;\n"),
+    Mutant("the walk ends at byte 39", OPTIONS, "at < TCP_OPTIONS_BYTES; at++", "at < TCP_OPTIONS_BYTES - 1; at++"),
+    Mutant("the walk ends after 20 bytes", OPTIONS, "at < TCP_OPTIONS_BYTES; at++", "at < 20; at++"),
+    Mutant("what does not parse is ours not", OPTIONS, "	if (at == OPTION_NONE)\n", "	if (at < 0)\n"),
+    Mutant("IPv4 and IPv6 are one family", SUPPRESS, "slot->family ^ ends->family", "0"),
+    *(
+        Mutant(
+            f"word {word} of the addresses is not compared",
+            SUPPRESS,
+            "for (int word = 0; word < 4; word++)",
+            f"for (int word = 0; word < 4; word += 1 + (word == {word - 1}))",
+        )
+        for word in range(1, 4)
+    ),
+    Mutant("the sources are not compared", SUPPRESS, "(slot->source[word] ^ ends->source[word]) | ", ""),
+    Mutant("the destinations are not compared", SUPPRESS, " | (slot->destination[word] ^ ends->destination[word])", ""),
+    Mutant("the ports are not compared", SUPPRESS, "(!slot->port || slot->port == ends->port)", "1"),
+    Mutant("context IP 253 has a port", SUPPRESS, "!slot->port || ", ""),
+    Mutant("any version's proposal is noted", SUPPRESS, "header->version != ACCORD_VERSION || ", ""),
+    Mutant("any step is noted", SUPPRESS, "header->step != ACCORD_STEP_PROPOSAL ||", ""),
+    Mutant("anybody's step 0 is noted", SUPPRESS, "!(header->flags & bpf_htons(ACCORD_FLAG_INITIATOR)) || ", ""),
+    Mutant("an acknowledgement is noted", SUPPRESS, "length == sizeof(*header)", "length == 0"),
+    Mutant("a repeated proposal is young again", SUPPRESS, "	if (!heard_is(slot, state, &id)) {", "	if (1) {"),
+    Mutant(
+        "a proposal behind a SYN forgets it",
+        SUPPRESS,
+        "state | ACCORD_HEARD_PROPOSAL);",
+        "(state & ~15ULL) | ACCORD_HEARD_PROPOSAL);",
+    ),
+    Mutant("a SYN that adopts is noted as one that falls back", SUPPRESS, "	if (adopts)\n", "	if (0)\n"),
+    Mutant(
+        "a SYN that adopts is counted as one that came first",
+        SUPPRESS,
+        "return adopts ? ACCORD_REASON_SYN_ADOPT : ACCORD_REASON_SYN_FIRST;",
+        "return ACCORD_REASON_SYN_FIRST;",
+    ),
+    Mutant("a SYN that came first is forgotten", SUPPRESS, "isn, now, ACCORD_HEARD_SYN);", "isn, now, 0);"),
+    Mutant("a second SYN is suppressed", SUPPRESS, "ACCORD_HEARD_SYN | ACCORD_HEARD_SPENT))", "ACCORD_HEARD_SYN))"),
+    Mutant(
+        "a SYN that came first is suppressed when it comes again",
+        SUPPRESS,
+        "state & (ACCORD_HEARD_SYN | ACCORD_HEARD_SPENT)",
+        "state & ACCORD_HEARD_SPENT",
+    ),
+    Mutant("a SYN from anywhere is suppressed", SUPPRESS, "if (!same_ends(slot, ends))", "if (0)"),
+    Mutant("a SYN is suppressed for ever", SUPPRESS, "heard_age(state, now) >= SUPPRESS_NS", "0"),
+    Mutant("a SYN is suppressed for half the time", SUPPRESS, ">= SUPPRESS_NS", ">= SUPPRESS_NS / 2"),
+    Mutant("what was suppressed is not noted", SUPPRESS, "state | ACCORD_HEARD_SPENT) != state", "state) != state"),
+    Mutant(
+        "SYNs are read though nobody wants it",
+        SUPPRESS,
+        "ACCORD_MAP_LAYOUT || !(now->flags & ACCORD_SETTINGS_SUPPRESS)",
+        "ACCORD_MAP_LAYOUT",
+    ),
+    Mutant("SYNs are read under any layout", SUPPRESS, "now->layout != ACCORD_MAP_LAYOUT || ", ""),
+    Mutant("SYNs to any port are suppressed", SUPPRESS, "if (!flags || !(*flags & ACCORD_PORT_SUPPRESS))", "if (0)"),
+    Mutant("SYNs for any interface are suppressed", SUPPRESS, "if (!for_this_interface(ethernet, now))", "if (0)"),
+    Mutant("SYNs are suppressed while the daemon is silent", SUPPRESS, "if (!daemon_lives(now))", "if (0)"),
+    Mutant(
+        "IDs are not compared",
+        HEARD,
+        "!((have[0] ^ id->word[0]) | (have[1] ^ id->word[1]) | (have[2] ^ id->word[2]))",
+        "1",
+    ),
+    *(
+        Mutant(f"word {word} of the ID is not compared", HEARD, f"(have[{word}] ^ id->word[{word}])", "0")
+        for word in range(3)
+    ),
+    Mutant("suppressed SYNs pass", PROGRAM, "verdict = XDP_DROP;", "verdict = XDP_PASS;"),
+    Mutant(
+        "SYNs that came first are dropped",
+        PROGRAM,
+        "reason == ACCORD_REASON_SYN_SUPPRESSED",
+        "reason >= ACCORD_REASON_SYN_SUPPRESSED",
+    ),
+    Mutant(
+        "no proposal is noted",
+        PROGRAM,
+        "if (verdict == XDP_REDIRECT)\n			note_proposal",
+        "if (0)\n			note_proposal",
     ),
 ]
 
@@ -165,15 +348,28 @@ def edited(file: str, old: str, new: str) -> Iterator[Path]:
         yield built
 
 
-def check(program: Program, row: Case) -> str | None:
-    """Run a row on a program whose port 443 is steered. Returns what is wrong, None when all is right."""
+def prepare(program: Program, row: Case) -> None:
+    """The host as the row has it, and what came before its frame."""
     program.configure(**row.settings)  # type: ignore[arg-type]
     program.join(row.joined)
+    program.heartbeat()
+    for transaction in TRANSACTIONS:
+        program.forget(transaction)
+    for event in row.before:
+        if isinstance(event, int):
+            program.age(ID, event)
+        else:
+            program.run(event)
     program.heartbeat(row.age_ms)
+
+
+def check(program: Program, row: Case) -> str | None:
+    """Run a row on a program whose port 443 is steered. Returns what is wrong, None when all is right."""
+    prepare(program, row)
     result = program.run(row.frame)
     if result.reason is not row.reason:
         return f"counted {result.reason.name if result.reason else 'nothing'}, not {row.reason.name}"
-    expected = Verdict.REDIRECT if row.reason is Reason.STEERED else Verdict.PASS
+    expected = VERDICTS.get(row.reason, Verdict.PASS)
     if result.verdict is not expected:
         return f"verdict {result.verdict.name}, not {expected.name}"
     return None if result.output == row.frame else "the frame was changed"

@@ -43,6 +43,7 @@ from tests.xdp.craft import (
 )
 from tests.xdp.packets_damage import FRAGMENTS, MALFORMED, TOO_MANY
 from tests.xdp.packets_foreign import NOT_IP, NOT_OURS
+from tests.xdp.packets_syn import SYNS
 
 OURS_MAC = bytes.fromhex(OURS.replace(":", ""))
 MAP_LAYOUT: int = lib.ACCORD_MAP_LAYOUT
@@ -284,4 +285,4 @@ HOST = [
     ),
 ]
 
-TABLE = [*STEERED, *UNVERIFIED, *NOT_IP, *NOT_OURS, *FRAGMENTS, *MALFORMED, *TOO_MANY, *NOT_LOCAL, *HOST]
+TABLE = [*STEERED, *UNVERIFIED, *NOT_IP, *NOT_OURS, *FRAGMENTS, *MALFORMED, *TOO_MANY, *NOT_LOCAL, *HOST, *SYNS]

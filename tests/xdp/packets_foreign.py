@@ -130,9 +130,6 @@ NOT_OURS = [
         Reason.NOT_OURS_PROTOCOL,
         {
             "a TCP SYN behind two tags": ETHER / Dot1AD(vlan=7) / Dot1Q(vlan=8) / IP6 / TCP(dport=PORT, flags="S"),
-            "a TCP SYN that bears our option": ETHER
-            / IP4
-            / TCP(dport=PORT, flags="S", options=[(254, b"\xac\xc0transaction.")]),
             "TCP behind six extension headers": behind(0, 60, 60, 60, 60, 60, upper=6, rest=bytes(TCP(dport=PORT))),
             "an ICMPv6 echo with our header in it": ETHER / IP6 / ICMPv6EchoRequest(data=header()),
             "a neighbour solicitation": ETHER / IP6 / ICMPv6ND_NS(tgt="2001:db8::2"),

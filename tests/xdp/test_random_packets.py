@@ -18,6 +18,7 @@ from accord.datapath.xdp_test import Program, Verdict
 from accord.wire.constants import Reason
 from tests.datapath.frames import parse
 from tests.xdp.craft import OURS, PORT, THEIRS
+from tests.xdp.mutants import VERDICTS
 from tests.xdp.packets import TABLE
 
 pytestmark = pytest.mark.root
@@ -31,6 +32,16 @@ PARSING = {
     Reason.FRAGMENT,
     Reason.MALFORMED_FRAME,
     Reason.TOO_MANY_EXTENSIONS,
+}
+# And what only the program has to say, of SYNs with our option; to the core they are TCP like any other.
+SYNS = {
+    Reason.SYN_SUPPRESSED,
+    Reason.SYN_FIRST,
+    Reason.SYN_REPEATED,
+    Reason.SYN_ADOPT,
+    Reason.SYN_LATE,
+    Reason.SYN_ELSEWHERE,
+    Reason.BAD_TCP_OPTION,
 }
 
 
@@ -46,7 +57,7 @@ def steer(loaded: Program) -> Steer:
         result = loaded.run(frame)
         assert result.output == frame
         assert result.reason is not None
-        assert result.verdict is (Verdict.REDIRECT if result.reason is Reason.STEERED else Verdict.PASS)
+        assert result.verdict is VERDICTS.get(result.reason, Verdict.PASS)
         return result.reason
 
     return run
@@ -76,10 +87,14 @@ def test_a_changed_frame_is_to_the_core_what_it_is_to_the_program(
     reason, parsed = steer(bytes(changed)), parse(bytes(changed))
     if parsed.reason is Reason.MALFORMED_FRAME:
         return  # the core also looks at the IPv4 checksum and the source, so may say so where the program does not
-    if reason in PARSING:
+    if reason in SYNS:
+        assert parsed.reason is Reason.NOT_OURS_PROTOCOL
+    elif reason in PARSING:
         assert parsed.reason is reason
-    elif reason is Reason.NOT_LOCAL:  # by its Ethernet address, or by its routing header
-        assert parsed.reason in {Reason.OK, Reason.NOT_LOCAL}
+    elif reason is Reason.NOT_LOCAL:  # by its Ethernet address, or by its routing header; or a SYN
+        assert parsed.reason in {Reason.OK, Reason.NOT_LOCAL, Reason.NOT_OURS_PROTOCOL}
+    elif parsed.reason is Reason.NOT_OURS_PROTOCOL:
+        assert reason is Reason.NOT_OURS_PORT  # a SYN to another one
     else:
         assert parsed.reason is Reason.OK
         ours = len(parsed.packet) >= 32 and 4 <= parsed.packet[0] <= 15 and parsed.packet[4:8] == b"ACRD"

@@ -18,6 +18,7 @@ from accord.datapath.watch import Watcher, decode
 from accord.datapath.xdp_test import Program, Verdict
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, OurError
+from tests.xdp.mutants import VERDICTS, prepare
 from tests.xdp.packets import TABLE
 
 OURS = next(row for row in TABLE if row.reason is Reason.STEERED)
@@ -61,13 +62,13 @@ def test_a_watched_program_tells_each_verdict_with_its_reason_and_the_start_of_t
 ) -> None:
     heard.watcher.begin(Reason)
     for row in TABLE:
-        program.configure(**row.settings)  # type: ignore[arg-type]
-        program.join(row.joined)
-        program.heartbeat(row.age_ms)
+        prepare(program, row)
+        heard.watcher.renew()
+        heard.take()
         program.run(row.frame)
         (record,) = heard.take()
         assert record.reason is row.reason, row.name
-        assert record.verdict is (Verdict.REDIRECT if row.reason is Reason.STEERED else Verdict.PASS)
+        assert record.verdict is VERDICTS.get(row.reason, Verdict.PASS)
         assert record.frame_bytes == len(row.frame)
         assert record.head == row.frame[:128]
         assert record.queue == 0

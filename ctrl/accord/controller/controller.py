@@ -364,7 +364,7 @@ class Controller:
     def _opened(self, event: Event) -> Exchange:
         path = event.path
         assert path is not None, "an OPENED event bears its path"
-        return responding.respond(self, event.handle, event.transaction, path)
+        return responding.respond(self, event.handle, event.transaction, path, event.syn_first)
 
 
 def _tcp_refusal() -> str | None:

@@ -25,6 +25,9 @@ class Outcome(enum.StrEnum):
     FAILED = "failed"
 
 
+_SYN = {True: "syn_first", False: "proposal_first", None: "unknown"}
+
+
 class Counts:
     """Counts what the controller and the daemon tell it; ``samples`` is what ``accord stats`` shows of it."""
 
@@ -38,6 +41,11 @@ class Counts:
         self.adoptions: Counter[Result] = Counter()
         """The responder's, for whoever keeps the places."""
         self._taken: Counter[str] = Counter()
+        self._proposals: Counter[Labels] = Counter()
+
+    def proposed(self, syn_first: bool | None) -> None:
+        """A peer's proposal began to arrive: after the SYN that left beside it, before, or nobody can tell."""
+        self._proposals[_SYN[syn_first],] += 1
 
     def came_up(self, role: Role, report: Report) -> None:
         """An association that a negotiation, or the plain connection beside it, led to."""
@@ -93,6 +101,7 @@ class Counts:
                 **{(_word(Role.RESPONDER), result): self.adoptions[result] for result in Result},
                 **{(_word(Role.INITIATOR), mark): self._taken[mark] for mark in ("marked", "unmarked")},
             },
+            metrics.PROPOSALS: self._proposals,
         }
 
 

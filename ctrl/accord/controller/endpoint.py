@@ -290,6 +290,8 @@ class Endpoint:
 
         What there is to tell has left when this returns, once: nobody stays to repeat it.
         """
+        if port is None:
+            self.port.suppress(False)  # a proposal that comes now may find nobody
         chosen = [
             owner
             for handle, owner in self._owners.items()

@@ -115,6 +115,7 @@ class Exposed:
         finally:
             for left in found.values():
                 left.close()
+        endpoint.port.expose(self.port)
         self.accept()
 
     def accept(self) -> None:
@@ -148,6 +149,7 @@ class Exposed:
     def close(self, endpoint: Endpoint) -> None:
         """Take the port back. Peers are told: negotiations on it end, and so do the associations."""
         self.closed = True
+        endpoint.port.expose(self.port, False)  # first, for who sends a proposal and a SYN just now
         if self.service is not None:
             self.service.close()
         endpoint.stop(self.port)

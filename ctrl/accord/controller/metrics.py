@@ -53,6 +53,10 @@ NEGOTIATIONS = Family(
     "negotiation", "accord_negotiations_total", Kind.COUNTER, ("role", "outcome", "reason"),
     "Negotiations that ended: committed, fell_back to the plain connection, or failed, and why.",
 )  # fmt: skip
+PROPOSALS = Family(
+    "negotiation", "accord_proposals_total", Kind.COUNTER, ("order",),
+    "Peers' proposals, by whether the SYN that left beside them came first; unknown below XDP, and where none came.",
+)  # fmt: skip
 STACKS = Family(
     "negotiation", "accord_stacks_total", Kind.COUNTER, ("role", "way", "stack"),
     "Associations that came up, by stack: negotiated, or plain as between hosts without Accord.",
@@ -124,7 +128,7 @@ RINGS: Mapping[str, Family] = {
 """By the field of ``RingStatistics`` that holds the value."""
 
 FAMILIES: tuple[Family, ...] = (
-    INFO, START, STEERING, *RINGS.values(), ENGINE, USED, LIMIT, MEMORY, NEGOTIATIONS, STACKS, READY, OPEN,
+    INFO, START, STEERING, *RINGS.values(), ENGINE, USED, LIMIT, MEMORY, PROPOSALS, NEGOTIATIONS, STACKS, READY, OPEN,
     HANDED_OVER, ADOPTIONS, PREPARED, READY_NOW, PEERS, PEERS_ASKED, PEERS_LEARNT, PEERS_EVICTED,
     SYN_OPTIONS, SYN_SLOTS,
 )  # fmt: skip

@@ -38,8 +38,13 @@ class Offered:
     places: Places | None
 
 
-def respond(controller: Controller, handle: int, transaction: bytes, path: Path) -> Exchange:
-    """An owner for the transaction. Everything that follows comes from its events."""
+def respond(
+    controller: Controller, handle: int, transaction: bytes, path: Path, syn_first: bool | None = None
+) -> Exchange:
+    """An owner for the transaction. Everything that follows comes from its events.
+
+    ``syn_first``: the SYN that left beside the proposal was here before it; None where nobody can tell.
+    """
     endpoint = controller.endpoint
     bound = endpoint.socket_of(path) if path.context == Protocol.UDP else None
     channel: DatagramChannel | None = None
@@ -52,6 +57,9 @@ def respond(controller: Controller, handle: int, transaction: bytes, path: Path)
 
     ladder = Ladder(clock.now)
     ladder.note(Way.HERE, f"from {_peer(path)}")
+    if syn_first:
+        ladder.note(Way.IN, "the SYN came first")
+    controller.counts.proposed(syn_first)
     exchange = Exchange(endpoint, handle, ladder, Role.RESPONDER, released)
     if channel is not None:
         channel.ended = lambda: released() if exchange.over else None

@@ -35,6 +35,11 @@ class EventKind(enum.IntEnum):
 
 
 _KINDS = {int(kind): kind for kind in EventKind}
+_SYN_FIRST: dict[int, bool | None] = {
+    lib.ACCORD_SYN_UNKNOWN: None,
+    lib.ACCORD_SYN_NOT_FIRST: False,
+    lib.ACCORD_SYN_FIRST: True,
+}
 
 
 class Stage(enum.IntEnum):
@@ -61,6 +66,8 @@ class Event(NamedTuple):
     reason: Reason = Reason.OK
     data: bytes = b""
     path: Path | None = None
+    syn_first: bool | None = None
+    """Of OPENED: the plain connection's SYN came before the proposal; None where nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +207,7 @@ class Engine:
             reason=Reason(event.reason) if event.reason else Reason.OK,
             data=bytes(ffi.buffer(event.data, event.length)) if kind is EventKind.NODE else b"",
             path=Path.from_c(event.path) if kind is EventKind.OPENED else None,
+            syn_first=_SYN_FIRST[event.path.syn] if kind is EventKind.OPENED else None,
         )
 
     def deadline(self) -> int | None:

@@ -319,6 +319,14 @@ class Port:
         if result < 0:
             raise error(Reason(-result), f"no socket is registered as {index}")
 
+    def expose(self, port: int, exposed: bool = True) -> None:
+        """There is a service behind the port, or no longer: SYNs beside proposals to it may be suppressed."""
+        lib.accord_port_expose(self._open, port, exposed)
+
+    def suppress(self, wanted: bool) -> None:
+        """Whether SYNs may be suppressed at all; from ``open`` on they may, as long as the engine has room."""
+        lib.accord_port_suppress(self._open, wanted)
+
     def replace_socket(self, index: int, sock: socket.socket) -> None:
         """From now on ``index`` is ``sock``, of the same family and port; the socket before is not read any more.
 

@@ -81,12 +81,13 @@ class Program:
         self,
         *,
         any_port: bool = False,
+        suppress: bool = True,
         address: str = "02:00:00:00:00:02",
         frame_limit: int = 1792,
         layout: int = lib.ACCORD_MAP_LAYOUT,
     ) -> None:
         """Write the map "settings", all but its heartbeat; ``frame_limit`` is in bytes."""
-        self._settings.flags = lib.ACCORD_SETTINGS_ANY_PORT if any_port else 0
+        self._settings.flags = any_port * lib.ACCORD_SETTINGS_ANY_PORT | suppress * lib.ACCORD_SETTINGS_SUPPRESS
         self._settings.frame_limit = frame_limit
         self._settings.layout = layout
         ffi.memmove(self._settings.address, bytes.fromhex(address.replace(":", "")), 6)
@@ -95,10 +96,34 @@ class Program:
         """A sign of life, ``age_ms`` milliseconds ago, or when the host was started."""
         self._settings.heartbeat_ns = max(0, time.clock_gettime_ns(time.CLOCK_BOOTTIME) - age_ms * 1_000_000)
 
-    def steer(self, port: int, steered: bool = True) -> None:
-        """Put a UDP port into the map "ports", or take it out. Raises ``OurError`` when the map is full."""
-        if (result := lib.accord_program_steer(self._pointer, port, steered)) < 0:
+    def steer(self, port: int, steered: bool = True, *, service: bool = True) -> None:
+        """Put a port into the map "ports", or take it out; its SYNs may be suppressed if it is a ``service``.
+
+        Raises ``OurError`` when the map is full.
+        """
+        flags = steered * (lib.ACCORD_PORT_STEERED | service * lib.ACCORD_PORT_SUPPRESS)
+        if (result := lib.accord_program_steer(self._pointer, port, flags)) < 0:
             raise error(Reason(-result), f"map ports has no room for port {port}")
+
+    def heard(self, transaction: bytes) -> Any:
+        """The slot of a transaction in the map "heard": a copy of its ``struct accord_heard``, whosever it is."""
+        slots = lib.accord_program_heard(self._pointer)
+        return ffi.new("struct accord_heard *", slots[lib.accord_heard_slot(transaction)])
+
+    def forget(self, transaction: bytes) -> None:
+        """Empty that slot."""
+        self._hear(transaction, ffi.new("struct accord_heard *"))
+
+    def age(self, transaction: bytes, age_ms: int) -> None:
+        """Have what is in that slot be so many milliseconds older."""
+        entry = self.heard(transaction)
+        flags = entry.state & lib.ACCORD_HEARD_FLAGS
+        entry.state = max(0, entry.state - flags - age_ms * 1_000_000) // 16 * 16 | flags
+        self._hear(transaction, entry)
+
+    def _hear(self, transaction: bytes, entry: Any) -> None:
+        if (result := lib.accord_program_hear(self._pointer, lib.accord_heard_slot(transaction), entry)) < 0:
+            raise error(Reason(-result), "map heard")
 
     def join(self, joined: bool = True) -> None:
         """Give queue 0 an AF_XDP socket, or take it away; it need not be bound, as a test run delivers nothing."""

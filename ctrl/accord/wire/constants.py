@@ -169,7 +169,7 @@ class Reason(enum.IntEnum):
     STEERED = 1, Party.NONE, "negotiation packet handed to the daemon"
     NOT_IP = 2, Party.NONE, "neither IPv4 nor IPv6"
     NOT_OURS_PROTOCOL = 3, Party.NONE, "neither UDP nor IP protocol 253"
-    NOT_OURS_PORT = 4, Party.NONE, "a UDP port that nobody registered"
+    NOT_OURS_PORT = 4, Party.NONE, "a port that nobody registered"
     NOT_OURS_MAGIC = 5, Party.NONE, "no magic cookie: somebody else's datagram"
     FRAGMENT = 6, Party.PATH, "an IP fragment, left to the kernel"
     MALFORMED_FRAME = 7, Party.PEER, "Ethernet, VLAN or IP header does not parse"
