@@ -164,7 +164,7 @@ class Contest:
         heard = self._negotiation is not None and self._negotiation.exchange.heard
         if fate.no_room:
             self._ladder.note(Way.HERE, f"TCP SYN: {Reason.OPTION_NO_ROOM.text}")
-        elif fate.written and fate.syns == 1:
+        elif fate.written and (fate.syns == 1 or fate.marked):  # a mark answers the option: its SYN-ACK was lost
             self._lesson.learn(Learnt.OPTION_PASSED)
         elif fate.written and (self._asked is ExId.ADOPT or not heard):  # no suppressed SYN, which looks the same
             self._ladder.note(Way.HERE, "TCP SYN: only its repetition, without the option, was answered")

@@ -93,11 +93,11 @@ class Hosts:
         command = ["busybox", "httpd", "-f", "-p", f"127.0.0.1:{HTTP_PORT}", "-h", str(self.site)]
         self.start(self.lab.server, command)
 
-    def serve_tls(self) -> None:
+    def serve_tls(self) -> subprocess.Popen[bytes]:
         """A stock TLS 1.3 server with the same files and certificate."""
         command = ["openssl", "s_server", "-accept", str(TLS_PORT), "-tls1_3", "-WWW"]
         command += ["-cert", str(self.certificate), "-cert_chain", str(self.certificate), "-key", str(self.key)]
-        self.start(self.lab.server, command, ready="ACCEPT", cwd=self.site)
+        return self.start(self.lab.server, command, ready="ACCEPT", cwd=self.site)
 
     def expose(self, *more: str) -> subprocess.Popen[bytes]:
         """``accord expose`` on the server, early requests allowed."""
