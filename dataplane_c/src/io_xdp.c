@@ -1,8 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Bind flags name neither XDP_ZEROCOPY nor XDP_COPY: the kernel then tries the first and falls back to the
- * second; naming one would take the fallback away.
- *
  * A NIC that strips VLAN tags in hardware does so before XDP: behind one, tagged traffic looks untagged here,
  * and answers would leave untagged. Switch it off (`ethtool -K IF rxvlan off`) where both kinds are in use.
  */
@@ -12,27 +9,11 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/resource.h>
 #include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
 
-#include "ask.h"
 #include "failure.h"
 #include "frame.h"
-#include "xsk_setup.h"
-
-/* Linux 5.11; the C library's headers have them since glibc 2.33. */
-#ifndef SO_PREFER_BUSY_POLL
-#define SO_PREFER_BUSY_POLL 69
-#define SO_BUSY_POLL_BUDGET 70
-#endif
-
-/* Newer than Debian 12's <linux/if_xdp.h>: packets per transmit call in copy mode, 32 by default. */
-#ifndef XDP_MAX_TX_SKB_BUDGET
-#define XDP_MAX_TX_SKB_BUDGET 9
-#endif
+#include "xdp_ring.h"
 
 enum {
 	DEFAULT_FRAMES = 4096,
@@ -42,24 +23,8 @@ enum {
 	LARGE_FRAME = 4096, /* a page is the most that an aligned UMEM allows */
 	CACHE_LINE = 64,    /* of most processors; elsewhere some are asked for twice, or not */
 	HEADROOM = 256,     /* XDP_PACKET_HEADROOM, at the start of each frame on receipt */
-	TX_BUDGET = 256,
 	/* EAGAIN from a kick means "kick again": enough rounds for a whole ring at 32 a kick. */
 	MAX_KICKS = 64,
-	/* A ring that was closed a moment ago is torn down asynchronously. */
-	BIND_RETRY_MS = 200,
-	BIND_PAUSE_MS = 10,
-};
-
-struct ring {
-	struct xsk_rings rings;
-	uint8_t *area;
-	size_t area_bytes;
-	uint64_t *free; /* transmit frames that the kernel does not have */
-	uint32_t free_count, in_flight;
-	int fd; /* -1: there is none yet */
-	int joined;
-	struct accord_ring_statistics statistics;
-	int down; /* the last kick failed for good: the link is down, or the interface gone */
 };
 
 struct io_xdp {
@@ -67,7 +32,7 @@ struct io_xdp {
 	struct accord_program *program;
 	uint32_t frame_bytes, mtu_bytes, ring_size, count;
 	int busy_polls;
-	struct ring rings[];
+	struct xdp_ring rings[];
 };
 
 static uint32_t frame_size(const struct accord_netdev *netdev)
@@ -81,7 +46,7 @@ uint32_t accord_io_xdp_frame_limit(const struct accord_netdev *netdev)
 }
 
 /* Give transmitted frames back to the free list. */
-static void reap(struct ring *ring)
+static void reap(struct xdp_ring *ring)
 {
 	uint32_t index, count = xsk_ring_cons__peek(&ring->rings.completion, ring->in_flight, &index);
 
@@ -93,7 +58,7 @@ static void reap(struct ring *ring)
 
 /* Where the kernel polls for us, this runs the driver's receive queue once (SO_BUSY_POLL of a socket that does
  * not block); else it goes on where it ran out of frames. */
-static void wake_receiver(struct ring *ring)
+static void wake_receiver(struct xdp_ring *ring)
 {
 	ring->statistics.receive_wakeups++;
 	recvfrom(ring->fd, NULL, 0, MSG_DONTWAIT, NULL, NULL);
@@ -103,7 +68,7 @@ static void wake_receiver(struct ring *ring)
  * Have a frame's cache lines come while the one before it is worked on: another processor has just written them, and
  * they are all read once, and copied, and read no more.
  */
-static void fetch(const struct ring *ring, const struct xdp_desc *descriptor)
+static void fetch(const struct xdp_ring *ring, const struct xdp_desc *descriptor)
 {
 	const uint8_t *frame = xsk_umem__get_data(ring->area, descriptor->addr);
 
@@ -114,7 +79,7 @@ static void fetch(const struct ring *ring, const struct xdp_desc *descriptor)
 static uint32_t receive_ring(struct io_xdp *xdp, uint32_t queue, const struct accord_sink *sink, uint32_t limit)
 {
 	const struct accord_frame_tag untagged = {0, 0};
-	struct ring *ring = &xdp->rings[queue];
+	struct xdp_ring *ring = &xdp->rings[queue];
 	uint32_t rx, fill, count;
 
 	if (xdp->busy_polls)
@@ -171,7 +136,7 @@ static int xdp_send(struct accord_io *io, const struct accord_path *path, const 
 {
 	struct io_xdp *xdp = (struct io_xdp *)io;
 	struct xdp_desc *descriptor;
-	struct ring *ring;
+	struct xdp_ring *ring;
 	uint64_t address;
 	uint32_t index;
 	int built;
@@ -205,7 +170,7 @@ static int xdp_send(struct accord_io *io, const struct accord_path *path, const 
 }
 
 /* Tell the kernel that there is something to send. */
-static void kick(struct ring *ring)
+static void kick(struct xdp_ring *ring)
 {
 	for (int kicks = 0; kicks < MAX_KICKS && xsk_ring_prod__needs_wakeup(&ring->rings.tx); kicks++) {
 		ring->down = 0;
@@ -225,7 +190,7 @@ static void xdp_flush(struct accord_io *io)
 	struct io_xdp *xdp = (struct io_xdp *)io;
 
 	for (uint32_t queue = 0; queue < xdp->count; queue++) {
-		struct ring *ring = &xdp->rings[queue];
+		struct xdp_ring *ring = &xdp->rings[queue];
 
 		if (!ring->in_flight)
 			continue;
@@ -252,7 +217,7 @@ static uint32_t xdp_rings(struct accord_io *io, struct accord_ring_statistics *r
 	uint32_t count = 0;
 
 	for (; count < xdp->count && count < limit; count++) {
-		struct ring *ring = &xdp->rings[count];
+		struct xdp_ring *ring = &xdp->rings[count];
 		struct xdp_statistics kernel = {0}; /* kernels before 5.9 fill the first three only */
 		socklen_t bytes = sizeof(kernel);
 
@@ -270,19 +235,6 @@ static uint32_t xdp_rings(struct accord_io *io, struct accord_ring_statistics *r
 	return count;
 }
 
-static void *close_ring(void *closed)
-{
-	struct ring *ring = closed;
-
-	xsk_unmap(&ring->rings);
-	if (ring->fd >= 0)
-		close(ring->fd);
-	if (ring->area)
-		munmap(ring->area, ring->area_bytes);
-	free(ring->free);
-	return NULL;
-}
-
 /*
  * Closing an AF_XDP socket waits until no CPU can still be delivering to it, ten milliseconds and more, and a NIC may
  * have dozens of queues. No ring knows of another, so they wait side by side.
@@ -296,10 +248,10 @@ static void xdp_close(struct accord_io *io)
 	for (uint32_t queue = 0; queue < xdp->count; queue++)
 		if (xdp->rings[queue].joined)
 			accord_program_join(xdp->program, queue, -1);
-	while (started + 1 < xdp->count && !pthread_create(&threads[started], NULL, close_ring, &xdp->rings[started]))
+	while (started + 1 < xdp->count && !pthread_create(&threads[started], NULL, xdp_ring_close, &xdp->rings[started]))
 		started++;
 	for (uint32_t queue = started; queue < xdp->count; queue++)
-		close_ring(&xdp->rings[queue]);
+		xdp_ring_close(&xdp->rings[queue]);
 	for (uint32_t queue = 0; queue < started; queue++)
 		pthread_join(threads[queue], NULL);
 	free(xdp);
@@ -314,85 +266,6 @@ static const struct accord_io_operations operations = {
 	.close = xdp_close,
 };
 
-static int take_memory(struct ring *ring, uint32_t frames, uint32_t bytes, struct accord_failure *failure)
-{
-	void *area;
-
-	ring->area_bytes = (size_t)frames * bytes;
-	area = mmap(NULL, ring->area_bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	ring->free = calloc(frames / 2, sizeof(*ring->free));
-	if (area == MAP_FAILED || !ring->free)
-		return accord_fail(failure, ACCORD_REASON_NO_MEMORY, ENOMEM, "a UMEM of %zu bytes", ring->area_bytes);
-	ring->area = area;
-	/* A child would share the packets of others; and pinned pages that are copied on write are lost to the rings. */
-	madvise(area, ring->area_bytes, MADV_DONTFORK);
-	return 0;
-}
-
-static int register_umem(struct ring *ring, uint32_t frames, uint32_t bytes, struct accord_failure *failure)
-{
-	const struct rlimit unlimited = {RLIM_INFINITY, RLIM_INFINITY};
-	int result = xsk_setup(ring->fd, ring->area, ring->area_bytes, bytes, frames / 2, &ring->rings);
-
-	/* Without CAP_IPC_LOCK the pages count against a limit, which CAP_SYS_RESOURCE may lift. */
-	if (result == -ENOBUFS && !setrlimit(RLIMIT_MEMLOCK, &unlimited))
-		result = xsk_setup(ring->fd, ring->area, ring->area_bytes, bytes, frames / 2, &ring->rings);
-	if (result)
-		return accord_fail(failure, accord_reason_of_errno(-result, ACCORD_REASON_NO_KERNEL_SUPPORT), -result,
-		                   "registering a UMEM of %zu bytes (see ulimit -l)", ring->area_bytes);
-	return 0;
-}
-
-int accord_io_xdp_socket(struct accord_failure *failure)
-{
-	const struct accord_request request = {.kind = ACCORD_ASK_RING};
-	int fd, result;
-
-	if (accord_privilege_asks()) {
-		result = accord_ask(request, NULL, 0, -1, NULL, 0, &fd, failure);
-		return result < 0 ? result : fd;
-	}
-	fd = socket(AF_XDP, SOCK_RAW | SOCK_CLOEXEC, 0);
-	return fd >= 0 ? fd
-	               : accord_fail(failure, accord_reason_of_errno(errno, ACCORD_REASON_NO_KERNEL_SUPPORT), errno,
-	                             "socket(AF_XDP)");
-}
-
-static int bind_ring(struct ring *ring, const struct accord_netdev *netdev, uint32_t queue,
-                     struct accord_failure *failure)
-{
-	const struct timespec pause = {.tv_nsec = BIND_PAUSE_MS * 1000000L};
-	const int budget = TX_BUDGET;
-	int result;
-
-	for (int waited = 0;; waited += BIND_PAUSE_MS) {
-		result = xsk_bind(ring->fd, netdev->index, queue);
-		if (result != -EBUSY || waited >= BIND_RETRY_MS)
-			break;
-		nanosleep(&pause, NULL);
-	}
-	if (result)
-		return accord_fail(failure, accord_reason_of_errno(-result, ACCORD_REASON_NO_KERNEL_SUPPORT), -result,
-		                   "binding AF_XDP to %s, queue %u", netdev->name, queue);
-	/* Fails on kernels that do not know it; then a kick sends 32. */
-	setsockopt(ring->fd, SOL_XDP, XDP_MAX_TX_SKB_BUDGET, &budget, sizeof(budget));
-	return 0;
-}
-
-/* Half of the frames to the kernel for receipt, the other half to the free list for transmission. */
-static void distribute(struct ring *ring, uint32_t frames, uint32_t bytes)
-{
-	uint32_t index = 0, half = frames / 2;
-
-	xsk_ring_prod__reserve(&ring->rings.fill, half, &index);
-	for (uint32_t i = 0; i < half; i++) {
-		*xsk_ring_prod__fill_addr(&ring->rings.fill, index + i) = (uint64_t)i * bytes;
-		ring->free[i] = (uint64_t)(half + i) * bytes;
-	}
-	xsk_ring_prod__submit(&ring->rings.fill, half);
-	ring->free_count = half;
-}
-
 static uint32_t power_of_two(uint32_t frames)
 {
 	uint32_t power = MIN_FRAMES;
@@ -405,18 +278,11 @@ static uint32_t power_of_two(uint32_t frames)
 static int open_ring(struct io_xdp *xdp, const struct accord_netdev *netdev, uint32_t queue, uint32_t frames,
                      struct accord_failure *failure)
 {
-	struct ring *ring = &xdp->rings[queue];
-	int result = take_memory(ring, frames, xdp->frame_bytes, failure);
+	struct xdp_ring *ring = &xdp->rings[queue];
+	int result = xdp_ring_open(ring, netdev, queue, frames, xdp->frame_bytes, failure);
 
-	if (!result) {
-		ring->fd = accord_io_xdp_socket(failure);
-		result = ring->fd < 0 ? ring->fd : register_umem(ring, frames, xdp->frame_bytes, failure);
-	}
-	if (!result)
-		result = bind_ring(ring, netdev, queue, failure);
 	if (result)
 		return result;
-	distribute(ring, frames, xdp->frame_bytes);
 	if (accord_program_join(xdp->program, queue, ring->fd))
 		return accord_fail(failure, ACCORD_REASON_NO_SOCKET, 0, "queue %u does not fit the map xsks", queue);
 	ring->joined = 1;
@@ -446,28 +312,6 @@ int accord_io_xdp_open(const struct accord_netdev *netdev, struct accord_program
 		return result;
 	}
 	*io = &xdp->io;
-	return 0;
-}
-
-int accord_io_xdp_busy_poll_one(int fd, uint32_t microseconds, struct accord_failure *failure)
-{
-	const struct accord_request request = {.kind = ACCORD_ASK_BUSY_POLL, .mode = microseconds};
-	const struct {
-		const char *name;
-		int option, value;
-	} wanted[] = {
-		/* The kernel leaves the queue to us while we poll it often enough, and takes it back when we do not. */
-		{"SO_PREFER_BUSY_POLL", SO_PREFER_BUSY_POLL, 1},
-		{"SO_BUSY_POLL", SO_BUSY_POLL, (int)microseconds},
-		{"SO_BUSY_POLL_BUDGET", SO_BUSY_POLL_BUDGET, ACCORD_IO_BATCH},
-	};
-
-	if (accord_privilege_asks())
-		return accord_ask(request, NULL, 0, fd, NULL, 0, NULL, failure);
-	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted); i++)
-		if (setsockopt(fd, SOL_SOCKET, wanted[i].option, &wanted[i].value, sizeof(wanted[i].value)))
-			return accord_fail(failure, accord_reason_of_errno(errno, ACCORD_REASON_NO_KERNEL_SUPPORT), errno,
-			                   "busy polling: setsockopt(%s)", wanted[i].name);
 	return 0;
 }
 

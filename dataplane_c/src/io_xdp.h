@@ -24,10 +24,6 @@ int accord_io_xdp_open(const struct accord_netdev *netdev, struct accord_program
  */
 int accord_io_xdp_busy_poll(struct accord_io *io, uint32_t microseconds, struct accord_failure *failure);
 
-/* The parts of the two above that need privilege: an AF_XDP socket that is not bound yet, and busy polling of one. */
-int accord_io_xdp_socket(struct accord_failure *failure);
-int accord_io_xdp_busy_poll_one(int fd, uint32_t microseconds, struct accord_failure *failure);
-
 /* Bytes of the longest frame that a ring takes on this interface. */
 uint32_t accord_io_xdp_frame_limit(const struct accord_netdev *netdev);
 
