@@ -150,6 +150,8 @@ int accord_engine_send(struct accord_engine *engine, uint64_t now, uint32_t hand
                        const struct accord_node_out *nodes, uint32_t count, uint32_t packets_min);
 /* The peer proved that it receives at its address: the amplification limit is lifted. */
 int accord_engine_prove(struct accord_engine *engine, uint32_t handle);
+/* The path's round-trip time, microseconds, as another protocol has measured it: counts until there is a sample. */
+int accord_engine_round_trip(struct accord_engine *engine, uint32_t handle, uint64_t rtt_us);
 /* Bytes of descriptors that may be sent now without breaking the amplification limit (a floor). */
 int64_t accord_engine_budget(const struct accord_engine *engine, uint32_t handle);
 /* Forget a transaction. linger: keep answering its retransmissions for so long, then forget. */

@@ -212,6 +212,19 @@ int accord_engine_prove(struct accord_engine *engine, uint32_t handle)
 	return 0;
 }
 
+int accord_engine_round_trip(struct accord_engine *engine, uint32_t handle, uint64_t rtt_us)
+{
+	struct transaction *transaction = transaction_of(&engine->table, handle);
+
+	if (!transaction)
+		return -ACCORD_REASON_UNKNOWN_TRANSACTION;
+	if (transaction->recovery.srtt_us)
+		return 0;
+	recovery_on_sample(&transaction->recovery, rtt_us);
+	transmit_schedule(engine, transaction);
+	return 0;
+}
+
 int accord_engine_close(struct accord_engine *engine, uint64_t now, uint32_t handle, uint64_t linger)
 {
 	struct transaction *transaction = transaction_of(&engine->table, handle);

@@ -170,6 +170,35 @@ static void the_probe_timer_starts_anew_with_each_acknowledgement_that_brings_so
 	bench_end(&bench);
 }
 
+static void a_round_trip_that_another_protocol_measured_paces_repetitions_until_there_is_a_sample(void)
+{
+	struct accord_node_out node = {.node = 0, .protocol = 17, .length = sizeof(CONTEXT), .data = CONTEXT};
+	struct accord_transaction_info info;
+	struct bench bench;
+	struct craft craft;
+	uint64_t sent_at;
+	uint32_t packets;
+
+	bench_begin(&bench);
+	bench.path = test_path(4, true);
+	bench.handle = (uint32_t)accord_engine_open(bench.engine, bench.now, ID, &bench.path);
+	accord_engine_send(bench.engine, bench.now, bench.handle, 0, &node, 1, 2);
+	drain(&bench, &packets);
+	sent_at = bench.now;
+	bench.now += 1000;
+	CHECK_EQUAL(accord_engine_round_trip(bench.engine, bench.handle, 100000), 0);
+	CHECK_EQUAL(accord_engine_deadline(bench.engine), sent_at + 325000);
+	bench.now += SECOND / 10;
+	craft_header(&craft, ID, 1, 0, 0);
+	craft_acknowledge(&craft, 0xfffffffe, 1);
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	CHECK_EQUAL(accord_engine_round_trip(bench.engine, bench.handle, 1), 0);
+	accord_engine_info(bench.engine, bench.handle, &info);
+	CHECK(info.srtt_us > 100000);
+	CHECK_EQUAL(accord_engine_round_trip(bench.engine, bench.handle + 1, 1), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	bench_end(&bench);
+}
+
 int main(void)
 {
 	RUN(an_acknowledgement_of_the_unsent_ends_the_negotiation_on_either_side);
@@ -178,5 +207,6 @@ int main(void)
 	RUN(the_answer_carries_the_acknowledgement_and_a_commit_is_acknowledged_at_once);
 	RUN(an_abort_is_acknowledged_at_once);
 	RUN(the_probe_timer_starts_anew_with_each_acknowledgement_that_brings_something);
+	RUN(a_round_trip_that_another_protocol_measured_paces_repetitions_until_there_is_a_sample);
 	return check_report("test_acknowledgement");
 }

@@ -294,6 +294,7 @@ def test_a_connect_that_is_called_off_at_any_moment_leaves_no_socket_and_no_task
             or (fds and descriptors() > fds)
             or (tasks and len(asyncio.all_tasks()) > tasks)
         ):
+            both.client.proposals.clear()  # the next one is made ahead, and has a socket
             await asyncio.sleep(0.02)
 
     run(work())
@@ -341,3 +342,37 @@ def test_what_is_said_seldom_is_said_once_a_minute_with_a_count_of_the_rest() ->
     for number in range(5000):
         seldom.may(number)
     assert len(seldom._said) <= 1024
+
+
+def test_a_peer_is_silent_when_the_repeated_proposal_is_not_answered_either(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with world(tmp_path, tls=False, silent=True) as both:
+            learnt = both.client.peers.learnt
+            for times in (1, 2):
+                assert both.client.peers.knows("127.0.0.1", both.port).propose, "once is no proof"
+                (await both.connect(secure="no")).carrier.abort()
+                while learnt[Learnt.SILENT] < times:
+                    await asyncio.sleep(0.02)
+                assert both.client.endpoint.engine.transactions == 0, "nothing is left of it"
+            known = await both.connect(secure="no")
+            assert known.report.reason == "KNOWN_LEGACY"
+            assert not [entry for entry in known.report.ladder if "step 0" in str(entry["text"])], "nothing proposed"
+            known.carrier.abort()
+
+    run(work())
+
+
+def test_a_late_answer_is_remembered_and_the_peer_told_that_it_came_too_late(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with world(tmp_path, tls=False) as both:
+            both.expose()
+            association = await both.connect(secure="no", prefer=["quic", "tcp"], only=True)
+            assert association.report.reason == "LEGACY_FIRST"
+            while not both.client.peers.learnt[Learnt.LATE_ANSWER]:
+                await asyncio.sleep(0.01)
+            assert both.client.peers.knows("127.0.0.1", both.port).answers_late
+            while both.server.endpoint.engine.transactions or both.client.endpoint.engine.transactions:
+                await asyncio.sleep(0.02)
+            association.carrier.abort()
+
+    run(work())

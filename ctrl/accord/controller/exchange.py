@@ -107,6 +107,12 @@ class Exchange:
         nodes, and the peer that it came too late. Whoever calls this ends it."""
         self._late = late
 
+    def round_trip(self, seconds: float) -> None:
+        """What the SYN took: the proposal is repeated as the path asks for, no longer as if nothing was known of it."""
+        if not self.over:
+            self._endpoint.engine.round_trip(self._handle, round(seconds * 1_000_000))
+            self._endpoint.kick()
+
     @property
     def over(self) -> bool:
         """The engine's transaction is closed."""

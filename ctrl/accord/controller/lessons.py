@@ -21,10 +21,14 @@ from accord.wire.constants import Protocol, Reason
 
 log = logging.getLogger("accord.race")
 
-_LISTEN_SECONDS: Final = 1.8
+_ROUND_TRIP_SECONDS: Final = 0.1
+"""At least, for the pace of repetitions: what is found out is not urgent."""
+_MAX_ACK_DELAY_SECONDS: Final = 0.025
+_MARGIN_SECONDS: Final = 0.1
 _LISTENERS: Final = 64
 """At once, over all peers: each holds a transaction of the engine's."""
-_REPETITIONS: Final = 2
+_PROBES: Final = 1 + 2
+"""Probe time-outs until the proposal has been repeated twice (RFC 9002, section 6.2.1: the second one is doubled)."""
 _CONTEXTS: Final = (Protocol.UDP, Protocol.DIRECT)
 
 
@@ -49,6 +53,7 @@ class Lesson:
         self._listening = listening
         self.known: Knowledge = peers.knows(*peer, source)
         self.learnt: list[Learnt] = []
+        self._listens = False
         self.tcp_answered = False
         """Without which silence says nothing about proposals."""
 
@@ -58,12 +63,15 @@ class Lesson:
         known = tuple(number for number in protocols if number not in _CONTEXTS)
         self._peers.learn(*self._peer, what, protocols=known, source=self._source)
 
-    def listen_on(self, negotiation: Negotiation) -> None:
-        """The plain connection has won: see whether the peer answers all the same. Ends the negotiation."""
+    def listen_on(self, negotiation: Negotiation, round_trip: float) -> None:
+        """The plain connection has won: see whether the peer answers all the same. Ends the negotiation.
+
+        ``round_trip``: seconds, of the SYN.
+        """
         exchange = negotiation.exchange
-        if exchange.over:
-            self._judge(negotiation)
-            return
+        if exchange.over or self._listens:
+            return  # over: before it was repeated, or after all the time that a negotiation has
+        self._listens = True
         answered: list[int] = []
 
         def late(protocols: Sequence[int]) -> None:
@@ -88,11 +96,14 @@ class Lesson:
                 exchange.close()
 
         self._listening.add(self._peer)
-        asyncio.get_running_loop().call_later(_LISTEN_SECONDS, end)
+        pace = max(round_trip, _ROUND_TRIP_SECONDS)
+        exchange.round_trip(pace)
+        seconds = _PROBES * (3 * pace + _MAX_ACK_DELAY_SECONDS) + round_trip + _MARGIN_SECONDS
+        asyncio.get_running_loop().call_later(seconds, end)
 
     def _judge(self, negotiation: Negotiation) -> None:
         figures = negotiation.exchange.figures()
-        if figures is None or figures.packets_received or not self.tcp_answered or figures.retransmitted < _REPETITIONS:
+        if figures is None or figures.packets_received or not self.tcp_answered:
             return
         self.learn(Learnt.SILENT)
         if not self._peers.knows(*self._peer, self._source).propose:

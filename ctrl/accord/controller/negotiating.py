@@ -85,9 +85,13 @@ class Negotiation:
         if self.exchange.refused is not None:
             carrier.abort()
             raise self.exchange.refused
+        self.order_next()
+        return carrier, committed
+
+    def order_next(self) -> None:
+        """Have the next proposal for this peer made in idle time."""
         controller, target = self._controller, self._target
         controller.proposals.order(target, lambda: prepare(controller, target), ORDER_SECONDS)
-        return carrier, committed
 
     def stop(self, reason: Reason) -> None:
         """Nobody wants it any more: the peer is told, and what has come up in the same moment ends."""

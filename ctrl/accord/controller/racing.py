@@ -301,7 +301,7 @@ class Contest:
         if self._negotiation is None:
             return
         if reason in (Reason.LEGACY_FIRST, Reason.TIMEOUT):
-            self._lesson.listen_on(self._negotiation)
+            self._lesson.listen_on(self._negotiation, self._round_trip)
         else:
             self._negotiation.stop(reason)
 
@@ -329,7 +329,8 @@ class Contest:
             return
         self._connection = self._securing = None
         if self._negotiation is not None:
-            self._lesson.listen_on(self._negotiation)
+            self._lesson.listen_on(self._negotiation, self._round_trip)
+            self._negotiation.order_next()
         if why.reason is Reason.LEGACY_FIRST and self._asked is ExId.ADOPT and self._fate is not None:
             if self._fate.no_room:
                 why = do.FellBack(Reason.OPTION_NO_ROOM, why.detail)

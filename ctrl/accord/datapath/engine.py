@@ -160,6 +160,10 @@ class Engine:
         """The peer receives at its address: lift the amplification limit."""
         _check(lib.accord_engine_prove(self.pointer, handle), "no such negotiation")
 
+    def round_trip(self, handle: int, rtt_us: int) -> None:
+        """The path's round-trip time as another protocol has measured it: counts until there is a sample."""
+        _check(lib.accord_engine_round_trip(self.pointer, handle, rtt_us), "no such negotiation")
+
     def budget(self, handle: int) -> int:
         """Bytes of descriptors that the amplification limit allows to be sent now."""
         return _check(lib.accord_engine_budget(self.pointer, handle), "no such negotiation")
