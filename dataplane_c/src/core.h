@@ -325,6 +325,8 @@ int accord_port_error(struct accord_port *port, struct accord_path *path);
 int accord_port_attached(const struct accord_port *port);
 /* The XDP program's map "heard", which stays its own; -1 without one, or where a broker has it. */
 int accord_port_heard_fd(const struct accord_port *port);
+/* Returns when no processor is any more at delivering a packet to the socket that was right when it began. */
+void accord_port_settle(void);
 /* A sign of life: call at least every ACCORD_HEARTBEAT_MS / 3. */
 void accord_port_heartbeat(struct accord_port *port);
 /* From now until the next sign of life the XDP program passes everything. What the rings hold can be read and no more

@@ -8,6 +8,10 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <linux/membarrier.h>
 
 #include "heard.h"
 #include "io_udp.h"
@@ -402,6 +406,14 @@ void accord_port_heartbeat(struct accord_port *port)
 	if (memcmp(settings->address, foothold->netdev.address, sizeof(settings->address)))
 		memcpy(settings->address, foothold->netdev.address, sizeof(settings->address));
 	accord_program_heartbeat(foothold->program);
+}
+
+/* Delivery is an RCU reader (netif_receive_skb), and the kernel's membarrier(2) of this kind is synchronize_rcu. Where
+ * it is refused (nohz_full), a processor would have to stop between two instructions for as long as all that follows.
+ */
+void accord_port_settle(void)
+{
+	syscall(__NR_membarrier, MEMBARRIER_CMD_GLOBAL, 0, 0);
 }
 
 void accord_port_quiet(struct accord_port *port)

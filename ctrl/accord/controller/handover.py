@@ -5,6 +5,19 @@ The sockets of an exposed port go to the new daemon; what is in flight stays her
 UDP socket that is connected to a peer gets that peer's datagrams before any other socket of the port does. So each
 peer of a negotiation in flight, and of a QUIC association, gets one, and when nobody is left without, the socket of
 the port itself can be handed over: what comes to it from then on is from somebody new.
+
+Whenever a packet arrives, one daemon has all of its negotiation:
+
+| it arrives                                    | and                                                                |
+|-----------------------------------------------|--------------------------------------------------------------------|
+| in a ring that is about to be closed          | is read: from before the last look on, the program passes everything |
+| in a peer's socket that is bound, but not yet | is read in the next round, whoever sent it; then its sender gets a |
+| connected (anybody's may)                     | socket too, and by that, or another of the port, it is answered    |
+| in the port's socket, meanwhile               | likewise; the rounds end when one has found nobody new             |
+| in the port's socket, although its sender has | likewise: after the last socket was connected, the round that finds |
+| one by now (the kernel chose it before)       | nobody new comes after each such packet was delivered (``settle``) |
+| in the port's socket, after that              | waits there for the new daemon, and so does all that follows       |
+| in a socket that ``prune`` closes             | nobody has acknowledged it: it is repeated, to the new daemon      |
 """
 
 from __future__ import annotations
@@ -147,11 +160,15 @@ class Handover:
         for bound in bounds:
             # Both have to allow it. Only now, lest somebody else takes part of the port meanwhile.
             bound.sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        settled = True
         for _ in range(_ROUNDS):
             self._endpoint.pump()  # reads the sockets empty: afterwards every packet read has its peer's path
             fresh = [(bound, path) for bound in bounds for path in self._endpoint.peers(bound) - known[bound.index]]
-            if not fresh:
+            if not fresh and settled:
                 return made
+            settled = not fresh
+            if settled:
+                self._endpoint.port.settle()
             for bound, path in fresh:
                 known[bound.index].add(path)
                 try:

@@ -360,6 +360,10 @@ class Port:
         """The XDP program, if there is one, is where it was attached; false after somebody detached it by force."""
         return bool(lib.accord_port_attached(self._open))
 
+    def settle(self) -> None:
+        """Returns when each packet is delivered whose socket the kernel had looked up before; takes milliseconds."""
+        lib.accord_port_settle()
+
     def quiet(self) -> None:
         """Until the next heartbeat the kernel gets everything: what the rings hold is the last that they get."""
         lib.accord_port_quiet(self._open)
