@@ -16,6 +16,7 @@ from accord.controller.association import Association
 from accord.controller.config import DaemonConfig, ExposeConfig
 from accord.controller.counts import Counts
 from accord.controller.destination import without_zone
+from accord.controller.dns_hints import DnsHints
 from accord.controller.endpoint import Endpoint, EndpointConfig
 from accord.controller.exchange import Exchange
 from accord.controller.exposed import Deliver, Exposed, forward, service_policy
@@ -78,6 +79,8 @@ class Controller:
         self.counts = Counts()
         self.peers = Peers(clock.now, limit=config.peers.limit, expiry=config.peers.expiry_s)
         self.lessons = Lessons(self.peers)
+        self.hints = _hints() if config.peers.dns_hints else None
+        """None: the DNS is asked for addresses alone."""
         self.losers = Losers()
         self._fallbacks = FallbackLog(clock.now)
         supported = [int(Protocol.UDP), *(plugin.protocol for plugin in self.plugins.values())]
@@ -365,6 +368,13 @@ class Controller:
         path = event.path
         assert path is not None, "an OPENED event bears its path"
         return responding.respond(self, event.handle, event.transaction, path, event.syn_first)
+
+
+def _hints() -> DnsHints:
+    # Most daemons do without, and the library is a third of a start.
+    from accord.controller.dns_lookup import Https
+
+    return DnsHints(clock.now, Https())
 
 
 def _tcp_refusal() -> str | None:

@@ -11,10 +11,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from accord.controller.association import Association, Report
+from accord.controller.dns_hints import advised
 from accord.controller.ladder import Ladder, Way
 from accord.controller.lessons import Lesson
 from accord.controller.negotiating import route
-from accord.controller.peers import Knowledge
+from accord.controller.peers import Knowledge, Learnt
 from accord.controller.policy import EffectivePolicy, TcpOpen
 from accord.controller.prepared import Target
 from accord.controller.proposal import APPLICATION
@@ -61,6 +62,8 @@ class Attempt:
     async def run(self, family: int | None) -> Association:
         """The association. Raises the last address's ``AccordError`` when none of them works."""
         failure: AccordError | None = None
+        if (hints := self._controller.hints) is not None and not _is_address(self._host):
+            hints.ask(self._host, self._port)
         for address in await self._resolve(family):
             try:
                 return await self._to(address)
@@ -95,6 +98,7 @@ class Attempt:
         early = self._request if policy.early_in_clear else b""
         source, mtu = route(address, self._port)
         lesson = self._controller.lessons.of(address, self._port, source)
+        self._take_hint(lesson)
         target = Target(
             source, address, self._port, policy, self._security, mtu, self._opens(lesson.known) is TcpOpen.PARALLEL_SYN
         )
@@ -103,7 +107,11 @@ class Attempt:
             f"to {address} port {self._port}, security {policy.secure}, fallback {policy.fallback}, "
             f"tcp {TcpOpen.PARALLEL_SYN if target.adopts else TcpOpen.NO_SYN}",
         )
-        won = await Contest(self._controller, target, lesson, early, self.ladder).run()
+        try:
+            won = await Contest(self._controller, target, lesson, early, self.ladder).run()
+        finally:
+            if (hints := self._controller.hints) is not None and Learnt.WAITED_IN_VAIN in lesson.learnt:
+                hints.refute(self._host, self._port)
         association = Association(won.carrier, self._report(address, won, lesson))
         # Not before it is decided: a request that is not idempotent must not travel twice.
         if self._request and not (won.committed and early):
@@ -116,6 +124,16 @@ class Attempt:
                 won.carrier.abort()
                 raise
         return association
+
+    def _take_hint(self, lesson: Lesson) -> None:
+        """What the DNS has said of the name by now, if anything."""
+        if (hints := self._controller.hints) is None:
+            return
+        hint = hints.knows(self._host, self._port)
+        if hint.accord or hint.quic:
+            says = " and ".join(name for name, spoken in (("Accord", hint.accord), ("QUIC", hint.quic)) if spoken)
+            self.ladder.note(Way.HERE, f"DNS: {self._host} speaks {says}, so it is said")
+        lesson.known = advised(lesson.known, hint)
 
     def _opens(self, known: Knowledge) -> TcpOpen:
         """How TCP is opened, ``auto`` decided. A proposal without TCP has nothing that a SYN could be adopted by."""
@@ -153,3 +171,11 @@ class Attempt:
             report.bytes_sent, report.bytes_received = figures.bytes_sent, figures.bytes_received
             report.retransmitted = figures.retransmitted
         return report
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

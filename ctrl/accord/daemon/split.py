@@ -12,6 +12,7 @@ the same exit code. The XDP program hangs on the broker, its heartbeat on the wo
 from __future__ import annotations
 
 import contextlib
+import importlib
 import logging
 import os
 import pickle
@@ -247,6 +248,8 @@ class Split:
         code = _LOST
         try:
             load_plugins()  # the worker's user may not be able to read where they are
+            if self._config.peers.dns_hints:
+                importlib.import_module("accord.controller.dns_lookup")
             if self._spare is not None:
                 self._spare.close()
             limited = _lift_memory_limit()
