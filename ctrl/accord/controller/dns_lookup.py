@@ -13,12 +13,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+import dns.asyncbackend
 import dns.asyncresolver
 import dns.name
 import dns.rdata
 from dns.rdtypes.svcbbase import ALPNParam, MandatoryParam, PortParam, SVCBBase
 
 from accord.controller.dns_hints import MIN_SECONDS, NOTHING, Hint
+
+# Now, while this process may still be able to read where they are: the library loads both at first use.
+dns.asyncbackend.get_backend("asyncio")
+dns.rdata.load_all_types(disable_dynamic_load=True)  # type: ignore[no-untyped-call]
 
 ACCORD_KEY: Final = 65280
 _MANDATORY, _ALPN, _PORT = 0, 1, 3
