@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import json
 import os
 import signal
 import socket
 import subprocess
+import sys
 import time
+import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -36,23 +39,33 @@ def child(act: Callable[[], None]) -> int:
     if pid == 0:
         try:
             act()
+        except BaseException:
+            traceback.print_exc()
         finally:
+            sys.stderr.flush()
             os._exit(0)
     return pid
 
 
 def attached_to(cgroup: Path) -> set[int]:
-    """IDs of the programs of this name, as bpftool sees them: those of other daemons among them."""
+    """IDs of the programs of this name, as bpftool sees them: those of other daemons among them.
+
+    It fails when one of them ends while it looks.
+    """
     words = ["bpftool", "--json", "cgroup", "show", str(cgroup)]
-    shown = subprocess.run(words, check=True, capture_output=True, text=True, timeout=20).stdout
-    return {program["id"] for program in json.loads(shown or "[]") if program["name"] == PROGRAM}
+    while (done := subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)).returncode:
+        time.sleep(0.01)
+    return {program["id"] for program in json.loads(done.stdout or "[]") if program["name"] == PROGRAM}
 
 
 def linked_by(pid: int) -> set[int]:
     """IDs of the programs that a process holds by a link (proc(5), fdinfo)."""
     found = set()
     for path in Path(f"/proc/{pid}/fdinfo").iterdir():
-        lines = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
+        try:
+            lines = dict(line.split(":", 1) for line in path.read_text().splitlines() if ":" in line)
+        except FileNotFoundError:  # the descriptor by which we look
+            continue
         if lines.get("link_type", "").strip() == "cgroup":
             found.add(int(lines["prog_id"]))
     return found
@@ -200,6 +213,59 @@ def test_a_program_of_others_that_is_to_be_alone_stays_so_and_is_named_as_the_re
         assert open_at(cgroup) == (0, "")
     finally:
         os.unlink(pin)
+
+
+@pytest.fixture
+def statistics() -> Iterator[None]:
+    """The kernel counts runs of programs for as long as somebody wants it (bpf(2), BPF_ENABLE_STATS)."""
+    fd = ctypes.CDLL("libbpf.so.1").bpf_enable_stats(0)
+    if fd < 0:
+        pytest.skip("no BPF_ENABLE_STATS: boot Linux 5.8 or later")
+    yield
+    os.close(fd)
+
+
+def runs(program: int) -> int:
+    """So far."""
+    words = ["bpftool", "--json", "prog", "show", "id", str(program)]
+    shown = subprocess.run(words, check=True, capture_output=True, text=True, timeout=20).stdout
+    return int(json.loads(shown).get("run_cnt", 0))
+
+
+@pytest.mark.usefixtures("statistics")
+def test_the_program_runs_for_the_handshake_alone_and_not_for_segments(cgroup: Path) -> None:
+    """Of a socket that bears the option, one that a listener which answers has accepted, and those of others."""
+    reading, writing = os.pipe()
+
+    def act() -> None:
+        (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+        options = SynOptions()
+        (program,) = linked_by(os.getpid())
+
+        def connection(segments: int, asked: SynOptions | None) -> int:
+            before = runs(program)
+            with listening(asked) as listener, socket.socket() as sock:
+                if asked is not None:
+                    asked.write(sock, ID, ExId.ADOPT)
+                sock.connect(listener.getsockname())
+                with listener.accept()[0] as accepted:
+                    for _ in range(segments):
+                        sock.sendall(b"question")
+                        accepted.recv(100)
+                        accepted.sendall(b"answer")
+                        sock.recv(100)
+            return runs(program) - before
+
+        found = [connection(segments, asked) for asked in (None, options) for segments in (0, 50)]
+        os.write(writing, json.dumps(found).encode())
+
+    pid = child(act)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        others, others_with_data, asked, asked_with_data = json.load(answer)
+    os.waitpid(pid, 0)
+    assert 0 < others < asked <= others + 6
+    assert (others_with_data, asked_with_data) == (others, asked)
 
 
 def test_a_cgroup_that_is_gone_is_named(cgroup: Path) -> None:
