@@ -55,7 +55,7 @@ def attached_to(cgroup: Path) -> set[int]:
     words = ["bpftool", "--json", "cgroup", "show", str(cgroup)]
     while (done := subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)).returncode:
         time.sleep(0.01)
-    return {program["id"] for program in json.loads(done.stdout or "[]") if program["name"] == PROGRAM}
+    return {program["id"] for program in json.loads(done.stdout.strip() or "[]") if program["name"] == PROGRAM}
 
 
 def linked_by(pid: int) -> set[int]:
