@@ -8,13 +8,15 @@ import contextlib
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from accord.controller import adopting
+from accord.controller import adopting, handover
 from accord.controller.adopting import LIMIT, Adopter, Candidate, Fate, Place, Places
 from accord.controller.adoption import Result
+from accord.controller.handover import Handover
 from accord.negotiation.interface import Answer, Refuse, Role, View, Wait
 from accord.protocols.services import Services
 from accord.protocols.tcp import TcpPlugin, TcpSession
@@ -340,25 +342,48 @@ async def test_a_peer_that_resets_its_silent_connection_frees_the_place(port: Po
     assert await second.fate is Fate.TAKEN
 
 
+def handed_over(port: Port) -> Handover:
+    """The half of an upgrade that waits."""
+    exposed = SimpleNamespace(adopter=port.adopter)
+    return Handover(SimpleNamespace(endpoint=None, exposed={443: exposed, 444: SimpleNamespace(adopter=None)}))  # type: ignore[arg-type]
+
+
 @ports
-async def test_draining_keeps_no_new_place_and_waits_for_those_that_look_for_their_connection(port: Port) -> None:
+async def test_an_upgrade_waits_until_no_negotiation_looks_for_its_connection(port: Port) -> None:
+    await handed_over(port).settle()
     place = port.expect()
-    draining = asyncio.create_task(port.adopter.drain(5))
+    settling = asyncio.create_task(handed_over(port).settle())
     await asyncio.sleep(0.02)
-    assert not draining.done()
+    assert not settling.done()
+    late = port.expect(OTHER)
+    candidate, _ = port.connection()
+    await asyncio.sleep(0.02)
+    assert not settling.done(), "nor does it shut out those who come meanwhile"
+    second, _ = port.connection(OTHER)
+    await settling
+    for each, its in ((place, candidate), (late, second)):
+        each.claim(behind_preface=False)
+        assert await its.fate is Fate.TAKEN
+
+
+@ports
+async def test_on_a_busy_host_an_upgrade_lets_no_new_ones_in_and_tells_whose_connection_cannot_come(
+    port: Port,
+) -> None:
+    handover._SETTLE_SECONDS, before = 0.02, handover._SETTLE_SECONDS
+    try:
+        place = port.expect()
+        await handed_over(port).settle()
+    finally:
+        handover._SETTLE_SECONDS = before
     with pytest.raises(AccordError) as refused:
         port.expect(OTHER)
     assert refused.value.reason is Reason.SHUTDOWN
-    candidate, _ = port.connection()
-    await draining
-    place.claim(behind_preface=False)
-    assert await candidate.fate is Fate.TAKEN
-    port.adopter.resume()
-    late = port.expect(OTHER)
-    await port.adopter.drain(0.01)
     port.adopter.abandon()
-    assert port.stopped == [Reason.SHUTDOWN], "whose connection cannot come any more is told"
-    late.release()
+    assert port.stopped == [Reason.SHUTDOWN]
+    place.release()
+    port.adopter.refuse(False)
+    port.expect(OTHER).release()
 
 
 @ports

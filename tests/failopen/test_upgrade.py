@@ -150,6 +150,35 @@ def test_a_program_that_the_old_daemon_accepted_is_answered_although_it_takes_it
     assert daemons(both)[0].wait(SECONDS) == 0
 
 
+def test_connections_that_are_adopted_while_the_daemon_is_replaced_come_up_all_of_them(both: Deployment) -> None:
+    """Parallel SYN: the negotiation stays with the one daemon, the listener goes to the other."""
+    outcomes: Counter[str] = Counter()
+
+    async def adopt() -> None:
+        try:
+            async with both.connect(tcp="parallel-syn", fallback="delayed", prefer=["tls/tcp"]) as association:
+                await echo(association, b"whoever it is")
+                outcomes["/".join(association.stack)] += 1
+        except Exception as failure:
+            outcomes[repr(failure)] += 1
+
+    async def upgrade() -> None:
+        before = both.wait_for(both.server)["pid"]
+        both.launch(both.server, "--takeover")
+        replaced = asyncio.create_task(until_replaced(both, before))
+        tasks: list[asyncio.Task[None]] = []
+        while not replaced.done():
+            tasks.append(asyncio.create_task(adopt()))
+            await asyncio.sleep(0.02)
+        await asyncio.gather(*tasks)
+        await adopt()
+
+    asyncio.run(upgrade())
+    # Who comes just when the listener goes is offered another stack, or the plain connection.
+    assert set(outcomes) <= {"http/tls/tcp", "http/quic", "tls/tcp"}, f"{outcomes}\n{both.log(both.server)}"
+    assert outcomes["http/tls/tcp"] > outcomes.total() / 2, outcomes
+
+
 @pytest.mark.parametrize("how", ["killed", "mute", "wrong"])
 def test_when_the_new_daemon_fails_half_way_the_old_one_goes_on(both: Deployment, how: str) -> None:
     before = both.wait_for(both.server)

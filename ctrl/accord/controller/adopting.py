@@ -30,7 +30,6 @@ can be missing is the acknowledgement, and whatever the initiator sends is one."
 
 _APPLICATION_DATA: Final = 0x17  # RFC 8446, section 5.1
 _PREFIX: Final = encode(TcpOption.EXID_ADOPT, bytes(12))[:4]
-_POLL_SECONDS: Final = 0.005
 
 
 class Fate(enum.Enum):
@@ -133,7 +132,7 @@ class Adopter:
         """``results``: where to count how adoptions end."""
         self._registry: Registry[Candidate] = Registry(LIMIT, results)
         self._places: dict[bytes, Place] = {}
-        self._draining = False
+        self._refusing = False
 
     # ---- the listener's side ----
 
@@ -163,7 +162,7 @@ class Adopter:
 
     def expect(self, place: Place) -> None:
         """Keep a place. Raises ``AccordError``."""
-        if self._draining:
+        if self._refusing:
             raise error(Reason.SHUTDOWN, "another daemon takes over this port", "go on with the plain connection")
         self._registry.expect(place.transaction, place.address)
         self._places[place.transaction] = place
@@ -180,26 +179,20 @@ class Adopter:
 
     # ---- ends ----
 
-    async def drain(self, seconds: float) -> None:
-        """Keep no new places, and wait until every negotiation that has one has found its connection, so long at most.
+    @property
+    def searching(self) -> bool:
+        """A negotiation waits for a connection that is still to be accepted, or for its preface."""
+        return bool(self._registry.unfound())
 
-        Whoever is refused meanwhile goes on with the plain connection, over the SYN that has left already.
-        """
-        self._draining = True
-        loop = asyncio.get_running_loop()
-        end = loop.time() + seconds
-        while self._registry.unfound() and loop.time() < end:
-            await asyncio.sleep(_POLL_SECONDS)
+    def refuse(self, refuse: bool = True) -> None:
+        """Keep no new places: whoever wants one goes on with the plain connection, over the SYN that has left."""
+        self._refusing = refuse
 
     def abandon(self) -> None:
         """No connection will be accepted any more: negotiations that still wait for one are told to stop."""
         for transaction in self._registry.unfound():
             if self._registry.state(transaction) is State.EXPECTED:
                 self._places[transaction].stop(Reason.SHUTDOWN)
-
-    def resume(self) -> None:
-        """There is no other daemon after all."""
-        self._draining = False
 
     def close(self) -> None:
         """The port is withdrawn: whoever waits is told. The candidates end with their tasks."""

@@ -22,6 +22,8 @@ Whenever a packet arrives, one daemon has all of its negotiation:
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
 import socket
 from dataclasses import dataclass, field
@@ -35,6 +37,9 @@ from accord.datapath.path import Path
 
 log = logging.getLogger("accord.handover")
 
+_SETTLE_SECONDS = 1.0
+"""A peer that has got our answer commits within a round trip, and its connection is there by then."""
+_LOOK_SECONDS = 0.002
 _ROUNDS = 100
 """More peers may begin while others get their sockets; each round is shorter than the one before."""
 
@@ -72,7 +77,7 @@ class Connected:
 
 
 class Handover:
-    """``freeze``, then ``commit`` or ``resume``."""
+    """``settle``, ``freeze``, then ``commit`` or ``resume``."""
 
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
@@ -81,6 +86,23 @@ class Handover:
         self._made: dict[int, list[Connected]] = {}
         """By the index of the port's own socket."""
         self._attached = False
+
+    async def settle(self) -> None:
+        """Wait for a moment in which no negotiation looks for the connection that it adopts (parallel SYN): the
+        listeners go, so whatever is accepted afterwards is accepted by the new daemon, which knows nothing of it.
+
+        On a busy host there may be none, so after a while no such negotiation begins any more: its peers have a plain
+        connection all the same. ``freeze`` is to follow at once.
+        """
+        for refuse in (False, True):
+            adopters = [exposed.adopter for exposed in self._controller.exposed.values() if exposed.adopter is not None]
+            for adopter in adopters:
+                adopter.refuse(refuse)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SETTLE_SECONDS):
+                    while any(adopter.searching for adopter in adopters):
+                        await asyncio.sleep(_LOOK_SECONDS)
+                    return
 
     def freeze(self) -> list[Offer]:
         """Leave the interface, and stop reading the sockets that go: what comes in waits in them for their new owner.
@@ -91,8 +113,15 @@ class Handover:
         self._controller.detach()
         self._offers = [Offer(exposed) for exposed in self._controller.exposed.values()]
         for offer in self._offers:
+            # A proposal leaves before its SYN: those of connections that were accepted are read here, and none may
+            # begin to look for a connection that is not.
+            if offer.exposed.adopter is not None:
+                offer.exposed.adopter.refuse()
             offer.exposed.pause()
         made = self._made = self._connect_all()
+        for offer in self._offers:
+            if offer.exposed.adopter is not None:
+                offer.exposed.adopter.abandon()
         for offer in self._offers:
             for position, bound in enumerate(offer.exposed.sockets):
                 stays = made[bound.index]
@@ -145,6 +174,8 @@ class Handover:
                     offer.exposed.sockets[position] = self._endpoint.add(original, bound.channels)
                 else:
                     self._endpoint.swap(bound, original).close()
+            if offer.exposed.adopter is not None:
+                offer.exposed.adopter.refuse(False)
             offer.exposed.accept()
         if self._attached:
             self._controller.attach()

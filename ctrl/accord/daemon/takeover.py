@@ -192,6 +192,7 @@ class Succession:
         memory = os.memfd_create("peers")
         try:
             os.write(memory, self._keeper.text())
+            await self._handover.settle()
             offers = self._handover.freeze()
             await channel.send(
                 {"ok": True, "pid": os.getpid(), "ports": len(offers)}, [self._listener.fileno(), memory]
