@@ -387,6 +387,28 @@ async def test_on_a_busy_host_an_upgrade_lets_no_new_ones_in_and_tells_whose_con
 
 
 @ports
+async def test_silent_connections_go_with_the_port_to_where_their_proposal_will_come(port: Port) -> None:
+    for goes in (True, False):
+        candidate, theirs = port.connection()
+        place = port.expect(OTHER)
+        stays, _ = port.connection(OTHER)
+        lent = port.adopter.lend()
+        assert lent == [candidate], "what is negotiated about stays"
+        theirs.send(HELLO)
+        await asyncio.sleep(0.01)
+        assert not candidate.fate.done(), "between the two nobody looks at it"
+        if goes:
+            port.adopter.keep(lent)
+            assert await candidate.fate is Fate.TAKEN
+            assert candidate.connection.fileno() == -1
+        else:
+            port.adopter.take_back(lent)
+            await plain(candidate, HELLO)
+        place.claim(behind_preface=False)
+        assert await stays.fate is Fate.TAKEN
+
+
+@ports
 async def test_with_the_port_everything_that_waits_ends(port: Port) -> None:
     waiting, claimed = port.expect(), port.expect(OTHER)
     claimed.claim(behind_preface=False)

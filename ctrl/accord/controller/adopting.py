@@ -11,7 +11,7 @@ import asyncio
 import enum
 import socket
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from accord.controller.adoption import Do, Event, Registry, Result, State, Step
@@ -24,6 +24,8 @@ from accord.wire.tcp_option import OPTION_BYTES, decode, encode
 
 LIMIT: Final = 1024
 """Of negotiations of one port that wait for a connection: as many as a default engine has transactions."""
+LENT: Final = 64
+"""Descriptors in one message with the port's own (unix(7): 253 at most)."""
 WAIT_SECONDS: Final = Limit.MAX_LIFETIME_MS / 1000
 """For the connection after the commit. Its handshake was complete for the initiator, which has our SYN-ACK, so all that
 can be missing is the acknowledgement, and whatever the initiator sends is one."""
@@ -61,6 +63,10 @@ class Candidate:
         if not self.fate.done():
             self._watching = True
             asyncio.get_running_loop().add_reader(self.connection.fileno(), self._readable)
+
+    def look_away(self) -> None:
+        """Until ``watch`` is called again."""
+        self._stop_watching()
 
     def discard(self) -> None:
         """It failed, was too slow, or the port is withdrawn: reset, unless it is a stack's."""
@@ -193,6 +199,27 @@ class Adopter:
         for transaction in self._registry.unfound():
             if self._registry.state(transaction) is State.EXPECTED:
                 self._places[transaction].stop(Reason.SHUTDOWN)
+
+    def lend(self) -> list[Candidate]:
+        """Silent connections whose proposal has not come: with the port itself they go to another daemon, since that is
+        where the proposal will come to. They are not looked at until ``keep`` or ``take_back``. At most ``LENT``."""
+        lent = [candidate for _, candidate in self._registry.parked()][:LENT]
+        for candidate in lent:
+            candidate.look_away()
+        return lent
+
+    def keep(self, lent: Sequence[Candidate]) -> None:
+        """The other daemon has them."""
+        for candidate in lent:
+            if not candidate.fate.done():
+                self.said(candidate, Event.GONE)
+                candidate.settle(Fate.TAKEN)
+                candidate.connection.close()
+
+    def take_back(self, lent: Sequence[Candidate]) -> None:
+        """There is no other daemon after all."""
+        for candidate in lent:
+            candidate.watch()
 
     def close(self) -> None:
         """The port is withdrawn: whoever waits is told. The candidates end with their tasks."""

@@ -258,6 +258,11 @@ class Registry(Generic[C]):
         """Transactions of which a connection is still to come."""
         return [transaction for transaction, entry in self._entries.items() if entry.state in UNFOUND]
 
+    def parked(self) -> list[tuple[bytes, C]]:
+        """Silent connections that nobody negotiates about yet, by the transaction that their SYN named."""
+        entries = self._entries.items()
+        return [(key, entry.held) for key, entry in entries if entry.state is State.PARKED and entry.held is not None]
+
     def expect(self, transaction: bytes, address: str) -> None:
         """The negotiation of a peer at ``address`` wants to adopt. Raises ``AccordError``: NO_MEMORY, LEGACY_FIRST."""
         entry = self._entries.get(transaction, _Entry())

@@ -168,8 +168,14 @@ class Exposed:
     # ---- accepted connections: those of parallel SYNs, and of hosts without Accord ----
 
     def _accepted(self, client: socket.socket) -> None:
-        adopter, transaction = self.adopter, _to_be_adopted(client)
-        assert adopter is not None, "with a listener there is an adopter"
+        self.take(client, _to_be_adopted(client))
+
+    def take(self, client: socket.socket, transaction: bytes | None) -> None:
+        """Serve an accepted connection. ``transaction``: what its SYN bore with ADOPT."""
+        adopter = self.adopter
+        if adopter is None:
+            SocketCarrier(client).abort()
+            return
         # Connections that say nothing must not keep out those that a negotiation waits for.
         full = self.pending >= _PLAIN_PENDING and not adopter.expects(transaction)
         if full or self.failure is not None:

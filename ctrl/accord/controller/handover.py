@@ -29,6 +29,7 @@ import socket
 from dataclasses import dataclass, field
 from typing import Any
 
+from accord.controller.adopting import Candidate
 from accord.controller.controller import Controller
 from accord.controller.endpoint import UdpSocket
 from accord.controller.exposed import Exposed
@@ -50,9 +51,11 @@ class Offer:
 
     exposed: Exposed
     sockets: list[socket.socket] = field(default_factory=list)
-    """UDP, then TCP listeners."""
+    """UDP, then TCP listeners, then connections."""
     originals: dict[int, tuple[UdpSocket, socket.socket]] = field(default_factory=dict)
     """By position in ``exposed.sockets``: what the port's own socket was."""
+    lent: list[Candidate] = field(default_factory=list)
+    """Connections that go as well, last in ``sockets``."""
 
     def describe(self) -> dict[str, Any]:
         """For the new daemon, which may have no configuration of this port."""
@@ -65,6 +68,7 @@ class Offer:
             "early_limit": exposed.early_limit,
             "secure": None if exposed.secure is None else str(exposed.secure),
             "plain": bool(exposed.listeners),
+            "lent": [candidate.transaction.hex() for candidate in self.lent if candidate.transaction is not None],
         }
 
 
@@ -122,6 +126,7 @@ class Handover:
         for offer in self._offers:
             if offer.exposed.adopter is not None:
                 offer.exposed.adopter.abandon()
+                offer.lent = offer.exposed.adopter.lend()
         for offer in self._offers:
             for position, bound in enumerate(offer.exposed.sockets):
                 stays = made[bound.index]
@@ -134,6 +139,7 @@ class Handover:
                 each.socket for bound, _ in offer.originals.values() for each in made[bound.index]
             ]
             offer.sockets += offer.exposed.listeners
+            offer.sockets += [candidate.connection for candidate in offer.lent]
         return self._offers
 
     def commit(self) -> None:
@@ -146,6 +152,8 @@ class Handover:
             for listener in offer.exposed.listeners:
                 listener.close()
             offer.exposed.listeners.clear()
+            if offer.exposed.adopter is not None:
+                offer.exposed.adopter.keep(offer.lent)
 
     def prune(self) -> None:
         """Close the sockets of peers with whom nothing is left to do: what such a peer begins next is for the new
@@ -176,6 +184,7 @@ class Handover:
                     self._endpoint.swap(bound, original).close()
             if offer.exposed.adopter is not None:
                 offer.exposed.adopter.refuse(False)
+                offer.exposed.adopter.take_back(offer.lent)
             offer.exposed.accept()
         if self._attached:
             self._controller.attach()

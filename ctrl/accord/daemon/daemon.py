@@ -194,6 +194,9 @@ class Daemon:
                 wanted = config or port.config
                 exposed = controller.expose(wanted, None if wanted.to else accepted, port.sockets)
                 port.sockets = []
+                while port.lent:
+                    transaction, connection = port.lent.pop()
+                    exposed.take(connection, transaction)
                 if port.program is not None:
                     self._spawn_client(self._keep(operations, exposed, accepted, port.program))
                     port.program = None

@@ -55,10 +55,12 @@ class Taken:
     sockets: list[socket.socket]
     program: Channel | None
     """The connection of the program that exposed it; None when the old one's configuration did."""
+    lent: list[tuple[bytes, socket.socket]]
+    """Connections that wait for the negotiation of this transaction."""
 
     def close(self) -> None:
         """Nobody wants it."""
-        for sock in self.sockets:
+        for sock in (*self.sockets, *(sock for _, sock in self.lent)):
             sock.close()
         if self.program is not None:
             self.program.close()
@@ -159,6 +161,9 @@ def _taken(message: Mapping[str, Any], fds: list[int]) -> Taken:
     for sock in sockets:
         sock.setblocking(False)
     program = Channel(sockets.pop()) if message["program"] else None
+    named = message.get("lent", [])  # a daemon of an earlier version lends none
+    own = len(sockets) - len(named)
+    lent = [(bytes.fromhex(key), sock) for key, sock in zip(named, sockets[own:], strict=True)]
     to = message["to"]
     config = ExposeConfig(
         listen=message["port"],
@@ -169,7 +174,7 @@ def _taken(message: Mapping[str, Any], fds: list[int]) -> Taken:
         secure=None if message["secure"] is None else Secure(message["secure"]),
         plain=message["plain"],
     )
-    return Taken(config, sockets, program)
+    return Taken(config, sockets[:own], program, lent)
 
 
 # ---- the old daemon ----
