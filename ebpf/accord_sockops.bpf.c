@@ -154,8 +154,7 @@ static __always_inline void on_retransmission(struct bpf_sock_ops *context)
 /* ---- the responder's SYN-ACK ---- */
 
 /*
- * The SYN of this request bore ADOPT, and its negotiation packet has been heard. With two options the first counts, and
- * which one that is cannot be told here: no mark, as with one of another length.
+ * The SYN of this request bore ADOPT, and its negotiation packet has been heard. Two options are none.
  */
 static __always_inline int wants_mark(struct bpf_sock_ops *context, struct option *option)
 {

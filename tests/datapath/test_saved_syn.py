@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting
 from scapy.layers.ipsec import AH
+from scapy.packet import Raw
 
 from accord.datapath.syn_option import ExId, parse_saved
 
@@ -82,17 +83,20 @@ def test_an_option_of_others_is_passed_over(other: tuple[int, bytes]) -> None:
     assert parse_saved(headers(network, [other, option(ExId.ADOPT, TRANSACTION)])) == (ExId.ADOPT, TRANSACTION)
 
 
-def test_of_two_the_first_counts() -> None:
-    both = [option(ExId.FALLBACK, TRANSACTION), option(ExId.ADOPT, TRANSACTION[::-1])]
-    assert parse_saved(headers(IP(), both)) == (ExId.FALLBACK, TRANSACTION)
+@pytest.mark.parametrize("second", [(ExId.FALLBACK, TRANSACTION), (ExId.ADOPT, TRANSACTION), (ExId.ADOPT, bytes(12))])
+def test_of_two_none_counts(second: tuple[ExId, bytes]) -> None:
+    """PROTOCOL.md, section 10: no sender means the second."""
+    assert parse_saved(headers(IP(), [option(ExId.ADOPT, TRANSACTION), option(*second)])) is None
 
 
-@pytest.mark.parametrize("length", [0, 1, 40])
-def test_what_stands_behind_an_option_with_an_impossible_length_is_not_read(length: int) -> None:
-    """The kernel stops there as well: such a SYN is not marked, so its initiator sends the preface."""
-    bad = bytes([99, length])
-    tcp = bytes(TCP(flags="S", dataofs=10)) + bad + b"\xfe\x10\xac\xc1" + TRANSACTION + b"\0\0"
-    assert parse_saved(bytes(IP(len=20 + 40)) + tcp[:40]) is None
+@pytest.mark.parametrize("bad", [b"\x63\x00", b"\x63\x01", b"\x63\x28", b"\x63"])
+@pytest.mark.parametrize("before", [True, False])
+def test_there_is_none_where_another_option_has_an_impossible_length(bad: bytes, before: bool) -> None:
+    ours = b"\xfe\x10\xac\xc1" + TRANSACTION
+    options = bad.ljust(4, b"\x01") + ours if before else ours + bad.rjust(4, b"\x01")
+    syn = bytes(IP() / TCP(flags="S", dataofs=10) / Raw(options))
+    assert parse_saved(syn) is None
+    assert parse_saved(syn.replace(options, ours + bytes(4))) == (ExId.ADOPT, TRANSACTION)
 
 
 @given(st.binary(max_size=200))

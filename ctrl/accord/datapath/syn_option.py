@@ -186,7 +186,11 @@ def saved_syn(sock: socket.socket) -> tuple[ExId, bytes] | None:
 
 
 def parse_saved(headers: bytes) -> tuple[ExId, bytes] | None:
-    """The first option of ours on a SYN, given as IP header, extension headers and TCP header, all of it whole."""
+    """The option of ours on a SYN, given as IP header, extension headers and TCP header, all of it whole.
+
+    As in the XDP program (``ebpf/parsing_tcp.h``) there is none where the options do not parse to their end, or hold
+    two of ours.
+    """
     tcp = _tcp_header(headers)
     if len(tcp) < tcp_header.HEADER_BYTES:
         return None
@@ -194,12 +198,12 @@ def parse_saved(headers: bytes) -> tuple[ExId, bytes] | None:
     if not tcp_header.HEADER_BYTES <= length <= len(tcp):
         return None
     try:
-        for kind, value in tcp_header.options(tcp[tcp_header.HEADER_BYTES : length]):
-            if (found := tcp_option.decode(bytes((kind, 2 + len(value))) + value)) is not None:
-                return ExId(found[0]), found[1]
-    except PeerError:  # as the kernel, which reads options up to one that cannot be
+        listed = list(tcp_header.options(tcp[tcp_header.HEADER_BYTES : length]))
+    except PeerError:
         return None
-    return None
+    decoded = (tcp_option.decode(bytes((kind, 2 + len(value))) + value) for kind, value in listed)
+    found = [(ExId(option[0]), option[1]) for option in decoded if option is not None]
+    return found[0] if len(found) == 1 else None
 
 
 def _tcp_header(headers: bytes) -> bytes:
