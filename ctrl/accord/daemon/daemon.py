@@ -26,6 +26,7 @@ from accord.controller.config import DaemonConfig, ExposeConfig, state_path
 from accord.controller.control import Channel, control_path, failure_message, peer_credentials
 from accord.controller.controller import Controller
 from accord.controller.exposed import Exposed
+from accord.controller.network import NetworkWatch
 from accord.controller.peers_keeper import PeersKeeper
 from accord.daemon.life import Life
 from accord.daemon.operations import Operations
@@ -126,6 +127,7 @@ class Daemon:
             self._close_listener()
             raise
         keeper = PeersKeeper(controller.peers, state_path(self._config, os.environ))
+        network = NetworkWatch(controller.peers.network_changed)
         operations = Operations(controller, keeper)
         life = self._life = Life(self._supervisor, self._end)
         try:
@@ -150,6 +152,7 @@ class Daemon:
             self._keeper = keeper
             self._accept_clients(controller, operations)
             keeper.start()
+            network.start()
             life.ready()
             await self._stop.wait()
             life.stopping()
@@ -157,6 +160,7 @@ class Daemon:
             if self._accepting is not None:
                 self._accepting.close()
             life.close()
+            network.close()
             # First the peers of what is in flight, then this host's programs, then the streams between the two; the
             # sockets by which peers are told go last.
             controller.stop()
