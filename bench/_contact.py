@@ -23,6 +23,7 @@ from accord.controller import legacy
 from accord.controller.ladder import Ladder
 from accord.controller.policy import Secure
 from accord.datapath import clock
+from accord.datapath.stream import SocketCarrier
 from accord.datapath.zone import socket_address
 from accord.protocols.services import Security
 from accord.wire.errors import AccordError
@@ -37,9 +38,16 @@ async def plain(order: dict[str, Any]) -> dict[str, Any]:
     security = Security(server_name=order["server_name"], ca_file=Path(order["ca_file"]))
     begin = time.perf_counter()
     ladder = Ladder(clock.now)
-    carrier, stack = await legacy.connect(
-        (order["host"], order["port"]), Secure(order.get("secure", "required")), security, ladder
-    )
+    address = (order["host"], order["port"])
+    opening = asyncio.create_task(legacy.open_tcp(address))
+    await asyncio.sleep(0)  # the SYN leaves before the ClientHello is made
+    try:
+        begun = legacy.begin(security)
+        bare = SocketCarrier(await opening)
+    except BaseException:
+        opening.cancel()
+        raise
+    carrier, stack = await legacy.secure_stream(bare, address, Secure.REQUIRED, security, ladder, begun)
     ready = ladder.elapsed()
     wall = time.perf_counter() - begin
     try:

@@ -121,7 +121,6 @@ class Site:
     def daemon(self, host: Namespace) -> subprocess.Popen[bytes]:
         """Start a host's daemon; the server's exposes the ledger, with and without the need for security."""
         path = self.directory / f"{host.name}.toml"
-        state = self.directory / f"{host.name}.state"
         text = f'[daemon]\ninterface = "{host.interface}"\nattach = "{self._attach}"\n'
         text += f'control = "{self.hosts.control(host)}"\n{self._policy}\n'
         if host.name == self.lab.server.name:
@@ -130,8 +129,7 @@ class Site:
                 text += f'certificate = "{self.hosts.certificate}"\nkey = "{self.hosts.key}"\n'
         path.write_text(text)
         command = [sys.executable, "-m", "accord.cli.main", "daemon", "--config", str(path)]
-        environment = ["env", f"ACCORD_STATE={state}"]
-        return self.hosts.start(host, [*environment, *command], ready="daemon ready")
+        return self.hosts.start(host, command, ready="daemon ready")
 
     def order(self, way: str, port: int, **more: Any) -> dict[str, Any]:
         """For ``_contact.py``: a connection to the server."""
@@ -166,7 +164,7 @@ class Site:
     def flush(self, host: Namespace) -> bool:
         """Make a host's daemon forget its peers; False when it has no memory of them."""
         try:
-            self.daemon_says(host, op="peers", flush=True)
+            self.daemon_says(host, op="flush_peers")
         except UserError:
             return False
         except AccordError as failure:

@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -41,11 +42,25 @@ _SLOW_SECONDS, _SLOW_RUNS = 1.0, 10
 Step = Callable[[str], None]
 
 
-def measure(site: Site, case: Case, contact: Worker, runs: int, rtt: float, step: Step) -> Measured:
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Of the command line."""
+
+    runs: int
+    rtt: float
+    """Seconds."""
+    attach: str
+    seed: int
+    policy: dict[str, str]
+    """Beside the default one's keys."""
+
+
+def measure(site: Site, case: Case, contact: Worker, options: Options, step: Step) -> Measured:
     """All of one row; the daemons are up."""
+    runs, rtt = options.runs, options.rtt
     port = ACCORD_PORT if case.peer == "accord" else LEGACY_PORT
     measured = Measured(case)
-    policy = {} if case.context == "udp" else {"context": case.context}
+    policy = {**options.policy, **({} if case.context == "udp" else {"context": case.context})}
     plain, ours = site.order("plain", port), site.order("accord", port, policy=policy)
 
     def round_trip() -> float:
@@ -95,15 +110,15 @@ def steps_of(runs: int) -> int:
     return 2 * max(5, runs // _FIRST_PART) + 2 * runs + max(5, runs // _FAR_PART)
 
 
-def run_path(wanted: list[Case], runs: int, rtt: float, attach: str, seed: int, step: Step) -> list[dict[str, Any]]:
+def run_path(wanted: list[Case], options: Options, step: Step) -> list[dict[str, Any]]:
     """The rows of one path: first without a daemon on the server, then with one."""
     rows = []
     path = wanted[0].path
     name = f"fallback-{os.getpid()}"
     with (
         tempfile.TemporaryDirectory(prefix="accord-fallback-") as directory,
-        Lab(name, rtt=rtt, path=path, seed=seed) as lab,
-        Site(lab, Path(directory), attach) as site,
+        Lab(name, rtt=options.rtt, path=path, seed=options.seed) as lab,
+        Site(lab, Path(directory), options.attach) as site,
     ):
         # The worker of a daemon that gives its privileges up has to read what lies here.
         Path(directory).chmod(0o755)
@@ -116,7 +131,7 @@ def run_path(wanted: list[Case], runs: int, rtt: float, attach: str, seed: int, 
                 if case.peer == "accord" and not served:
                     site.daemon(lab.server)
                     served = True
-                rows.append(row(measure(site, case, contact, runs, rtt, step)))
+                rows.append(row(measure(site, case, contact, options, step)))
         ledger = site.ledger.ask({})
     for each in rows:
         each["doubled"] = len(ledger["doubled"])
@@ -188,12 +203,21 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 @click.option("--paths", callback=_paths, metavar="A,B", help="Some of the paths; see `accord lab paths`.")
 @click.option("--peers", callback=_peers, metavar="A,B", help="Some of the peers: accord, legacy.")
 @click.option("--rtt", type=click.FloatRange(1, 1000), default=20, show_default=True, help="Of the link, milliseconds.")
+@click.option("--tcp", type=click.Choice(["auto", "no-syn", "parallel-syn"]), help="Policy; else the default's.")
 @click.option("--attach", type=click.Choice(["auto", "native", "generic", "none"]), default="auto", show_default=True)
 @click.option("--seed", type=click.IntRange(1), default=1, show_default=True, help="Of the link's chance.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(
-    runs: int, paths: list[str], peers: list[str], rtt: float, attach: str, seed: int, quiet: bool, as_json: bool
+    runs: int,
+    paths: list[str],
+    peers: list[str],
+    rtt: float,
+    tcp: str | None,
+    attach: str,
+    seed: int,
+    quiet: bool,
+    as_json: bool,
 ) -> None:
     """Time that a connection takes over plain TCP and TLS, for each path and peer, and how it came up.
 
@@ -204,6 +228,9 @@ def main(
     its proposals pass. A row in which five connections in a row fail is given up: n says how many there were.
     """
     signal.signal(signal.SIGTERM, _end)
+    # What this starts inherits it: other work on the machine is not what is measured. (Niceness would tell apart only
+    # processes of one control group, or one session.)
+    os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     wanted = cases(paths, peers)
     begin = time.monotonic()
     rows: list[dict[str, Any]] = []
@@ -217,7 +244,8 @@ def main(
 
         for number, path in enumerate(dict.fromkeys(case.path for case in wanted)):
             of_path = [case for case in wanted if case.path == path]
-            made = run_path(of_path, runs, rtt / 1000, attach, seed + number, step)
+            options = Options(runs, rtt / 1000, attach, seed + number, {"tcp": tcp} if tcp else {})
+            made = run_path(of_path, options, step)
             rows += made
             done = sum(case.path in {each["path"] for each in rows} for case in wanted)
             progress.update(task, completed=done * steps_of(runs))
