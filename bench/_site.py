@@ -42,7 +42,6 @@ class Worker:
                 stderr=errors,
                 # Ctrl-C is for the bench, which then ends this.
                 start_new_session=True,
-                bufsize=0,
                 env={**os.environ, "PYTHONPATH": os.pathsep.join(_PATHS)},
             )
         self._log = log
@@ -50,10 +49,15 @@ class Worker:
     def ask(self, order: object) -> dict[str, Any]:
         """One line there, one line back. Raises ``RuntimeError`` when the worker has ended."""
         assert self.process.stdin is not None
-        assert self.process.stdout is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(order).encode() + b"\n")
-        answer = _line(self.process)
+            self.process.stdin.flush()
+        return self.read()
+
+    def read(self) -> dict[str, Any]:
+        """The next line. Raises ``RuntimeError`` when the worker has ended."""
+        assert self.process.stdout is not None
+        answer = self.process.stdout.readline()
         if not answer:
             raise RuntimeError(f"{' '.join(map(str, self.process.args))[:200]}:\n{self._log.read_text()[-2000:]}")  # type: ignore[arg-type]
         found: dict[str, Any] = json.loads(answer)
@@ -61,14 +65,16 @@ class Worker:
 
     def wait_ready(self) -> None:
         """Until it has said so."""
-        if _line(self.process).strip() != b"ready":
+        assert self.process.stdout is not None
+        if self.process.stdout.readline().strip() != b"ready":
             raise RuntimeError(self._log.read_text()[-2000:])
 
     def close(self) -> None:
         """End it."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.close()
+        with contextlib.suppress(BrokenPipeError):
+            self.process.stdin.close()
         try:
             self.process.wait(5)
         except subprocess.TimeoutExpired:
@@ -78,14 +84,6 @@ class Worker:
 
 
 _PATHS = (str(BENCH), str(BENCH.parent / "ctrl"), *filter(None, [os.environ.get("PYTHONPATH")]))
-
-
-def _line(process: subprocess.Popen[Any]) -> bytes:
-    assert process.stdout is not None
-    found = b""
-    while not found.endswith(b"\n") and (piece := process.stdout.read(65536)):
-        found += piece
-    return found
 
 
 class Site:

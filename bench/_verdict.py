@@ -160,9 +160,9 @@ def row(measured: Measured) -> dict[str, Any]:
         found[f"added_wall_ms_{label}"] = (
             _rounded(added(wall, measured.plain.times("wall_ms"), fraction)) if both else None
         )
-    found["added_ms_p99_range"] = (
-        [_rounded(each) for each in added_range(ours, theirs, 0.99)] if ours and theirs else None
-    )
+        found[f"added_ms_{label}_range"] = (
+            [_rounded(each) for each in added_range(ours, theirs, fraction)] if both else None
+        )
     first, first_plain = measured.first.times(), measured.first_plain.times()
     found["first_n"], found["first_ok"] = len(measured.first.results), len(first)
     found["first_added_ms"] = _rounded(added(first, first_plain, 0.5)) if first and first_plain else None
@@ -218,7 +218,7 @@ def _legacy(found: dict[str, Any]) -> tuple[bool, str]:
         return False, f"first contact: {first} ms added, more than one retransmission of a SYN"
     if p99 <= ADDED_MS:
         return True, f"p99 {p99} ms added"
-    if found["path"] in CHANCE and span[0] <= ADDED_MS:
+    if found["path"] in CHANCE and span[0] <= ADDED_MS >= found["added_ms_p50_range"][0]:
         return True, f"p99 {p99} ms added, within the path's own chance ({span[0]} .. {span[1]} ms)"
     return False, f"p99 {p99} ms added ({span[0]} .. {span[1]}), {ADDED_MS:g} allowed"
 

@@ -15,12 +15,13 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import _mixed
 import click
 from _site import ACCORD_PORT, LEGACY_PORT, Site, Worker
 from _verdict import Case, Measured, Series, cases, row
@@ -33,11 +34,14 @@ from accord.lab.paths import PATHS
 PEERS = ("accord", "legacy")
 FAR = 3
 """The longer link of the slope: so many times the round trip."""
-_FIRST_PART, _FAR_PART = 20, 8
-"""First contacts and connections over the longer link: runs divided by this, and at least 5."""
+_FIRST_PART, _FAR_PART, _LEAST = 20, 8, 3
+"""First contacts and connections over the longer link: runs divided by this, and no fewer than that."""
 _ROUND_TRIPS = 15
 _SLOW_SECONDS, _SLOW_RUNS = 1.0, 10
 """Where a plain connection takes that long, its timers are what is measured: fewer runs do."""
+
+_BESIDE_RATE = 20
+"""Legitimate connections a second beside guesses."""
 
 Step = Callable[[str], None]
 
@@ -74,7 +78,7 @@ def measure(site: Site, case: Case, contact: Worker, options: Options, step: Ste
             series.results.append(contact.ask(order))
 
     measured.rtt_ms = round_trip()
-    for number in range(max(5, runs // _FIRST_PART)):
+    for number in range(max(_LEAST, runs // _FIRST_PART)):
         measured.memory = site.flush(site.lab.client)
         for series, order in _turns(number, (measured.first, ours), (measured.first_plain, plain)):
             one(series, order)
@@ -89,7 +93,7 @@ def measure(site: Site, case: Case, contact: Worker, options: Options, step: Ste
     if not _is_slow(measured.first_plain):
         site.lab.change(rtt=FAR * rtt)
         measured.far_rtt_ms = round_trip()
-        for _ in range(max(5, runs // _FAR_PART)):
+        for _ in range(max(_LEAST, runs // _FAR_PART)):
             one(measured.far, ours)
         site.lab.change(rtt=rtt)
     return measured
@@ -107,7 +111,7 @@ def _is_slow(series: Series) -> bool:
 
 def steps_of(runs: int) -> int:
     """Connections of one row, about."""
-    return 2 * max(5, runs // _FIRST_PART) + 2 * runs + max(5, runs // _FAR_PART)
+    return 2 * max(_LEAST, runs // _FIRST_PART) + 2 * runs + max(_LEAST, runs // _FAR_PART)
 
 
 def run_path(wanted: list[Case], options: Options, step: Step) -> list[dict[str, Any]]:
@@ -160,6 +164,48 @@ class Neighbour:
         self._process.close()
 
 
+def campaigns(
+    mixed: int | None, guesses: int | None, rate: float, options: Options, quiet: bool, as_json: bool
+) -> None:
+    """Those that were asked for, each on hosts of its own; exit code 1 when one is not met."""
+    found = {}
+    columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=quiet or not sys.stderr.isatty()) as progress:
+        if mixed:
+            task = progress.add_task(f"mixed connections, seed {options.seed}", total=mixed)
+            with _both_daemons(options) as site:
+                found["mixed"] = _mixed.mixed(
+                    site, mixed, options.seed, lambda done: progress.update(task, completed=done)
+                )
+        if guesses:
+            beside = max(20, min(options.runs, int(guesses / rate * _BESIDE_RATE)))
+            task = progress.add_task("connections beside guesses", total=beside)
+            with _both_daemons(options) as site:
+                found["guesses"] = _mixed.guessed(
+                    site, guesses, rate, beside, options.seed, lambda done: progress.update(task, completed=done)
+                )
+    if as_json:
+        print(json.dumps(found))
+    else:
+        for result in found.values():
+            for name, value in result.items():
+                print(f"{name:20} {value}")
+    sys.exit(0 if all(result["met"] for result in found.values()) else 1)
+
+
+@contextlib.contextmanager
+def _both_daemons(options: Options) -> Iterator[Site]:
+    with (
+        tempfile.TemporaryDirectory(prefix="accord-fallback-") as directory,
+        Lab(f"fallback-{os.getpid()}", rtt=options.rtt, path="router", seed=options.seed) as lab,
+        Site(lab, Path(directory), options.attach) as site,
+    ):
+        Path(directory).chmod(0o755)
+        site.daemon(lab.client)
+        site.daemon(lab.server)
+        yield site
+
+
 def table(rows: list[dict[str, Any]], console: Console) -> None:
     """For people."""
     for each in rows:
@@ -206,6 +252,9 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 @click.option("--tcp", type=click.Choice(["auto", "no-syn", "parallel-syn"]), help="Policy; else the default's.")
 @click.option("--attach", type=click.Choice(["auto", "native", "generic", "none"]), default="auto", show_default=True)
 @click.option("--seed", type=click.IntRange(1), default=1, show_default=True, help="Of the link's chance.")
+@click.option("--mixed", type=click.IntRange(1), metavar="N", help="Instead: N connections of all kinds at once.")
+@click.option("--guesses", type=click.IntRange(1), metavar="N", help="Instead: beside N SYNs with guessed IDs.")
+@click.option("--rate", type=click.FloatRange(1), default=5000, show_default=True, help="Guesses a second.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(
@@ -216,6 +265,9 @@ def main(
     tcp: str | None,
     attach: str,
     seed: int,
+    mixed: int | None,
+    guesses: int | None,
+    rate: float,
     quiet: bool,
     as_json: bool,
 ) -> None:
@@ -226,11 +278,18 @@ def main(
     memory of peers flushed before each. round_trips: slope of the median over the link's round trip. A row is met when
     a peer without Accord adds at most 1 ms at p99, and one with Accord is ready over TLS/TCP in one round trip where
     its proposals pass. A row in which five connections in a row fail is given up: n says how many there were.
+
+    --mixed: both peers, every way to open TCP, bare and with TLS, some given up on the way, while packets are lost,
+    repeated and reordered: none doubled, lost or stuck, and nothing left after 2 s. --guesses: a flood of SYNs with
+    transaction IDs that nobody has, from the same address, beside connections that must not notice.
     """
     signal.signal(signal.SIGTERM, _end)
     # What this starts inherits it: other work on the machine is not what is measured. (Niceness would tell apart only
     # processes of one control group, or one session.)
     os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    if mixed or guesses:
+        campaigns(mixed, guesses, rate, Options(runs, rtt / 1000, attach, seed, {}), quiet, as_json)
+        return
     wanted = cases(paths, peers)
     begin = time.monotonic()
     rows: list[dict[str, Any]] = []
