@@ -25,7 +25,7 @@ import _native
 
 from tests.datapath.netns import two_hosts
 
-FOREIGN = ("tcp", "udp", "arp", "tcp6", "udp6")
+FOREIGN = ("tcp", "udp", "arp", "tcp6", "udp6", "syn")
 
 TARGETS: dict[str, tuple[str, float]] = {
     "xdp_added_ns": ("<=", 60),
@@ -81,6 +81,8 @@ def xdp(repeats: int, _: float) -> Figures:
         xdp_foreign_ns=lambda taken: max(taken[name] for name in FOREIGN),
         xdp_added_ns=lambda taken: max(taken[name] for name in FOREIGN) - taken["empty"],
         xdp_ours_ns=lambda taken: taken["ours"],
+        xdp_syn_option_ns=lambda taken: taken["syn_option"],
+        xdp_syn_walked_ns=lambda taken: taken["syn_walked"],
     )
     return {**found, **{f"xdp_{name}_ns": [taken[name] for taken in rounds] for name in FOREIGN}}
 

@@ -2,9 +2,9 @@
 /*
  * Our option among those of a SYN (RFC 9293 section 3.1, RFC 6994): docs/PROTOCOL.md, section 10.
  *
- * Two ways to the same answer. Where the headers are as long as those of a Linux SYN with our option behind its own,
- * four words are compared. Else the options are walked, each of the 40 bytes being looked at once: a loop of fixed
- * length with no offset that has to be proven, and none that ends after some options and so misses ours.
+ * Two ways to the same answer. Where the header is as long as that of a Linux SYN, with or without our option behind
+ * its own, some words are compared. Else the options are walked, each of the 40 bytes being looked at once: a loop of
+ * fixed length with no offset that has to be proven, and none that ends after some options and so misses ours.
  */
 #ifndef ACCORD_EBPF_PARSING_TCP_H
 #define ACCORD_EBPF_PARSING_TCP_H
@@ -41,8 +41,8 @@ enum {
 	OPTION_NONE = -1,
 	OPTION_BAD = -2,
 	/* tcp_options_write() of Linux: MSS; SACK permitted, timestamps; NOP, window scale; then those of BPF. */
-	LINUX_OPTION_AT = 20,
-	LINUX_OPTIONS_BYTES = LINUX_OPTION_AT + ACCORD_TCP_OPTION_BYTES,
+	LINUX_OPTIONS_BYTES = 20,
+	LINUX_AND_OURS_BYTES = LINUX_OPTIONS_BYTES + ACCORD_TCP_OPTION_BYTES,
 };
 
 static __always_inline int is_our_exid(__be16 exid)
@@ -50,14 +50,19 @@ static __always_inline int is_our_exid(__be16 exid)
 	return exid == bpf_htons(ACCORD_TCP_OPTION_EXID) || exid == bpf_htons(ACCORD_TCP_OPTION_EXID_ADOPT);
 }
 
-/* options: LINUX_OPTIONS_BYTES, all of them. */
+/* options: LINUX_OPTIONS_BYTES of them, those of a whole Linux SYN. */
 static __always_inline int is_linux_syn(const __be32 *options)
 {
 	return (options[0] & bpf_htonl(0xffff0000)) == bpf_htonl(0x02040000) && options[1] == bpf_htonl(0x0402080a) &&
-	       (options[4] & bpf_htonl(0xffffff00)) == bpf_htonl(0x01030300) &&
-	       (options[5] & bpf_htonl(0xffff0000)) ==
-	           bpf_htonl(ACCORD_TCP_OPTION_KIND << 24 | ACCORD_TCP_OPTION_BYTES << 16) &&
-	       is_our_exid(((const __be16 *)options)[LINUX_OPTION_AT / 2 + 1]);
+	       (options[4] & bpf_htonl(0xffffff00)) == bpf_htonl(0x01030300);
+}
+
+/* Is that our option, and nothing but? */
+static __always_inline int is_option(const __be32 *option)
+{
+	return (option[0] & bpf_htonl(0xffff0000)) ==
+	           bpf_htonl((__u32)ACCORD_TCP_OPTION_KIND << 24 | ACCORD_TCP_OPTION_BYTES << 16) &&
+	       is_our_exid(((const __be16 *)option)[1]);
 }
 
 /*
@@ -71,12 +76,12 @@ __attribute__((noinline)) int walk_options(struct tcp_options *options)
 		return OPTION_BAD;
 	options->next = 0;
 	options->found = OPTION_NONE;
-	for (__u32 at = 0; at < TCP_OPTIONS_BYTES; at++) {
+	for (__u32 at = 0; at < TCP_OPTIONS_BYTES && at < options->length; at++) {
 		__u32 kind = options->bytes[at], length;
 
 		if (at != options->next)
 			continue;
-		if (kind == TCP_OPTION_END) /* the list's, or of all that there is */
+		if (kind == TCP_OPTION_END)
 			break;
 		options->next = at + 1;
 		if (kind == TCP_OPTION_NOP)
@@ -102,15 +107,17 @@ __attribute__((noinline)) int walk_options(struct tcp_options *options)
  */
 static __always_inline __u32 parse_option(struct xdp_md *context, const struct tcphdr *tcp, struct syn_option *option)
 {
-	void *end = (void *)(long)context->data_end;
-	const __be32 *first = (const void *)(tcp + 1);
-	__u32 offset = (const void *)first - (const void *)(long)context->data;
+	const void *first = tcp + 1, *end = (const void *)(long)context->data_end;
+	__u32 offset = first - (const void *)(long)context->data;
 	struct tcp_options options = {.length = tcp->doff * 4 - sizeof(*tcp)};
-	int at = OPTION_NONE;
+	int at;
 
-	if (options.length == LINUX_OPTIONS_BYTES && (const void *)first + LINUX_OPTIONS_BYTES <= end &&
-	    is_linux_syn(first)) {
-		at = LINUX_OPTION_AT;
+	/* What nearly every SYN of others is that has room for our option. */
+	if (options.length == LINUX_OPTIONS_BYTES && first + LINUX_OPTIONS_BYTES <= end && is_linux_syn(first))
+		return ACCORD_REASON_NOT_OURS_PROTOCOL;
+	if (options.length == LINUX_AND_OURS_BYTES && first + LINUX_AND_OURS_BYTES <= end && is_linux_syn(first) &&
+	    is_option(first + LINUX_OPTIONS_BYTES)) {
+		at = LINUX_OPTIONS_BYTES;
 	} else {
 		/* For the verifier; a data offset has no room for more. */
 		if (options.length < ACCORD_TCP_OPTION_BYTES || options.length > TCP_OPTIONS_BYTES)

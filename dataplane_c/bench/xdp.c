@@ -86,6 +86,39 @@ static uint32_t foreign(uint8_t *frame, uint8_t family, uint8_t protocol)
 	return (uint32_t)(at - frame) + length;
 }
 
+/* Linux's SYN, bare or with options behind its own: ours, or NOPs and ours so that they have to be walked. */
+static uint32_t syn(uint8_t *frame, uint32_t nops, int with_option)
+{
+	static const uint8_t linux_options[] = {2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7};
+	static const uint8_t option[ACCORD_TCP_OPTION_BYTES] = {ACCORD_TCP_OPTION_KIND,
+	                                                        ACCORD_TCP_OPTION_BYTES,
+	                                                        ACCORD_TCP_OPTION_EXID >> 8,
+	                                                        ACCORD_TCP_OPTION_EXID & 0xff,
+	                                                        's',
+	                                                        'y',
+	                                                        'n'};
+	uint8_t *ip = frame + ETH_HLEN, *tcp = ip + ACCORD_FRAME_IPV4_BYTES, *at = tcp + 20;
+	uint32_t length;
+
+	foreign(frame, 4, PROTOCOL_TCP);
+	if (!nops) {
+		memcpy(at, linux_options, sizeof(linux_options));
+		at += sizeof(linux_options);
+	}
+	memset(at, 1, nops);
+	at += nops;
+	if (with_option) {
+		memcpy(at, option, sizeof(option));
+		at += sizeof(option);
+	}
+	length = (uint32_t)(at - tcp);
+	tcp[12] = (uint8_t)(length / 4 << 4);
+	tcp[13] = 0x02; /* SYN */
+	ip[2] = 0;
+	ip[3] = (uint8_t)(ACCORD_FRAME_IPV4_BYTES + length);
+	return (uint32_t)(at - frame);
+}
+
 static uint32_t arp(uint8_t *frame)
 {
 	memset(frame, 0, ROOM);
@@ -126,7 +159,9 @@ static struct accord_program *open_ours(const char *object_path)
 	settings = accord_program_settings(program);
 	memcpy(settings->address, link_header, sizeof(settings->address));
 	settings->frame_limit = FRAME_LIMIT;
-	if (accord_program_steer(program, 443, 1) || accord_program_join(program, 0, fd)) {
+	settings->flags = ACCORD_SETTINGS_SUPPRESS;
+	if (accord_program_steer(program, 443, ACCORD_PORT_STEERED | ACCORD_PORT_SUPPRESS) ||
+	    accord_program_join(program, 0, fd)) {
 		fprintf(stderr, "the maps of %s do not take a port and a socket\n", object_path);
 		exit(1);
 	}
@@ -176,9 +211,11 @@ static uint32_t time_empty(int fd, const struct frame *frame, uint32_t repeat)
 int main(int argc, char **argv)
 {
 	static struct frame frames[] = {
-		{.name = "tcp", .verdict = XDP_PASS},  {.name = "udp", .verdict = XDP_PASS},
-		{.name = "arp", .verdict = XDP_PASS},  {.name = "tcp6", .verdict = XDP_PASS},
-		{.name = "udp6", .verdict = XDP_PASS}, {.name = "ours", .verdict = XDP_REDIRECT},
+		{.name = "tcp", .verdict = XDP_PASS},        {.name = "udp", .verdict = XDP_PASS},
+		{.name = "arp", .verdict = XDP_PASS},        {.name = "tcp6", .verdict = XDP_PASS},
+		{.name = "udp6", .verdict = XDP_PASS},       {.name = "ours", .verdict = XDP_REDIRECT},
+		{.name = "syn", .verdict = XDP_PASS},        {.name = "syn_option", .verdict = XDP_PASS},
+		{.name = "syn_walked", .verdict = XDP_PASS},
 	};
 	const size_t count = sizeof(frames) / sizeof(*frames);
 	struct accord_program *program;
@@ -196,6 +233,9 @@ int main(int argc, char **argv)
 	frames[3].length = foreign(frames[3].bytes, 6, PROTOCOL_TCP);
 	frames[4].length = foreign(frames[4].bytes, 6, PROTOCOL_UDP);
 	frames[5].length = ours(frames[5].bytes);
+	frames[6].length = syn(frames[6].bytes, 0, 0);
+	frames[7].length = syn(frames[7].bytes, 0, 1);
+	frames[8].length = syn(frames[8].bytes, 24, 1);
 	program = open_ours(argv[1]);
 	empty = open_empty(argv[2]);
 	for (long round = 0; round < rounds; round++) {

@@ -38,7 +38,7 @@ def figures(result: dict[str, object]) -> dict[str, float]:
     ("part", "names"),
     [
         ("engine", {"parse_ns_per_packet", "reassemble_ns_per_packet", "proposal_ns"}),
-        ("xdp", {"xdp_foreign_ns", "xdp_empty_ns", "xdp_ours_ns", "xdp_udp6_ns"}),
+        ("xdp", {"xdp_foreign_ns", "xdp_empty_ns", "xdp_ours_ns", "xdp_syn_ns", "xdp_syn_option_ns"}),
         ("receive", {"ratio_afxdp", "afxdp_mpps", "afxdp_bare_mpps", "packet_mpps", "udp_bare_mpps", "afxdp_whole"}),
         ("crossing", {"cffi_ns_per_event", "python_ns_per_event"}),
         ("bulk", {"tcp_none_gbit", "ratio_tcp_native", "ratio_tcp_generic", "ratio_tcp_packet"}),
