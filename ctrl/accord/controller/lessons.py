@@ -10,14 +10,18 @@ found out in the same way.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Sequence
 from typing import Final
 
 from accord.controller.negotiating import Negotiation
 from accord.controller.peers import Knowledge, Learnt, Peers
+from accord.datapath import tcp_sockopt
 from accord.negotiation import events
+from accord.protocols.services import Carrier
 from accord.wire.constants import Protocol, Reason
+from accord.wire.errors import AccordError
 
 log = logging.getLogger("accord.race")
 
@@ -29,6 +33,10 @@ _LISTENERS: Final = 64
 """At once, over all peers: each holds a transaction of the engine's."""
 _PROBES: Final = 1 + 2
 """Probe time-outs until the proposal has been repeated twice (RFC 9002, section 6.2.1: the second one is doubled)."""
+_LOOKS: Final = (0.05, 0.25, 1.0, 4.0)
+"""At a connection without a SYN, seconds after the one before: until data went both ways, or none did."""
+_STALLED: Final = 3
+"""Repetitions of the same segment, none of them acknowledged, in a second or two."""
 _CONTEXTS: Final = (Protocol.UDP, Protocol.DIRECT)
 
 
@@ -100,6 +108,27 @@ class Lesson:
         exchange.round_trip(pace)
         seconds = _PROBES * (3 * pace + _MAX_ACK_DELAY_SECONDS) + round_trip + _MARGIN_SECONDS
         asyncio.get_running_loop().call_later(seconds, end)
+
+    def watch(self, carrier: Carrier) -> None:
+        """Learn whether TCP that was installed without a SYN carries data, for as long as it is ours to see."""
+        if carrier.kernel_socket is not None:
+            self._look(carrier, list(_LOOKS))
+
+    def _look(self, carrier: Carrier, looks: list[float]) -> None:
+        asyncio.get_running_loop().call_later(looks.pop(0), self._looked, carrier, looks)
+
+    def _looked(self, carrier: Carrier, looks: list[float]) -> None:
+        connection = carrier.kernel_socket
+        if connection is None:
+            return  # over, or handed to a program
+        with contextlib.suppress(AccordError):
+            seen = tcp_sockopt.info(connection)
+            if seen.acknowledged and seen.received:
+                self.learn(Learnt.NO_SYN_WORKED)
+            elif seen.retransmitted >= _STALLED and not seen.acknowledged:
+                self.learn(Learnt.NO_SYN_STALLED)
+            elif looks:
+                self._look(carrier, looks)
 
     def _judge(self, negotiation: Negotiation) -> None:
         figures = negotiation.exchange.figures()

@@ -77,10 +77,11 @@ class Negotiation:
         if node is not None:
             self.exchange.feed(events.Resume(node))
 
-    def take(self) -> tuple[Carrier, events.Committed]:
-        """The stack, now the caller's. Raises ``AccordError`` when the peer has refused it after the commit."""
+    def take(self, lowest: Callable[[Carrier], None] | None = None) -> tuple[Carrier, events.Committed]:
+        """The stack, now the caller's; ``lowest`` as for ``build_carrier``. Raises ``AccordError`` when the peer has
+        refused it after the commit."""
         committed = self.exchange.committed.result()
-        carrier = build_carrier(committed.sessions)
+        carrier = build_carrier(committed.sessions, lowest)
         self.exchange.on_refused = lambda failure: carrier.abort()
         if self.exchange.refused is not None:
             carrier.abort()

@@ -311,7 +311,7 @@ class Contest:
     def _take_negotiated(self) -> None:
         assert self._negotiation is not None
         try:
-            carrier, committed = self._negotiation.take()
+            carrier, committed = self._negotiation.take(None if self._target.adopts else self._lesson.watch)
         except AccordError as failure:
             self._lose(failure)
             return

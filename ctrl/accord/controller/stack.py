@@ -61,10 +61,13 @@ def call_later(delay: float, function: Callable[[], None]) -> Callable[[], None]
     return asyncio.get_running_loop().call_later(max(0.0, delay), function).cancel
 
 
-def build_carrier(sessions: Sequence[Session]) -> Carrier:
-    """The stream of a committed stack: each session's on top of that below it."""
+def build_carrier(sessions: Sequence[Session], lowest: Callable[[Carrier], None] | None = None) -> Carrier:
+    """The stream of a committed stack: each session's on top of that below it. ``lowest`` is shown the first one's."""
     carrier: Carrier | None = None
     for session in sessions:
         carrier = cast(CarrierSession, session).carrier(carrier)
+        if lowest is not None:
+            lowest(carrier)
+            lowest = None
     assert carrier is not None, "a stack has at least one session"
     return carrier

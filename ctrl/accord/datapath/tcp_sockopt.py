@@ -41,6 +41,10 @@ class TcpInfo:
     retransmitted: int
     """Segments, since the connection began."""
     send_window: int
+    acknowledged: int
+    """Bytes of ours, since the connection began."""
+    received: int
+    """Bytes, in order, since the connection began."""
 
 
 @contextlib.contextmanager
@@ -77,6 +81,8 @@ def info(connection: socket.socket) -> TcpInfo:
         min_rtt=struct.unpack_from("=I", data, 148)[0],
         retransmitted=struct.unpack_from("=I", data, 100)[0],
         send_window=struct.unpack_from("=I", data, 228)[0],
+        acknowledged=struct.unpack_from("=Q", data, 120)[0],
+        received=struct.unpack_from("=Q", data, 128)[0],
     )
 
 
