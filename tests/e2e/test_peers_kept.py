@@ -122,7 +122,7 @@ def test_what_is_remembered_is_shown_flushed_and_kept_by_a_worker_without_privil
     assert [row["address"] for row in host.rows("show", "[2001:DB8::1]:443")] == ["2001:db8::1"]
     text = host.peers().stdout
     assert "silent: no proposal is sent" in text
-    assert "tls/tcp" in text
+    assert "tls, tcp" in text
     # A flush is written before it is answered: not even kill -9 brings back what was to be forgotten.
     assert host.peers("flush", "192.0.2.2:80").stdout == "1 forgotten\n"
     host.stop(signal.SIGKILL)

@@ -161,7 +161,7 @@ def _show(rows: list[dict[str, Any]], as_json: bool) -> None:
     for column in ("peer", "Accord", "supports", "path"):
         table.add_column(column, overflow="fold")
     for row in rows:
-        supports = "/".join(row["protocols"]) + (f" ({duration(row['protocols_s'])})" if row["protocols"] else "")
+        supports = ", ".join(row["protocols"]) + (f" ({duration(row['protocols_s'])})" if row["protocols"] else "")
         accord = {True: "yes", False: "silent", None: "not known"}[row["accord"]]
         path = "\n".join(sayings(row)) + (f"\nfrom {row['source']}" if row["source"] else "")
         table.add_row(endpoint(row), accord, supports, path.strip())

@@ -80,7 +80,6 @@ class PeersKeeper:
         """Write what has changed since the last time."""
         async with self._writing:
             file = self._file
-            self._peers.sweep()
             if file is None or self._peers.changes == self._written:
                 return
             changes = self._peers.changes
@@ -131,7 +130,8 @@ class PeersKeeper:
             self._task = None
 
     def _lines(self) -> Iterator[str]:
-        """An entry that changes meanwhile is written as it is by then, and again the next time."""
+        """An entry that changes meanwhile is written as it is by then, and again the next time; what is over is left
+        out by the reader."""
         return encode(self._peers.entries(), self._peers.clock(), time.time())
 
     def _complain(self, refusal: Exception) -> None:

@@ -62,10 +62,9 @@ class PeersOperations:
     async def list(self, message: dict[str, Any], channel: Channel) -> None:
         """Answers with a file, since there may be more than a message holds: a JSON array of ``row``."""
         addresses = None if message.get("addresses") is None else set(_addresses(message))
-        self._peers.sweep()
         rows = []
         for number, (key, entry) in enumerate(reversed(self._peers.entries())):
-            if addresses is None or key[0] in addresses:
+            if (addresses is None or key[0] in addresses) and not entry.over(self._peers.clock()):
                 rows.append(row(self._peers, key, entry))
             if number % _AT_ONCE == _AT_ONCE - 1:
                 await asyncio.sleep(0)
