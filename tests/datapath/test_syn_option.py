@@ -293,6 +293,18 @@ def test_a_request_that_nobody_forgets_goes_with_its_socket(near: Host, options:
     assert options.counts()["unused"] == 1
 
 
+def test_a_request_of_a_socket_that_is_closed_is_forgotten_though_somebody_keeps_the_object(
+    near: Host, options: SynOptions
+) -> None:
+    kept = [stream(near) for _ in range(600)]
+    for sock in kept:
+        options.write(sock, bytes(12), ExId.ADOPT)
+        sock.close()
+    assert lib.accord_syns_in_use(options._pointer) < 600  # on its own, by and by
+    assert options.in_use == 0
+    assert options.counts()["unused"] == 600
+
+
 def test_an_id_of_another_length_is_refused(near: Host, options: SynOptions) -> None:
     with stream(near) as sock:
         for length in (0, 11, 13):

@@ -26,6 +26,7 @@ from accord.wire.constants import Reason
 from accord.wire.errors import HostError
 from tests.failopen.conftest import deployed
 from tests.privilege.conftest import NOBODY, in_worker
+from tests.xdp.mutants import edited
 
 pytestmark = pytest.mark.root
 
@@ -189,10 +190,10 @@ def cgroup() -> Iterator[Path]:
     found.rmdir()
 
 
-def open_at(cgroup: Path) -> tuple[int, str]:
+def open_at(cgroup: Path, program: Path = OBJECT_PATH) -> tuple[int, str]:
     """Result and detail of attaching to it, and closing again."""
     failure, pointer = ffi.new("struct accord_failure *"), ffi.new("struct accord_syns **")
-    result = lib.accord_syns_open(os.fsencode(OBJECT_PATH), os.fsencode(cgroup), ffi.NULL, pointer, failure)
+    result = lib.accord_syns_open(os.fsencode(program), os.fsencode(cgroup), ffi.NULL, pointer, failure)
     if result == 0:
         lib.accord_syns_close(pointer[0])
     return result, ffi.string(failure.detail).decode()
@@ -266,6 +267,30 @@ def test_the_program_runs_for_the_handshake_alone_and_not_for_segments(cgroup: P
     os.waitpid(pid, 0)
     assert 0 < others < asked <= others + 6
     assert (others_with_data, asked_with_data) == (others, asked)
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "what"),
+    [
+        ("include/accord/syns.h", "ACCORD_SYNS_LAYOUT = 1,", "ACCORD_SYNS_LAYOUT = 2,", "layout"),
+        ("include/accord/syns.h", "ACCORD_SYNS_SLOTS = 16384,", "ACCORD_SYNS_SLOTS = 8192,", "syns"),
+        ("include/accord/maps.h", "ACCORD_HEARD_BITS = 14,", "ACCORD_HEARD_BITS = 13,", "heard"),
+    ],
+)
+def test_an_object_of_another_build_is_refused_before_it_is_attached(
+    cgroup: Path, file: str, old: str, new: str, what: str
+) -> None:
+    with edited(file, old, new, "accord_sockops.bpf.c") as mutant:
+        result, detail = open_at(cgroup, mutant)
+    assert result == -Reason.MAP_MISMATCH
+    assert detail == f"the sockops object's {what} is not as the library has it: build both from one source"
+    assert not attached_to(cgroup)
+
+
+def test_what_is_no_object_is_refused(cgroup: Path) -> None:
+    result, detail = open_at(cgroup, Path(__file__))
+    assert result == -Reason.LOAD_FAILED
+    assert __file__ in detail
 
 
 def test_a_cgroup_that_is_gone_is_named(cgroup: Path) -> None:

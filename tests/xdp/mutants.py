@@ -333,16 +333,16 @@ MUTANTS = [
 ]
 
 
-def compile_program(source: Path, output: Path) -> None:
+def compile_program(source: Path, output: Path, program: str = PROGRAM) -> None:
     """``source``/ebpf and ``source``/include to a BPF object, as setup.py does it. Raises CalledProcessError."""
     flags = ["-O2", "-g", "-Wall", "-target", "bpf", "-mcpu=v3"]
     include = ["-I", str(source / "include"), f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH')}"]
-    command = ["clang", *flags, *include, "-c", str(source / "ebpf" / PROGRAM), "-o", str(output)]
+    command = ["clang", *flags, *include, "-c", str(source / "ebpf" / program), "-o", str(output)]
     subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
 
 
 @contextmanager
-def edited(file: str, old: str, new: str) -> Iterator[Path]:
+def edited(file: str, old: str, new: str, program: str = PROGRAM) -> Iterator[Path]:
     """An object built from the sources with one edit in ``file`` (relative to the project); gone with the block.
 
     Raises ``ValueError`` when ``old`` is not there exactly once: the edit would miss, or hit more than was meant.
@@ -356,7 +356,7 @@ def edited(file: str, old: str, new: str) -> Iterator[Path]:
             raise ValueError(f"{old!r} is {text.count(old)} times in {file}")
         target.write_text(text.replace(old, new))
         built = Path(directory, "mutant.bpf.o")
-        compile_program(Path(directory), built)
+        compile_program(Path(directory), built, program)
         yield built
 
 

@@ -36,6 +36,9 @@ _SAVED_MOST: Final = 1024
 
 _COOKIE = struct.Struct("=Q")
 
+_SWEEP: Final = 256
+"""Requests that are open at once before closed sockets among them are looked for."""
+
 _IPPROTO_TCP: Final = 6
 _MAX_EXTENSIONS: Final = 6
 """As far as ``ebpf/parsing.h`` walks."""
@@ -77,7 +80,7 @@ class SynFate:
 
 
 class SynOptions:
-    """Requests of this process. A request that nobody forgets goes with its socket object."""
+    """Requests of this process. One that nobody forgets goes with its socket."""
 
     def __init__(self, port: Port | None = None) -> None:
         """Attach the program, or have it attached. ``port``: marked is what its XDP program hears; nothing without one.
@@ -111,6 +114,8 @@ class SynOptions:
         if result < 0:
             raise error(Reason(-result), f"socket cookie {cookie}", "restart the host: it has counted too many sockets")
         self._asked[cookie] = weakref.ref(sock, lambda _: self._end(cookie))
+        if len(self._asked) % _SWEEP == 0:
+            self._sweep()
 
     def fate(self, sock: socket.socket) -> SynFate:
         """What came of ``write`` so far. Raises ``OSError`` when ``sock`` is closed."""
@@ -138,12 +143,14 @@ class SynOptions:
 
     @property
     def in_use(self) -> int:
-        """Requests that nobody has forgotten yet."""
+        """Requests of sockets that are open and that nobody has forgotten yet."""
+        self._sweep()
         return int(lib.accord_syns_in_use(self._open))
 
     def counts(self) -> Mapping[str, int]:
         """Requests that are forgotten, by what came of them: ``written``; ``marked`` (that, and the SYN-ACK marked);
         ``no_room``; ``unused`` (no SYN left); ``displaced`` (a later one took the slot)."""
+        self._sweep()
         return self._ended
 
     def close(self) -> None:
@@ -158,6 +165,12 @@ class SynOptions:
         if self._pointer is None:
             raise ValueError("the options are closed")
         return self._pointer
+
+    def _sweep(self) -> None:
+        """A closed socket may be kept for long, by a traceback in a cycle for example."""
+        closed = [cookie for cookie, asked in self._asked.items() if (sock := asked()) is None or sock.fileno() < 0]
+        for cookie in closed:
+            self._end(cookie)
 
     def _end(self, cookie: int) -> None:
         if self._pointer is None or self._asked.pop(cookie, None) is None:
