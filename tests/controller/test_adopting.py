@@ -8,10 +8,13 @@ import contextlib
 import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from accord.controller import adopting, handover
 from accord.controller.adopting import LIMIT, Adopter, Candidate, Fate, Place, Places
@@ -22,7 +25,7 @@ from accord.protocols.services import Services
 from accord.protocols.tcp import TcpPlugin, TcpSession
 from accord.wire.constants import Protocol, Reason, TcpOption
 from accord.wire.errors import AccordError, error
-from accord.wire.tcp_option import encode
+from accord.wire.tcp_option import decode, encode
 from tests.controller.pairs import run
 from tests.controller.test_parallel import connected
 from tests.protocols.support import Neighbour, below, services
@@ -209,6 +212,45 @@ def test_what_only_an_adopted_connection_begins_with_waits_for_the_commit_or_the
             else:
                 place.release()
                 await plain(candidate, RECORD if end == "record" else b"")
+
+    ports(test)()
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    data=st.one_of(
+        st.binary(max_size=40),
+        st.integers(0, 16).flatmap(lambda kept: st.binary(max_size=20).map(lambda rest: PREFACE[:kept] + rest)),
+        st.binary(max_size=20).map(lambda rest: b"\x17" + rest),
+    ),
+    cuts=st.lists(st.integers(0, 40), max_size=3),
+)
+def test_the_first_bytes_decide_alone_however_they_are_cut_and_none_is_lost(data: bytes, cuts: list[int]) -> None:
+    async def test(port: Port) -> None:
+        place = port.expect()
+        candidate, theirs = port.connection()
+        for start, end in pairwise([0, *sorted(cuts), len(data)]):
+            theirs.send(data[start:end])
+            await asyncio.sleep(0)
+        theirs.shutdown(socket.SHUT_WR)
+        whole = decode(data[:16])
+        if whole is not None and whole[0] is TcpOption.EXID_ADOPT and whole[1] != ID:
+            assert await candidate.fate is Fate.DROPPED, "another negotiation's preface"
+            place.release()
+            return
+        prefaced, record = data.startswith(PREFACE), data[:1] in (b"", b"\x17")
+        if not prefaced and not record:
+            await plain(candidate, data)
+            place.release()
+            return
+        await asyncio.sleep(0.002)
+        assert not candidate.fate.done()
+        place.claim(behind_preface=prefaced)
+        await place.there()
+        carrier, rest = place.carrier(), b""
+        while piece := await carrier.read():
+            rest += piece
+        assert rest == (data[16:] if prefaced else data)
 
     ports(test)()
 

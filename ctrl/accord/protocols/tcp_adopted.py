@@ -69,7 +69,7 @@ class AdoptedTcp:
         if syn.failure is not None:
             return _refuse(syn.failure)
         if not syn.connected:
-            return Wait("the SYN-ACK")
+            return Wait("the SYN's connection")
         # A first byte that tells an adopted stream from a plain one: TLS in a node leaves application data for the
         # stream, plain TLS begins with a handshake record. Any other protocol may begin with anything.
         tells = bool(view.above) and view.above[0].protocol == Protocol.TLS13
