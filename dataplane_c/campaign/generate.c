@@ -122,13 +122,67 @@ static void put_udp(struct generator *random)
 	set16(random, at + 4, claim(random, random->length - at));
 }
 
+/* One option: ours, nearly ours, what a Linux SYN has, padding, or nonsense. */
+static void put_option(struct generator *random)
+{
+	static const uint8_t usual[][10] = {
+		{2, 4, 5, 0xb4}, {4, 2}, {3, 3, 7}, {8, 10, 0, 0, 0, 1, 0, 0, 0, 0}, {1}, {1}, {1},
+	};
+	uint32_t which = below(random, 7);
+
+	if (chance(random, 40)) {
+		put(random, usual[which], usual[which][0] == 1 ? 1 : usual[which][1]);
+	} else if (chance(random, 75)) {
+		put8(random, chance(random, 95) ? 254 : 253);
+		put8(random, chance(random, 95) ? 16 : below(random, 32));
+		put16(random, chance(random, 92) ? 0xacc0 + chance(random, 12) : below(random, 65536));
+		if (chance(random, 85))
+			put(random, random->host->transaction, sizeof(random->host->transaction));
+		else
+			put_random(random, sizeof(random->host->transaction));
+	} else if (chance(random, 30)) {
+		put8(random, 0);
+	} else {
+		which = below(random, 12);
+		put8(random, 2 + below(random, 254));
+		put8(random, claim(random, which + 2));
+		put_random(random, which);
+	}
+}
+
+static void put_tcp(struct generator *random)
+{
+	static const uint8_t linux_options[] = {2, 4, 5, 0xb4, 4, 2, 8, 10, 0, 0, 0, 1, 0, 0, 0, 0, 1, 3, 3, 7};
+	uint32_t at = random->length, flags = random->length + 13, offset;
+
+	put16(random, below(random, 65536));
+	put16(random, chance(random, 92) ? random->host->ports[below(random, 2)] : below(random, 65536));
+	put_random(random, 16);
+	if (chance(random, 40))
+		put(random, linux_options, sizeof(linux_options));
+	for (uint32_t options = below(random, 4); options && random->length - at < 60; options--)
+		put_option(random);
+	while ((random->length - at) % 4)
+		put8(random, chance(random, 95) ? 1 : below(random, 256));
+	offset = chance(random, 93) ? (random->length - at) / 4 : below(random, 16);
+	if (random->length >= at + 20) {
+		random->frame[flags - 1] = (uint8_t)(offset << 4);
+		random->frame[flags] = 0x02; /* SYN */
+		if (chance(random, 15))
+			random->frame[flags] ^= (uint8_t)(chance(random, 50) ? 1u << below(random, 8) : below(random, 256));
+	}
+	put_random(random, chance(random, 80) ? 0 : below(random, 40));
+}
+
 static uint32_t draw_protocol(struct generator *random)
 {
-	static const uint8_t others[] = {1, 2, 6, 33, 41, 47, 50, 51, 58, 59, 132, 136, 252, 254, 255};
+	static const uint8_t others[] = {1, 2, 33, 41, 47, 50, 51, 58, 59, 132, 136, 252, 254, 255};
 
-	if (chance(random, 68))
+	if (chance(random, 58))
 		return 17;
-	if (chance(random, 70))
+	if (chance(random, 45))
+		return 6;
+	if (chance(random, 75))
 		return 253;
 	return chance(random, 70) ? others[below(random, sizeof(others))] : below(random, 256);
 }
@@ -137,8 +191,24 @@ static void put_upper(struct generator *random, uint32_t protocol)
 {
 	if (protocol == 17)
 		put_udp(random);
+	else if (protocol == 6)
+		put_tcp(random);
 	else
 		put_payload(random);
+}
+
+/* Addresses: mostly those of the transaction, else these but for one bit, else any. */
+static void put_ends(struct generator *random, const uint8_t *ends, uint32_t count)
+{
+	uint32_t at = random->length;
+
+	if (chance(random, 10)) {
+		put_random(random, count);
+		return;
+	}
+	put(random, ends, count);
+	if (chance(random, 12) && random->length == at + count)
+		random->frame[at + below(random, count)] ^= (uint8_t)(1u << below(random, 8));
 }
 
 static void put_ipv4(struct generator *random)
@@ -156,7 +226,9 @@ static void put_ipv4(struct generator *random)
 	put16(random, fragment);
 	put8(random, below(random, 256));
 	put8(random, protocol);
-	put_random(random, 2 + 8 + (words - 5) * 4);
+	put_random(random, 2);
+	put_ends(random, random->host->ends4, sizeof(random->host->ends4));
+	put_random(random, (words - 5) * 4);
 	put_upper(random, protocol);
 	set16(random, at + 2, claim(random, random->length - at));
 }
@@ -192,7 +264,7 @@ static void put_ipv6(struct generator *random)
 	put16(random, 0);
 	put8(random, chain[0]);
 	put8(random, below(random, 256));
-	put_random(random, 32);
+	put_ends(random, random->host->ends6, sizeof(random->host->ends6));
 	for (uint32_t i = 0; i < headers; i++)
 		put_extension(random, chain[i], chain[i + 1]);
 	put_upper(random, chain[headers]);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The XDP program over random frames of both families (BPF_PROG_TEST_RUN), in a network namespace of its own. The
- * invariant: what the oracle calls foreign passes, what it calls ours is redirected, and not one byte of either
- * changes; each frame is counted once.
+ * invariant: what the oracle calls ours is redirected, a SYN that it calls superfluous is dropped, all else passes, and
+ * not one byte of any changes; each frame is counted once.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -28,7 +28,7 @@ enum {
 };
 
 struct tally {
-	uint64_t packets, ours, bytes;
+	uint64_t packets, ours, superfluous, bytes;
 	uint64_t reasons[ACCORD_REASON_LIMIT];
 };
 
@@ -88,6 +88,10 @@ static int prepare(struct campaign *campaign)
 		return -1;
 	}
 	memcpy(campaign->host.address, address, sizeof(address));
+	memcpy(campaign->host.transaction, "transaction.", sizeof(campaign->host.transaction));
+	for (uint32_t i = 0; i < sizeof(campaign->host.ends6); i++)
+		campaign->host.ends6[i] = (uint8_t)(0x20 + i);
+	memcpy(campaign->host.ends4, campaign->host.ends6, sizeof(campaign->host.ends4));
 	campaign->host.frame_limit = 1792;
 	campaign->host.ports[0] = 443;
 	campaign->host.ports[1] = 4433;
@@ -113,15 +117,34 @@ static void print_frame(const char *name, const uint8_t *frame, uint32_t length)
 	fputc('\n', stderr);
 }
 
+/* As if the program had seen the proposal a moment ago, whatever became of the slot. */
+static int hear_proposal(const struct campaign *campaign, int family)
+{
+	const struct host *host = &campaign->host;
+	struct accord_heard entry = {.family = (uint8_t)family};
+	struct timespec time;
+
+	clock_gettime(CLOCK_BOOTTIME, &time);
+	entry.state = (uint64_t)time.tv_sec * 1000000000u + (uint64_t)time.tv_nsec;
+	entry.state = (entry.state & ~(uint64_t)ACCORD_HEARD_FLAGS) | ACCORD_HEARD_PROPOSAL;
+	memcpy(entry.transaction, host->transaction, sizeof(entry.transaction));
+	memcpy(entry.source, family == 4 ? host->ends4 : host->ends6, family == 4 ? 4 : 16);
+	memcpy(entry.destination, family == 4 ? host->ends4 + 4 : host->ends6 + 16, family == 4 ? 4 : 16);
+	return accord_program_hear(campaign->program, accord_heard_slot(host->transaction), &entry);
+}
+
 static int run_frame(struct campaign *campaign, int family, uint64_t number, struct tally *tally)
 {
 	uint8_t frame[GENERATE_MAX], output[OUTPUT_BYTES];
 	uint32_t output_length = sizeof(output), verdict, duration, length, expected;
-	int ours, result;
+	int ours, superfluous, result;
 
 	length = generate_frame(campaign->options.seed, family, number, &campaign->host, frame);
 	ours = oracle_is_ours(&campaign->host, frame, length);
-	expected = ours ? XDP_REDIRECT : XDP_PASS;
+	superfluous = oracle_is_superfluous(&campaign->host, frame, length);
+	expected = ours ? XDP_REDIRECT : superfluous ? XDP_DROP : XDP_PASS;
+	if (hear_proposal(campaign, family))
+		return failed("the map heard");
 	result = accord_program_test_run(campaign->program, frame, length, 1, output, &output_length, &verdict, &duration);
 	if (result) {
 		fprintf(stderr, "xdp campaign: the kernel does not run a frame of %u bytes: %s\n", length,
@@ -130,22 +153,28 @@ static int run_frame(struct campaign *campaign, int family, uint64_t number, str
 	}
 	tally->packets++;
 	tally->ours += ours != 0;
+	tally->superfluous += superfluous != 0;
 	tally->bytes += length;
 	if (verdict == expected && output_length == length && !memcmp(frame, output, length))
 		return 0;
 	fprintf(stderr, "xdp campaign: IPv%d frame %" PRIu64 " of seed %" PRIu64 " is %s: verdict %u, not %u%s\n", family,
-	        number, campaign->options.seed, ours ? "ours" : "foreign", verdict, expected,
-	        output_length != length || memcmp(frame, output, length) ? ", and changed" : "");
+	        number, campaign->options.seed,
+	        ours          ? "ours"
+	        : superfluous ? "superfluous"
+	                      : "foreign",
+	        verdict, expected, output_length != length || memcmp(frame, output, length) ? ", and changed" : "");
 	print_frame("in", frame, length);
 	print_frame("out", output, output_length);
 	fprintf(stderr, "again: --seed %" PRIu64 " --first %" PRIu64 " --packets 1\n", campaign->options.seed, number);
 	return -1;
 }
 
-/* Each frame counted once, ours as steered. */
-static int check_counters(struct campaign *campaign, const uint64_t *before, struct tally *tally, uint64_t packets,
-                          uint64_t ours)
+/* Each frame counted once, ours as steered, the superfluous as suppressed. */
+static int check_counters(struct campaign *campaign, const uint64_t *before, struct tally *tally,
+                          const struct tally *then)
 {
+	const uint64_t packets = tally->packets - then->packets, ours = tally->ours - then->ours;
+	const uint64_t superfluous = tally->superfluous - then->superfluous;
 	uint64_t after[ACCORD_REASON_LIMIT], sum = 0;
 
 	if (accord_program_counters(campaign->program, after))
@@ -154,29 +183,32 @@ static int check_counters(struct campaign *campaign, const uint64_t *before, str
 		tally->reasons[reason] += after[reason] - before[reason];
 		sum += after[reason] - before[reason];
 	}
-	if (sum == packets && after[ACCORD_REASON_STEERED] - before[ACCORD_REASON_STEERED] == ours)
+	if (sum == packets && after[ACCORD_REASON_STEERED] - before[ACCORD_REASON_STEERED] == ours &&
+	    after[ACCORD_REASON_SYN_SUPPRESSED] - before[ACCORD_REASON_SYN_SUPPRESSED] == superfluous)
 		return 0;
 	fprintf(stderr,
-	        "xdp campaign: %" PRIu64 " frames, %" PRIu64 " of them ours, raised the counters by %" PRIu64
-	        " and %" PRIu64 "\n",
-	        packets, ours, sum, after[ACCORD_REASON_STEERED] - before[ACCORD_REASON_STEERED]);
+	        "xdp campaign: %" PRIu64 " frames, %" PRIu64 " of them ours, %" PRIu64
+	        " superfluous, raised the counters by %" PRIu64 ", %" PRIu64 " and %" PRIu64 "\n",
+	        packets, ours, superfluous, sum, after[ACCORD_REASON_STEERED] - before[ACCORD_REASON_STEERED],
+	        after[ACCORD_REASON_SYN_SUPPRESSED] - before[ACCORD_REASON_SYN_SUPPRESSED]);
 	return -1;
 }
 
 static int run_batch(struct campaign *campaign, int family, uint64_t number, uint64_t count, struct tally *tally)
 {
 	struct accord_settings *settings = accord_program_settings(campaign->program);
-	uint64_t before[ACCORD_REASON_LIMIT], packets = tally->packets, ours = tally->ours;
+	const struct tally then = *tally;
+	uint64_t before[ACCORD_REASON_LIMIT];
 
 	/* Every other batch takes all ports; the number alone decides, so that one frame can be run again. */
 	campaign->host.any_port = number / BATCH % 2 != 0;
-	settings->flags = campaign->host.any_port ? ACCORD_SETTINGS_ANY_PORT : 0;
+	settings->flags = ACCORD_SETTINGS_SUPPRESS | (campaign->host.any_port ? ACCORD_SETTINGS_ANY_PORT : 0);
 	if (accord_program_counters(campaign->program, before))
 		return failed("the map counters");
 	for (uint64_t i = 0; i < count; i++)
 		if (run_frame(campaign, family, number + i, tally))
 			return -1;
-	return check_counters(campaign, before, tally, tally->packets - packets, tally->ours - ours);
+	return check_counters(campaign, before, tally, &then);
 }
 
 static void report_progress(const struct campaign *campaign, int family, const struct tally *tally, double spent,
@@ -225,12 +257,13 @@ static void print_tally(const struct campaign *campaign, int family, const struc
 
 	if (campaign->options.json)
 		printf("\"ipv%d\": {\"packets\": %" PRIu64 ", \"bytes\": %" PRIu64 ", \"ours\": %" PRIu64
-		       ", \"seconds\": %.1f, \"reasons\": {",
-		       family, tally->packets, tally->bytes, tally->ours, spent);
+		       ", \"superfluous\": %" PRIu64 ", \"seconds\": %.1f, \"reasons\": {",
+		       family, tally->packets, tally->bytes, tally->ours, tally->superfluous, spent);
 	else
-		printf("IPv%d: %" PRIu64 " packets in %.1f s, %" PRIu64 " ours, %" PRIu64
+		printf("IPv%d: %" PRIu64 " packets in %.1f s, %" PRIu64 " ours, %" PRIu64 " SYNs superfluous, %" PRIu64
 		       " of others passed as they were. By reason:",
-		       family, tally->packets, spent, tally->ours, tally->packets - tally->ours);
+		       family, tally->packets, spent, tally->ours, tally->superfluous,
+		       tally->packets - tally->ours - tally->superfluous);
 	for (uint32_t reason = 0; reason < ACCORD_REASON_LIMIT; reason++) {
 		if (!tally->reasons[reason])
 			continue;

@@ -122,3 +122,57 @@ int oracle_is_ours(const struct host *host, const uint8_t *frame, uint32_t lengt
 		return 0;
 	return !memcmp(frame, host->address, 6) && length <= host->frame_limit;
 }
+
+/* RFC 9293 section 3.1. Returns how many options are ours, -1 when the list does not parse; ours: the last of them. */
+static int read_options(struct span options, const uint8_t **ours)
+{
+	int found = 0;
+
+	while (options.left && options.at[0] != 0) {
+		uint32_t length = options.at[0] == 1 ? 1 : options.left > 1 ? options.at[1] : 0;
+
+		if (length < (options.at[0] == 1 ? 1u : 2u) || length > options.left)
+			return -1;
+		if (options.at[0] == 254 && length == 16 && options.at[2] == 0xac && (options.at[3] & 0xfe) == 0xc0) {
+			*ours = options.at;
+			found++;
+		}
+		skip(&options, length);
+	}
+	return found;
+}
+
+/* PROTOCOL.md, section 10.2, of a segment to a host that wants it. */
+static int drops(const struct host *host, const uint8_t *segment, uint32_t length)
+{
+	const uint8_t *ours = NULL;
+	struct span options = {segment, length};
+	uint32_t port, header;
+
+	if (length < 20)
+		return 0;
+	port = word(segment + 2);
+	header = segment[12] / 16 * 4u;
+	/* SYN; not FIN, RST, ACK. */
+	if (!(segment[13] & 2) || segment[13] & 1 || segment[13] & 4 || segment[13] & 16)
+		return 0;
+	if (header < 20 || !shrink(&options, header) || !skip(&options, 20))
+		return 0;
+	if (port != host->ports[0] && port != host->ports[1])
+		return 0;
+	return read_options(options, &ours) == 1 && ours[3] == 0xc0 && !memcmp(ours + 4, host->transaction, 12);
+}
+
+int oracle_is_superfluous(const struct host *host, const uint8_t *frame, uint32_t length)
+{
+	struct span span = {frame, length};
+	uint32_t type = open_link(&span);
+	const uint8_t *ip = span.at;
+	int protocol = type == 0x0800 ? open_ipv4(&span) : type == 0x86dd ? open_ipv6(&span) : -1;
+
+	if (protocol != 6 || memcmp(frame, host->address, 6))
+		return 0;
+	if (type == 0x0800 ? memcmp(ip + 12, host->ends4, 8) : memcmp(ip + 8, host->ends6, 32))
+		return 0;
+	return drops(host, span.at, span.left);
+}

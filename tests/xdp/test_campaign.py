@@ -24,6 +24,8 @@ FOUND = (
     "a UDP length beyond IP's payload",
     "others are dropped",
     "a byte is written",
+    "the second of two is taken",
+    "the sources are not compared",
 )
 
 
@@ -55,7 +57,9 @@ def test_a_slice_of_random_packets_of_both_families_leaves_those_of_others_untou
         assert set(found["reasons"]) == {
             *("STEERED", "NOT_IP", "NOT_OURS_PROTOCOL", "NOT_OURS_PORT", "NOT_OURS_MAGIC", "FRAGMENT"),
             *("MALFORMED_FRAME", "TOO_MANY_EXTENSIONS", "NOT_LOCAL", "LONG_PACKET"),
+            *("SYN_SUPPRESSED", "SYN_FIRST", "SYN_ADOPT", "SYN_ELSEWHERE", "BAD_TCP_OPTION"),
         }
+        assert found["superfluous"] == found["reasons"]["SYN_SUPPRESSED"] > SLICE / 200
 
 
 @pytest.mark.parametrize("mutant", [mutant for mutant in MUTANTS if mutant.name in FOUND], ids=lambda each: each.name)
