@@ -23,10 +23,10 @@ REFUSED = error(Reason.NO_COMMON_STACK, "refused")
 FORGED = error(Reason.BAD_CERTIFICATE, "forged")
 BROKEN = error(Reason.UNREACHABLE, "connection refused")
 ALL_RULES = [
-    Rules(tcp, fallback, bare, propose, patient)
+    Rules(tcp, fallback, bare, propose, patient, trusts_mark)
     for tcp in (TcpOpen.NO_SYN, TcpOpen.PARALLEL_SYN)
     for fallback in Fallback
-    for bare, propose, patient in itertools.product((False, True), repeat=3)
+    for bare, propose, patient, trusts_mark in itertools.product((False, True), repeat=4)
 ]
 
 
@@ -280,6 +280,11 @@ def test_a_marked_syn_ack_waits_for_the_answer_and_no_longer_than_that() -> None
 def test_an_unmarked_syn_ack_is_waited_at_only_for_a_peer_that_is_known_to_answer() -> None:
     assert play(PARALLEL, e.SynAck(False))[0] == [e.GiveUp(Reason.LEGACY_FIRST), e.Secure()]
     assert play(replace(PARALLEL, patient=True), e.SynAck(False))[0] == [e.Wait(e.Patience.ANSWER)]
+
+
+def test_a_mark_that_was_no_promise_is_not_waited_at_again() -> None:
+    actions, _ = play(replace(PARALLEL, trusts_mark=False), e.SynAck(True))
+    assert actions == [e.GiveUp(Reason.LEGACY_FIRST), e.Secure()]
 
 
 def test_an_answer_before_the_syn_ack_waits_for_it() -> None:

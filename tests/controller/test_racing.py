@@ -210,6 +210,7 @@ def test_a_peer_that_refuses_to_negotiate_is_met_by_a_second_connection_without_
             assert association.report.reason == "NO_SERVICE"
             assert association.report.fault == "peer"
             assert Learnt.REFUSED.value in association.report.remembered
+            assert not both.client.lessons._listening, "it has spoken"
             await association.carrier.write(b"ping")
             assert await association.carrier.read() == b"ping", "the loser's end does not hurt the winner"
             both.server.endpoint.unbind(bound)

@@ -37,6 +37,9 @@ _LOOKS: Final = (0.05, 0.25, 1.0, 4.0)
 """At a connection without a SYN, seconds after the one before: until data went both ways, or none did."""
 _STALLED: Final = 3
 """Repetitions of the same segment, none of them acknowledged, in a second or two."""
+_WAITS_IN_VAIN: Final = 2
+_IN_VAIN_PEERS: Final = 1024
+_ANSWERS: Final = (Learnt.ANSWERED, Learnt.LATE_ANSWER, Learnt.REFUSED)
 _CONTEXTS: Final = (Protocol.UDP, Protocol.DIRECT)
 
 
@@ -46,28 +49,49 @@ class Lessons:
     def __init__(self, peers: Peers) -> None:
         self.peers = peers
         self._listening: set[tuple[str, int]] = set()
+        self._in_vain: dict[tuple[str, int], int] = {}
 
     def of(self, address: str, port: int, source: str) -> Lesson:
         """For one race with ``address`` and ``port``, from the own address ``source``."""
-        return Lesson(self.peers, (address, port), source, self._listening)
+        return Lesson(self.peers, (address, port), source, self._listening, self._in_vain)
 
 
 class Lesson:
     """Of one race. ``known``: what the memory said before it; ``learnt``: what it was told since."""
 
-    def __init__(self, peers: Peers, peer: tuple[str, int], source: str, listening: set[tuple[str, int]]) -> None:
+    def __init__(
+        self,
+        peers: Peers,
+        peer: tuple[str, int],
+        source: str,
+        listening: set[tuple[str, int]],
+        in_vain: dict[tuple[str, int], int],
+    ) -> None:
         self._peers = peers
         self._peer, self._source = peer, source
         self._listening = listening
+        self._in_vain = in_vain
+        """Waits in a row at a SYN-ACK in which no answer came: a path may let the mark through and not the answer."""
         self.known: Knowledge = peers.knows(*peer, source)
         self.learnt: list[Learnt] = []
         self._listens = False
         self.tcp_answered = False
         """Without which silence says nothing about proposals."""
 
+    @property
+    def may_wait(self) -> bool:
+        """An answer is worth a wait at a SYN-ACK. One wait in vain proves nothing: the answer may have been lost."""
+        return self._in_vain.get(self._peer, 0) < _WAITS_IN_VAIN
+
     def learn(self, what: Learnt, protocols: Sequence[int] = ()) -> None:
         """Tell the memory. ``protocols``: IDs of the peer's answer."""
         self.learnt.append(what)
+        if what is Learnt.WAITED_IN_VAIN:
+            if len(self._in_vain) >= _IN_VAIN_PEERS:
+                self._in_vain.clear()
+            self._in_vain[self._peer] = self._in_vain.get(self._peer, 0) + 1
+        elif what in _ANSWERS:
+            self._in_vain.pop(self._peer, None)
         known = tuple(number for number in protocols if number not in _CONTEXTS)
         self._peers.learn(*self._peer, what, protocols=known, source=self._source)
 
@@ -77,8 +101,9 @@ class Lesson:
         ``round_trip``: seconds, of the SYN.
         """
         exchange = negotiation.exchange
-        if exchange.over or self._listens:
-            return  # over: before it was repeated, or after all the time that a negotiation has
+        failed = exchange.committed.done() and not exchange.unreachable
+        if exchange.over or failed or self._listens:
+            return  # the peer, or this side, has said why; ICMP says nothing
         self._listens = True
         answered: list[int] = []
 
@@ -88,7 +113,7 @@ class Lesson:
             self.learn(Learnt.LATE_ANSWER if has_stack else Learnt.REFUSED, protocols)
 
         negotiation.listen_on(late)
-        if exchange.heard or self._peer in self._listening or len(self._listening) >= _LISTENERS:
+        if self._peer in self._listening or len(self._listening) >= _LISTENERS:
             negotiation.stop(Reason.LEGACY_FIRST)
             return
 
@@ -96,7 +121,7 @@ class Lesson:
             self._listening.discard(self._peer)
             if answered:
                 return
-            self._judge(negotiation)
+            self._judge()
             if exchange.heard:
                 negotiation.stop(Reason.LEGACY_FIRST)
             else:
@@ -130,9 +155,9 @@ class Lesson:
             elif looks:
                 self._look(carrier, looks)
 
-    def _judge(self, negotiation: Negotiation) -> None:
-        figures = negotiation.exchange.figures()
-        if figures is None or figures.packets_received or not self.tcp_answered:
+    def _judge(self) -> None:
+        """There was no answer. Packets of the peer's may have come: what gets through only one way is no use either."""
+        if not self.tcp_answered:
             return
         self.learn(Learnt.SILENT)
         if not self._peers.knows(*self._peer, self._source).propose:

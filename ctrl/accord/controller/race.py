@@ -98,6 +98,8 @@ class Rules:
     """False: the peer is known not to answer. Where there is no plain connection it is asked all the same."""
     patient: bool = False
     """The peer is known to answer, so that its answer is worth a wait at an unmarked SYN-ACK (parallel-syn)."""
+    trusts_mark: bool = True
+    """A mark is worth that wait. False: lately it was in vain, more than once."""
 
 
 class State(enum.Enum):
@@ -280,7 +282,7 @@ class Race:
     def _wait_or_go_plain(self, event: SynAck) -> tuple[Action, ...]:
         if self.rules.fallback is not Fallback.PARALLEL:
             return self._enter(State.WAITING)  # bounded by silence, or by the negotiation's own end
-        if event.marked or self.rules.patient:
+        if self.rules.patient or (event.marked and self.rules.trusts_mark):
             return self._enter(State.WAITING, Wait(Patience.ANSWER))
         return self._plain(GiveUp(Reason.LEGACY_FIRST))
 

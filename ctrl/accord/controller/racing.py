@@ -17,7 +17,7 @@ from accord.controller.ladder import Ladder, Way
 from accord.controller.lessons import Lesson
 from accord.controller.negotiating import Negotiation
 from accord.controller.peers import Learnt
-from accord.controller.policy import Secure, TcpOpen
+from accord.controller.policy import Fallback, Secure, TcpOpen
 from accord.controller.prepared import Target
 from accord.controller.proving import Proving
 from accord.controller.race import Race, Rules, State
@@ -71,7 +71,8 @@ class Contest:
                 fallback=target.policy.fallback,
                 bare=target.policy.secure is Secure.NO,
                 propose=lesson.known.propose,
-                patient=lesson.known.answers_late,
+                patient=lesson.known.answers_late and lesson.may_wait,
+                trusts_mark=lesson.may_wait,
             )
         )
         self._loop = asyncio.get_running_loop()
@@ -294,7 +295,7 @@ class Contest:
 
     def _waited(self) -> None:
         self._timer = None
-        if self._lesson.known.answers_late and self._connection is not None and not self._marked:
+        if self._race.state is State.WAITING and self._race.rules.fallback is Fallback.PARALLEL:
             self._lesson.learn(Learnt.WAITED_IN_VAIN)
         self._happened(do.Waited())
 
