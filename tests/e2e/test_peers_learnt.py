@@ -18,7 +18,7 @@ import pytest
 
 from accord.cli.status import ask
 from accord.lab.capture import capture
-from accord.lab.hosts import HTTP_PORT, PORT, TLS_PORT, Hosts
+from accord.lab.hosts import HTTP_PORT, TLS_PORT, Hosts
 from accord.lab.lab import Lab
 from tests.e2e.conftest import PAGE
 from tests.e2e.test_negotiated_stacks import GET, body
@@ -155,11 +155,3 @@ def test_a_peer_that_was_silent_twice_is_sent_no_proposal_until_it_is_forgotten(
     assert (row["address"], row["port"], row["accord"]) == (hosts.lab.server.address4, TLS_PORT, True)
     assert row["source"] == hosts.lab.client.address4
     assert {"tls", "tcp"} <= set(row["protocols"])
-
-
-def test_tcp_without_a_syn_is_known_to_work_once_bytes_have_come_through_it(hosts: Hosts) -> None:
-    done = hosts.connect("--prefer", "tls/tcp", "--fallback", "never", f"{hosts.lab.server.address4}:{PORT}", stdin=GET)
-    assert body(done.stdout) == PAGE, done.stderr.decode() + hosts.logs()
-    (row,) = peers(hosts)
-    assert row["no_syn"] is True
-    assert learnt(hosts, "no_syn_worked") == 1

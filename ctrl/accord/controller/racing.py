@@ -19,7 +19,6 @@ from accord.controller.negotiating import Negotiation
 from accord.controller.peers import Learnt
 from accord.controller.policy import Fallback, Secure, TcpOpen
 from accord.controller.prepared import Target
-from accord.controller.proving import Proving
 from accord.controller.race import Race, Rules, State
 from accord.datapath.stream import SocketCarrier
 from accord.datapath.syn_option import ExId, SynFate
@@ -320,8 +319,6 @@ class Contest:
         if self._target.adopts and Protocol.TCP in committed.protocols:
             self._controller.counts.adopted(marked=self._marked)
             self._lesson.learn(Learnt.ADOPTED_MARKED if self._marked else Learnt.ADOPTED_UNMARKED)
-        elif Protocol.TCP in committed.protocols and carrier.kernel_socket is None and not self._early:
-            carrier = Proving(carrier, self._lesson.learn)  # an early request may be answered in the negotiation itself
         self._win(Won(self._ladder.elapsed(), carrier, (), self._negotiation, committed))
 
     def _fall_back(self, why: do.FellBack) -> None:
