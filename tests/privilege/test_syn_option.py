@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import traceback
 import uuid
@@ -24,6 +25,8 @@ from accord.datapath.cgroup import own_cgroup
 from accord.datapath.syn_option import OBJECT_PATH, ExId, SynFate, SynOptions, saved_syn
 from accord.wire.constants import Reason
 from accord.wire.errors import HostError
+from tests.datapath import syns
+from tests.datapath.netns import two_hosts
 from tests.failopen.conftest import deployed
 from tests.privilege.conftest import NOBODY, in_worker
 from tests.xdp.mutants import edited
@@ -305,3 +308,53 @@ def test_a_daemon_says_where_its_program_is_attached_and_how_many_slots_are_in_u
         for host in (both.client, both.server):
             state = both.wait_for(host)
             assert state["syn_option"] == f"written by a program on {own_cgroup()}, 0 of 16384 slots in use"
+
+
+@contextlib.contextmanager
+def somebody_else(cgroup: Path, directory: Path) -> Iterator[None]:
+    """A program of others on the cgroup, which admits more."""
+    source, built = Path(__file__).with_name("foreign_sockops.bpf.c"), directory / "foreign.o"
+    flags = ["-O2", "-g", "-target", "bpf", f"-I/usr/include/{sysconfig.get_config_var('MULTIARCH')}"]
+    subprocess.run(["clang", *flags, "-c", str(source), "-o", str(built)], check=True, timeout=30)
+    pin = f"/sys/fs/bpf/accord-test-{uuid.uuid4().hex}"
+    subprocess.run(["bpftool", "prog", "load", str(built), pin], check=True, timeout=20)
+    words = [str(cgroup), "sock_ops", "pinned", pin]
+    try:
+        subprocess.run(["bpftool", "cgroup", "attach", *words, "multi"], check=True, timeout=20)
+        yield
+        subprocess.run(["bpftool", "cgroup", "detach", *words], check=True, timeout=20)
+    finally:
+        os.unlink(pin)
+
+
+def test_a_program_of_others_keeps_its_options_on_the_segments_of_our_sockets(cgroup: Path, tmp_path: Path) -> None:
+    """It was there first. Ours is on the SYN beside its own; its are on all segments, on those of our sockets, too."""
+    reading, writing = os.pipe()
+
+    def act() -> None:
+        (cgroup / "cgroup.procs").write_text(str(os.getpid()))
+        options = SynOptions()
+        with two_hosts() as (near, far):
+            wire = far.raw()
+            with syns.listening(far, 4, options) as listener, syns.stream(near) as sock:
+                options.write(sock, ID, ExId.ADOPT)
+                sock.connect((far.address4, syns.PORT))
+                with listener.accept()[0] as accepted:
+                    sock.sendall(b"data")
+                    accepted.recv(100)
+                assert options.fate(sock) == SynFate(written=True, no_room=False, syns=1, marked=False)
+            found = [
+                (syns.flags(segment), [kind for kind, _ in segment.options if kind in (253, 254)])
+                for segment in syns.segments(wire)
+            ]
+            os.write(writing, json.dumps(found).encode())
+
+    with somebody_else(cgroup, tmp_path):
+        pid = child(act)
+        os.close(writing)
+        with os.fdopen(reading) as answer:
+            (first, *others) = json.load(answer)
+        os.waitpid(pid, 0)
+    assert (first[0], sorted(first[1])) == (syns.SYN, [253, 254])
+    assert len(others) >= 3
+    assert all(kinds == [253] for _, kinds in others)
