@@ -452,6 +452,23 @@ async def test_silent_connections_go_with_the_port_to_where_their_proposal_will_
 
 
 @ports
+async def test_only_a_connection_that_somebody_waits_for_may_pass_those_that_say_nothing(port: Port) -> None:
+    assert not port.adopter.expects(None)
+    assert not port.adopter.expects(ID)
+    for behind in (False, True):
+        place = port.expect()
+        assert port.adopter.expects(ID)
+        place.claim(behind_preface=behind)
+        assert port.adopter.expects(ID)
+        place.release()
+        assert not port.adopter.expects(ID)
+    candidate, theirs = port.connection()
+    assert not port.adopter.expects(ID), "it was let in as anybody"
+    theirs.send(HELLO)
+    await plain(candidate, HELLO)
+
+
+@ports
 async def test_with_the_port_everything_that_waits_ends(port: Port) -> None:
     waiting, claimed = port.expect(), port.expect(OTHER)
     claimed.claim(behind_preface=False)

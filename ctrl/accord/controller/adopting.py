@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from accord.controller.adoption import Do, Event, Registry, Result, State, Step
+from accord.controller.adoption import UNFOUND, Do, Event, Registry, Result, State, Step
 from accord.controller.awaited import AwaitedCarrier
 from accord.datapath.stream import SocketCarrier
 from accord.protocols.services import Carrier
@@ -152,7 +152,7 @@ class Adopter:
 
     def expects(self, transaction: bytes | None) -> bool:
         """Whether a negotiation waits for a connection with this ID."""
-        return transaction is not None and self._registry.state(transaction) in (State.EXPECTED, State.CLAIMED)
+        return transaction is not None and self._registry.state(transaction) in UNFOUND
 
     def found(self, candidate: Candidate, transaction: bytes, event: Event) -> None:
         """A candidate names a transaction: SYN or PREFACE."""
