@@ -12,6 +12,7 @@ import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from accord.controller.config import DaemonConfig, ExposeConfig
 from accord.controller.controller import Controller
 from accord.controller.fallback_log import Seldom
 from accord.controller.peers import Learnt
+from accord.datapath.stream import SocketCarrier
 from accord.protocols.authority import issue, make_ca
 from accord.protocols.services import Security
 from accord.wire.constants import Reason
@@ -375,5 +377,36 @@ def test_a_late_answer_is_remembered_and_the_peer_told_that_it_came_too_late(tmp
             while both.server.endpoint.engine.transactions or both.client.endpoint.engine.transactions:
                 await asyncio.sleep(0.02)
             association.carrier.abort()
+
+    run(work())
+
+
+@pytest.mark.parametrize(
+    ("acknowledged", "repeated", "stalls"), [(0, 4, True), (0, 2, False), (1, 4, False)], ids=["black", "slow", "lossy"]
+)
+def test_a_connection_without_a_syn_stalls_when_what_it_repeats_is_never_acknowledged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, acknowledged: int, repeated: int, stalls: bool
+) -> None:
+    seen: list[socket.socket] = []
+
+    def info(connection: socket.socket) -> SimpleNamespace:
+        seen.append(connection)
+        return SimpleNamespace(acknowledged=acknowledged, received=0, retransmitted=repeated)
+
+    monkeypatch.setattr("accord.controller.lessons._LOOKS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("accord.datapath.tcp_sockopt.info", info)
+
+    async def work() -> None:
+        async with world(tmp_path) as both:
+            lesson = both.client.lessons.of("192.0.2.1", 443, "127.0.0.1")
+            ours, theirs = socket.socketpair()
+            stream = SocketCarrier(ours)
+            lesson.watch(stream)
+            for _ in range(20):
+                await asyncio.sleep(0.001)
+            assert (Learnt.NO_SYN_STALLED in lesson.learnt) == stalls
+            assert len(seen) == (3 if (acknowledged, repeated) == (0, 2) else 1)
+            stream.abort()
+            theirs.close()
 
     run(work())

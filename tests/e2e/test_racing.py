@@ -268,17 +268,8 @@ def test_a_connection_without_a_syn_that_carries_data_is_remembered_and_auto_goe
 
     client = hosts.lab.client
     flush(hosts)
-    command = [*ACCORD, "connect", "--control", str(hosts.control(client)), "--ca", str(hosts.ca)]
-    command += ["--tcp", "no-syn", "--prefer", "tls/tcp", "--fallback", "delayed", remote(hosts)]
-    process = client.popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    assert process.stdin is not None
-    process.stdin.write(GET.replace(b"1.0", b"1.1").replace(b"\r\n\r\n", b"\r\n"))  # not whole: the service waits
-    process.stdin.flush()
-    deadline = time.monotonic() + 10
-    while known() != [True]:
-        assert time.monotonic() < deadline, hosts.logs()
-        time.sleep(0.1)
-    process.communicate(timeout=10)
+    connected(hosts, "--tcp", "no-syn", "--prefer", "tls/tcp")
+    assert known() == [True]
     run = connected(hosts, "--tcp", "auto", "--prefer", "tls/tcp", capture=tmp_path / "c.pcap")
     assert run.report["negotiated"]
     assert run.report["stack"][-1] == "tcp"

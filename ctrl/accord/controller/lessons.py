@@ -33,10 +33,10 @@ _LISTENERS: Final = 64
 """At once, over all peers: each holds a transaction of the engine's."""
 _PROBES: Final = 1 + 2
 """Probe time-outs until the proposal has been repeated twice (RFC 9002, section 6.2.1: the second one is doubled)."""
-_LOOKS: Final = (0.05, 0.25, 1.0, 4.0)
-"""At a connection without a SYN, seconds after the one before: until data went both ways, or none did."""
+_LOOKS: Final = (1.0, 2.0, 4.0)
+"""At a connection without a SYN, seconds after the one before: until any data went either way."""
 _STALLED: Final = 3
-"""Repetitions of the same segment, none of them acknowledged, in a second or two."""
+"""Repetitions of the same segment, none of them acknowledged: a second or two."""
 _WAITS_IN_VAIN: Final = 2
 _IN_VAIN_PEERS: Final = 1024
 _ANSWERS: Final = (Learnt.ANSWERED, Learnt.LATE_ANSWER, Learnt.REFUSED)
@@ -135,7 +135,10 @@ class Lesson:
         asyncio.get_running_loop().call_later(seconds, end)
 
     def watch(self, carrier: Carrier) -> None:
-        """Learn whether TCP that was installed without a SYN carries data, for as long as it is ours to see."""
+        """Learn soon that TCP that was installed without a SYN carries nothing: long before the kernel gives it up.
+
+        That it does carry data ``controller.proving`` sees.
+        """
         if carrier.kernel_socket is not None:
             self._look(carrier, list(_LOOKS))
 
@@ -148,9 +151,9 @@ class Lesson:
             return  # over, or handed to a program
         with contextlib.suppress(AccordError):
             seen = tcp_sockopt.info(connection)
-            if seen.acknowledged and seen.received:
-                self.learn(Learnt.NO_SYN_WORKED)
-            elif seen.retransmitted >= _STALLED and not seen.acknowledged:
+            if seen.acknowledged or seen.received:
+                return
+            if seen.retransmitted >= _STALLED:
                 self.learn(Learnt.NO_SYN_STALLED)
             elif looks:
                 self._look(carrier, looks)

@@ -151,11 +151,12 @@ class Contest:
         if options is not None and self._asked is not None:
             self._fate = options.fate(connection)
             options.forget(connection)
-            self._learn_of_option(self._fate)
         marked = self._marked
         says = ", which says that a proposal has been heard" if marked else ""
         self._ladder.note(Way.IN, f"TCP SYN-ACK{says}: connected")
         self._happened(do.SynAck(marked))
+        if self._fate is not None:
+            self._learn_of_option(self._fate)  # what is to be done came first
 
     @property
     def _marked(self) -> bool:
@@ -329,15 +330,15 @@ class Contest:
             self._lose(failure)
             return
         self._connection = self._securing = None
-        if self._negotiation is not None:
-            self._lesson.listen_on(self._negotiation, self._round_trip)
-            self._negotiation.order_next()
         if why.reason is Reason.LEGACY_FIRST and self._asked is ExId.ADOPT and self._fate is not None:
             if self._fate.no_room:
                 why = do.FellBack(Reason.OPTION_NO_ROOM, why.detail)
             elif self._fate.written and self._fate.syns > 1:
                 why = do.FellBack(Reason.OPTION_DROPPED, why.detail)
         self._win(Won(self._ladder.elapsed(), carrier, stack, why=why))
+        if self._negotiation is not None:
+            self._lesson.listen_on(self._negotiation, self._round_trip)
+            self._negotiation.order_next()
 
     def _win(self, won: Won) -> None:
         if self._won.done():  # called off in the same moment
