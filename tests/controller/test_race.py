@@ -269,6 +269,13 @@ def test_a_peer_that_refuses_may_have_suppressed_the_syn_so_another_leaves_witho
     assert play(PARALLEL, e.NegotiationFailed(REFUSED, spoken=True)) == ([], State.OPENING), "this one passes"
 
 
+def test_when_the_other_connection_fails_too_the_peers_own_words_are_told() -> None:
+    actions, state = play(NO_SYN, e.NegotiationFailed(REFUSED, spoken=True), e.TcpFailed(BROKEN))
+    assert (actions[-1], state) == (e.Failed(REFUSED), State.FAILED)
+    actions, _ = play(NO_SYN, e.NegotiationFailed(SILENT), e.TcpFailed(BROKEN))
+    assert actions[-1] == e.Failed(BROKEN), "a silent one has said nothing"
+
+
 def test_a_marked_syn_ack_waits_for_the_answer_and_no_longer_than_that() -> None:
     assert play(PARALLEL, e.SynAck(True))[0] == [e.Wait(e.Patience.ANSWER)]
     assert play(PARALLEL, e.SynAck(True), e.Answered(), e.Committed())[0][1:] == [e.Adopt(), e.Negotiated()]

@@ -242,6 +242,7 @@ class Race:
     def _open_anew_or_go_on(self, event: NegotiationFailed) -> tuple[Action, ...]:
         """A peer that has spoken may have suppressed the SYN: not waited for its repetition, which takes a second."""
         if event.spoken and self._may_fall_back(event.failure):
+            self._negotiation = event.failure  # what is told if the new connection fails as well
             self._blame(event.failure)
             return self._enter(State.OPENING, Close(), Open(Syn.NOTHING))
         return self._go_on_plain(event)
