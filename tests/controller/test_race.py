@@ -311,6 +311,21 @@ def test_a_failed_connection_leaves_the_negotiation_to_decide() -> None:
     assert actions == [e.Failed(REFUSED)], "the peer says why"
 
 
+def test_a_peer_that_said_why_it_refuses_is_quoted_when_the_plain_connection_fails_too() -> None:
+    refused = e.NegotiationFailed(REFUSED, spoken=True)
+    delayed = replace(NO_SYN, fallback=Fallback.DELAYED)
+    for rules, before in (
+        (NO_SYN, []),
+        (NO_SYN, [e.SynAck()]),
+        (PARALLEL, []),
+        (PARALLEL, [e.SynAck(True)]),
+        (delayed, []),
+    ):
+        actions, state = play(rules, *before, refused, e.TcpFailed(BROKEN))
+        assert state is State.FAILED
+        assert actions[-1] == e.Failed(REFUSED)
+
+
 def test_an_answer_that_needs_a_connection_which_has_failed_is_none() -> None:
     answer, failure = e.Answered(), e.TcpFailed(BROKEN)
     assert play(PARALLEL, answer, failure)[1] is play(PARALLEL, failure, answer)[1] is State.FAILED

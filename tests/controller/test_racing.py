@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from accord.cli.connect import explain
 from accord.controller.config import DaemonConfig, ExposeConfig
 from accord.controller.controller import Controller
 from accord.controller.fallback_log import Seldom
@@ -410,3 +411,13 @@ def test_a_connection_without_a_syn_stalls_when_what_it_repeats_is_never_acknowl
             theirs.close()
 
     run(work())
+
+
+def test_every_fallback_and_everything_remembered_can_be_said_in_words() -> None:
+    report = {"negotiated": False, "detail": "", "remembered": [what.value for what in Learnt]}
+    for reason in Reason:
+        why, remembered = explain({**report, "reason": reason.name})
+        assert reason.text in why
+        assert why.endswith(")")
+        assert remembered.count(";") == len(Learnt) - 1
+    assert explain({"negotiated": True, "remembered": []}) == []
