@@ -56,7 +56,11 @@ def crowd(
     cancelled: float = CANCELLED,
     chosen: dict[str, dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Have them made; what became of them. ``step`` gets how many are done."""
+    """Have them made; what became of them. ``step`` gets how many are done.
+
+    What the daemon has learnt of the peers is forgotten time and again: else the races would soon be over that they
+    decide about.
+    """
     spec: dict[str, Any] = {"count": count, "seed": seed, "at_once": at_once, "rate": rate, "cancelled": cancelled}
     spec |= {"kinds": chosen or kinds(site), "seconds": PATIENCE}
     worker = site.worker(site.lab.client, "_crowd.py", json.dumps(spec))
@@ -66,6 +70,7 @@ def crowd(
         step(sum(outcomes.get(name, 0) for name in ("ok", "given up", "refused", "lost", "stuck")))
         if found["over"]:
             return found
+        site.flush(site.lab.client)
 
 
 def sockets_left(host: Namespace) -> list[str]:

@@ -83,6 +83,8 @@ class Measured:
     first: Series = field(default_factory=Series)
     """First contacts, the memory of peers flushed before each; ``first_plain`` interleaved with them."""
     first_plain: Series = field(default_factory=Series)
+    learning: Series = field(default_factory=Series)
+    """After them, until what they have shown is believed."""
     far: Series = field(default_factory=Series)
     """Over a longer link, for the slope."""
     rtt_ms: float = 0.0
@@ -168,6 +170,10 @@ def row(measured: Measured) -> dict[str, Any]:
     found["first_added_ms"] = _rounded(added(first, first_plain, 0.5)) if first and first_plain else None
     longest = max(first) - statistics.median(first_plain) if first and first_plain else None
     found["first_added_ms_max"] = _rounded(longest)
+    learning = measured.learning.times()
+    found["learning_n"] = len(measured.learning.results)
+    worst = max(learning) - statistics.median(theirs) if learning and theirs else None
+    found["learning_added_ms_max"] = _rounded(worst)
     found["first_reasons"] = dict(Counter(each["reason"] for each in measured.first.results).most_common())
     failures = Counter(each["failure"] for each in (*series.results, *measured.first.results) if not each["ok"])
     if failures:

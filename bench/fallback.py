@@ -37,7 +37,9 @@ FAR = 3
 _FIRST_PART, _FAR_PART, _LEAST = 20, 8, 3
 """First contacts and connections over the longer link: runs divided by this, and no fewer than that."""
 _ROUND_TRIPS = 15
-_SLOW_SECONDS, _SLOW_RUNS = 1.0, 10
+_LEARN_SECONDS, _LEARN_MOST = 2.5, 40
+"""Connections between the first contacts and those that count as with a known peer."""
+_SLOW_SECONDS, _SLOW_RUNS = 1.0, 5
 """Where a plain connection takes that long, its timers are what is measured: fewer runs do."""
 
 _BESIDE_RATE = 20
@@ -86,11 +88,15 @@ def measure(site: Site, case: Case, contact: Worker, options: Options, step: Ste
             break
     if _is_slow(measured.first_plain):
         runs = min(runs, _SLOW_RUNS)
-    # By now the peer is known, if anything is remembered of it.
+    # Failures in a row count as one if they are closer together than a second (controller/peers.py): so long it takes
+    # until all is remembered.
+    learning = time.monotonic() + _LEARN_SECONDS
+    while time.monotonic() < learning and len(measured.learning.results) < _LEARN_MOST:
+        one(measured.learning, ours)
     for number in range(runs):
         for series, order in _turns(number, (measured.accord, ours), (measured.plain, plain)):
             one(series, order)
-    if not _is_slow(measured.first_plain):
+    if not _is_slow(measured.accord):
         site.lab.change(rtt=FAR * rtt)
         measured.far_rtt_ms = round_trip()
         for _ in range(max(_LEAST, runs // _FAR_PART)):
@@ -111,7 +117,7 @@ def _is_slow(series: Series) -> bool:
 
 def steps_of(runs: int) -> int:
     """Connections of one row, about."""
-    return 2 * max(_LEAST, runs // _FIRST_PART) + 2 * runs + max(_LEAST, runs // _FAR_PART)
+    return _LEARN_MOST + 2 * max(_LEAST, runs // _FIRST_PART) + 2 * runs + max(_LEAST, runs // _FAR_PART)
 
 
 def run_path(wanted: list[Case], options: Options, step: Step) -> list[dict[str, Any]]:
@@ -275,9 +281,10 @@ def main(
 
     added_ms: over plain TCP and TLS, at the same quantile; both measured inside the process that connects.
     added_wall_ms: until the connection is in the application's hands. first_added_ms: the same of first contacts, the
-    memory of peers flushed before each. round_trips: slope of the median over the link's round trip. A row is met when
-    a peer without Accord adds at most 1 ms at p99, and one with Accord is ready over TLS/TCP in one round trip where
-    its proposals pass. A row in which five connections in a row fail is given up: n says how many there were.
+    memory of peers flushed before each; after them come some until what they have shown is believed (learning_*).
+    round_trips: slope of the median over the link's round trip. A row is met when a peer without Accord adds at most
+    1 ms at p99, and one with Accord is ready over TLS/TCP in one round trip where its proposals pass. A row in which
+    five connections in a row fail is given up: n says how many there were.
 
     --mixed: both peers, every way to open TCP, bare and with TLS, some given up on the way, while packets are lost,
     repeated and reordered: none doubled, lost or stuck, and nothing left after 2 s. --guesses: a flood of SYNs with
