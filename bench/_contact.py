@@ -19,9 +19,9 @@ from typing import Any
 from _ledger import ask
 
 from accord.api import connect
-from accord.controller import legacy
 from accord.controller.ladder import Ladder
-from accord.controller.policy import Secure
+from accord.controller.race import legacy
+from accord.controller.settings.policy import Secure
 from accord.datapath import clock
 from accord.datapath.stream import SocketCarrier
 from accord.datapath.zone import socket_address

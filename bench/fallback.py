@@ -88,8 +88,8 @@ def measure(site: Site, case: Case, contact: Worker, options: Options, step: Ste
             break
     if _is_slow(measured.first_plain):
         runs = min(runs, _SLOW_RUNS)
-    # Failures in a row count as one if they are closer together than a second (controller/peers.py): so long it takes
-    # until all is remembered.
+    # Failures in a row count as one if they are closer together than a second (controller/peers/memory.py): so long
+    # it takes until all is remembered.
     learning = time.monotonic() + _LEARN_SECONDS
     while time.monotonic() < learning and len(measured.learning.results) < _LEARN_MOST:
         one(measured.learning, ours)

@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from accord.controller.association import Association
-from accord.controller.config import DaemonConfig, ExposeConfig
 from accord.controller.controller import Controller
 from accord.controller.exposed import Exposed
+from accord.controller.settings.config import DaemonConfig, ExposeConfig
 from accord.protocols.authority import issue, make_ca
 from accord.protocols.services import Security
 

@@ -16,9 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accord.controller import adopting, handover
-from accord.controller.adopting import LIMIT, Adopter, Candidate, Fate, Place, Places
-from accord.controller.adoption import Result
+from accord.controller import handover
+from accord.controller.adoption import adopting
+from accord.controller.adoption.adopting import LIMIT, Adopter, Candidate, Fate, Place, Places
+from accord.controller.adoption.table import Result
 from accord.controller.handover import Handover
 from accord.negotiation.interface import Answer, Refuse, Role, View, Wait
 from accord.protocols.services import Services

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from accord.controller.adoption import TABLE, UNFOUND, Do, Event, Registry, Result, State
+from accord.controller.adoption.table import TABLE, UNFOUND, Do, Event, Registry, Result, State
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError
 

@@ -17,9 +17,9 @@ import dns.message
 import dns.rrset
 import pytest
 
-from accord.controller.dns_hints import MAX_SECONDS, MIN_SECONDS, NOTHING, DnsHints, Hint, advised
-from accord.controller.dns_lookup import Https
-from accord.controller.peers import Knowledge, Learnt
+from accord.controller.peers.dns_hints import MAX_SECONDS, MIN_SECONDS, NOTHING, DnsHints, Hint, advised
+from accord.controller.peers.dns_lookup import Https
+from accord.controller.peers.memory import Knowledge, Learnt
 from tests.controller.pairs import run
 from tests.controller.test_racing import world
 

@@ -19,10 +19,10 @@ import pytest
 
 from accord.controller import handover
 from accord.controller.association import Association
-from accord.controller.config import DaemonConfig, ExposeConfig
 from accord.controller.controller import Controller
 from accord.controller.endpoint import Endpoint
 from accord.controller.handover import Handover
+from accord.controller.settings.config import DaemonConfig, ExposeConfig
 from accord.datapath import privilege
 from accord.datapath.port import Port
 from tests.controller.pairs import QUIC, Pair, Relay, pair, run

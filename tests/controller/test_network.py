@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from accord.controller import network
-from accord.controller.network import Gateways, NetworkWatch, gateways
+from accord.controller.peers import network
+from accord.controller.peers.network import Gateways, NetworkWatch, gateways
 from accord.lab import namespace
 
 HOME: Gateways = frozenset({("eth0", "0101A8C0")})

@@ -8,7 +8,7 @@ import socket
 
 import pytest
 
-from accord.controller.parallel import ParallelSyn
+from accord.controller.adoption.parallel import ParallelSyn
 from accord.wire.constants import Reason, TcpOption
 from accord.wire.errors import AccordError, error
 from accord.wire.tcp_option import decode

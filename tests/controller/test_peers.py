@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from accord.controller.peers import DAY, GAP_SECONDS, HOUR, MISSES_LATELY, NOTHING, Knowledge, Learnt, Peers, Way
+from accord.controller.peers.memory import DAY, GAP_SECONDS, HOUR, MISSES_LATELY, NOTHING, Knowledge, Learnt, Peers, Way
 from accord.wire.constants import Protocol
 
 PEER = ("192.0.2.1", 443)

@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from accord.controller.peers import Knowledge, Learnt, Peers
+from accord.controller.peers.memory import Knowledge, Learnt, Peers
 
 HOUR, DAY = 3600.0, 86400.0
 LIMIT = 4

@@ -14,8 +14,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accord.controller.config import DaemonConfig, PeersConfig, state_path
-from accord.controller.peers import (
+from accord.controller.peers.keeper import PeersKeeper
+from accord.controller.peers.memory import (
     DAY,
     GAP_SECONDS,
     HOUR,
@@ -28,10 +28,10 @@ from accord.controller.peers import (
     Way,
     peer_key,
 )
-from accord.controller.peers import Learnt as L
-from accord.controller.peers_keeper import PeersKeeper
-from accord.controller.peers_text import encode, parse
-from accord.controller.state_file import StateFile
+from accord.controller.peers.memory import Learnt as L
+from accord.controller.peers.state_file import StateFile
+from accord.controller.peers.text import encode, parse
+from accord.controller.settings.config import DaemonConfig, PeersConfig, state_path
 from accord.wire.errors import HostError
 
 WALL = 1_767_225_600.0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from accord.controller.peers import DAY, HOUR, Learnt, Peers
+from accord.controller.peers.memory import DAY, HOUR, Learnt, Peers
 
 LOSS = 0.05
 """Each way, each packet by itself."""

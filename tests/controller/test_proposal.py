@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.controller.policy import EffectivePolicy, Secure
 from accord.controller.proposal import propose
-from accord.controller.stacks import parse_stack
+from accord.controller.settings.policy import EffectivePolicy, Secure
+from accord.controller.settings.stacks import parse_stack
 from accord.negotiation.graph import Graph
 from accord.negotiation.initiator import Proposed
 from accord.negotiation.interface import Role

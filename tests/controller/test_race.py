@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accord.controller import race_events as e
-from accord.controller.policy import Fallback, TcpOpen
-from accord.controller.race import ENDS, FINAL, TABLE, Race, Rules, State
+from accord.controller.race import events as e
+from accord.controller.race.table import ENDS, FINAL, TABLE, Race, Rules, State
+from accord.controller.settings.policy import Fallback, TcpOpen
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
 

@@ -18,10 +18,10 @@ from typing import Any
 import pytest
 
 from accord.cli.connect import explain
-from accord.controller.config import DaemonConfig, ExposeConfig
 from accord.controller.controller import Controller
-from accord.controller.fallback_log import Seldom
-from accord.controller.peers import Learnt
+from accord.controller.peers.memory import Learnt
+from accord.controller.race.fallback_log import Seldom
+from accord.controller.settings.config import DaemonConfig, ExposeConfig
 from accord.datapath.stream import SocketCarrier
 from accord.protocols.authority import issue, make_ca
 from accord.protocols.services import Security
@@ -394,7 +394,7 @@ def test_a_connection_without_a_syn_stalls_when_what_it_repeats_is_never_acknowl
         seen.append(connection)
         return SimpleNamespace(acknowledged=acknowledged, received=0, retransmitted=repeated)
 
-    monkeypatch.setattr("accord.controller.lessons._LOOKS", (0.0, 0.0, 0.0))
+    monkeypatch.setattr("accord.controller.peers.lessons._LOOKS", (0.0, 0.0, 0.0))
     monkeypatch.setattr("accord.datapath.tcp_sockopt.info", info)
 
     async def work() -> None:

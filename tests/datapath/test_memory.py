@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.controller.config import parse_config
+from accord.controller.settings.config import parse_config
 from accord.datapath.engine import Engine
 from accord.wire.constants import Reason
 from accord.wire.errors import UserError

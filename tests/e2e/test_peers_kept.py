@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 
-from accord.controller.peers import Learnt, Peers
-from accord.controller.peers_text import encode
+from accord.controller.peers.memory import Learnt, Peers
+from accord.controller.peers.text import encode
 from accord.wire.constants import Protocol
 
 pytestmark = pytest.mark.root

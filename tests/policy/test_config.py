@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.controller.config import DaemonConfig, load_config, parse_config
-from accord.controller.policy import Secure
-from accord.controller.stacks import format_stack
+from accord.controller.settings.config import DaemonConfig, load_config, parse_config
+from accord.controller.settings.policy import Secure
+from accord.controller.settings.stacks import format_stack
 from accord.wire.constants import Reason
 from accord.wire.errors import UserError
 

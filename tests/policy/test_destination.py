@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.controller.destination import parse_pattern
+from accord.controller.settings.destination import parse_pattern
 
 
 @pytest.mark.parametrize(

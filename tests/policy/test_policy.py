@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.controller.policy import (
+from accord.controller.settings.policy import (
     Context,
     Early,
     EffectivePolicy,
@@ -22,7 +22,7 @@ from accord.controller.policy import (
     load_policy,
     parse_policy,
 )
-from accord.controller.stacks import SECURE, USUAL, format_stack, parse_stack
+from accord.controller.settings.stacks import SECURE, USUAL, format_stack, parse_stack
 from accord.negotiation.choice import CandidateStack, Chooser
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import UserError

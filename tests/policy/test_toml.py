@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from accord.controller.toml import MAX_FILE_BYTES, Document, dotted
+from accord.controller.settings.toml import MAX_FILE_BYTES, Document, dotted
 from accord.wire.constants import Reason
 from accord.wire.errors import UserError
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 
-from accord.controller import adoption
-from accord.controller.race import TABLE as RACE_TABLE
-from accord.controller.race import State
-from accord.controller.race_events import EVENT_KINDS as RACE_EVENTS
+from accord.controller.adoption import table as adoption
+from accord.controller.race.events import EVENT_KINDS as RACE_EVENTS
+from accord.controller.race.table import TABLE as RACE_TABLE
+from accord.controller.race.table import State
 from accord.negotiation.initiator import Initiator, InitiatorState
 from accord.negotiation.machine import EVENT_KINDS, Machine
 from accord.negotiation.responder import Responder, ResponderState

@@ -13,7 +13,7 @@ from typing import Any
 from accord.api.association import Association
 from accord.controller.control import call, control_path, raise_failure
 from accord.controller.held import opened
-from accord.controller.policy import EffectivePolicy
+from accord.controller.settings.policy import EffectivePolicy
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 

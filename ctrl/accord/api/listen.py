@@ -12,7 +12,7 @@ from typing import Any, Self
 from accord.api.association import Association
 from accord.controller.control import Channel, call, control_path, raise_failure
 from accord.controller.held import opened
-from accord.controller.policy import Secure
+from accord.controller.settings.policy import Secure
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 

@@ -20,7 +20,7 @@ from accord.api.connect import connect as open_association
 from accord.api.connect import parse_remote
 from accord.controller.bridge import bridge
 from accord.controller.ladder import render
-from accord.controller.peers import Learnt
+from accord.controller.peers.memory import Learnt
 from accord.datapath.stream import SocketCarrier
 from accord.wire.constants import Party, Reason
 from accord.wire.errors import AccordError, error

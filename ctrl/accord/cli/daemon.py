@@ -14,8 +14,8 @@ from typing import Any
 import click
 
 from accord.cli.complaint import complain
-from accord.controller.config import DaemonConfig, load_config
 from accord.controller.control import control_path
+from accord.controller.settings.config import DaemonConfig, load_config
 from accord.daemon.daemon import Daemon
 from accord.daemon.split import Split
 from accord.daemon.supervisor import Supervisor

@@ -13,23 +13,23 @@ from typing import Any
 
 from accord.controller import files, initiating, responding
 from accord.controller.association import Association
-from accord.controller.config import DaemonConfig, ExposeConfig
 from accord.controller.counts import Counts
-from accord.controller.destination import without_zone
-from accord.controller.dns_hints import DnsHints
 from accord.controller.endpoint import Endpoint, EndpointConfig
 from accord.controller.exchange import Exchange
 from accord.controller.exposed import Deliver, Exposed, forward, service_policy
-from accord.controller.fallback_log import FallbackLog
 from accord.controller.held import HeldPath
 from accord.controller.host import HostFetch
-from accord.controller.lessons import Lessons
 from accord.controller.link import LinkKeeper
-from accord.controller.losers import Losers
-from accord.controller.peers import Peers
-from accord.controller.policy import EffectivePolicy
+from accord.controller.peers.dns_hints import DnsHints
+from accord.controller.peers.lessons import Lessons
+from accord.controller.peers.memory import Peers
 from accord.controller.prepared import STOCK_LIMIT, STOCK_SECONDS, Prepared, Target, discard
+from accord.controller.race.fallback_log import FallbackLog
+from accord.controller.race.losers import Losers
 from accord.controller.service import LocalService
+from accord.controller.settings.config import DaemonConfig, ExposeConfig
+from accord.controller.settings.destination import without_zone
+from accord.controller.settings.policy import EffectivePolicy
 from accord.controller.stack import call_later
 from accord.controller.stock import Stock
 from accord.datapath import clock, privilege
@@ -372,7 +372,7 @@ class Controller:
 
 def _hints() -> DnsHints:
     # Most daemons do without, and the library is a third of a start.
-    from accord.controller.dns_lookup import Https
+    from accord.controller.peers.dns_lookup import Https
 
     return DnsHints(clock.now, Https())
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 
 from accord.controller import metrics
-from accord.controller.adoption import Result
+from accord.controller.adoption.table import Result
 from accord.controller.association import Report
 from accord.controller.metrics import Family, Histogram, Labels, Samples
 from accord.negotiation.interface import Role

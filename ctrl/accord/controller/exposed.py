@@ -14,14 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from accord.controller.acceptor import Acceptor
-from accord.controller.adopting import Adopter, Candidate, Fate
+from accord.controller.adoption.adopting import Adopter, Candidate, Fate
 from accord.controller.association import Association, Report
 from accord.controller.bridge import bridge
 from accord.controller.counts import Counts
 from accord.controller.endpoint import Endpoint, UdpSocket
 from accord.controller.host import HostFetch
-from accord.controller.policy import EffectivePolicy, Policy, Secure
 from accord.controller.service import LocalService
+from accord.controller.settings.policy import EffectivePolicy, Policy, Secure
 from accord.datapath import privilege, tcp_liveness
 from accord.datapath.stream import SocketCarrier
 from accord.datapath.syn_option import ExId, SynOptions, saved_syn

@@ -8,8 +8,8 @@ import pickle
 from pathlib import Path
 
 from accord.controller import certificate
-from accord.controller.config import DaemonConfig, load_config
 from accord.controller.held import HeldPath, hold
+from accord.controller.settings.config import DaemonConfig, load_config
 from accord.datapath import privilege
 from accord.datapath.privilege import Ask
 from accord.wire.constants import Reason

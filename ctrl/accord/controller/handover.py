@@ -29,7 +29,7 @@ import socket
 from dataclasses import dataclass, field
 from typing import Any
 
-from accord.controller.adopting import Candidate
+from accord.controller.adoption.adopting import Candidate
 from accord.controller.controller import Controller
 from accord.controller.endpoint import UdpSocket
 from accord.controller.exposed import Exposed

@@ -11,16 +11,16 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from accord.controller.association import Association, Report
-from accord.controller.dns_hints import advised
 from accord.controller.ladder import Ladder, Way
-from accord.controller.lessons import Lesson
 from accord.controller.negotiating import route
-from accord.controller.peers import Knowledge, Learnt
-from accord.controller.policy import EffectivePolicy, TcpOpen
+from accord.controller.peers.dns_hints import advised
+from accord.controller.peers.lessons import Lesson
+from accord.controller.peers.memory import Knowledge, Learnt
 from accord.controller.prepared import Target
 from accord.controller.proposal import APPLICATION
-from accord.controller.racing import Contest, Won
+from accord.controller.race.racing import Contest, Won
 from accord.controller.resolver import resolve
+from accord.controller.settings.policy import EffectivePolicy, TcpOpen
 from accord.datapath import clock
 from accord.datapath.zone import host_of
 from accord.protocols.services import Security

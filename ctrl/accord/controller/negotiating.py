@@ -8,11 +8,11 @@ import socket
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from accord.controller.adoption.parallel import ParallelSyn
 from accord.controller.exchange import Exchange
 from accord.controller.ladder import Ladder
-from accord.controller.parallel import ParallelSyn
-from accord.controller.policy import Fallback
 from accord.controller.prepared import ORDER_SECONDS, Target, prepare
+from accord.controller.settings.policy import Fallback
 from accord.controller.stack import build_carrier
 from accord.datapath import clock
 from accord.datapath.zone import host_of, socket_address

@@ -14,11 +14,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from accord.controller.adoption.parallel import ParallelSyn
 from accord.controller.endpoint import UdpSocket
 from accord.controller.host import DatagramChannel, HostApplication
-from accord.controller.parallel import ParallelSyn
-from accord.controller.policy import Context, EffectivePolicy
 from accord.controller.proposal import propose
+from accord.controller.settings.policy import Context, EffectivePolicy
 from accord.controller.stack import services_for
 from accord.datapath import clock
 from accord.datapath.path import Path

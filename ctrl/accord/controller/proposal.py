@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from accord.controller.policy import EffectivePolicy
+from accord.controller.settings.policy import EffectivePolicy
 from accord.negotiation.initiator import Proposed
 from accord.negotiation.interface import Role
 from accord.protocols.services import Plugin, Services

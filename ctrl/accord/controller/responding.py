@@ -9,7 +9,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from accord.controller.adopting import Place, Places
+from accord.controller.adoption.adopting import Place, Places
 from accord.controller.association import Association, Report
 from accord.controller.exchange import Exchange
 from accord.controller.exposed import Exposed

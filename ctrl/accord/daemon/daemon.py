@@ -22,12 +22,12 @@ import click
 from accord.controller import files
 from accord.controller.acceptor import Acceptor
 from accord.controller.association import Association
-from accord.controller.config import DaemonConfig, ExposeConfig, state_path
 from accord.controller.control import Channel, control_path, failure_message, peer_credentials
 from accord.controller.controller import Controller
 from accord.controller.exposed import Exposed
-from accord.controller.network import NetworkWatch
-from accord.controller.peers_keeper import PeersKeeper
+from accord.controller.peers.keeper import PeersKeeper
+from accord.controller.peers.network import NetworkWatch
+from accord.controller.settings.config import DaemonConfig, ExposeConfig, state_path
 from accord.daemon.life import Life
 from accord.daemon.operations import Operations
 from accord.daemon.successor import start_successor

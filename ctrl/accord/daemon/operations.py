@@ -16,14 +16,14 @@ from typing import Any
 from accord import __version__
 from accord.controller.association import Association
 from accord.controller.bridge import bridge
-from accord.controller.config import ExposeConfig
 from accord.controller.control import Channel, failure_message
 from accord.controller.controller import Controller
-from accord.controller.destination import without_zone
 from accord.controller.exposed import Exposed
 from accord.controller.held import hold
-from accord.controller.peers_keeper import PeersKeeper
-from accord.controller.policy import Secure
+from accord.controller.peers.keeper import PeersKeeper
+from accord.controller.settings.config import ExposeConfig
+from accord.controller.settings.destination import without_zone
+from accord.controller.settings.policy import Secure
 from accord.controller.stats import collect
 from accord.daemon.peers_operations import PeersOperations
 from accord.daemon.standing import standing

@@ -10,8 +10,8 @@ import os
 from typing import Any
 
 from accord.controller.control import Channel
-from accord.controller.peers import Belief, Entry, PeerKey, Peers
-from accord.controller.peers_keeper import PeersKeeper
+from accord.controller.peers.keeper import PeersKeeper
+from accord.controller.peers.memory import Belief, Entry, PeerKey, Peers
 from accord.wire.constants import Reason, protocol_name
 from accord.wire.errors import error
 

@@ -28,9 +28,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from accord.controller.certificate import own_certificate
-from accord.controller.config import DaemonConfig, load_config, state_path
 from accord.controller.control import control_path
-from accord.controller.state_file import StateFile
+from accord.controller.peers.state_file import StateFile
+from accord.controller.settings.config import DaemonConfig, load_config, state_path
 from accord.daemon.life import ALIVE, READY, STOPPING, SUCCEEDED
 from accord.daemon.notify import notify
 from accord.daemon.successor import start_successor
@@ -249,7 +249,7 @@ class Split:
         try:
             load_plugins()  # the worker's user may not be able to read where they are
             if self._config.peers.dns_hints:
-                importlib.import_module("accord.controller.dns_lookup")
+                importlib.import_module("accord.controller.peers.dns_lookup")
             if self._spare is not None:
                 self._spare.close()
             limited = _lift_memory_limit()

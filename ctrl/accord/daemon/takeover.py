@@ -22,13 +22,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from accord.controller.config import ExposeConfig
 from accord.controller.control import Channel, call, raise_failure
 from accord.controller.controller import Controller
 from accord.controller.handover import Handover
 from accord.controller.held import hold, opened
-from accord.controller.peers_keeper import PeersKeeper
-from accord.controller.policy import Secure
+from accord.controller.peers.keeper import PeersKeeper
+from accord.controller.settings.config import ExposeConfig
+from accord.controller.settings.policy import Secure
 from accord.daemon.operations import Operations
 from accord.wire.constants import Limit, Reason
 from accord.wire.errors import AccordError, error

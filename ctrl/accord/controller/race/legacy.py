@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Final
 
 from accord.controller.ladder import Ladder, Way
-from accord.controller.policy import Secure
+from accord.controller.settings.policy import Secure
 from accord.datapath import clock
 from accord.datapath.stream import SocketCarrier
 from accord.datapath.zone import socket_address

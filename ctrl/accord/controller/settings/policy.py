@@ -14,10 +14,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from accord.controller import stacks
-from accord.controller.destination import Pattern, parse_pattern
-from accord.controller.stacks import PROTOCOLS, SECURE, StackIds
-from accord.controller.toml import Document, Table
+from accord.controller.settings import stacks
+from accord.controller.settings.destination import Pattern, parse_pattern
+from accord.controller.settings.stacks import PROTOCOLS, SECURE, StackIds
+from accord.controller.settings.toml import Document, Table
 from accord.negotiation.choice import CandidateStack
 from accord.wire.constants import Limit, Reason
 from accord.wire.errors import error

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
-from accord.controller.peers import Knowledge
+from accord.controller.peers.memory import Knowledge
 
 log = logging.getLogger("accord.dns")
 

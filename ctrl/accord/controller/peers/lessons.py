@@ -3,8 +3,8 @@
 
 A peer that has said nothing when the plain connection wins is not yet silent: a packet may have been lost. The
 proposal is repeated for a while beside the plain connection, of one association with a peer at a time, and only if
-that is not answered either it counts; ICMP is no evidence (``controller.peers``). A responder that is merely slow is
-found out in the same way.
+that is not answered either it counts; ICMP is no evidence (``controller.peers.memory``). A responder that is merely
+slow is found out in the same way.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from accord.controller.negotiating import Negotiation
-from accord.controller.peers import Knowledge, Learnt, Peers
+from accord.controller.peers.memory import Knowledge, Learnt, Peers
 from accord.datapath import tcp_sockopt
 from accord.negotiation import events
 from accord.protocols.services import Carrier

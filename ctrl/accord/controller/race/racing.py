@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One race with one address: what ``controller.race`` decides, done with sockets, timers and a negotiation."""
+"""One race with one address: what ``controller.race.table`` decides, done with sockets, timers and a negotiation."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from accord.controller import legacy
-from accord.controller import race_events as do
 from accord.controller.ladder import Ladder, Way
-from accord.controller.lessons import Lesson
 from accord.controller.negotiating import Negotiation
-from accord.controller.peers import Learnt
-from accord.controller.policy import Fallback, Secure, TcpOpen
+from accord.controller.peers.lessons import Lesson
+from accord.controller.peers.memory import Learnt
 from accord.controller.prepared import Target
-from accord.controller.race import Race, Rules, State
+from accord.controller.race import events as do
+from accord.controller.race import legacy
+from accord.controller.race.table import Race, Rules, State
+from accord.controller.settings.policy import Fallback, Secure, TcpOpen
 from accord.datapath.stream import SocketCarrier
 from accord.datapath.syn_option import ExId, SynFate
 from accord.negotiation import events

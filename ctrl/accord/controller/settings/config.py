@@ -16,10 +16,10 @@ from typing import Any, Final
 
 from accord.controller.certificate import STATE_DIRECTORY
 from accord.controller.control import DEFAULT_PATH
-from accord.controller.peers import DAY, LIMIT, MAX_EXPIRY
-from accord.controller.policy import Policy, Secure, load_policy, read_policy
-from accord.controller.stacks import PROTOCOLS
-from accord.controller.toml import Document, Table
+from accord.controller.peers.memory import DAY, LIMIT, MAX_EXPIRY
+from accord.controller.settings.policy import Policy, Secure, load_policy, read_policy
+from accord.controller.settings.stacks import PROTOCOLS
+from accord.controller.settings.toml import Document, Table
 from accord.wire.errors import AccordError
 
 ATTACH: Final = ("auto", "native", "generic", "none")

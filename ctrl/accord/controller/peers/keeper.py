@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from accord.controller.peers import Peers
-from accord.controller.peers_text import encode, parse
-from accord.controller.state_file import MAX_BYTES, StateFile, state_file
+from accord.controller.peers.memory import Peers
+from accord.controller.peers.state_file import MAX_BYTES, StateFile, state_file
+from accord.controller.peers.text import encode, parse
 from accord.wire.errors import AccordError
 
 log = logging.getLogger("accord.peers")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes into the race of ``controller.race`` and what comes out of it."""
+"""What goes into the race of ``controller.race.table`` and what comes out of it."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ import dns.name
 import dns.rdata
 from dns.rdtypes.svcbbase import ALPNParam, MandatoryParam, PortParam, SVCBBase
 
-from accord.controller.dns_hints import MIN_SECONDS, NOTHING, Hint
+from accord.controller.peers.dns_hints import MIN_SECONDS, NOTHING, Hint
 
 # Now, while this process may still be able to read where they are: the library loads both at first use.
 dns.asyncbackend.get_backend("asyncio")

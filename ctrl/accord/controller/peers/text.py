@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from accord.controller.peers import (
+from accord.controller.peers.memory import (
     DAY,
     MAX_EXPIRY,
     MAX_TIMES,

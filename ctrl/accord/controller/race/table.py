@@ -42,8 +42,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from accord.controller.policy import Fallback, TcpOpen
-from accord.controller.race_events import (
+from accord.controller.race.events import (
     Action,
     Adopt,
     Answered,
@@ -66,6 +65,7 @@ from accord.controller.race_events import (
     Wait,
     Waited,
 )
+from accord.controller.settings.policy import Fallback, TcpOpen
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
 

@@ -14,8 +14,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from accord.controller.adoption import UNFOUND, Do, Event, Registry, Result, State, Step
-from accord.controller.awaited import AwaitedCarrier
+from accord.controller.adoption.awaited import AwaitedCarrier
+from accord.controller.adoption.table import UNFOUND, Do, Event, Registry, Result, State, Step
 from accord.datapath.stream import SocketCarrier
 from accord.protocols.services import Carrier
 from accord.wire.constants import Limit, Reason, TcpOption
