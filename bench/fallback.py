@@ -284,7 +284,8 @@ def main(
     memory of peers flushed before each; after them come some until what they have shown is believed (learning_*).
     round_trips: slope of the median over the link's round trip. A row is met when a peer without Accord adds at most
     1 ms at p99, and one with Accord is ready over TLS/TCP in one round trip where its proposals pass. A row in which
-    five connections in a row fail is given up: n says how many there were.
+    five connections in a row fail is given up: n says how many there were. Ctrl-C ends the matrix after the rows that
+    are whole.
 
     --mixed: both peers, every way to open TCP, bare and with TLS, some given up on the way, while packets are lost,
     repeated and reordered: none doubled, lost or stuck, and nothing left after 2 s. --guesses: a flood of SYNs with
@@ -302,26 +303,30 @@ def main(
     rows: list[dict[str, Any]] = []
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    over = False
     with Progress(*columns, console=console, disable=quiet or not sys.stderr.isatty()) as progress:
         task = progress.add_task("", total=len(wanted) * steps_of(runs))
 
         def step(what: str) -> None:
             progress.update(task, advance=1, description=what)
 
-        for number, path in enumerate(dict.fromkeys(case.path for case in wanted)):
-            of_path = [case for case in wanted if case.path == path]
-            options = Options(runs, rtt / 1000, attach, seed + number, {"tcp": tcp} if tcp else {})
-            made = run_path(of_path, options, step)
-            rows += made
-            done = sum(case.path in {each["path"] for each in rows} for case in wanted)
-            progress.update(task, completed=done * steps_of(runs))
-            if not quiet:
-                table(made, console)
+        with contextlib.suppress(KeyboardInterrupt):
+            for number, path in enumerate(dict.fromkeys(case.path for case in wanted)):
+                of_path = [case for case in wanted if case.path == path]
+                options = Options(runs, rtt / 1000, attach, seed + number, {"tcp": tcp} if tcp else {})
+                made = run_path(of_path, options, step)
+                rows += made
+                done = sum(case.path in {each["path"] for each in rows} for case in wanted)
+                progress.update(task, completed=done * steps_of(runs))
+                if not quiet:
+                    table(made, console)
+            over = True
     result = {
         "rtt_ms": rtt,
         "runs": runs,
         "measured_in": "the process that makes the connection (added_ms), the application (added_wall_ms)",
         "seconds": round(time.monotonic() - begin, 1),
+        "interrupted": not over,
         "load_average": round(os.getloadavg()[0], 1),
         "met": sum(each["met"] for each in rows),
         "missed": [f"{each['path']} {each['peer']}" for each in rows if not each["met"]],
@@ -331,6 +336,8 @@ def main(
         print(json.dumps(result))
     elif quiet:
         table(rows, Console())
+    if not over:
+        sys.exit(130)
 
 
 if __name__ == "__main__":

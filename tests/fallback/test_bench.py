@@ -78,15 +78,17 @@ def test_a_flood_of_guessed_ids_disturbs_nobody() -> None:
 
 
 def test_ctrl_c_ends_the_benchmark_and_takes_its_lab_down() -> None:
-    command = [sys.executable, str(BENCH), "--runs", "10000", "--paths", "router"]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+    command = [sys.executable, str(BENCH), "--runs", "10000", "--paths", "router", "--json"]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         name = f"fallback-{process.pid}"
         deadline = time.monotonic() + 30
         while ((found := state.read(name)) is None or not found.kind) and time.monotonic() < deadline:
             time.sleep(0.05)
         assert found is not None, "its lab came up"
         os.kill(process.pid, signal.SIGINT)
-        assert process.wait(60) != 0
+        output, _ = process.communicate(timeout=60)
+    result = json.loads(output)
+    assert (process.returncode, result["interrupted"], result["rows"]) == (130, True, [])
     assert not state.there_is(name)
 
 
