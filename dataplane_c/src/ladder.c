@@ -40,11 +40,13 @@ static int open_xdp(const struct accord_port_config *config, struct accord_footh
 	settings->flags = config->any_port ? ACCORD_SETTINGS_ANY_PORT : 0;
 	settings->frame_limit = accord_io_xdp_frame_limit(&foothold->netdev);
 	memcpy(settings->address, foothold->netdev.address, sizeof(settings->address));
-	accord_program_heartbeat(foothold->program);
 	result = accord_program_attach(foothold->program, foothold->netdev.index, mode, failure);
-	if (result)
-		return result;
-	return accord_io_xdp_open(&foothold->netdev, foothold->program, config->frames, &foothold->frames, failure);
+	if (!result)
+		result = accord_io_xdp_open(&foothold->netdev, foothold->program, config->frames, &foothold->frames, failure);
+	/* Last: attachment and rings wait for the kernel, on a busy host for longer than a heartbeat lasts. */
+	if (!result)
+		accord_program_heartbeat(foothold->program);
+	return result;
 }
 
 static int step(const struct accord_port_config *config, struct accord_foothold *foothold,

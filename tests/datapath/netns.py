@@ -13,9 +13,11 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -179,11 +181,21 @@ def two_hosts(queues: int = 1, mtu: int = 1500) -> Iterator[tuple[Host, Host]]:
             route.addr("add", index=host.index, address=host.address6, prefixlen=64, flags=0x02)  # IFA_F_NODAD
             host.mac = route.link("get", index=host.index)[0].get_attr("IFLA_ADDRESS")
 
+    def await_link(host: Host) -> None:
+        """The kernel notes a carrier later, in a work queue; until then the interface drops all that is sent."""
+        give_up = time.monotonic() + 20
+        with IPRoute() as route:
+            while route.link("get", index=host.index)[0].get_attr("IFLA_QDISC") == "noop":
+                assert time.monotonic() < give_up, f"{host.interface} has no link"
+                time.sleep(0.001)
+
     try:
         near.run(connect)
         for host in (near, far):
             host.set("ipv4/conf/all/forwarding", "0")
-            host.run(lambda host=host: configure(host))
+            host.run(partial(configure, host))
+        for host in (near, far):
+            host.run(partial(await_link, host))
         yield near, far
     finally:
         os.close(near.fd)

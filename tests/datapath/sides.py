@@ -16,6 +16,7 @@ from accord.datapath import clock
 from accord.datapath.engine import Engine, Event, EventKind
 from accord.datapath.path import Path
 from accord.datapath.port import Port, Rung
+from tests.datapath.heart import hold
 from tests.datapath.netns import Host
 
 CONTEXT = 17
@@ -50,7 +51,7 @@ def packet(transaction: bytes, payload: bytes = b"") -> bytes:
 
 @dataclass
 class Side:
-    """Opened on the rung alone when only ``first`` is given."""
+    """Opened on the rung alone when only ``first`` is given. To its XDP program it lives until ``port.quiet``."""
 
     host: Host
     first: Rung
@@ -60,6 +61,8 @@ class Side:
     busy_poll_us: int = 0
     events: list[Event] = field(default_factory=list)
     errors: list[Path] = field(default_factory=list)
+    held: int = 0
+    """The ID of the XDP program to which this side lives."""
 
     def __post_init__(self) -> None:
         self.engine = Engine()
@@ -75,6 +78,7 @@ class Side:
                 busy_poll_us=self.busy_poll_us,
             )
         )
+        self._hold()
 
     def __enter__(self) -> Side:
         return self
@@ -98,9 +102,20 @@ class Side:
         self.errors += self.port.errors()
         return moved + len(events)
 
+    def _hold(self) -> None:
+        self.held = self.port.report.program_id
+        if self.held:
+            hold(self.held)
+
     def beat(self) -> None:
-        """A heartbeat from inside the namespace."""
+        """A heartbeat from inside the namespace, which an XDP program takes for good until the next."""
         self.host.run(self.port.heartbeat)
+        self._hold()
+
+    def keep_alive(self) -> None:
+        """A heartbeat where none is held: without a program it looks for addresses, with a new one it lives."""
+        if not self.held or self.held != self.port.report.program_id:
+            self.beat()
 
     def propose(self, path: Path, payload: bytes = b"hello") -> int:
         """Begin a transaction; returns its handle."""
@@ -123,7 +138,7 @@ class Side:
 
 
 def until(condition: Callable[[], object], sides: Sequence[Side]) -> None:
-    """Pump the sides, with heartbeats, until the condition holds."""
+    """Pump the sides, alive, until the condition holds."""
     give_up = time.monotonic() + PATIENCE
     next_beat = 0.0
     while not condition():
@@ -131,7 +146,7 @@ def until(condition: Callable[[], object], sides: Sequence[Side]) -> None:
         assert now < give_up, [(side.port.counters(), side.engine.counters(), side.events) for side in sides]
         if now >= next_beat:
             for side in sides:
-                side.beat()
+                side.keep_alive()
             next_beat = now + 0.1
         if not sum(side.pump() for side in sides):
             time.sleep(0.001)

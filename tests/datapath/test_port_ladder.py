@@ -200,6 +200,7 @@ def test_a_daemon_that_hangs_loses_the_packets_to_the_kernel_until_it_is_back(
 
         side.port.remove_socket(index)
         keeper = side.port.add_socket(listener)
+        far.run(side.port.heartbeat)
         time.sleep(Limit.HEARTBEAT_MS / 1000 + 0.05)
         whole = packet(transaction_id())
         plain.sendto(whole, (far.address4, PORT))

@@ -108,14 +108,13 @@ def test_a_redirect_that_the_kernel_could_not_carry_out_is_told() -> None:
     """A port that nobody polls: its ring fills, and the program cannot know."""
     frames = 512
     packet = b"\x04\x00\x00\x05ACRD" + bytes(24)
-    with two_hosts() as (near, far), Side(far, Rung.XDP_GENERIC, any_port=True, frames=frames) as side:
+    with two_hosts() as (near, far), Side(far, Rung.XDP_GENERIC, any_port=True, frames=frames):
 
         class Far:
             def popen(self, argv: Sequence[str], **options: Any) -> subprocess.Popen[Any]:
                 return far.run(lambda: subprocess.Popen(argv, **options))
 
         with tracing(Far(), "verdicts", "--iface", far.interface) as tracer, near.udp(4) as sock:
-            far.run(side.port.heartbeat)
             for _ in range(frames):
                 sock.sendto(packet, (far.address4, PORT))
             lines = tracer.stop()
@@ -137,21 +136,20 @@ def test_verdicts_go_on_with_the_program_of_the_next_daemon() -> None:
 
         with tracing(Far(), "verdicts", "--reason", "STEERED") as tracer, near.udp(4) as sock:
 
-            def deliver(side: Side) -> dict[str, Any]:
-                far.run(side.port.heartbeat)
+            def deliver() -> dict[str, Any]:
                 sock.sendto(packet, (far.address4, PORT))
                 return tracer.next()
 
-            assert deliver(first)["reason"] == "STEERED"
+            assert deliver()["reason"] == "STEERED"
             before = far.xdp_id()
             first.port.close()
-            with Side(far, Rung.XDP_GENERIC, any_port=True) as second:
+            with Side(far, Rung.XDP_GENERIC, any_port=True):
                 told = tracer.next()
                 if told["program"] is None:  # it looked between the two
                     told = tracer.next()
                 assert (told["event"], told["interface"], told["program"]) == ("program", "far0", far.xdp_id())
                 assert told["program"] != before
-                assert deliver(second)["reason"] == "STEERED"
+                assert deliver()["reason"] == "STEERED"
                 tracer.stop()
 
 
