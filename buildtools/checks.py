@@ -17,7 +17,7 @@ from buildtools.stamps import Stamp, digest, files
 
 C_SOURCES = ("dataplane_c/*/*.[ch]", "ebpf/*.[ch]", "include/accord/*.h")
 TIDIED = r"dataplane_c/(src|lab|bench)/(?!test_)[^.]*\.c$"
-PYTHON_SOURCES = ("build.py", "setup.py", "buildtools", "ctrl", "tests", "bench", "vagrant")
+PYTHON_SOURCES = ("build.py", "setup.py", "buildtools", "ctrl", "sim", "tests", "bench", "vagrant")
 
 
 XDP = "xdp"
@@ -71,7 +71,7 @@ def static_checks(quick: bool) -> list[tuple[str, list[str]]]:
         ("c-lab", ["make", "-C", "dataplane_c/lab", "test"]),
         ("ruff", [ruff, "check", *python]),
         ("ruff-format", [ruff, "format", "--check", *python]),
-        ("mypy", [str(PYTHON), "-m", "mypy", "ctrl", "build.py", "buildtools", "vagrant"]),
+        ("mypy", [str(PYTHON), "-m", "mypy", "ctrl", "sim", "build.py", "buildtools", "vagrant"]),
         ("clang-format", ["clang-format", "--dry-run", "--Werror", *c_files]),
     ]
     if not quick:

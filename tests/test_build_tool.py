@@ -70,14 +70,6 @@ def test_a_fuzz_target_that_is_not_there_is_answered_with_those_that_are() -> No
     assert all(target in done.stderr for target in ("no-such-target", *checks.fuzz_targets()))
 
 
-def test_without_a_simulator_sim_says_so_and_ends_with_2(tmp_path: Path) -> None:
-    shutil.copy(ROOT / "build.py", tmp_path)
-    shutil.copytree(ROOT / "buildtools", tmp_path / "buildtools")
-    done = subprocess.run([tmp_path / "build.py", "sim"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "later release" in done.stdout
-
-
 # ---- A machine without Python ---------------------------------------------------------------------
 
 

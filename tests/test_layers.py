@@ -25,7 +25,7 @@ def lint(root: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", program, "--no-cache"],
         cwd=root,
-        env={**os.environ, "PYTHONPATH": str(root / "ctrl")},
+        env={**os.environ, "PYTHONPATH": f"{root / 'ctrl'}:{root}"},
         capture_output=True,
         text=True,
         check=False,
@@ -36,6 +36,7 @@ def lint(root: Path) -> subprocess.CompletedProcess[str]:
 def copy(tmp_path: Path) -> Path:
     """The package's sources, to be broken."""
     shutil.copytree(PACKAGE, tmp_path / "ctrl/accord", ignore=shutil.ignore_patterns("__pycache__", "*.so", "*.o"))
+    shutil.copytree(ROOT / "sim", tmp_path / "sim", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
@@ -63,6 +64,8 @@ def test_every_module_imports_only_from_the_floors_below_it() -> None:
         ("protocols/services.py", "import accord.datapath.probe_finding", "Plug-ins reach the host only through"),
         ("controller/__init__.py", "import accord.lab", "The lab serves the command line"),
         ("protocols/services.py", "import cffi", "Only the datapath touches the C core"),
+        ("controller/__init__.py", "import sim.world", "The simulator simulates what is installed"),
+        ("../../sim/world.py", "import time", "Within a simulation there is no clock"),
     ],
 )
 def test_an_import_that_breaks_the_layering_is_named(copy: Path, module: str, line: str, contract: str) -> None:

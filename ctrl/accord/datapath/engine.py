@@ -18,6 +18,7 @@ from accord.wire.constants import Reason
 from accord.wire.errors import error
 
 _EVENT_BATCH = 64
+_OUTPUT_BATCH = 64
 
 STAGE_SYMBOL = "accord_stage_reached"
 """The function of the compiled module that an engine calls at each stage (``stage.h``): a place for a uprobe."""
@@ -189,6 +190,28 @@ class Engine:
             proven=bool(info.proven),
             path=Path.from_c(info.path),
         )
+
+    def input(self, now: int, path: Path, datagram: bytes) -> Reason:
+        """One datagram, from the Accord header on, for whoever has no port: the simulator, tests. OK, or the reason of
+        the first packet in it that was not taken."""
+        data = ffi.from_buffer("uint8_t[]", datagram)
+        return Reason(-lib.accord_engine_input(self.pointer, now, path.to_c(), data, len(datagram)))
+
+    def output(self, now: int) -> list[tuple[Path, bytes]]:
+        """The datagrams that are to leave, as ``input``; packets that share one are joined. Call again while it is not
+        empty."""
+        packets = ffi.new("struct accord_packet_out[]", _OUTPUT_BATCH)
+        count = lib.accord_engine_output(self.pointer, now, packets, _OUTPUT_BATCH)
+        datagrams: list[tuple[Path, bytes]] = []
+        joins = False
+        for packet in packets[0:count]:
+            data = bytes(ffi.buffer(packet.data, packet.length))
+            if joins:
+                datagrams[-1] = (datagrams[-1][0], datagrams[-1][1] + data)
+            else:
+                datagrams.append((Path.from_c(packet.path), data))
+            joins = bool(packet.joined)
+        return datagrams
 
     def events(self) -> list[Event]:
         """All events that are waiting, in order; descriptors are copied out."""

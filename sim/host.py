@@ -1,0 +1,258 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Simulated hosts: a kernel, and lives of a daemon on it that end by a crash, a power failure or in order."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import dataclasses
+from collections.abc import Callable, Coroutine, Sequence
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from accord.controller.acceptor import Acceptor
+from accord.controller.association import Association
+from accord.controller.config import DaemonConfig, ExposeConfig
+from accord.controller.controller import Controller
+from accord.controller.policy import Policy, parse_policy
+from accord.datapath.path import Path
+from accord.datapath.stream import SocketCarrier
+from accord.negotiation import events
+from accord.negotiation.machine import Machine
+from accord.protocols import tls as real_tls
+from accord.protocols.http import HttpPlugin
+from accord.protocols.services import Carrier, Security
+from accord.protocols.tcp import TcpPlugin
+from accord.protocols.tls import TlsPlugin
+from accord.wire.errors import AccordError
+from sim.chance import Entropy
+from sim.kernel import Kernel, SimSocket
+from sim.loop import INCARNATION
+from sim.port import SimPort
+from sim.record import Served
+from sim.scenario import POLICIES, PORT, HostSpec
+from sim.standin import StandInPlugin, StandInTls
+
+if TYPE_CHECKING:
+    from sim.world import World
+
+T = TypeVar("T")
+NAME: Final = "sim.example"
+_PARSED: dict[int, Policy] = {}
+
+
+def policy(number: int) -> Policy:
+    """One of ``POLICIES``."""
+    if number not in _PARSED:
+        _PARSED[number] = parse_policy(POLICIES[number]) if POLICIES[number] else Policy()
+    return _PARSED[number]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Identity:
+    """Files of the certificate that all simulated hosts have."""
+
+    certificate: FilePath
+    private_key: FilePath
+
+
+class Host:
+    """One machine. ``life`` is the daemon on it; None while it is away."""
+
+    def __init__(self, world: World, index: int, spec: HostSpec, identity: Identity) -> None:
+        self.world, self.index, self.spec, self.identity = world, index, spec, identity
+        self.address = f"10.0.0.{index + 1}"
+        self.skew = 0
+        self.lives = 0
+        self.life: Life | None = None
+        self.kernel = self._kernel()
+        self.policy = spec.policy
+
+    def _kernel(self) -> Kernel:
+        world = self.world
+        entropy = Entropy(world.scenario.seed, self.index, self.lives, 1)
+        first = self.kernel.next_port if self.lives else 0
+        return Kernel(world.loop, self.address, entropy, lambda segment: world.segment(self, segment), first)
+
+    def start(self) -> None:
+        """The daemon begins."""
+        self.lives += 1
+        self.life = Life(self)
+        self.kernel.suppresses = self.spec.accord and self.spec.xdp
+        self.life.run(self.life.begin)
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        if self.life is not None:
+            self.life.die()
+            self.kernel.close_sockets()
+            self.life = None
+
+    def power_off(self) -> None:
+        """Everything goes, and comes back with nothing of before."""
+        if self.life is not None:
+            self.life.die()
+            self.life = None
+        self.kernel.power_off()
+        self.kernel = self._kernel()
+
+    def stop(self) -> None:
+        """SIGTERM."""
+        if self.life is not None:
+            self.life.run(self.life.close)
+            self.life.die()
+            self.kernel.close_sockets()
+            self.life = None
+
+
+class Life:
+    """A daemon from its start to its end, and the applications that use it."""
+
+    def __init__(self, host: Host) -> None:
+        self.host, self.spec, self.kernel, self.world = host, host.spec, host.kernel, host.world
+        seed = self.world.scenario.seed
+        self.number = host.lives
+        self.entropy = Entropy(seed, host.index, self.number, 2)
+        real = self.world.scenario.real_tls
+        self.tls: Any = real_tls if real else StandInTls(self.entropy)
+        all_plugins: dict[str, Any] = {
+            "tcp": TcpPlugin(),
+            "tls": TlsPlugin() if real else StandInPlugin(self.world.scenario.flight),
+            "http": HttpPlugin(),
+        }
+        self.plugins = {name: all_plugins[name] for name in self.spec.plugins}
+        self.controller: Controller | None = None
+        self.port: SimPort | None = None
+        self.dead = False
+        self.serving: set[asyncio.Task[None]] = set()
+        self._listener: SimSocket | None = None
+        self._acceptor: Acceptor | None = None
+        self._queue: asyncio.Queue[Association]
+
+    def now_us(self) -> int:
+        """CLOCK_BOOTTIME of this host, which goes on in suspend."""
+        return self.world.loop.now_us + self.host.skew + 1
+
+    def run(self, what: Callable[..., T], *arguments: Any) -> T:
+        """Call it as this life of the host."""
+
+        def inside() -> T:
+            INCARNATION.set(self)
+            return what(*arguments)
+
+        return contextvars.Context().run(inside)
+
+    def begin(self) -> None:
+        """Expose the port."""
+        if not self.spec.accord:
+            self._listen()
+            return
+        identity = self.host.identity
+        config = DaemonConfig(
+            policy=policy(self.host.policy),
+            certificate=identity.certificate,
+            private_key=identity.private_key,
+            ca_file=identity.certificate,
+            transactions=self.spec.transactions,
+            unproven=self.spec.unproven,
+            buffers=self.spec.buffers,
+        )
+        self._queue = asyncio.Queue(64)
+        self.controller = Controller(config)
+        self.controller.expose(ExposeConfig(PORT, None), self._queue)
+        self.spawn(self._accept())
+
+    def make_port(self) -> SimPort:
+        """The controller asks for it."""
+        self.port = SimPort(self.kernel, lambda path, data: self.world.datagram(self.host, path, data))
+        return self.port
+
+    def observe(self, machine: Machine, actions: Sequence[events.Action]) -> None:
+        """What a negotiation of this life has done."""
+        self.world.records.of(self, machine).take(actions, self.world.network)
+
+    def reload(self, number: int) -> None:
+        """SIGHUP, with another policy."""
+        self.host.policy = number
+        if self.controller is not None:
+            self.controller.reload(dataclasses.replace(self.controller.config, policy=policy(number)))
+
+    def close(self) -> None:
+        """In order: peers are told."""
+        if self.controller is not None:
+            self.controller.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
+
+    def die(self) -> None:
+        """Nothing that this life has begun goes on."""
+        self.dead = True
+        self.world.loop.end(self)
+        if self.port is not None:
+            self.port.close()
+
+    # ---- applications ----
+
+    def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
+        """A task that the applications of this host run."""
+        task = self.world.loop.create_task(work)
+        self.serving.add(task)
+        task.add_done_callback(self.serving.discard)
+        return task
+
+    async def connect(self, address: str, wishes: dict[str, Any]) -> Association:
+        """As an application."""
+        assert self.controller is not None
+        security = Security(server_name=NAME, alpn=("http/1.1",))
+        return await self.controller.connect(address, PORT, overrides=wishes, security=security)
+
+    async def _accept(self) -> None:
+        while True:
+            association = await self._queue.get()
+            self.spawn(
+                self.serve(association.carrier, "/".join(association.report.stack), association.report.negotiated)
+            )
+
+    async def serve(self, carrier: Carrier, stack: str, negotiated: bool) -> None:
+        """Say everything back until the client ends."""
+        served = Served(self.host.index, self.number, stack, negotiated)
+        self.world.records.served.append(served)
+        try:
+            async with asyncio.timeout(90):
+                while data := await carrier.read():
+                    served.heard += data
+                    await carrier.write(data)
+                await carrier.close()
+        except (AccordError, OSError) as failure:
+            served.failure = str(failure) or type(failure).__name__
+        finally:
+            carrier.abort()
+            served.over = True
+
+    # ---- a host without Accord ----
+
+    def _listen(self) -> None:
+        self._listener = SimSocket(self.kernel, 2, 1)
+        self._listener.bind(("0.0.0.0", PORT))
+        self._listener.listen(16)
+        self._acceptor = Acceptor(self._listener, self._accepted)  # type: ignore[arg-type]
+
+    def _accepted(self, client: Any) -> None:
+        self.spawn(self._greet(SocketCarrier(client)))
+
+    async def _greet(self, bare: SocketCarrier) -> None:
+        identity = self.host.identity
+        security = Security(certificate=identity.certificate, private_key=identity.private_key, alpn=("http/1.1",))
+        try:
+            async with asyncio.timeout(20):
+                first = await bare.peek()
+                carrier = await self.tls.server(bare, security, security.alpn) if first == 0x16 else bare
+        except (AccordError, OSError):
+            bare.abort()
+            return
+        await self.serve(carrier, "tls/tcp" if first == 0x16 else "tcp", False)
+
+
+def path_at(host: Host, path: Path, *, port: int) -> Path:
+    """The path as the other end sees it."""
+    return Path(4, path.context, path.remote, path.remote_port, path.local or host.address, port)

@@ -1,0 +1,268 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What has to hold at the end of a run, and what is excused, exactly.
+
+Two sides of a negotiation *agree* when both have committed to the same graph, or neither has, each with a reason.
+One case is no disagreement: the initiator has committed, and the responder has not, when
+
+- the commit was never acknowledged (``Unconfirmed``): the stack itself shows whether the peer has it;
+- the responder's host crashed, or the initiator's before it could be told;
+- the responder has aborted with a reason, and every packet that says so was lost, which only faults do.
+
+The other way round there is none: a responder that has committed has the commit of an initiator that sent it, to the
+same graph. No transaction is ever committed by two responders, nor twice by one.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from accord.controller import exposed
+from accord.datapath.path import Path
+from accord.negotiation.interface import Role
+from accord.wire.constants import Limit
+from sim.network import from_initiator, ip_bytes, is_packet, transaction_of
+from sim.record import Called, Served, Side
+from sim.scenario import Trouble
+
+if TYPE_CHECKING:
+    from sim.host import Host
+    from sim.world import Verdict, World
+
+_AWAY: Final = frozenset({Trouble.CRASH, Trouble.POWER, Trouble.RESTART})
+_LOSING: Final = (Trouble.LOSS, Trouble.FLIP, Trouble.PARTITION, Trouble.REORDERING)
+_FIRST_BYTES_SECONDS: Final = exposed._PLAIN_HANDSHAKE_SECONDS
+_SOCKETS: Final = 2
+"""Of a daemon that does nothing: its port's UDP socket and its listener."""
+
+
+# ---- while it runs ----
+
+
+def sent(world: World, source: Host, path: Path, data: bytes) -> None:
+    """A host sends a datagram: is it within the amplification limit (PROTOCOL.md, MUST-23)?"""
+    if not is_packet(data) or from_initiator(data) or source.life is None:
+        return
+    key = (source.index, source.life.number, transaction_of(data))
+    count = world.amplified.setdefault(key, [0, 0])
+    count[1] += ip_bytes(data, path.context)
+    if count[1] > Limit.AMPLIFICATION * count[0] and not any(
+        side.proven for side in world.records.sides.values() if side.life is source.life and side.transaction == key[2]
+    ):
+        _complain(world, "amplified", f"host {source.index} sent {count[1]} bytes for {count[0]}")
+
+
+# ---- at its end ----
+
+
+def unfinished(world: World) -> bool:
+    """Something still goes on that has to end."""
+    if not all(called.done or (called.life is not None and called.life.dead) for called in world.records.calls):
+        return True
+    return any(_left(host) for host in world.hosts)
+
+
+def finished(world: World) -> None:
+    """Nothing may be left of any negotiation or stream."""
+    for called in world.records.calls:
+        if not (called.done or (called.life is not None and called.life.dead)):
+            _complain(world, "stuck", f"call {called.number} never ended")
+    for side in world.records.sides.values():
+        if side.committed is None and side.aborted is None and not side.crashed:
+            _complain(world, "stuck", f"{side.name} is neither committed nor aborted: {side.machine.state}")
+    for host in world.hosts:
+        for kind, what in _left(host):
+            _complain(world, kind, f"host {host.index}: {what}")
+
+
+def closed(world: World) -> None:
+    """Every daemon was stopped: nothing at all may be left."""
+    for host in world.hosts:
+        if host.spec.accord and host.kernel.sockets:
+            _complain(world, "leaked", f"host {host.index}: {len(host.kernel.sockets)} sockets after its daemon's end")
+
+
+def _left(host: Host) -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    life = host.life
+    if life is None:
+        return found
+    controller = life.controller
+    if controller is not None:
+        endpoint = controller.endpoint
+        usage = endpoint.engine.usage()
+        if usage.transactions:
+            found.append(("stuck", f"{usage.transactions} transactions in the engine"))
+        elif usage.buffers or usage.unproven or usage.events:
+            found.append(("leaked", f"{usage.buffers} buffers, {usage.unproven} unproven, {usage.events} events"))
+        if endpoint.in_flight:
+            found.append(("leaked", f"{endpoint.in_flight} owners of transactions"))
+        if len(controller.proposals):
+            found.append(("leaked", f"{len(controller.proposals)} prepared proposals"))
+        for port in controller.exposed.values():
+            if port.adopter is not None and len(port.adopter._registry):
+                found.append(("leaked", f"{len(port.adopter._registry)} places for connections"))
+            if port.pending:
+                found.append(("leaked", f"{port.pending} candidates"))
+        if len(host.kernel.sockets) > _SOCKETS:
+            found.append(("leaked", f"{len(host.kernel.sockets)} sockets, {_SOCKETS} belong to the port"))
+    for connection in host.kernel.connections.values():
+        found.append(("leaked", f"TCP {connection.local[1]} to {connection.remote}: {connection.phase.value}"))
+    return found
+
+
+def verdict(world: World) -> Verdict:
+    """Everything that was noted, and what the records say."""
+    from sim.world import Verdict
+
+    _negotiations(world)
+    _streams(world)
+    for text in (*world.loop.failures, *(complaint for complaint in world.complaints if ": " in complaint)):
+        if not text.startswith(_KINDS):
+            _complain(world, "exception", text)
+    failures: dict[str, list[str]] = {}
+    for complaint in world.complaints:
+        kind, _, text = complaint.partition(": ")
+        if kind in _KINDS and text not in failures.setdefault(kind, []):
+            failures[kind].append(text)
+    sides = world.records.sides.values()
+    return Verdict(
+        seed=world.scenario.seed,
+        trace_hash=world.network.trace_hash,
+        steps=world.loop.steps,
+        packets=world.network.packets,
+        negotiations=sum(side.role is Role.RESPONDER for side in sides),
+        committed=sum(side.role is Role.RESPONDER and side.committed is not None for side in sides),
+        failures=failures,
+        ladder=world.network.ladder,
+    )
+
+
+_KINDS: Final = ("diverged", "stuck", "leaked", "amplified", "exception")
+
+
+def _complain(world: World, kind: str, text: str) -> None:
+    world.complaints.append(f"{kind}: {text}")
+    world.network.remark(f"!! {kind}: {text}")
+
+
+# ---- both sides ----
+
+
+def _negotiations(world: World) -> None:
+    by_id: dict[bytes, list[Side]] = {}
+    for side in world.records.sides.values():
+        by_id.setdefault(side.transaction, []).append(side)
+        for failure in side.failures:
+            _complain(world, "diverged", failure)
+    for transaction, sides in by_id.items():
+        ones = [side for side in sides if side.role is Role.INITIATOR]
+        others = [side for side in sides if side.role is Role.RESPONDER]
+        if len(ones) > 1:
+            _complain(world, "diverged", f"{len(ones)} initiators of {transaction.hex()}")
+        _agree(world, ones[0] if ones else None, others)
+
+
+def _agree(world: World, one: Side | None, others: list[Side]) -> None:
+    committed = [side for side in others if side.committed is not None]
+    if len(committed) > 1:
+        _complain(world, "diverged", f"{', '.join(side.name for side in committed)} have all committed")
+    for side in committed:
+        if one is None or not one.sent_commit:
+            _complain(world, "diverged", f"{side.name} committed, and no initiator sent a commit")
+        elif _graph(side) != _graph(one):
+            _complain(world, "diverged", f"{side.name}: {side.outcome}; {one.name}: {one.outcome}")
+        elif one.aborted is not None and not _has(world, Trouble.FORGERY):
+            _complain(world, "diverged", f"{side.name} committed; {one.name}: {one.outcome}")
+    if one is None or one.committed is None or one.aborted is not None or committed:
+        return
+    if one.unconfirmed or one.crashed or any(side.crashed for side in others):
+        return
+    if any(side.aborted is not None for side in others) and _lossy(world):
+        return
+    told = "; ".join(f"{side.name}: {side.outcome}" for side in others) or "there is no responder"
+    if one.confirmed or not _faulty(world):
+        _complain(world, "diverged", f"{one.name}: {one.outcome}; {told}")
+    else:
+        _complain(world, "stuck", f"{one.name} does not know whether its commit arrived; {told}")
+
+
+def _graph(side: Side) -> Any:
+    committed = side.committed
+    return None if committed is None else (committed.ids, committed.protocols)
+
+
+# ---- the streams on top ----
+
+
+def _streams(world: World) -> None:
+    by_call: dict[int, list[Served]] = {}
+    for served in world.records.served:
+        if len(served.heard) >= 4 and not _is_record(served):
+            by_call.setdefault(int.from_bytes(served.heard[:4], "big"), []).append(served)
+    forged = _has(world, Trouble.FORGERY)
+    for called in world.records.calls:
+        winners = by_call.pop(called.number + 1, [])
+        if len(winners) > 1:
+            _complain(world, "diverged", f"call {called.number} was served {len(winners)} times")
+        if called.said_back:
+            if len(winners) != 1:
+                _complain(world, "diverged", f"call {called.number} has an answer of {len(winners)} services")
+            elif (winners[0].stack, winners[0].negotiated) != (called.association, called.negotiated) and not forged:
+                _complain(world, "diverged", f"call {called.number}: {called.association} and {winners[0].stack}")
+        elif called.association and not _excused(world, called):
+            what = "negotiated" if called.negotiated else "plain"
+            _complain(
+                world, "diverged", f"call {called.number}: {what} {called.association} carries nothing: {called.broken}"
+            )
+    if by_call and not forged:
+        _complain(world, "diverged", f"services heard of calls {sorted(by_call)}, which nobody made")
+
+
+def _is_record(served: Served) -> bool:
+    """Where a plain connection may begin with anything, one that an initiator has adopted, and whose commit never came,
+    can only be told from it by what it says; a record of TLS's application data is taken for a plain stream's
+    (PROTOCOL.md, section 9.1)."""
+    return not served.negotiated and served.stack == "tcp" and served.heard[:1] == b"\x17"
+
+
+def _excused(world: World, called: Called) -> bool:
+    """A stream may be broken when an end was away, or never had it; when its service refuses what it is; and when the
+    network withheld the first bytes of an accepted connection for so long that the port's owner reset it."""
+    call = world.scenario.calls[called.number]
+    if called.crashed or _away(world, call.source) or _away(world, call.target):
+        return True
+    if not called.negotiated and (called.took < _FIRST_BYTES_SECONDS or not _has(world, *_LOSING)):
+        return (
+            called.association == "tcp" and world.hosts[call.target].spec.accord and _wants_security(world, call.target)
+        )
+    if _has(world, Trouble.FORGERY):
+        return True
+    if called.took >= _FIRST_BYTES_SECONDS and _has(world, *_LOSING):
+        return True
+    mine = [side for side in world.records.sides.values() if side.host == call.source]
+    return any(side.role is Role.INITIATOR and (side.unconfirmed or (side.committed and side.aborted)) for side in mine)
+
+
+def _wants_security(world: World, host: int) -> bool:
+    policies = [world.scenario.hosts[host].policy]
+    policies += [int(f.amount) for f in world.scenario.faults if f.trouble is Trouble.POLICY and f.a == host]
+    return 0 in policies
+
+
+# ---- faults that excuse ----
+
+
+def _has(world: World, *troubles: Trouble) -> bool:
+    return any(fault.trouble in troubles for fault in world.scenario.faults)
+
+
+def _away(world: World, host: int) -> bool:
+    return any(fault.trouble in _AWAY and fault.a == host for fault in world.scenario.faults)
+
+
+def _lossy(world: World) -> bool:
+    return _has(world, *_LOSING, Trouble.MASK, Trouble.FORGERY, Trouble.SUSPEND, Trouble.DUPLICATION)
+
+
+def _faulty(world: World) -> bool:
+    return bool(world.scenario.faults)

@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""An asyncio event loop that never sleeps: when nothing is left to do, it is at once when the next timer is due.
+
+Callbacks run in the context (``contextvars``) in which they were asked for, so everything that a host's code asks for
+runs as that host. What a crashed host had asked for is called off with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import errno
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
+
+INCARNATION: Final[contextvars.ContextVar[Any]] = contextvars.ContextVar("incarnation", default=None)
+"""The life of a host in which code runs: an object, compared by identity. None: the simulator's own."""
+
+
+class _NoSleep:
+    """In the place of the selector: time passes, nothing else happens."""
+
+    def __init__(self, loop: VirtualLoop) -> None:
+        self._loop = loop
+
+    def select(self, timeout: float | None) -> list[object]:
+        """Let ``timeout`` seconds pass."""
+        if timeout is None:
+            raise RuntimeError("nothing is left to happen, and somebody still waits")
+        self._loop.pass_time(timeout)
+        return []
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """Readers and writers are callbacks by simulated descriptor: ``ready_to_read`` and ``ready_to_write`` call them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._selector = _NoSleep(self)
+        self._microseconds = 0
+        self._due = 0.0
+        self._readers: dict[int, asyncio.Handle] = {}
+        self._writers: dict[int, asyncio.Handle] = {}
+        self._tasks: list[tuple[Any, asyncio.Task[Any], Any]] = []
+        self.failures: list[str] = []
+        """What would have been logged: exceptions that nobody caught."""
+        self.steps = 0
+        self._clock_resolution = 1e-6
+        self.set_exception_handler(self._failed)
+        self.set_task_factory(self._make_task)  # type: ignore[arg-type]
+
+    # ---- time ----
+
+    def time(self) -> float:
+        """Virtual seconds since the beginning."""
+        return self._microseconds / 1_000_000
+
+    @property
+    def now_us(self) -> int:
+        """The same, in microseconds."""
+        return self._microseconds
+
+    def pass_time(self, seconds: float) -> None:
+        """Up to the next microsecond, so that whoever waits for it finds it there."""
+        if seconds > 0:
+            self._microseconds += max(1, -int(-seconds * 1_000_000 // 1))
+        self.steps += 1
+
+    def later(self, seconds: float, callback: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
+        """``call_later`` of the network's and the kernels': it happens whichever daemon is dead by then."""
+        return self.call_later(seconds, callback, *args, context=contextvars.Context())
+
+    def _process_events(self, event_list: list[Any]) -> None:
+        """None ever comes."""
+
+    def _write_to_self(self) -> None:
+        """There is only one thread."""
+
+    # ---- descriptors ----
+
+    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
+        """``fd``: a simulated socket, or its number."""
+        self._watch(self._readers, fd, callback, args)
+        connection = _DESCRIPTORS.get(_number(fd))
+        if connection is not None and connection.readable:
+            self.ready_to_read(_number(fd))
+
+    def remove_reader(self, fd: Any) -> bool:
+        """Whether there was one."""
+        return self._forget(self._readers, fd)
+
+    def add_writer(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
+        """As ``add_reader``."""
+        self._watch(self._writers, fd, callback, args)
+        connection = _DESCRIPTORS.get(_number(fd))
+        if connection is not None and connection.writable:
+            self.ready_to_write(_number(fd))
+
+    def remove_writer(self, fd: Any) -> bool:
+        """Whether there was one."""
+        return self._forget(self._writers, fd)
+
+    def ready_to_read(self, number: int) -> None:
+        """Call the reader back soon, and again as long as there is something to be read."""
+        self.call_soon(self._call, self._readers, number, "readable")
+
+    def ready_to_write(self, number: int) -> None:
+        """As ``ready_to_read``."""
+        self.call_soon(self._call, self._writers, number, "writable")
+
+    def _call(self, watched: dict[int, asyncio.Handle], number: int, what: str) -> None:
+        handle, connection = watched.get(number), _DESCRIPTORS.get(number)
+        if handle is None or connection is None or not getattr(connection, what):
+            return
+        handle._run()
+        if watched.get(number) is handle and getattr(connection, what):
+            self.call_soon(self._call, watched, number, what)  # level-triggered, as select(2) is
+
+    def _watch(
+        self, watched: dict[int, asyncio.Handle], fd: Any, callback: Callable[..., Any], args: tuple[Any, ...]
+    ) -> None:
+        number = _number(fd)
+        if number not in _DESCRIPTORS:
+            raise OSError(errno.EBADF, "no such simulated socket")
+        watched[number] = asyncio.Handle(callback, args, self, contextvars.copy_context())
+
+    @staticmethod
+    def _forget(watched: dict[int, asyncio.Handle], fd: Any) -> bool:
+        handle = watched.pop(_number(fd), None)
+        if handle is not None:
+            handle.cancel()
+        return handle is not None
+
+    # ---- lives ----
+
+    def _make_task(self, loop: Any, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:
+        task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **kwargs)
+        life = INCARNATION.get()
+        if life is not None:
+            self._tasks = [kept for kept in self._tasks if not kept[1].done()] if len(self._tasks) > 64 else self._tasks
+            self._tasks.append((life, task, coro))
+        return task
+
+    def end(self, life: object) -> None:
+        """Nothing that this life of a host has asked for happens any more."""
+        waiting = [*self._ready, *self._scheduled, *self._readers.values(), *self._writers.values()]  # type: ignore[attr-defined]
+        for handle in waiting:
+            if handle._context.get(INCARNATION) is life:
+                handle.cancel()
+
+    def dispose(self) -> None:
+        """At the very end: let go of coroutines that will never be resumed, without a word."""
+        asyncio._set_running_loop(self)
+        try:
+            self.set_exception_handler(lambda *_: None)
+            for _, task, coro in self._tasks:
+                if not task.done():
+                    task._log_destroy_pending = False  # type: ignore[attr-defined]
+                    with contextlib.suppress(BaseException):
+                        coro.close()
+        finally:
+            asyncio._set_running_loop(None)
+        self._tasks.clear()
+        self._ready.clear()  # type: ignore[attr-defined]
+        self._scheduled.clear()  # type: ignore[attr-defined]
+        self._readers.clear()
+        self._writers.clear()
+        self.close()
+
+    def _failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        failure = context.get("exception")
+        self.failures.append(f"{context.get('message')}: {type(failure).__name__}: {failure}")
+
+
+_DESCRIPTORS: dict[int, Any] = {}
+"""Simulated sockets by number: whatever has ``readable`` and ``writable``."""
+
+
+def register(number: int, connection: Any) -> None:
+    """``number`` is a descriptor from now on."""
+    _DESCRIPTORS[number] = connection
+
+
+def unregister(number: int) -> None:
+    """It is none any more."""
+    _DESCRIPTORS.pop(number, None)
+
+
+def _number(fd: Any) -> int:
+    return fd if isinstance(fd, int) else int(fd.fileno())

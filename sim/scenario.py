@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What happens in one run: hosts, calls of ``connect``, and faults. All of it is data, drawn from the seed."""
+
+from __future__ import annotations
+
+import enum
+import random
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+SECOND: Final = 1_000_000
+PORT: Final = 443
+
+
+class Trouble(enum.Enum):
+    """A kind of fault; ``Fault`` says what its fields mean for each."""
+
+    LOSS = "loss"
+    MASK = "loss mask"
+    DUPLICATION = "duplication"
+    REORDERING = "reordering"
+    FLIP = "bit flips"
+    FORGERY = "forgery"
+    PARTITION = "partition"
+    STRIP = "options stripped"
+    CRASH = "crash"
+    POWER = "power failure"
+    SUSPEND = "suspended"
+    RESTART = "orderly restart"
+    POLICY = "policy change"
+    NO_INSTALL = "kernel refuses"
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One fault, from ``begin`` to ``end`` (microseconds of virtual time).
+
+    LOSS, DUPLICATION, REORDERING, FLIP, FORGERY: on the way from host ``a`` to host ``b``, to each packet with the
+    probability ``amount``. FLIP is one bit, which the checksum finds; FORGERY mends the checksum. MASK: bit i of
+    ``amount`` drops the i-th datagram of that way since ``begin``. PARTITION: nothing passes between the two.
+    STRIP: SYNs lose our option on that way. CRASH, POWER, RESTART: host ``a`` is away from ``begin`` to ``end``,
+    killed, without power, or stopped in order. SUSPEND: its clock jumps from ``begin`` to ``end`` at once.
+    POLICY: it reloads its configuration with policy number ``amount``. NO_INSTALL: its kernel installs no TCP.
+    """
+
+    trouble: Trouble
+    a: int
+    b: int
+    begin: int
+    end: int
+    amount: float = 0
+
+    def __str__(self) -> str:
+        who = f"host {self.a}" if self.b < 0 else f"host {self.a} to {self.b}"
+        amount = hex(int(self.amount)) if self.trouble is Trouble.MASK else f"{self.amount:g}"
+        return f"{self.trouble.value}, {who}, {self.begin / 1000:.1f} to {self.end / 1000:.1f} ms, {amount}"
+
+
+@dataclass(frozen=True, slots=True)
+class HostSpec:
+    """One host. ``accord`` False: it has never heard of Accord and serves TCP and TLS on the port."""
+
+    accord: bool = True
+    plugins: tuple[str, ...] = ("tcp", "tls", "http")
+    policy: int = 0
+    """Index into ``POLICIES``."""
+    transactions: int = 64
+    unproven: int = 16
+    buffers: int = 256
+    xdp: bool = True
+    """It suppresses SYNs, and marks SYN-ACKs."""
+    options: bool = True
+    """Its SYNs bear the option."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """An application calls ``connect``. ``patience``: seconds, then it calls it off."""
+
+    at: int
+    source: int
+    target: int
+    wishes: tuple[tuple[str, Any], ...] = ()
+    patience: float = 60.0
+    request: int = 64
+    """Bytes that it sends, and wants back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """One run."""
+
+    seed: int
+    real_tls: bool
+    hosts: tuple[HostSpec, ...]
+    calls: tuple[Call, ...]
+    faults: tuple[Fault, ...] = ()
+    delays: tuple[tuple[int, ...], ...] = field(default_factory=tuple)
+    """Microseconds one way, by source and target."""
+    flight: int = 600
+    """Bytes of the stand-in's answer, as a certificate chain is long."""
+
+    @property
+    def quiet(self) -> int:
+        """When the last fault is over and the last call was made."""
+        return max([fault.end for fault in self.faults] + [call.at for call in self.calls])
+
+
+POLICIES: Final = (
+    "",
+    '[default]\nsecure = "preferred"',
+    '[default]\nsecure = "no"\nprefer = ["tcp", "tls/tcp"]',
+    '[default]\nsecure = "no"\nprefer = ["tls/tcp"]\nonly = true',
+    '[default]\nsecure = "no"\nprefer = ["tcp"]\nonly = true',
+)
+_TCP: Final = ("no-syn", "parallel-syn", "auto")
+_FALLBACK: Final = ("parallel", "parallel", "delayed", "never")
+_SECURE: Final = ("required", "preferred", "no")
+_FLIGHTS: Final = (0, 600, 600, 1500, 4000, 20_000, 50_000)
+
+
+def draw(seed: int) -> Scenario:
+    """The seed's scenario. Faults are milder in some seeds, so that each is also met alone."""
+    chance = random.Random(seed)
+    real_tls = chance.random() < 0.1
+    count = chance.choice((2, 2, 2, 3, 3, 4))
+    hosts = tuple(_host(chance, index, real_tls) for index in range(count))
+    delays = tuple(tuple(chance.choice((50, 1000, 10_000, 40_000, 120_000)) for _ in hosts) for _ in hosts)
+    calls = tuple(_call(chance, hosts) for _ in range(chance.choice((1, 1, 2, 3, 5))))
+    faults = tuple(_fault(chance, count, real_tls) for _ in range(chance.choice((0, 1, 1, 2, 3, 4, 6))))
+    return Scenario(seed, real_tls, hosts, calls, faults, delays, chance.choice(_FLIGHTS))
+
+
+def _host(chance: random.Random, index: int, real_tls: bool) -> HostSpec:
+    tight = chance.random() < 0.15
+    return HostSpec(
+        accord=index == 0 or chance.random() < 0.9,
+        plugins=chance.choice((("tcp", "tls", "http"),) * 5 + (("tcp", "http"), ("tls", "http"))),
+        policy=chance.choice((0, 0, 1, 2, 2, 3, 4)),
+        transactions=chance.choice((2, 4)) if tight else 64,
+        unproven=chance.choice((1, 2)) if tight else 16,
+        buffers=chance.choice((64, 128)) if tight else 512,
+        xdp=chance.random() < 0.7,
+        options=chance.random() < 0.8,
+    )
+
+
+def _call(chance: random.Random, hosts: tuple[HostSpec, ...]) -> Call:
+    able = [index for index, host in enumerate(hosts) if host.accord]
+    source = chance.choice(able)
+    target = chance.choice([index for index in range(len(hosts)) if index != source])
+    wishes: list[tuple[str, Any]] = [("tcp", chance.choice(_TCP)), ("fallback", chance.choice(_FALLBACK))]
+    if chance.random() < 0.6:
+        wishes.append(("secure", chance.choice(_SECURE)))
+    if chance.random() < 0.1:
+        wishes.append(("packets_min", chance.choice((1, 3, 10))))
+    if chance.random() < 0.15:
+        wishes.append(("context", "direct"))
+    patience = chance.choice((0.005, 0.05, 0.3)) if chance.random() < 0.08 else 60.0
+    at = chance.choice((0, 0, chance.randrange(3 * SECOND)))
+    return Call(at, source, target, tuple(wishes), patience, chance.choice((1, 64, 5000)))
+
+
+def _fault(chance: random.Random, count: int, real_tls: bool) -> Fault:
+    kinds = [kind for kind in Trouble if not (real_tls and kind is Trouble.FORGERY)]
+    trouble = chance.choice((*kinds, Trouble.LOSS, Trouble.LOSS, Trouble.MASK, Trouble.MASK))
+    a, b = chance.sample(range(count), 2)
+    begin = chance.choice((0, 0, chance.randrange(300_000), chance.randrange(4 * SECOND)))
+    end = begin + chance.choice((50_000, 500_000, 2 * SECOND, 15 * SECOND))
+    if trouble is Trouble.MASK:
+        amount: float = chance.getrandbits(64) & chance.getrandbits(64)
+        return Fault(trouble, a, b, 0, 60 * SECOND, amount)
+    if trouble in (Trouble.CRASH, Trouble.POWER, Trouble.RESTART):
+        return Fault(trouble, a, -1, begin, begin + chance.choice((1000, 100_000, 3 * SECOND)))
+    if trouble in (Trouble.SUSPEND, Trouble.NO_INSTALL):
+        return Fault(trouble, a, -1, begin, end)
+    if trouble is Trouble.POLICY:
+        return Fault(trouble, a, -1, begin, begin, chance.randrange(len(POLICIES)))
+    if trouble in (Trouble.PARTITION, Trouble.STRIP):
+        return Fault(trouble, a, b, begin, end)
+    return Fault(trouble, a, b, begin, end, chance.choice((0.05, 0.2, 0.5)))

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the control plane finds in the place of a host: the one list of everything that is simulated.
+
+Names of modules are replaced for as long as a simulation runs in this process. Each replacement asks which host it is
+called for: the life of a host in whose context the code runs (``loop.INCARNATION``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket as real
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+from accord.controller import (
+    controller,
+    endpoint,
+    exposed,
+    legacy,
+    lessons,
+    negotiating,
+    prepared,
+    responding,
+    stack,
+)
+from accord.datapath import clock
+from accord.datapath.port import Rung
+from accord.negotiation import initiator, responder
+from sim.kernel import SimRepair, SimSocket, SimSynOptions, saved_syn
+from sim.loop import INCARNATION
+from sim.port import SimPort
+
+if TYPE_CHECKING:
+    from sim.host import Life
+
+
+def life() -> Life:
+    """Of the host that this code runs for."""
+    found: Life | None = INCARNATION.get()
+    if found is None:
+        raise RuntimeError("code of a host runs outside of any")
+    return found
+
+
+class _Sockets:
+    """The module ``socket``, with a host's own sockets."""
+
+    @staticmethod
+    def socket(family: int = real.AF_INET, kind: int = real.SOCK_STREAM, proto: int = 0) -> SimSocket:
+        """As ``socket.socket``."""
+        return SimSocket(life().kernel, family, kind)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(real, name)
+
+
+class _Secrets:
+    @staticmethod
+    def token_bytes(count: int) -> bytes:
+        """As ``secrets.token_bytes``."""
+        return life().entropy.token_bytes(count)
+
+
+class _Tls:
+    """The module ``protocols.tls``: itself, or the stand-in."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(life().tls, name)
+
+
+class _Ports:
+    @staticmethod
+    def open(*_: Any, **__: Any) -> SimPort:
+        """As ``Port.open``."""
+        return life().make_port()
+
+
+class _Initiator(initiator.Initiator):
+    """Tells what it does."""
+
+    def start(self) -> Any:
+        actions = super().start()
+        life().observe(self, actions)
+        return actions
+
+    def receive(self, event: Any) -> Any:
+        actions = super().receive(event)
+        life().observe(self, actions)
+        return actions
+
+
+class _Responder(responder.Responder):
+    """Tells what it does."""
+
+    def receive(self, event: Any) -> Any:
+        actions = super().receive(event)
+        life().observe(self, actions)
+        return actions
+
+
+def _now_us() -> int:
+    return life().now_us()
+
+
+def _now() -> float:
+    return life().now_us() / 1_000_000
+
+
+def _bind(sock: SimSocket, host: str, port: int, scope: int = 0) -> None:
+    sock.bind((host, port))
+
+
+def _repair(local: str, remote: str) -> SimRepair:
+    return SimRepair(life().kernel, local, remote)
+
+
+def _info(connection: SimSocket) -> Any:
+    there = connection.connection
+    if there is None:
+        return SimpleNamespace(acknowledged=0, received=0, retransmitted=0)
+    return SimpleNamespace(acknowledged=there.acknowledged, received=there.received, retransmitted=there.repeated)
+
+
+def _plan(*_: Any) -> Any:
+    return SimpleNamespace(rungs=(Rung.PACKET,), skipped=frozenset(), why="simulated", driver="simulated")
+
+
+def _plugins() -> Any:
+    return life().plugins, {}
+
+
+def _syn_options(port: Any) -> Any:
+    return SimSynOptions() if life().spec.options else _no_options()
+
+
+def _no_options() -> Any:
+    from accord.wire.constants import Reason
+    from accord.wire.errors import error
+
+    raise error(Reason.NO_KERNEL_SUPPORT, "simulated: no sockops program", "none")
+
+
+_PRIVILEGE = SimpleNamespace(bind=_bind, asks=lambda: False)
+_LIST: tuple[tuple[Any, str, Any], ...] = (
+    (clock, "now_us", _now_us),
+    (clock, "now", _now),
+    (controller, "TcpRepair", _repair),
+    (controller, "SynOptions", _syn_options),
+    (controller, "load_plugins", _plugins),
+    (controller, "privilege", _PRIVILEGE),
+    (endpoint, "Port", _Ports),
+    (endpoint, "plan", _plan),
+    (endpoint, "privilege", _PRIVILEGE),
+    (endpoint, "socket", _Sockets()),
+    (endpoint, "_HEARTBEAT_SECONDS", 30.0),
+    (exposed, "privilege", _PRIVILEGE),
+    (exposed, "saved_syn", saved_syn),
+    (exposed, "socket", _Sockets()),
+    (exposed, "tls", _Tls()),
+    (legacy, "socket", _Sockets()),
+    (legacy, "tls", _Tls()),
+    (lessons, "tcp_sockopt", SimpleNamespace(info=_info)),
+    (negotiating, "socket", _Sockets()),
+    (prepared, "secrets", _Secrets()),
+    (prepared, "Initiator", _Initiator),
+    (responding, "secrets", _Secrets()),
+    (responding, "Responder", _Responder),
+    (stack, "TcpRepair", _repair),
+    (stack, "os", SimpleNamespace(urandom=_Secrets.token_bytes)),
+)
+
+
+@contextlib.contextmanager
+def installed() -> Iterator[None]:
+    """Hosts are simulated."""
+    before = [(module, name, getattr(module, name)) for module, name, _ in _LIST]
+    for module, name, value in _LIST:
+        setattr(module, name, value)
+    try:
+        yield
+    finally:
+        for module, name, value in before:
+            setattr(module, name, value)

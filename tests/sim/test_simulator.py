@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The simulator itself: a slice of its seeds converges, each replays, and what fails is made smaller."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sim.campaign import judge_scenario, judge_seed
+from sim.scenario import SECOND, Call, Fault, HostSpec, Scenario, Trouble, draw
+from sim.shrink import shrink
+from sim.world import Verdict, World
+
+ROOT = Path(__file__).resolve().parents[2]
+DELAYS = ((50, 10_000), (10_000, 50))
+
+
+def simple(*faults: Fault, calls: tuple[Call, ...] = (Call(0, 0, 1),), **host: Any) -> Scenario:
+    """Two hosts of one kind, 20 ms apart."""
+    return Scenario(1, False, (HostSpec(**host),) * 2, calls, faults, DELAYS)
+
+
+def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """``python -m sim``."""
+    return subprocess.run(
+        [sys.executable, "-m", "sim", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'ctrl'}", **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+
+def test_a_slice_of_the_seeds_converges() -> None:
+    failed = {seed: verdict.failures for seed in range(120) if (verdict := judge_seed(seed)).failures}
+    assert not failed
+
+
+def test_every_kind_of_fault_and_real_tls_are_in_that_slice() -> None:
+    scenarios = [draw(seed) for seed in range(120)]
+    assert {fault.trouble for scenario in scenarios for fault in scenario.faults} == set(Trouble)
+    assert any(scenario.real_tls for scenario in scenarios)
+    assert any(not host.accord for scenario in scenarios for host in scenario.hosts)
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_a_seed_replays_to_the_same_trace_whatever_python_hashes_by(seed: int) -> None:
+    traces = {
+        json.loads(command("--seed", str(seed), "--json", PYTHONHASHSEED=hashes).stdout)["trace_hash"]
+        for hashes in ("1", "2")
+    }
+    assert traces == {judge_seed(seed).trace_hash}
+
+
+def test_real_tls_replays_too() -> None:
+    seed = next(seed for seed in range(1000) if draw(seed).real_tls and draw(seed).faults)
+    assert judge_seed(seed).trace_hash == judge_seed(seed).trace_hash
+
+
+def test_another_seed_has_another_trace() -> None:
+    assert len({judge_seed(seed).trace_hash for seed in range(10)}) == 10
+
+
+def test_without_faults_a_stack_is_up_after_one_round_trip_and_carries_data() -> None:
+    world = World(simple(), keep_ladder=True)
+    assert world.run().ok
+    (called,) = world.records.calls
+    assert (called.association, called.negotiated, called.said_back) == ("http/tls/tcp", True, True)
+    up = next(line for line in world.network.ladder if "call 0: http/tls/tcp" in line)
+    assert float(up.split()[0]) == pytest.approx(20.0, abs=0.1)
+
+
+def test_a_host_without_accord_is_reached_as_always() -> None:
+    world = World(replace(simple(), hosts=(HostSpec(), HostSpec(accord=False))))
+    assert world.run().ok
+    assert (world.records.calls[0].association, world.records.calls[0].negotiated) == ("tls/tcp", False)
+    assert world.records.calls[0].said_back
+
+
+def test_a_crash_of_the_responder_before_the_commit_is_no_disagreement_and_leaves_nothing() -> None:
+    fault = Fault(Trouble.CRASH, 1, -1, 15_000, 2 * SECOND)
+    world = World(simple(fault, calls=(Call(0, 0, 1, (("tcp", "no-syn"), ("fallback", "never"))),)))
+    assert world.run().ok
+    assert "never acknowledged" in " ".join(side.outcome for side in world.records.sides.values())
+
+
+def test_every_mask_that_loses_two_of_the_first_four_datagrams_is_survived() -> None:
+    for way in ((0, 1), (1, 0)):
+        for mask in (0b0011, 0b0101, 0b1001, 0b0110, 0b1010, 0b1100):
+            fault = Fault(Trouble.MASK, *way, 0, 60 * SECOND, mask)
+            calls = (Call(0, 0, 1, (("tcp", "no-syn"), ("fallback", "never"))),)
+            world = World(simple(fault, calls=calls))
+            assert world.run().ok
+            assert world.records.calls[0].said_back
+
+
+def test_what_fails_is_made_smaller() -> None:
+    whole = draw(next(seed for seed in range(100) if len(draw(seed).faults) > 3 and len(draw(seed).hosts) > 2))
+
+    def judge(scenario: Scenario) -> Verdict:
+        """Fails as long as host 0 calls somebody, and any fault is left."""
+        verdict = Verdict(scenario.seed, "", 0, 0, 0, 0)
+        if scenario.faults and any(call.source == whole.calls[0].source for call in scenario.calls):
+            verdict.failures["diverged"] = ["made up"]
+        return verdict
+
+    smaller = shrink(whole, judge)
+    assert (len(smaller.faults), len(smaller.calls)) == (1, 1)
+    assert judge(smaller).failures
+
+
+def test_an_exception_in_a_host_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    from accord.controller.exchange import Exchange
+
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("made up")
+
+    monkeypatch.setattr(Exchange, "on_event", broken)
+    assert "ZeroDivisionError" in str(judge_scenario(simple()).failures["exception"])
+
+
+def test_the_command_says_what_held_in_one_json_object() -> None:
+    done = command("--seeds", "40", "--jobs", "1", "--json")
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert (found["seeds"], found["converged"], found["replay_identical"]) == (40, 40, True)
+    assert found["diverged"] == found["stuck"] == found["leaked"] == 0
+
+
+def test_a_trace_is_drawn_as_a_ladder() -> None:
+    done = command("--seed", "1", "--trace")
+    assert done.returncode == 0, done.stderr
+    assert "proposal 0" in done.stdout
+    assert "converged" in done.stdout
+
+
+def test_a_trace_of_no_seed_is_a_usage_error() -> None:
+    assert command("--trace").returncode == 2
