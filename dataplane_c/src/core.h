@@ -136,7 +136,7 @@ struct accord_engine;
 /* NULL when memory is missing or the configuration makes no sense. Zero fields take their defaults. */
 struct accord_engine *accord_engine_new(const struct accord_engine_config *config);
 void accord_engine_free(struct accord_engine *engine);
-/* Bytes that an engine of this configuration takes, all of it at start. */
+/* Bytes that an engine of this configuration takes, all of it at start; 0: it makes no sense. */
 uint64_t accord_engine_bytes(const struct accord_engine_config *config);
 
 /* Protocols whose nodes are stored; all others are acknowledged, counted and dropped. */

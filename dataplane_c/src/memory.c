@@ -3,6 +3,14 @@
 #include <stdlib.h>
 
 #include "engine.h"
+#include "pieces.h"
+
+enum {
+	/* The most that the limits below allow. */
+	LONGEST_BUFFER = sizeof(struct slab_head) + ACCORD_MAX_PACKET + SLAB_GRAIN,
+};
+
+_Static_assert(1ull * ENGINE_MAX_BUFFERS * LONGEST_BUFFER / PIECE_UNIT < UINT32_MAX, "a place in the slab has 32 bits");
 
 enum part {
 	PART_ENGINE,

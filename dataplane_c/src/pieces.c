@@ -11,7 +11,8 @@ struct piece {
 	uint16_t length;
 	uint16_t offset; /* TSN offset of the chunk */
 };
-_Static_assert(SLAB_GRAIN % sizeof(struct piece) == 0, "pieces are addressed in units of their size");
+_Static_assert(sizeof(struct piece) == PIECE_UNIT && SLAB_GRAIN % PIECE_UNIT == 0,
+               "pieces are addressed in units of their size");
 
 static struct piece *piece_at(const struct slab *slab, uint32_t place)
 {

@@ -12,7 +12,11 @@
 #include "packet.h"
 #include "slab.h"
 
-/* A place in the slab, in units of sizeof(struct piece), plus one. */
+enum piece_constant {
+	PIECE_UNIT = 8, /* bytes; every piece starts at a multiple, with a head of so many */
+};
+
+/* A place in the slab, in units of PIECE_UNIT, plus one: with 32 bits, below 32 GiB. */
 #define PIECE_NONE 0u
 
 struct piece_list {

@@ -448,6 +448,15 @@ static void an_engine_takes_the_bytes_that_it_announces_and_refuses_nonsense(voi
 	CHECK(!accord_engine_new(&config));
 	config = (struct accord_engine_config){.events = 10};
 	CHECK(!accord_engine_new(&config));
+	/* Places in the buffers have 32 bits, in units of 8 bytes. */
+	config = (struct accord_engine_config){.buffers = 1 << 20, .buffer_bytes = ACCORD_MAX_PACKET};
+	CHECK(accord_engine_bytes(&config) > 8ull << 30 && accord_engine_bytes(&config) < 32ull << 30);
+	config.buffers++;
+	CHECK_EQUAL(accord_engine_bytes(&config), 0);
+	CHECK(!accord_engine_new(&config));
+	config = (struct accord_engine_config){.buffer_bytes = ACCORD_MAX_PACKET + 1};
+	CHECK_EQUAL(accord_engine_bytes(&config), 0);
+	CHECK(!accord_engine_new(&config));
 	config = (struct accord_engine_config){.transactions = 1, .buffers = 4, .events = 128};
 	engine = accord_engine_new(&config);
 	CHECK(engine && accord_engine_bytes(&config) < standard);

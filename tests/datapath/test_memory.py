@@ -78,3 +78,9 @@ def test_limits_that_contradict_each_other_are_the_users_fault() -> None:
     with pytest.raises(UserError, match="unproven no more than transactions") as caught:
         Engine(unproven=2000)
     assert caught.value.reason is Reason.BAD_CONFIG
+
+
+def test_more_buffers_than_have_numbers_are_the_users_fault_and_take_no_memory() -> None:
+    with pytest.raises(UserError, match=r"1048577 buffers.*none of them over 1048576") as caught:
+        Engine(buffers=2**20 + 1)
+    assert caught.value.reason is Reason.BAD_CONFIG

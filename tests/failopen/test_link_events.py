@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -70,12 +71,51 @@ def test_an_mtu_that_changes_under_load_is_followed_and_others_lose_nothing(both
 
 
 def test_queues_that_are_added_under_load_get_rings_and_others_lose_nothing(tmp_path: Path) -> None:
-    """Fewer of them the kernel itself refuses while AF_XDP sockets are bound."""
     with deployed(tmp_path, queues=4, prepare=("ethtool", "-L", "acc0", "rx", "2", "tx", "2")) as both:
         assert both.wait_for(both.server, back_end="af_xdp")["queues"] == 2
         with both.bystander() as others:
             both.server.run("ethtool", "-L", "acc0", "rx", "4")
             both.wait_for(both.server, queues=4, back_end="af_xdp")
+            works(both)
+        assert others["lost"] == 0
+        assert others["tcp_stalls"] <= 0
+
+
+FOUR_QUEUES = ("ethtool", "-L", "acc0", "rx", "4", "tx", "2")
+"""Towards the other end two: native XDP on a veth wants as many receive queues as the peer sends by."""
+
+
+@pytest.mark.parametrize("attach", ["native", "generic"])
+def test_queues_with_rings_cannot_be_removed_under_load_and_can_between_two_daemons(
+    tmp_path: Path, attach: str
+) -> None:
+    """The kernel refuses, so that no ring is ever left without its queue; nobody notices the attempt."""
+    with deployed(tmp_path, "--attach", attach, queues=4, prepare=FOUR_QUEUES) as both:
+        before = both.wait_for(both.server, queues=4, back_end="af_xdp")
+        first = both.server.processes[-1]
+        with both.bystander() as others:
+            with pytest.raises(subprocess.CalledProcessError, match="ethtool"):
+                both.server.run("ethtool", "-L", "acc0", "rx", "2")
+            works(both)
+            after = both.wait_for(both.server, queues=4)
+            assert after["interface_changes"] == before["interface_changes"]
+            first.terminate()
+            assert first.wait(20) == 0
+            both.server.run("ethtool", "-L", "acc0", "rx", "2")
+            both.daemon(both.server, "--attach", attach)
+            both.wait_for(both.server, queues=2, back_end="af_xdp", attach_mode=attach)
+            works(both)
+        assert others["lost"] == 0
+        assert others["tcp_stalls"] <= 0
+
+
+def test_queues_that_are_removed_under_load_are_not_missed_where_no_ring_needs_them(tmp_path: Path) -> None:
+    with deployed(tmp_path, "--back-end", "af_packet", queues=4, prepare=FOUR_QUEUES) as both:
+        changes = both.wait_for(both.server, back_end="af_packet")["interface_changes"]
+        with both.bystander() as others:
+            both.server.run("ethtool", "-L", "acc0", "rx", "2")
+            works(both)
+            both.wait_for(both.server, interface_changes=changes + 1, back_end="af_packet")
             works(both)
         assert others["lost"] == 0
         assert others["tcp_stalls"] <= 0

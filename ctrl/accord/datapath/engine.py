@@ -128,8 +128,9 @@ class Engine:
         if not self.bytes:
             raise error(
                 Reason.BAD_CONFIG,
-                f"an engine for {transactions or 'the default'} transactions, {unproven or 'the default'} unproven",
-                "in [limits]: unproven no more than transactions (1024 where not given), neither over 1048576",
+                f"an engine for {transactions or 'the default'} transactions, {unproven or 'the default'} unproven, "
+                f"{buffers or 'the default'} buffers",
+                "in [limits]: unproven no more than transactions (1024 where not given), none of them over 1048576",
             )
         pointer = lib.accord_engine_new(config)
         if pointer == ffi.NULL:
