@@ -10,6 +10,9 @@
 
 static int broker = -1;
 
+/* At most one: its answer is the next that comes, so whoever asks for something else takes that first. */
+static struct accord_ahead *unanswered;
+
 void accord_privilege_from(int32_t fd)
 {
 	broker = fd;
@@ -88,18 +91,11 @@ static int gone(struct accord_failure *failure, int error)
 }
 
 /* The reply into message; its result, or a negative reason. */
-static int exchange(const struct accord_request *request, const void *data, uint32_t length, const int *fds,
-                    uint32_t fd_count, struct accord_message *message, struct accord_failure *failure)
+static int take_reply(struct accord_message *message, struct accord_failure *failure)
 {
 	struct accord_reply reply;
-	int got;
+	int got = accord_message_receive(broker, message, 0);
 
-	message->length = 0;
-	for (int i = 0; i < ACCORD_ASK_FDS; i++)
-		message->fds[i] = -1;
-	if (accord_message_send(broker, request, sizeof(*request), data, length, fds, fd_count, 0))
-		return gone(failure, errno);
-	got = accord_message_receive(broker, message, 0);
 	if (got < (int)sizeof(reply) || message->length < sizeof(reply)) {
 		if (got >= 0)
 			accord_message_close(message);
@@ -109,6 +105,56 @@ static int exchange(const struct accord_request *request, const void *data, uint
 	if (reply.result < 0 && failure)
 		*failure = reply.failure;
 	return reply.result;
+}
+
+static void take_unanswered(void)
+{
+	struct accord_message message = {.length = 0};
+	struct accord_ahead *ahead = unanswered;
+
+	if (!ahead)
+		return;
+	unanswered = NULL;
+	ahead->reply.result = take_reply(&message, &ahead->reply.failure);
+	ahead->answered = 1;
+	accord_message_close(&message);
+}
+
+void accord_ask_ahead(struct accord_request request, const void *data, uint32_t length, int fd,
+                      struct accord_ahead *ahead)
+{
+	take_unanswered();
+	memset(ahead, 0, sizeof(*ahead));
+	if (accord_message_send(broker, &request, sizeof(request), data, length, &fd, fd >= 0, 0)) {
+		ahead->reply.result = gone(&ahead->reply.failure, errno);
+		ahead->answered = 1;
+		return;
+	}
+	unanswered = ahead;
+}
+
+int accord_ask_answer(struct accord_ahead *ahead, struct accord_failure *failure)
+{
+	if (ahead == unanswered)
+		take_unanswered();
+	if (!ahead->answered)
+		return gone(failure, EINVAL);
+	if (ahead->reply.result < 0 && failure)
+		*failure = ahead->reply.failure;
+	return ahead->reply.result;
+}
+
+/* Ask and wait. As take_reply. */
+static int exchange(const struct accord_request *request, const void *data, uint32_t length, const int *fds,
+                    uint32_t fd_count, struct accord_message *message, struct accord_failure *failure)
+{
+	take_unanswered();
+	message->length = 0;
+	for (int i = 0; i < ACCORD_ASK_FDS; i++)
+		message->fds[i] = -1;
+	if (accord_message_send(broker, request, sizeof(*request), data, length, fds, fd_count, 0))
+		return gone(failure, errno);
+	return take_reply(message, failure);
 }
 
 int accord_ask(struct accord_request request, const void *data, uint32_t length, int fd, void *answer,

@@ -4,7 +4,8 @@
  *
  * Two processes: the *broker* keeps its capabilities and looks at no packet; the *worker* has none and does the rest.
  * They share a SOCK_SEQPACKET pair. A request is struct accord_request and what belongs to its kind, a reply struct
- * accord_reply and the same; descriptors ride beside both. One request is answered before the next is read.
+ * accord_reply and the same; descriptors ride beside both. One request is answered before the next is read, so answers
+ * come in the order of their requests.
  */
 #ifndef ACCORD_PRIVILEGE_H
 #define ACCORD_PRIVILEGE_H
@@ -49,6 +50,12 @@ struct accord_request {
 struct accord_reply {
 	int32_t result; /* >= 0, or a negative enum accord_reason */
 	struct accord_failure failure;
+};
+
+/* A request whose answer nobody has waited for yet. */
+struct accord_ahead {
+	struct accord_reply reply;
+	uint32_t answered; /* reply is what it came to */
 };
 
 struct accord_bind {
@@ -97,8 +104,13 @@ int accord_privilege_ask(const struct accord_request *request, const uint8_t *da
  * call and its error is the errno. */
 int accord_tcp_numbers(const struct accord_tcp_state *state, struct accord_tcp_numbers *numbers,
                        struct accord_failure *failure);
-/* Make a socket ESTABLISHED that is in state CLOSE: bound to the local port, or not bound, for a service. */
-int accord_tcp_install(const struct accord_tcp_state *state, int32_t fd, struct accord_failure *failure);
+/*
+ * Begin to make a socket ESTABLISHED that is in state CLOSE: bound to the local port, or not bound, for a service. What
+ * comes of it accord_tcp_installed returns, once the kernel has it or has refused: a broker works meanwhile, and so may
+ * the caller. The memory of ahead is written to until then, or until the next request of this process.
+ */
+void accord_tcp_install(const struct accord_tcp_state *state, int32_t fd, struct accord_ahead *ahead);
+int accord_tcp_installed(struct accord_ahead *ahead, struct accord_failure *failure);
 /* End a connection without a segment. The descriptor stays the caller's to close. */
 int accord_tcp_silence(int32_t fd, struct accord_failure *failure);
 int accord_bind(int32_t fd, const struct accord_bind *address, struct accord_failure *failure);

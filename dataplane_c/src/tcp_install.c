@@ -195,6 +195,7 @@ static int verify(const struct accord_tcp_state *state, int fd, struct accord_fa
 
 static int install(const struct accord_tcp_state *state, int fd, struct accord_failure *failure)
 {
+	const int reuse = 1;
 	int mss = state->remote_mss < MIN_MSS ? MIN_MSS : state->remote_mss > MAX_MSS ? MAX_MSS : state->remote_mss;
 	struct sockaddr_storage remote;
 	socklen_t bytes = fill_address(state, state->remote, state->remote_port, &remote);
@@ -224,7 +225,13 @@ static int install(const struct accord_tcp_state *state, int fd, struct accord_f
 	if (!result)
 		result = verify(state, fd, failure);
 	/* From here on the kernel speaks for the socket. Nothing is sent by this itself. */
-	return result ? result : set_number(fd, TCP_REPAIR, REPAIR_OFF_NO_PROBE, "TCP_REPAIR off", failure);
+	if (!result)
+		result = set_number(fd, TCP_REPAIR, REPAIR_OFF_NO_PROBE, "TCP_REPAIR off", failure);
+	/* As a listener's connections have it, so that a service that starts anew is not kept from its port. Not before:
+	 * repair mode uses this flag itself, and clears it. Nothing that has a socket refuses it. */
+	if (!result && state->service)
+		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &reuse, sizeof(reuse));
+	return result;
 }
 
 /* tcp_disconnect() of a socket in repair mode sends neither FIN nor RST, whatever has arrived meanwhile. Whoever owns
@@ -264,12 +271,22 @@ int accord_tcp_numbers(const struct accord_tcp_state *state, struct accord_tcp_n
 	return accord_ask(request, state, sizeof(*state), -1, numbers, sizeof(*numbers), NULL, failure);
 }
 
-int accord_tcp_install(const struct accord_tcp_state *state, int32_t fd, struct accord_failure *failure)
+void accord_tcp_install(const struct accord_tcp_state *state, int32_t fd, struct accord_ahead *ahead)
 {
 	const struct accord_request request = {.kind = ACCORD_ASK_TCP_INSTALL};
 
-	return accord_privilege_asks() ? accord_ask(request, state, sizeof(*state), fd, NULL, 0, NULL, failure)
-	                               : accord_tcp_install_here(state, fd, failure);
+	if (accord_privilege_asks()) {
+		accord_ask_ahead(request, state, sizeof(*state), fd, ahead);
+		return;
+	}
+	memset(ahead, 0, sizeof(*ahead));
+	ahead->reply.result = accord_tcp_install_here(state, fd, &ahead->reply.failure);
+	ahead->answered = 1;
+}
+
+int accord_tcp_installed(struct accord_ahead *ahead, struct accord_failure *failure)
+{
+	return accord_ask_answer(ahead, failure);
 }
 
 int accord_tcp_silence(int32_t fd, struct accord_failure *failure)

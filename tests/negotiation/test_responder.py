@@ -71,6 +71,43 @@ def test_a_session_that_cannot_respond_costs_its_node_and_the_next_stack_is_trie
     assert [session.ended for session in other.sessions[1]] == [True, True]
 
 
+@pytest.mark.parametrize(
+    "verdict", [Refuse(Reason.CANNOT_INSTALL), HostError(Reason.CANNOT_INSTALL, "x"), Wait(), ZeroDivisionError("x")]
+)
+def test_an_answer_that_is_not_confirmed_costs_its_node_and_nothing_of_its_stack_is_sent(verdict: object) -> None:
+    asked: list[list[str]] = []
+
+    def confirm() -> Refuse | None:
+        asked.append([entry for node in (1, 2, 4) for entry in other.session(node).log if entry == "respond"])
+        if isinstance(verdict, BaseException):
+            raise verdict
+        return verdict  # type: ignore[return-value]
+
+    one, other = initiator(), responder(TLS_FIRST, script={1: {"respond": Answer(b"syn-ack", confirm)}})
+    run(one, other)
+    assert asked == [["respond"] * 3], "once, when all of the stack have answered"
+    assert agreed(one, other) == "http/quic"
+    known = isinstance(verdict, Refuse | HostError)
+    assert sent(other, 1)[0].pruned[1] == (Reason.CANNOT_INSTALL if known else Reason.PLUGIN_FAILED)
+    assert [session.ended for session in other.sessions[1]] == [True]
+
+
+def test_an_answer_that_is_confirmed_is_sent_and_one_beside_a_refusal_is_not_asked_for() -> None:
+    asked: list[int] = []
+    waits = {"respond": Wait("the service"), "resume": Answer(b"late")}
+    for script, stack in (({}, "http/tls/tcp"), ({2: {"respond": Refuse(Reason.BAD_CERTIFICATE)}}, "http/quic")):
+        first = {1: {"respond": Answer(b"syn-ack", lambda: asked.append(1))}}
+        one, other = initiator(), responder(TLS_FIRST, script={**first, **script})
+        run(one, other)
+        assert agreed(one, other) == stack
+        assert asked == [1]
+    one, other = initiator(), responder(TLS_FIRST, script={**first, 4: waits})
+    run(one, other)
+    assert asked == [1], "not while a session waits"
+    other.receive(Resume(4))
+    assert asked == [1, 1]
+
+
 def test_nodes_of_a_stack_that_failed_halfway_get_new_sessions_for_the_next() -> None:
     chooser = FakeChooser(prefer=("http/tls/tcp", "http/tcp"))
     one, other = initiator(), responder(chooser, script={2: {"respond": Refuse(Reason.BAD_CERTIFICATE)}})

@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import contextlib
+import gc
+import itertools
 import os
 import socket
 import struct
@@ -12,10 +14,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from accord.datapath import tcp_state
+from accord.datapath import privilege, tcp_state
 from accord.datapath._core import ffi, lib
 from accord.datapath.port import Rung
 from accord.datapath.privilege import ALL_PORTS, Broker
+from accord.wire.errors import HostError
 from tests.privilege.conftest import in_worker
 
 
@@ -215,6 +218,65 @@ def test_a_connection_is_installed_on_an_allowed_port_or_on_that_which_its_socke
         assert free.getsockopt(socket.IPPROTO_TCP, 19) == 0
         with pytest.raises(OSError, match="not connected"):
             free.getpeername()
+
+
+def installing(sock: socket.socket, **fields: int) -> tcp_state.Installing:
+    wanted = {"local_port": 443, "remote_port": 9999, "remote_mss": 1460, "local_window": 1000, "remote_window": 1000}
+    both = ("127.0.0.1", 0), ("127.0.0.1", 0)
+    return tcp_state.Installing(tcp_state.state(*both, **{**wanted, "service": 1, **fields}), sock)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_answers_that_are_waited_for_later_find_who_asked_whatever_is_asked_in_between(order: tuple[int, ...]) -> None:
+    def act() -> None:
+        with contextlib.ExitStack() as closing:
+            socks = [closing.enter_context(socket.socket()) for _ in range(3)]
+            ports = (443, 22, 443)  # the second is not allowed
+            begun = [
+                installing(sock, local_port=port, remote_port=9000 + at)
+                for at, (sock, port) in enumerate(zip(socks, ports, strict=True))
+            ]
+            assert tcp_state.numbers(tcp_state.state(("127.0.0.1", 0), ("127.0.0.1", 0)))[0] > 0
+            for at in order:
+                for _ in range(2):  # an answer stays
+                    with contextlib.nullcontext() if ports[at] == 443 else pytest.raises(HostError, match="refuses"):
+                        begun[at].wait()
+            assert [sock.getpeername()[1] for sock in (socks[0], socks[2])] == [9000, 9002]
+            # Sent by nobody else's leave: a service's connections do not keep its port from a new listener.
+            assert socks[0].getsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR) == 1
+            for sock in (socks[0], socks[2]):
+                tcp_state.silence(sock)
+
+    assert in_worker(act, ports=frozenset({443})) == (6, 1)
+
+
+@pytest.mark.root
+def test_what_nobody_waits_for_any_more_is_answered_all_the_same() -> None:
+    def act() -> None:
+        with socket.socket() as one, socket.socket() as other:
+            for sock, port in ((one, 9000), (other, 9001)):
+                installing(sock, remote_port=port)  # forgotten
+                gc.collect()
+            tcp_state.silence(one)
+            tcp_state.silence(other)
+
+    assert in_worker(act, ports=frozenset({443})) == (4, 0)
+
+
+@pytest.mark.root
+def test_a_broker_that_is_gone_is_told_of_by_whoever_waits() -> None:
+    def act() -> None:
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        privilege.ask_from(theirs)
+        with socket.socket() as sock:
+            begun = installing(sock)
+            ours.close()
+            for each in (begun, installing(sock)):
+                with pytest.raises(HostError, match="asking the privileged process"):
+                    each.wait()
+
+    assert in_worker(act) == (0, 0)
 
 
 @pytest.mark.root

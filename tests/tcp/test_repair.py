@@ -50,6 +50,8 @@ def pair(
     try:
         b.install(a.parameters)
         a.install(b.parameters)
+        b.installed()
+        a.installed()
         yield a, b
     finally:
         a.release()
@@ -295,6 +297,7 @@ def test_an_old_duplicate_is_rejected_by_its_timestamp_and_only_by_that(wire: Wi
         with wire.a.inside():
             again = RepairEndpoint(socket.socket(), again._local, again._remote, again.parameters, is_service=True)
         again.install(replace(b.parameters, isn=(b.parameters.isn + 3000) & 0xFFFFFFFF))
+        again.installed()
         again._held().send(b"next")
         other = b._held()
         other.settimeout(5 if arrives else 0.2)
@@ -380,10 +383,11 @@ def test_an_ephemeral_port_is_nobody_elses_while_it_is_reserved(wire: Wire) -> N
 def test_the_same_four_tuple_twice_is_refused_and_says_why(wire: Wire) -> None:
     with pair(wire) as (a, b):
         again = reserve(wire.b, wire.a, port=SERVICE)
+        again.install(a.parameters)
         with pytest.raises(
             HostError, match=r"connect\(.*wait until the older connection|connect\(.*pair of ports"
         ) as caught:
-            again.install(a.parameters)
+            again.installed()
         assert caught.value.reason is Reason.CANNOT_INSTALL
         exchange(*sockets(a, b))
 

@@ -63,9 +63,14 @@ class FakeEndpoint:
         self.parameters = parameters
         self.peer: TcpParameters | None = None
         self.released = False
+        self.sure = False
 
     def install(self, peer: TcpParameters) -> None:
         self.peer = peer
+
+    def installed(self) -> None:
+        assert self.peer is not None
+        self.sure = True
 
     def release(self) -> None:
         self.released = True
@@ -101,6 +106,12 @@ def payload(outcome: Outcome) -> bytes:
     return outcome.payload
 
 
+def confirmed(outcome: Outcome) -> Refuse | None:
+    assert isinstance(outcome, Answer), outcome
+    assert outcome.confirm is not None
+    return outcome.confirm()
+
+
 def refusal(outcome: Outcome, reason: Reason = Reason.HANDSHAKE_FAILED) -> str:
     assert isinstance(outcome, Refuse), outcome
     assert outcome.reason is reason
@@ -121,15 +132,18 @@ def test_the_syn_goes_to_the_service_port_and_the_syn_ack_comes_back_with_what_b
     responder, theirs = fake(Role.RESPONDER, replace(THEIRS, sack=False))
     syn = payload(initiator.propose(NONE))
     assert tcp_header.decode(syn) == TcpHeader(SERVICE, None, 0, OURS)
-    syn_ack = payload(responder.respond(NONE, syn))
+    answer = responder.respond(NONE, syn)
+    syn_ack = payload(answer)
+    assert (theirs.endpoints[0].peer, theirs.endpoints[0].sure) == (OURS, False)
+    assert confirmed(answer) is None
+    assert theirs.endpoints[0].sure
     expected = replace(THEIRS, port=SERVICE, sack=False)
     assert tcp_header.decode(syn_ack) == TcpHeader(OURS.port, 0, OURS.timestamp, expected)
     assert payload(initiator.advance(NONE, syn_ack)) == b""
-    # The responder has its socket before the answer leaves; the initiator only from the commit on.
-    assert theirs.endpoints[0].peer == OURS
-    assert ours.endpoints[0].peer is None
+    # Both begin as early as they can; the initiator has its socket for certain before the commit leaves.
+    assert (ours.endpoints[0].peer, ours.endpoints[0].sure) == (expected, False)
     initiator.commit(NONE)
-    assert ours.endpoints[0].peer == expected
+    assert ours.endpoints[0].sure
     assert payload(responder.advance(NONE, b"")) == b""
     responder.commit(NONE)
     assert initiator.carrier(None) is ours.endpoints[0]
@@ -342,6 +356,8 @@ def test_the_installed_connection_is_refused_as_cannot_install_when_its_ports_ar
     _, second = sessions(wire)
     syn = payload(initiator.propose(NONE))
     payload(first.respond(NONE, syn))
-    assert "a pair of ports that no live connection has" in refusal(second.respond(NONE, syn), Reason.CANNOT_INSTALL)
+    refused = confirmed(second.respond(NONE, syn))
+    assert refused is not None
+    assert "a pair of ports that no live connection has" in refusal(refused, Reason.CANNOT_INSTALL)
     for session in (initiator, first, second):
         session.abort(Reason.SHUTDOWN)

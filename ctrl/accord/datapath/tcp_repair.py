@@ -6,11 +6,12 @@ structure. How an endpoint lives, and what may go on the wire meanwhile:
 
     reserve        a socket in CLOSE, port bound (a         nothing; a peer's segment to the port is not ours
                    service's: on install)
-    install        ESTABLISHED                               only answers to what the peer sends
+    install        on the way to it (the broker's work)      as in one of its neighbours
+    installed      ESTABLISHED                               only answers to what the peer sends
     stream         ESTABLISHED, the caller's                 whatever TCP sends
     release        gone, from any state but the caller's     nothing: neither FIN nor RST
 
-Whoever lets the peer send must have installed before (the reset race): the responder before its answer
+Whoever lets the peer send must have it ``installed`` before (the reset race): the responder before its answer
 leaves, the initiator before its commit does. Then no segment ever meets a host without a socket for it.
 
 The connection has no history: its round trip time is unknown until data was acknowledged, since no handshake
@@ -19,16 +20,19 @@ was timed. Timestamps echo 0 until the first segment of the peer came; a zero ec
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import socket
 import time
-from typing import Final
+from typing import Any, Final
 
 from accord.datapath import tcp_liveness, tcp_sockopt, tcp_state
 from accord.datapath.stream import SocketCarrier
 from accord.datapath.tcp_numbers import numbers_towards, with_port
 from accord.datapath.tcp_sockopt import TcpInfo
+from accord.datapath.tcp_state import Installing
 from accord.datapath.zone import SocketAddress
+from accord.wire.errors import HostError
 from accord.wire.tcp_header import TcpParameters
 
 _EVEN: Final = 0xFFFFFFFE
@@ -66,6 +70,7 @@ class TcpRepair:
             except BaseException:
                 connection.close()
                 raise
+            _set_up(connection)  # long before it is needed, where the proposal is made ahead
         # RFC 9293, section 3.4.1 wants ISNs that cannot be guessed (RFC 6528). No clock is mixed in: that an old
         # connection's segments are told apart is ensured by TIME-WAIT, which connect() checks in repair mode too.
         own = TcpParameters(
@@ -99,7 +104,7 @@ class RepairEndpoint:
         self._remote = remote
         self._own = own
         self._reserved_at = time.monotonic()
-        self._installed = False
+        self._installing: Installing | None = None
 
     @property
     def parameters(self) -> TcpParameters:
@@ -109,43 +114,58 @@ class RepairEndpoint:
     @property
     def info(self) -> TcpInfo:
         """What the kernel says of the installed connection."""
+        self.installed()
         return tcp_sockopt.info(self._held())
 
     def install(self, peer: TcpParameters) -> None:
-        """Make the socket ESTABLISHED with both sides' numbers; an option is on where both have it.
+        """Begin to make the socket ESTABLISHED with both sides' numbers; an option is on where both have it.
+
+        What comes of it, ``installed`` tells: the broker needs as long as a signature does.
+        """
+        connection = self._held()
+        if self._installing is not None:
+            raise RuntimeError("the endpoint is installed already: reserve another")
+        self._installing = Installing(self._agreed(peer), connection)
+        if self._is_service:
+            _set_up(connection)
+
+    def installed(self) -> None:
+        """Return once the kernel has the connection, at once when it has.
 
         Raises ``HostError`` (CANNOT_INSTALL), and has then released the endpoint.
         """
-        connection = self._held()
-        if self._installed:
-            raise RuntimeError("the endpoint is installed already: reserve another")
+        self._held()
+        if self._installing is None:
+            raise RuntimeError("the endpoint is not installed yet: call install first")
         try:
-            self._install(connection, peer)
+            self._installing.wait()
         except BaseException:
+            self._installing = None
             self.release()
             raise
-        self._installed = True
 
     def release(self) -> None:
         """Drop the socket without a segment; nothing happens when it was handed over, or released before."""
         connection, self._socket = self._socket, None
         if connection is None:
             return
+        installing, self._installing = self._installing, None
         try:
-            if self._installed:
-                tcp_state.silence(connection)
+            if installing is not None:
+                with contextlib.suppress(HostError):  # then there is nothing to be silenced
+                    installing.wait()
+                    tcp_state.silence(connection)
         finally:
             connection.close()
 
     def stream(self) -> SocketCarrier:
         """The installed connection, from now on the caller's."""
-        connection = self._held()
-        if not self._installed:
-            raise RuntimeError("the endpoint is not installed yet: call install first")
-        self._socket = None
+        self.installed()
+        connection, self._socket = self._held(), None
         return SocketCarrier(connection)
 
-    def _install(self, connection: socket.socket, peer: TcpParameters) -> None:
+    def _agreed(self, peer: TcpParameters) -> Any:
+        """``struct accord_tcp_state``."""
         own = self._own
         scales = (0, 0)
         if own.window_scale is not None and peer.window_scale is not None:
@@ -153,7 +173,7 @@ class RepairEndpoint:
         timestamps = own.timestamp is not None and peer.timestamp is not None
         # The clock that our header announced has run on since. Odd would mean: in microseconds (Linux 6.7).
         elapsed = int((time.monotonic() - self._reserved_at) * 1000)
-        state = tcp_state.state(
+        return tcp_state.state(
             self._local,
             self._remote,
             service=self._is_service,
@@ -170,18 +190,18 @@ class RepairEndpoint:
             remote_window=peer.window,
             timestamp=((own.timestamp or 0) + elapsed) & _EVEN if timestamps else 0,
         )
-        tcp_state.install(state, connection)
-        connection.setblocking(False)
-        tcp_liveness.watch(connection)
-        if self._is_service:
-            # As a listener's connections have it, so that a service that starts anew is not kept from its port.
-            connection.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def _held(self) -> socket.socket:
         if self._socket is None:
             raise RuntimeError("the endpoint was released or handed over: reserve another")
         return self._socket
+
+
+def _set_up(connection: socket.socket) -> None:
+    """What needs no privilege and holds from CLOSE on. (SO_REUSEADDR does not: repair mode clears it.)"""
+    connection.setblocking(False)
+    tcp_liveness.watch(connection)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _resolve(address: str) -> tuple[socket.AddressFamily, SocketAddress]:

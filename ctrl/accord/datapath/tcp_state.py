@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from typing import Any
+from typing import Any, ClassVar
 
 from accord.datapath._core import ffi, lib
 from accord.datapath.tcp_sockopt import host_error
@@ -32,10 +32,21 @@ def numbers(wanted: Any) -> tuple[int, int]:
     return found.mss, found.window
 
 
-def install(wanted: Any, connection: socket.socket) -> None:
-    """Make a socket ESTABLISHED that is bound, or for a service not bound. Raises ``HostError``."""
-    failure = ffi.new("struct accord_failure *")
-    _check(lib.accord_tcp_install(wanted, connection.fileno(), failure), failure)
+class Installing:
+    """A socket that is being made ESTABLISHED: bound, or for a service not bound. The broker works meanwhile."""
+
+    _latest: ClassVar[Any] = None
+    """Kept whatever becomes of its owner: the next request writes into it."""
+
+    def __init__(self, wanted: Any, connection: socket.socket) -> None:
+        self._ahead = ffi.new("struct accord_ahead *")
+        lib.accord_tcp_install(wanted, connection.fileno(), self._ahead)
+        Installing._latest = self._ahead  # now: until the call the one before it was still to be written into
+
+    def wait(self) -> None:
+        """Return once the kernel has the connection. Raises ``HostError`` when it will not have it."""
+        failure = ffi.new("struct accord_failure *")
+        _check(lib.accord_tcp_installed(self._ahead, failure), failure)
 
 
 def silence(connection: socket.socket) -> None:

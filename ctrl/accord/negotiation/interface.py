@@ -15,8 +15,8 @@ asks for there may outlive ``prune`` or ``abort``: no long-term effect before ``
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
 from accord.wire.constants import Reason
@@ -53,6 +53,9 @@ class Answer:
     """This session's handshake bytes for the next message; empty when it has nothing (more) to say."""
 
     payload: bytes = b""
+    confirm: Callable[[], Refuse | None] | None = field(default=None, compare=False)
+    """The answer holds unless this refuses after all. It is asked once, when the other sessions have answered, before
+    the message leaves: what it was begun with may take as long as they do. Not asked when the node is pruned before."""
 
 
 @dataclass(frozen=True, slots=True)

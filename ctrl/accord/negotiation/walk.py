@@ -47,13 +47,27 @@ class Walk:
         self._budget = budget
         self._stop_at_refusal = stop_at_refusal
         self._after = after
+        self._confirm: dict[int, Callable[[], Refuse | None]] = {}
 
     def run(self) -> bool:
         """Go on until the end (True) or until a session waits (False)."""
         while self._calls and self.waiting is None:
             call = self._calls.pop()
             self._take(call, guarded(partial(call.ask, self._view(call))))
-        return self.waiting is None
+        if self.waiting is not None:
+            return False
+        self._confirm_all()
+        return True
+
+    def _confirm_all(self) -> None:
+        if self.refused and self._stop_at_refusal:
+            return
+        for node_id, confirm in self._confirm.items():
+            verdict = guarded(partial(_verdict, confirm))
+            if not isinstance(verdict, Answer):
+                del self.payloads[node_id]
+                wrong = Refuse(Reason.PLUGIN_FAILED, f"confirmed with {verdict!r:.80}")
+                self.refused[node_id] = verdict if isinstance(verdict, Refuse) else wrong
 
     def resume(self, node_id: int) -> bool:
         """Ask the waiting session again, then go on as ``run``. Another node's ID changes nothing."""
@@ -78,14 +92,22 @@ class Walk:
                 outcome = Refuse(Reason.PLUGIN_FAILED, f"{length} bytes of handshake, {self._room} have room")
             else:
                 self.payloads[call.id] = outcome.payload
+                if outcome.confirm is not None:
+                    self._confirm[call.id] = outcome.confirm
                 self._room -= length
                 self._budget -= length
                 outcome = (self._after and self._after(call.id)) or outcome
         if isinstance(outcome, Refuse):
             self.payloads.pop(call.id, None)
+            self._confirm.pop(call.id, None)
             self.refused[call.id] = outcome
             if self._stop_at_refusal:
                 self._calls.clear()
+
+
+def _verdict(confirm: Callable[[], Refuse | None]) -> Outcome:
+    refusal = confirm()
+    return Answer() if refusal is None else refusal
 
 
 def guarded(call: Callable[[], Outcome]) -> Outcome:

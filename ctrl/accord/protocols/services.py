@@ -72,7 +72,10 @@ class TcpEndpoint(Protocol):
         """Ours, as they go into the handshake data; the port is bound and stays ours."""
 
     def install(self, peer: TcpParameters) -> None:
-        """Make the kernel socket established with both sides' numbers. Raises ``HostError``."""
+        """Begin to make the kernel socket established with both sides' numbers."""
+
+    def installed(self) -> None:
+        """Return once it is. Raises ``HostError``, and has then released it."""
 
     def release(self) -> None:
         """Drop the socket without a segment on the wire; nothing happens when it was handed over."""

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """TCP without a SYN: the SYN and the SYN-ACK travel as handshake data, the kernel sockets are made from them.
 
-The responder installs its socket when it answers, before anything can tell the initiator to send; the
-initiator installs in ``commit``, before the commit message leaves. So neither ever meets the other's first
-segment without a socket, which the kernel would answer with a reset (the reset race). Until the commit the
-responder's socket is tentative: ``prune`` and ``abort`` drop it without a segment.
+Each side begins to install its socket as soon as it has both sides' numbers, and has it for certain before its
+message leaves: the responder when its answer is confirmed, before anything can tell the initiator to send, the
+initiator in ``commit``. So neither ever meets the other's first segment without a socket, which the kernel would
+answer with a reset (the reset race). In between, the sessions above do their work while the kernel does its own.
+Until the commit the socket is tentative: ``prune`` and ``abort`` drop it without a segment.
 """
 
 from __future__ import annotations
@@ -40,17 +41,20 @@ class InstalledTcp:
             return self._refuse(failed)
 
     def respond(self, view: View, payload: bytes) -> Outcome:
-        """Responder: the SYN in, the SYN-ACK out; from now on the kernel has the connection, tentatively."""
+        """Responder: the SYN in, the SYN-ACK out; the kernel gets the connection, tentatively."""
         try:
-            return Answer(self._syn_ack(payload))
+            return Answer(self._syn_ack(payload), self._confirm)
         except AccordError as failed:
             return self._refuse(failed)
 
     def advance(self, view: View, payload: bytes) -> Outcome:
-        """Initiator: the SYN-ACK in, nothing out. Responder: the commit, which says nothing."""
+        """Initiator: the SYN-ACK in, nothing out; the kernel gets the connection, tentatively.
+
+        Responder: the commit, which says nothing.
+        """
         try:
             if self._role is Role.INITIATOR:
-                self._peer = self._accept(payload)
+                self._install(self._accept(payload))
             elif payload:
                 raise _failed(f"{len(payload)} bytes in the commit of a TCP node, which has none")
         except AccordError as failed:
@@ -62,13 +66,12 @@ class InstalledTcp:
         return Refuse(Reason.PLUGIN_FAILED, "the TCP session was resumed, but never waits")
 
     def commit(self, view: View) -> None:
-        """Initiator: install. Responder: what was tentative stays. Raises ``HostError`` (CANNOT_INSTALL)."""
+        """What was tentative stays. Raises ``HostError`` (CANNOT_INSTALL) at the initiator."""
         if self._committed:
             return
         if self._endpoint is None or self._peer is None:
             raise RuntimeError("commit of a TCP session that has no agreed numbers")
-        if self._role is Role.INITIATOR:
-            self._endpoint.install(self._peer)
+        self._endpoint.installed()
         self._committed = True
 
     def drop(self) -> None:
@@ -100,10 +103,23 @@ class InstalledTcp:
             raise _failed(f"the SYN is for port {syn.destination_port}, the negotiation for {port}")
         endpoint = self._reserve(port)
         own = _agreed(endpoint.parameters, peer)
-        endpoint.install(peer)
-        self._peer = peer
+        self._install(peer)
         echo = peer.timestamp if own.timestamp is not None and peer.timestamp is not None else 0
         return self._encode(TcpHeader(peer.port, _next(peer.isn), echo, own))
+
+    def _install(self, peer: TcpParameters) -> None:
+        assert self._endpoint is not None, "numbers are agreed with what was reserved"
+        self._endpoint.install(peer)
+        self._peer = peer
+
+    def _confirm(self) -> Refuse | None:
+        if self._endpoint is None:
+            return Refuse(Reason.CANNOT_INSTALL, "the TCP socket was given up")
+        try:
+            self._endpoint.installed()
+        except AccordError as failed:
+            return self._refuse(failed)
+        return None
 
     def _accept(self, payload: bytes) -> TcpParameters:
         if self._endpoint is None:
