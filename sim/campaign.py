@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import signal
@@ -11,6 +12,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,7 +22,8 @@ from sim.world import Verdict, run
 _REPLAYED: Final = 20
 """Every so many seeds one is run again, in the same process and in another one."""
 _SHOWN: Final = 20
-_COLLECT_EVERY: Final = 16
+
+Each = Callable[[Iterable[int]], Iterator[Verdict]]
 
 
 def judge_scenario(scenario: Scenario, *, keep_ladder: bool = False) -> Verdict:
@@ -110,7 +113,7 @@ def campaign(
     hashes: dict[int, str] = {}
     try:
         with _workers(processes) as each:
-            for verdict in each(judge_seed, seeds):
+            for verdict in each(seeds):
                 report.add(verdict)
                 if verdict.seed % _REPLAYED == 0:
                     hashes[verdict.seed] = verdict.trace_hash
@@ -119,7 +122,7 @@ def campaign(
                 if seconds is not None and report.seconds > seconds:
                     break
         with _workers(processes) as each:
-            for verdict in each(judge_seed, hashes):
+            for verdict in each(hashes):
                 report.replayed += 1
                 if verdict.trace_hash != hashes[verdict.seed]:
                     report.different.append(verdict.seed)
@@ -128,24 +131,19 @@ def campaign(
     return report
 
 
-class _workers:
-    """A pool; with one process, none."""
-
-    def __init__(self, processes: int) -> None:
-        self._processes = processes
-        self._pool: Any = None
-
-    def __enter__(self) -> Callable[[Callable[[int], Verdict], Iterable[int]], Iterator[Verdict]]:
-        if self._processes == 1:
-            return lambda function, seeds: (function(seed) for seed in seeds)
-        # Started anew, not forked: what a process has run before must not matter.
-        self._pool = multiprocessing.get_context("spawn").Pool(self._processes, _begin_worker)
-        return lambda function, seeds: self._pool.imap_unordered(function, seeds, chunksize=4)
-
-    def __exit__(self, *_: object) -> None:
-        if self._pool is not None:
-            self._pool.terminate()
-            self._pool.join()
+@contextlib.contextmanager
+def _workers(processes: int) -> Iterator[Each]:
+    """What runs seeds, in so many processes; with one, in this one. A worker that dies raises ``BrokenProcessPool``."""
+    if processes == 1:
+        yield lambda seeds: map(judge_seed, seeds)
+        return
+    # Started anew, not forked: what a process has run before must not matter.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(processes, context, _begin_worker)
+    try:
+        yield lambda seeds: pool.map(judge_seed, seeds, chunksize=4)
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _begin_worker() -> None:

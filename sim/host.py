@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from accord.controller.acceptor import Acceptor
 from accord.controller.association import Association
-from accord.controller.config import DaemonConfig, ExposeConfig
 from accord.controller.controller import Controller
-from accord.controller.policy import Policy, parse_policy
+from accord.controller.settings.config import DaemonConfig, ExposeConfig
+from accord.controller.settings.policy import Policy, parse_policy
 from accord.datapath.path import Path
 from accord.datapath.stream import SocketCarrier
 from accord.negotiation import events
@@ -169,7 +169,7 @@ class Life:
 
     def observe(self, machine: Machine, actions: Sequence[events.Action]) -> None:
         """What a negotiation of this life has done."""
-        self.world.records.of(self, machine).take(actions, self.world.network)
+        self.world.records.of(self, machine, self.world.loop.now_us).take(actions, self.world.network)
 
     def reload(self, number: int) -> None:
         """SIGHUP, with another policy."""

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from accord.controller import exposed
 from accord.datapath.path import Path
 from accord.negotiation.interface import Role
-from accord.wire.constants import Limit
+from accord.wire.constants import Limit, Party, Reason
 from sim.network import from_initiator, ip_bytes, is_packet, transaction_of
 from sim.record import Called, Served, Side
 from sim.scenario import Trouble
@@ -30,6 +30,20 @@ if TYPE_CHECKING:
 
 _AWAY: Final = frozenset({Trouble.CRASH, Trouble.POWER, Trouble.RESTART})
 _LOSING: Final = (Trouble.LOSS, Trouble.FLIP, Trouble.PARTITION, Trouble.REORDERING)
+_LATE: Final = (Trouble.DUPLICATION, Trouble.REORDERING)
+_ACCUSING: Final = frozenset(
+    {reason for reason in Reason if reason.party is Party.PEER}
+    - {
+        Reason.LIFETIME,
+        Reason.NO_COMMON_STACK,
+        Reason.NO_SERVICE,
+        Reason.NOT_ADOPTABLE,
+        Reason.STREAM_BROKEN,
+    }
+) | {Reason.PLUGIN_FAILED}
+_UNREACHED: Final = frozenset({Reason.TIMEOUT, Reason.LIFETIME, Reason.UNREACHABLE})
+_LINGER_US: Final = 10_000_000
+_ROOMY: Final = 64
 _FIRST_BYTES_SECONDS: Final = exposed._PLAIN_HANDSHAKE_SECONDS
 _SOCKETS: Final = 2
 """Of a daemon that does nothing: its port's UDP socket and its listener."""
@@ -157,6 +171,8 @@ def _negotiations(world: World) -> None:
     for transaction, sides in by_id.items():
         ones = [side for side in sides if side.role is Role.INITIATOR]
         others = [side for side in sides if side.role is Role.RESPONDER]
+        _accused(world, sides)
+        _repeated(world, others)
         if len(ones) > 1:
             _complain(world, "diverged", f"{len(ones)} initiators of {transaction.hex()}")
         _agree(world, ones[0] if ones else None, others)
@@ -171,8 +187,12 @@ def _agree(world: World, one: Side | None, others: list[Side]) -> None:
             _complain(world, "diverged", f"{side.name} committed, and no initiator sent a commit")
         elif _graph(side) != _graph(one):
             _complain(world, "diverged", f"{side.name}: {side.outcome}; {one.name}: {one.outcome}")
+        elif side.transcript != one.transcript:
+            _complain(world, "diverged", f"{side.name} and {one.name} committed over different transcripts")
         elif one.aborted is not None and not _has(world, Trouble.FORGERY):
             _complain(world, "diverged", f"{side.name} committed; {one.name}: {one.outcome}")
+    if one is not None and one.secure and not any(side.transcript == one.transcript for side in others):
+        _complain(world, "diverged", f"{one.name} committed over an answer that no responder sent")
     if one is None or one.committed is None or one.aborted is not None or committed:
         return
     if one.unconfirmed or one.crashed or any(side.crashed for side in others):
@@ -184,6 +204,28 @@ def _agree(world: World, one: Side | None, others: list[Side]) -> None:
         _complain(world, "diverged", f"{one.name}: {one.outcome}; {told}")
     else:
         _complain(world, "stuck", f"{one.name} does not know whether its commit arrived; {told}")
+
+
+def _accused(world: World, sides: list[Side]) -> None:
+    """Nobody here breaks the protocol. Where no path forges anything, and nobody forgets a negotiation that its peer
+    remembers, nobody may be called a liar."""
+    if _has(world, *_AWAY, Trouble.FORGERY, *_LATE):
+        return
+    for side in sides:
+        if side.aborted is not None and side.aborted.reason in _ACCUSING:
+            _complain(world, "diverged", f"{side.name} aborted {side.aborted.reason.name}: {side.aborted.detail}")
+
+
+def _repeated(world: World, others: list[Side]) -> None:
+    """Repetitions are no new negotiation, for as long as a side lingers, unless it has no room (MUST-28)."""
+    for first in others:
+        if first.up_at < 0 or world.scenario.hosts[first.host].transactions < _ROOMY:
+            continue
+        if _has(world, Trouble.SUSPEND):  # time enough has passed for that host
+            continue
+        for second in others:
+            if second.life is first.life and 0 <= second.began_at - first.up_at < _LINGER_US and second is not first:
+                _complain(world, "diverged", f"{second.name} began again with repetitions of what it had committed")
 
 
 def _graph(side: Side) -> Any:
@@ -209,6 +251,8 @@ def _streams(world: World) -> None:
                 _complain(world, "diverged", f"call {called.number} has an answer of {len(winners)} services")
             elif (winners[0].stack, winners[0].negotiated) != (called.association, called.negotiated) and not forged:
                 _complain(world, "diverged", f"call {called.number}: {called.association} and {winners[0].stack}")
+        elif not called.association and not world.scenario.faults:
+            _unreached(world, called)
         elif called.association and not _excused(world, called):
             what = "negotiated" if called.negotiated else "plain"
             _complain(
@@ -216,6 +260,16 @@ def _streams(world: World) -> None:
             )
     if by_call and not forged:
         _complain(world, "diverged", f"services heard of calls {sorted(by_call)}, which nobody made")
+
+
+def _unreached(world: World, called: Called) -> None:
+    """Without any fault, and with room for it, a call fails only because of what the two policies say."""
+    call = world.scenario.calls[called.number]
+    ends = (world.scenario.hosts[call.source], world.scenario.hosts[call.target])
+    if called.called_off or any(not end.accord or end.transactions < _ROOMY for end in ends):
+        return
+    if not called.reason or Reason[called.reason] in _ACCUSING or Reason[called.reason] in _UNREACHED:
+        _complain(world, "diverged", f"call {called.number} failed: {called.reason or 'without a reason'}")
 
 
 def _is_record(served: Served) -> bool:
@@ -235,12 +289,16 @@ def _excused(world: World, called: Called) -> bool:
         return (
             called.association == "tcp" and world.hosts[call.target].spec.accord and _wants_security(world, call.target)
         )
-    if _has(world, Trouble.FORGERY):
-        return True
     if called.took >= _FIRST_BYTES_SECONDS and _has(world, *_LOSING):
         return True
-    mine = [side for side in world.records.sides.values() if side.host == call.source]
-    return any(side.role is Role.INITIATOR and (side.unconfirmed or (side.committed and side.aborted)) for side in mine)
+    mine = [
+        side
+        for side in world.records.sides.values()
+        if side.role is Role.INITIATOR and side.transaction == called.transaction
+    ]
+    if _has(world, Trouble.FORGERY) and not any(side.secure for side in mine):
+        return True
+    return any(side.unconfirmed or side.aborted is not None for side in mine)
 
 
 def _wants_security(world: World, host: int) -> bool:

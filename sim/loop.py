@@ -17,6 +17,9 @@ from typing import Any, Final
 INCARNATION: Final[contextvars.ContextVar[Any]] = contextvars.ContextVar("incarnation", default=None)
 """The life of a host in which code runs: an object, compared by identity. None: the simulator's own."""
 
+CALLED: Final[contextvars.ContextVar[Any]] = contextvars.ContextVar("called", default=None)
+"""The call of ``connect`` that an application's task makes: a ``record.Called``."""
+
 
 class _NoSleep:
     """In the place of the selector: time passes, nothing else happens."""

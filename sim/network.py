@@ -45,6 +45,11 @@ class Network:
                 self._faults.setdefault((fault.b, fault.a), []).append(fault)
 
     @property
+    def now_us(self) -> int:
+        """Virtual microseconds."""
+        return self._loop.now_us
+
+    @property
     def trace_hash(self) -> str:
         """Of everything that was sent and what became of it, in order."""
         return self._hash.hexdigest()

@@ -33,6 +33,11 @@ class Side:
     sent: list[int] = field(default_factory=list)
     """Steps."""
     proven: bool = False
+    transcript: bytes = b""
+    """T(1), as this side has it."""
+    up_at: int = -1
+    """When it committed, virtual microseconds."""
+    began_at: int = 0
     failures: list[str] = field(default_factory=list)
 
     @property
@@ -72,12 +77,15 @@ class Side:
             match action:
                 case events.Send():
                     self.sent.append(action.step)
+                    if action.step == (Step.COMMIT if self.role is Role.INITIATOR else Step.ANSWER):
+                        self.transcript = self.machine._hash  # type: ignore[attr-defined]
                 case events.Prove():
                     self.proven = True
                 case events.Committed():
                     if self.committed is not None:
                         self.failures.append(f"{self.name} committed twice")
                     self.committed = action
+                    self.up_at = network.now_us
                     network.note(f"{self.name}: committed to {action.name}")
                 case events.Confirmed():
                     self.confirmed = True
@@ -132,6 +140,8 @@ class Called:
     took: float = 0.0
     """Virtual seconds, from the call to the end of its stream."""
     called_off: bool = False
+    transaction: bytes = b""
+    """Of the negotiation that won."""
     life: Life | None = None
     """Of the host that called; None: it was away, so nobody called."""
 
@@ -149,10 +159,10 @@ class Records:
     served: list[Served] = field(default_factory=list)
     calls: list[Called] = field(default_factory=list)
 
-    def of(self, life: Life, machine: Machine) -> Side:
+    def of(self, life: Life, machine: Machine, now: int) -> Side:
         """The record of a machine."""
         found = self.sides.get(id(machine))
         if found is None:  # the record keeps the machine, so no other one gets its id
-            found = Side(machine.transaction, machine.ROLE, life.host.index, life, machine)
+            found = Side(machine.transaction, machine.ROLE, life.host.index, life, machine, began_at=now)
             self.sides[id(machine)] = found
         return found

@@ -17,18 +17,19 @@ from accord.controller import (
     controller,
     endpoint,
     exposed,
-    legacy,
-    lessons,
+    initiating,
     negotiating,
     prepared,
     responding,
     stack,
 )
+from accord.controller.peers import lessons
+from accord.controller.race import legacy, racing
 from accord.datapath import clock
 from accord.datapath.port import Rung
 from accord.negotiation import initiator, responder
 from sim.kernel import SimRepair, SimSocket, SimSynOptions, saved_syn
-from sim.loop import INCARNATION
+from sim.loop import CALLED, INCARNATION
 from sim.port import SimPort
 
 if TYPE_CHECKING:
@@ -99,6 +100,16 @@ class _Responder(responder.Responder):
         return actions
 
 
+class _Contest(racing.Contest):
+    """Tells who won."""
+
+    async def run(self) -> racing.Won:
+        won = await super().run()
+        if won.negotiation is not None:
+            CALLED.get().transaction = won.negotiation.transaction
+        return won
+
+
 def _now_us() -> int:
     return life().now_us()
 
@@ -158,6 +169,7 @@ _LIST: tuple[tuple[Any, str, Any], ...] = (
     (exposed, "saved_syn", saved_syn),
     (exposed, "socket", _Sockets()),
     (exposed, "tls", _Tls()),
+    (initiating, "Contest", _Contest),
     (legacy, "socket", _Sockets()),
     (legacy, "tls", _Tls()),
     (lessons, "tcp_sockopt", SimpleNamespace(info=_info)),

@@ -14,7 +14,7 @@ from accord.wire.constants import Protocol
 from accord.wire.errors import AccordError
 from sim import identity, judge
 from sim.host import Host, Life
-from sim.loop import VirtualLoop
+from sim.loop import CALLED, VirtualLoop
 from sim.network import Network, from_initiator, ip_bytes, is_packet, transaction_of
 from sim.record import Called, Records
 from sim.scenario import SECOND, Call, Fault, Scenario, Trouble
@@ -188,6 +188,7 @@ class World:
         self._calls.append(life.run(life.spawn, self._converse(life, call, called)))
 
     async def _converse(self, life: Life, call: Call, called: Called) -> None:
+        CALLED.set(called)
         try:
             target = self.hosts[call.target]
             self.network.note(f"call {called.number}: host {call.source} to {call.target} {dict(call.wishes)}")
