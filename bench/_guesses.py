@@ -43,7 +43,8 @@ class Guesser:
 
     def segment(self, kind: int) -> bytes:
         """A SYN with the option of this ExID, checksum and all."""
-        source_port = self._chance.randint(1024, 65535)
+        # Below ip_local_port_range: what a SYN does to a live connection of the same ports is another question.
+        source_port = self._chance.randint(1024, 32767)
         words = struct.unpack("!7H", self._chance.randbytes(14))  # sequence number, and five words of the ID
         option = (254 << 8 | 16) + kind
         last = 0xFFFF - _fold(self._fixed + source_port + sum(words) + option)
