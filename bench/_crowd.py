@@ -19,7 +19,7 @@ import time
 from collections import Counter
 from typing import Any
 
-from _ledger import ID_BYTES, ask
+from _ledger import ask
 
 from accord.api import connect
 from accord.wire.errors import AccordError
@@ -108,7 +108,7 @@ class Crowd:
             report = association.report
             for _ in range(chance.randint(1, _MOST_REQUESTS)):
                 size = chance.randint(0, _MOST_BYTES)
-                await ask(association.write, association.read, size, chance.randbytes(ID_BYTES))
+                await ask(association.write, association.read, size, chance.randbytes)
                 self.answered += 1
         way = "negotiated" if report["negotiated"] else "plain"
         self.outcomes[f"{way} {'/'.join(report['stack'])} {report['reason']}"] += 1

@@ -28,18 +28,24 @@ _HEADER = struct.Struct(f"!{ID_BYTES}sI")
 _MOST = 1 << 20
 
 
-def request(size: int, identity: bytes | None = None) -> tuple[bytes, bytes]:
-    """A request with so many random bytes, and the answer that is right."""
-    identity = identity or secrets.token_bytes(ID_BYTES)
-    payload = secrets.token_bytes(size)
+def request(size: int, random_bytes: Callable[[int], bytes] = secrets.token_bytes) -> tuple[bytes, bytes]:
+    """A request with so many random bytes, and the answer that is right.
+
+    Its first byte is a letter: a port that serves bare TCP and TLS takes a first byte of 22 for a TLS record.
+    """
+    identity = b"Q" + random_bytes(ID_BYTES - 1)
+    payload = random_bytes(size)
     return _HEADER.pack(identity, size) + payload, identity + hashlib.sha256(payload).digest()
 
 
 async def ask(
-    write: Callable[[bytes], Awaitable[None]], read: Callable[[], Awaitable[bytes]], size: int, identity: bytes = b""
+    write: Callable[[bytes], Awaitable[None]],
+    read: Callable[[], Awaitable[bytes]],
+    size: int,
+    random_bytes: Callable[[int], bytes] = secrets.token_bytes,
 ) -> None:
     """One request and its answer. Raises ``ValueError`` when the answer is wrong or ends too soon."""
-    sent, expected = request(size, identity or None)
+    sent, expected = request(size, random_bytes)
     await write(sent)
     answer = b""
     while len(answer) < ANSWER_BYTES and (piece := await read()):
