@@ -219,7 +219,8 @@ class Operations:
             await channel.send(message, [theirs.fileno()])
         except BaseException:
             ours.close()
-            association.carrier.abort()
+            # Nobody wants it any more. A reset is not repeated when it is lost: the peer would be left with half of it.
+            self._controller.losers.retire(association.carrier)
             raise
         finally:
             theirs.close()

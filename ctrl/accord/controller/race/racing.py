@@ -98,7 +98,7 @@ class Contest:
             return await self._won
         except asyncio.CancelledError:
             if self._won.done() and not self._won.cancelled() and self._won.exception() is None:
-                self._won.result().carrier.abort()
+                self._controller.losers.retire(self._won.result().carrier)
             raise
         finally:
             self._clean_up()
