@@ -8,6 +8,7 @@ import socket as real
 from collections.abc import Callable
 from typing import Any, Final
 
+from accord.datapath.stream import SocketCarrier
 from accord.datapath.syn_option import ExId, SynFate
 from accord.wire.constants import Limit, Reason
 from accord.wire.errors import error
@@ -330,21 +331,34 @@ class SimRepair:
 
 
 class SimEndpoint:
-    """``TcpEndpoint``."""
+    """``TcpEndpoint``. It is installed at the last moment that its contract allows: when ``installed`` is asked."""
 
     def __init__(self, kernel: Kernel, local: str, remote: str, own: TcpParameters) -> None:
-        self._kernel, self._local, self._remote = kernel, local, remote
+        self._kernel, self._local, self._remote, self._own = kernel, local, remote, own
+        self._peer: TcpParameters | None = None
         self._connection: Connection | None = None
-        self.parameters = own
+
+    @property
+    def parameters(self) -> TcpParameters:
+        """Ours."""
+        return self._own
 
     def install(self, peer: TcpParameters) -> None:
-        """ESTABLISHED with both sides' numbers. Raises ``HostError``."""
-        local, remote = (self._local, self.parameters.port), (self._remote, peer.port)
+        """Both sides' numbers are known."""
+        self._peer = peer
+
+    def installed(self) -> None:
+        """ESTABLISHED with them. Raises ``HostError``."""
+        if self._connection is not None:
+            return
+        if self._peer is None:
+            raise RuntimeError("the endpoint is not installed yet: call install first")
+        local, remote = (self._local, self._own.port), (self._remote, self._peer.port)
         if not self._kernel.installs:
             raise error(Reason.CANNOT_INSTALL, "simulated: no memory", "another stack")
         if (local, remote) in self._kernel.connections:
             raise error(Reason.CANNOT_INSTALL, f"simulated: {local} and {remote} are connected", "other ports")
-        connection = Connection(self._kernel, local, remote, Phase.ESTABLISHED, self.parameters.isn, peer.isn)
+        connection = Connection(self._kernel, local, remote, Phase.ESTABLISHED, self._own.isn, self._peer.isn)
         connection.tentative = True
         self._kernel.connections[local, remote] = connection
         self._connection = connection
@@ -355,13 +369,11 @@ class SimEndpoint:
         if connection is not None:
             connection.forget()
 
-    def stream(self) -> Any:
-        """A ``SocketCarrier`` of it, the caller's from now on."""
-        from accord.datapath.stream import SocketCarrier
-
+    def stream(self) -> SocketCarrier:
+        """The caller's from now on."""
+        self.installed()
         connection, self._connection = self._connection, None
-        if connection is None:
-            raise RuntimeError("the endpoint is not installed, or was handed over")
+        assert connection is not None
         connection.tentative = False
         return SocketCarrier(SimSocket.of(self._kernel, connection))  # type: ignore[arg-type]
 

@@ -28,6 +28,7 @@ from accord.controller.race import legacy, racing
 from accord.datapath import clock
 from accord.datapath.port import Rung
 from accord.negotiation import initiator, responder
+from accord.protocols.services import TcpService
 from sim.kernel import SimRepair, SimSocket, SimSynOptions, saved_syn
 from sim.loop import CALLED, INCARNATION
 from sim.port import SimPort
@@ -122,7 +123,7 @@ def _bind(sock: SimSocket, host: str, port: int, scope: int = 0) -> None:
     sock.bind((host, port))
 
 
-def _repair(local: str, remote: str) -> SimRepair:
+def _repair(local: str, remote: str) -> TcpService:
     return SimRepair(life().kernel, local, remote)
 
 
