@@ -36,7 +36,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from buildtools import bare, checks, clean, environment, vm, vm_box  # noqa: E402
+from buildtools import bare, checks, clean, environment, model, vm, vm_box  # noqa: E402
 from buildtools.console import ROOT, BuildFailure, as_root, replace, say  # noqa: E402
 
 DESCRIPTION = """Set up, build, run and check Accord. Every command first does what the ones above it do, as far as
@@ -118,6 +118,10 @@ def command_fuzz(arguments: argparse.Namespace) -> int:
 def command_bare(arguments: argparse.Namespace) -> int:
     names = list(bare.ACCOUNTS) if arguments.account is None else [arguments.account]
     return bare.run(names, arguments.k, arguments.whole, arguments.directory, arguments.keep)
+
+
+def command_model(arguments: argparse.Namespace) -> int:
+    return model.run(arguments.name, arguments.large, arguments.mistakes, arguments.json)
 
 
 def command_sim(arguments: argparse.Namespace) -> int:
@@ -230,6 +234,17 @@ def parser() -> argparse.ArgumentParser:
         "--directory", type=Path, default=Path("/var/tmp"), help="where the root is made (default %(default)s)"
     )
     bare_start.add_argument("--keep", action="store_true", help="do not remove the root")
+    models = add(
+        "model",
+        command_model,
+        "check the models of docs/model with spin",
+        "All states of each, safety and then liveness; docs/model/README.md says what they are. A violation is printed "
+        "as the steps that lead to it. Needs Debian's spin and gcc, nothing else of the project.",
+    )
+    models.add_argument("name", metavar="MODEL", nargs="?", help=f"only this one: {', '.join(model.models())}")
+    models.add_argument("--large", action="store_true", help="more losses, duplicates and troubles: minutes, gigabytes")
+    models.add_argument("--mistakes", action="store_true", help="also put in each mistake, and see that it is caught")
+    models.add_argument("--json", action="store_true", help="one list of verdicts")
     sim = add(
         "sim",
         command_sim,

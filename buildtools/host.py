@@ -41,6 +41,7 @@ PACKAGES = (
     "iptables",
     "libclang-rt-dev",
     "openssl",
+    "spin",
     "tcpdump",
     "tshark",
     "valgrind",  # 22 MB to fetch, 89 MB installed, with libc6-dbg; instructions counted are what two versions differ by

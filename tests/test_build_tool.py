@@ -18,7 +18,7 @@ import pytest
 from buildtools import checks, clean, console, environment, host, stamps
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("setup", "build", "demo", "test", "bench", "fuzz", "bare", "sim", "vm", "clean")
+COMMANDS = ("setup", "build", "demo", "test", "bench", "fuzz", "bare", "model", "sim", "vm", "clean")
 
 
 def run(*arguments: str, path: Path | None = None) -> subprocess.CompletedProcess[str]:
