@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accord.controller.settings import policy as policy_module
 from accord.controller.settings.policy import (
     Context,
     Early,
@@ -22,7 +24,7 @@ from accord.controller.settings.policy import (
     load_policy,
     parse_policy,
 )
-from accord.controller.settings.stacks import SECURE, USUAL, format_stack, parse_stack
+from accord.controller.settings.stacks import PROTOCOLS, SECURE, USUAL, format_stack, parse_stack
 from accord.negotiation.choice import CandidateStack, Chooser
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import UserError
@@ -192,6 +194,26 @@ def test_an_application_may_choose_freely_what_the_file_leaves_open() -> None:
     wished = EffectivePolicy().override({"secure": "no", "prefer": ["tcp"], "only": True, "early": "idempotent"})
     assert (wished.secure, wished.prefer, wished.only, wished.early_in_clear) == (Secure.NO, ((TCP,),), True, True)
     assert EffectivePolicy().override({}) == EffectivePolicy()
+
+
+def test_a_wish_is_judged_by_the_policy_that_it_is_made_to_whatever_an_equal_one_has_said_of_it() -> None:
+    free, wish = EffectivePolicy(), {"secure": "no", "prefer": ["tcp"]}
+    for _ in range(2):
+        assert free.override(wish).secure is Secure.NO
+        with pytest.raises(UserError) as caught:
+            replace(free, fixed=frozenset({"secure"})).override(wish)
+        assert caught.value.reason is Reason.POLICY
+        other = replace(free, protocols={**PROTOCOLS, "tcp": 0x7E000001})
+        assert other.override(wish).prefer == ((0x7E000001,),)
+        assert free.override({**wish, "prefer": ["quic"]}).prefer != free.override(wish).prefer
+
+
+def test_wishes_that_are_remembered_are_bounded_in_number_and_length() -> None:
+    for number in range(200):
+        EffectivePolicy().override({"prefer": [f"0x{0x7E000000 + place:08x}" for place in range(number + 1)]})
+        EffectivePolicy().override({"prefer": [f"0x{0x7F000000 + number:08x}"]})
+    assert len(policy_module._overridden) <= 64
+    assert max(len(words) for *_, words in policy_module._overridden) <= 1024
 
 
 @pytest.mark.parametrize(

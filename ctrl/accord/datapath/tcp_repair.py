@@ -126,8 +126,6 @@ class RepairEndpoint:
         if self._installing is not None:
             raise RuntimeError("the endpoint is installed already: reserve another")
         self._installing = Installing(self._agreed(peer), connection)
-        if self._is_service:
-            _set_up(connection)
 
     def installed(self) -> None:
         """Return once the kernel has the connection, at once when it has.
@@ -162,6 +160,8 @@ class RepairEndpoint:
         """The installed connection, from now on the caller's."""
         self.installed()
         connection, self._socket = self._held(), None
+        if self._is_service:
+            _set_up(connection)  # not before the answer has left: nobody uses it until now
         return SocketCarrier(connection)
 
     def _agreed(self, peer: TcpParameters) -> Any:

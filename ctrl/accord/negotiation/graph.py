@@ -54,6 +54,7 @@ class Graph:
         """
         self.skipped: Final[Mapping[int, int]] = skipped or {}
         self.nodes: Final[Mapping[int, Node]] = _by_id(nodes, self.skipped)
+        lean = edges is not None
         if edges is None:
             self._check()
             tops = frozenset(node.id for node in self.nodes.values() if not node.children and node.id != NodeId.CONTEXT)
@@ -61,6 +62,8 @@ class Graph:
                 node.id: tuple([child for child in node.children if child in self.nodes])
                 for node in self.nodes.values()
             }
+        self._lean: Final = lean
+        """Every node is on a path from the context to a top: what ``prune`` leaves."""
         self.tops: Final[frozenset[int]] = tops
         self._edges: Final[Mapping[int, tuple[int, ...]]] = edges
 
@@ -116,7 +119,7 @@ class Graph:
 
     def stacks(self) -> Iterator[Stack]:
         """Paths from the context to a top, in ascending order of their node IDs; at most ``MAX_STACKS``."""
-        usable = self.prune(())._edges
+        usable = self._edges if self._lean else self.prune(())._edges
         path: list[int] = []
         ahead: list[Iterator[int]] = [iter(usable[NodeId.CONTEXT])]
         found = 0

@@ -66,6 +66,8 @@ def _names(kind: type[enum.StrEnum]) -> dict[str, Any]:
 
 
 _SECURITY_ORDER: Final = tuple(Secure)
+_REMEMBERED_WISHES: Final = 64
+_REMEMBERED_LETTERS: Final = 1024
 _KEYS: Final = ("secure", "prefer", "only", "context", "fallback", "tcp", "early", "packets_min")
 
 
@@ -137,6 +139,19 @@ class EffectivePolicy:
         policy file says: less security, a stack outside of ``only``, a fallback or early data where it says never,
         connections without a SYN where it says that they have one.
         """
+        # Programs ask for the same again and again, in the time that the connection takes to open.
+        words = repr(wishes)
+        key = (self, self.fixed, tuple(self.protocols.items()), words)
+        known = _overridden.get(key)
+        if known is None:
+            known = self._override(wishes)
+            if len(_overridden) >= _REMEMBERED_WISHES:
+                _overridden.clear()
+            if len(words) <= _REMEMBERED_LETTERS:
+                _overridden[key] = known
+        return known
+
+    def _override(self, wishes: Mapping[str, Any]) -> EffectivePolicy:
         document = Document("", "policy of the application")
         table = Table(document, (), wishes)
         wished = _read(table, self, self.protocols)
@@ -182,6 +197,10 @@ class EffectivePolicy:
         return next(
             (place for place, listed in enumerate(self.prefer) if listed in (below, stack.protocols)), len(self.prefer)
         )
+
+
+_overridden: dict[tuple[EffectivePolicy, frozenset[str], tuple[tuple[str, int], ...], str], EffectivePolicy] = {}
+"""By all that the outcome depends on: two policies are equal whatever their ``fixed`` and ``protocols`` are."""
 
 
 @dataclass(frozen=True, slots=True)
