@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 from accord.controller import exposed
 from accord.datapath.path import Path
 from accord.negotiation.interface import Role
-from accord.wire.constants import Limit, Party, Reason
+from accord.wire.constants import Limit, Packet, Party, Reason, Step
 from sim.network import from_initiator, ip_bytes, is_packet, transaction_of
 from sim.record import Called, Served, Side
 from sim.scenario import Trouble
@@ -41,6 +41,7 @@ _ACCUSING: Final = frozenset(
         Reason.STREAM_BROKEN,
     }
 ) | {Reason.PLUGIN_FAILED}
+_TRANSMISSIONS: Final = 4
 _UNREACHED: Final = frozenset({Reason.TIMEOUT, Reason.LIFETIME, Reason.UNREACHABLE})
 _LINGER_US: Final = 10_000_000
 _ROOMY: Final = 64
@@ -54,7 +55,11 @@ _SOCKETS: Final = 2
 
 def sent(world: World, source: Host, path: Path, data: bytes) -> None:
     """A host sends a datagram: is it within the amplification limit (PROTOCOL.md, MUST-23)?"""
-    if not is_packet(data) or from_initiator(data) or source.life is None:
+    if not is_packet(data) or source.life is None:
+        return
+    if from_initiator(data):
+        if len(data) > Packet.HEADER_BYTES:
+            world.transmissions[source.life, transaction_of(data), data[1]] += 1
         return
     key = (source.index, source.life.number, transaction_of(data))
     count = world.amplified.setdefault(key, [0, 0])
@@ -191,6 +196,8 @@ def _agree(world: World, one: Side | None, others: list[Side]) -> None:
             _complain(world, "diverged", f"{side.name} and {one.name} committed over different transcripts")
         elif one.aborted is not None and not _has(world, Trouble.FORGERY):
             _complain(world, "diverged", f"{side.name} committed; {one.name}: {one.outcome}")
+    if one is not None:
+        _tried(world, one)
     if one is not None and one.secure and not any(side.transcript == one.transcript for side in others):
         _complain(world, "diverged", f"{one.name} committed over an answer that no responder sent")
     if one is None or one.committed is None or one.aborted is not None or committed:
@@ -204,6 +211,17 @@ def _agree(world: World, one: Side | None, others: list[Side]) -> None:
         _complain(world, "diverged", f"{one.name}: {one.outcome}; {told}")
     else:
         _complain(world, "stuck", f"{one.name} does not know whether its commit arrived; {told}")
+
+
+def _tried(world: World, one: Side) -> None:
+    """Nobody gives a message up that was not repeated."""
+    if one.crashed or _has(world, Trouble.SUSPEND):
+        return
+    sent = world.transmissions[one.life, one.transaction, Step.COMMIT]
+    if one.gave_up is Reason.TIMEOUT and sent < _TRANSMISSIONS:
+        _complain(world, "diverged", f"{one.name} sent its commit {sent} times, and gave up")
+    if one.unconfirmed and not world.scenario.faults:
+        _complain(world, "diverged", f"{one.name}: its commit was not acknowledged, and nothing was lost")
 
 
 def _accused(world: World, sides: list[Side]) -> None:
@@ -291,14 +309,10 @@ def _excused(world: World, called: Called) -> bool:
         )
     if called.took >= _FIRST_BYTES_SECONDS and _has(world, *_LOSING):
         return True
-    mine = [
-        side
-        for side in world.records.sides.values()
-        if side.role is Role.INITIATOR and side.transaction == called.transaction
-    ]
-    if _has(world, Trouble.FORGERY) and not any(side.secure for side in mine):
-        return True
-    return any(side.unconfirmed or side.aborted is not None for side in mine)
+    sides = [side for side in world.records.sides.values() if side.transaction == called.transaction]
+    if _has(world, Trouble.FORGERY) and not any(side.secure for side in sides if side.role is Role.RESPONDER):
+        return True  # whoever forges can always prevent a commit, and without security also change one
+    return any(side.unconfirmed or side.aborted is not None for side in sides if side.role is Role.INITIATOR)
 
 
 def _wants_security(world: World, host: int) -> bool:

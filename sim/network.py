@@ -141,7 +141,7 @@ class Network:
         if late:
             seed = mix(self._scenario.seed, *way, nth, 3 + copy)
             # Mostly overtaken by a few packets; now and then by a whole negotiation, or by the end of its lingering.
-            delay += seed % (40_000 if seed & 0x700000 else 15_000_000)
+            delay += seed % (40_000 if seed & 0x30000000 else 15_000_000)
         return delay
 
     def _line(self, way: tuple[int, int], what: str, fate: str) -> None:
@@ -224,13 +224,20 @@ def _flip(data: bytes, seed: int) -> bytes:
 
 
 def _forge(data: bytes, seed: int) -> bytes:
-    """One bit behind the header, or one of its flags, and the first packet's checksum made good."""
-    bytes_of = min(len(data), _PACKET_BYTES) if int.from_bytes(data[2:4], "big") & _MORE else len(data)
+    """One bit of one of the first packet's chunks, or of its step where it has none, and the checksum made good."""
+    end = min(len(data), _PACKET_BYTES) if int.from_bytes(data[2:4], "big") & _MORE else len(data)
+    chunks, at = [], int(Packet.HEADER_BYTES)
+    while at + _CHUNK.size <= end:
+        length = _CHUNK.unpack_from(data, at)[2]
+        chunks.append((at, min(end, at + _CHUNK.size + length)))
+        at += _CHUNK.size + length
+    begin, behind = chunks[seed % len(chunks)] if chunks else (1, 2)
+    if behind - begin > _CHUNK.size and seed >> 60:  # mostly what it carries, now and then its own header
+        begin += _CHUNK.size
     changed = bytearray(data)
-    where = Packet.HEADER_BYTES + seed % max(1, bytes_of - Packet.HEADER_BYTES)
-    changed[where if where < bytes_of else 1] ^= 1 << (seed >> 32) % 8
+    changed[begin + (seed >> 16) % (behind - begin)] ^= 1 << (seed >> 32) % 8
     changed[30:32] = b"\0\0"
-    changed[30:32] = _checksum(bytes(changed[:bytes_of])).to_bytes(2, "big")
+    changed[30:32] = _checksum(bytes(changed[:end])).to_bytes(2, "big")
     return bytes(changed)
 
 

@@ -29,6 +29,8 @@ class Side:
     committed: events.Committed | None = None
     confirmed: bool = False
     unconfirmed: bool = False
+    gave_up: Reason = Reason.OK
+    """Why it is unconfirmed."""
     aborted: events.Aborted | None = None
     sent: list[int] = field(default_factory=list)
     """Steps."""
@@ -90,7 +92,7 @@ class Side:
                 case events.Confirmed():
                     self.confirmed = True
                 case events.Unconfirmed():
-                    self.unconfirmed = True
+                    self.unconfirmed, self.gave_up = True, action.reason
                 case events.Aborted():
                     if self.aborted is not None:
                         self.failures.append(f"{self.name} aborted twice")

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -57,6 +58,8 @@ class World:
         self.records = Records()
         self.complaints: list[str] = []
         self.amplified: dict[tuple[int, int, bytes], list[int]] = {}
+        self.transmissions: Counter[tuple[Life, bytes, int]] = Counter()
+        """Packets with chunks that initiators have sent, by step."""
         files = identity.files()
         self.hosts = [Host(self, index, spec, files) for index, spec in enumerate(scenario.hosts)]
         self._by_address = {host.address: host for host in self.hosts}
