@@ -126,6 +126,8 @@ class RepairEndpoint:
         if self._installing is not None:
             raise RuntimeError("the endpoint is installed already: reserve another")
         self._installing = Installing(self._agreed(peer), connection)
+        if self._is_service:
+            _set_up(connection)  # while the broker works
 
     def installed(self) -> None:
         """Return once the kernel has the connection, at once when it has.
@@ -160,8 +162,6 @@ class RepairEndpoint:
         """The installed connection, from now on the caller's."""
         self.installed()
         connection, self._socket = self._held(), None
-        if self._is_service:
-            _set_up(connection)  # not before the answer has left: nobody uses it until now
         return SocketCarrier(connection)
 
     def _agreed(self, peer: TcpParameters) -> Any:
