@@ -6,11 +6,11 @@ Ed25519, whose signatures all have one length; ECDSA's have not. It is its own r
 
 from __future__ import annotations
 
-import atexit
 import datetime
 import functools
 import shutil
 import tempfile
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 from cryptography import x509
@@ -25,7 +25,7 @@ from sim.host import NAME, Identity
 def files() -> Identity:
     """Written once in each process, and removed at its end."""
     directory = Path(tempfile.mkdtemp(prefix="accord-sim-"))
-    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    Finalize(None, shutil.rmtree, (directory, True), exitpriority=0)  # atexit(3) is not run in a pool's processes
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
     builder = (

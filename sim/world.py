@@ -22,9 +22,10 @@ from sim.scenario import SECOND, Call, Fault, Scenario, Trouble
 from sim.substitutes import installed
 from sim.tcp import Segment
 
-_SETTLE_US: Final = 60 * SECOND
+_SETTLE_US: Final = 120 * SECOND
 """From the last call and the last fault until everything has to be over: the lifetime of a negotiation, the time that
-its commit is repeated, that its end is told, that it lingers, each about ten seconds; and twice that for streams."""
+its commit is repeated, that its end is told, that it lingers, each about ten seconds; and the ninety that a service of
+the simulator waits for a client that has vanished."""
 _LOOK_US: Final = 500_000
 _READ_SECONDS: Final = 45.0
 
