@@ -276,8 +276,20 @@ def _streams(world: World) -> None:
             _complain(
                 world, "diverged", f"call {called.number}: {what} {called.association} carries nothing: {called.broken}"
             )
+    _taken(world)
     if by_call and not forged:
         _complain(world, "diverged", f"services heard of calls {sorted(by_call)}, which nobody made")
+
+
+def _taken(world: World) -> None:
+    """A race has one winner: what was committed to is what a call was given, unless it was called off meanwhile."""
+    given = {called.transaction for called in world.records.calls}
+    if any(called.called_off or called.crashed for called in world.records.calls):
+        return
+    for side in world.records.sides.values():
+        up = side.role is Role.INITIATOR and side.committed is not None and side.aborted is None and not side.crashed
+        if up and side.transaction not in given:
+            _complain(world, "diverged", f"{side.name}: {side.outcome}, and no call was given that stack")
 
 
 def _unreached(world: World, called: Called) -> None:
