@@ -120,7 +120,7 @@ class RepairEndpoint:
     def install(self, peer: TcpParameters) -> None:
         """Begin to make the socket ESTABLISHED with both sides' numbers; an option is on where both have it.
 
-        What comes of it, ``installed`` tells: the broker needs as long as a signature does.
+        What comes of it, ``installed`` tells: where there is a broker, it works meanwhile.
         """
         connection = self._held()
         if self._installing is not None:

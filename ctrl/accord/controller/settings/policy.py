@@ -139,7 +139,8 @@ class EffectivePolicy:
         policy file says: less security, a stack outside of ``only``, a fallback or early data where it says never,
         connections without a SYN where it says that they have one.
         """
-        # Programs ask for the same again and again, in the time that the connection takes to open.
+        # For programs, which check the same wishes before each connection. The daemon remembers what they come to
+        # for a destination anyway (Controller._policy_for).
         words = repr(wishes)
         key = (self, self.fixed, tuple(self.protocols.items()), words)
         known = _overridden.get(key)
