@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 NAME: Final = "sim.example"
+_LAST_TURNS_SECONDS: Final = 0.0005
+"""Less than any host is away for."""
 _PARSED: dict[int, Policy] = {}
 
 
@@ -97,12 +99,15 @@ class Host:
         self.kernel = self._kernel()
 
     def stop(self) -> None:
-        """SIGTERM."""
-        if self.life is not None:
-            self.life.run(self.life.close)
-            self.life.die()
-            self.kernel.close_sockets()
-            self.life = None
+        """SIGTERM: the loop turns a few more times before the process is gone."""
+        life, self.life = self.life, None
+        if life is not None:
+            life.run(life.close)
+            self.world.loop.later(_LAST_TURNS_SECONDS, self._stopped, life)
+
+    def _stopped(self, life: Life) -> None:
+        life.die()
+        self.kernel.close_sockets()
 
 
 class Life:
