@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from accord.datapath.xdp_test import Program
+from tests.xdp.craft import ALIVE_MS
 
 
 @pytest.fixture(scope="session")
@@ -19,9 +20,9 @@ def loaded() -> Iterator[Program]:
 
 @pytest.fixture
 def program(loaded: Program) -> Program:
-    """The program as in a host that is well: port 443 steered, a socket on the queue, a fresh heartbeat."""
+    """The program as in a host that is well: port 443 steered, a socket on the queue, a daemon that lives."""
     loaded.configure()
     loaded.steer(443)
     loaded.join()
-    loaded.heartbeat()
+    loaded.heartbeat(ALIVE_MS)
     return loaded

@@ -12,15 +12,16 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from accord.datapath.xdp_test import Program, Verdict
-from accord.wire.constants import Reason
+from accord.datapath.xdp_test import Program, Run, Verdict
+from accord.wire.constants import Limit, Reason
 from accord.wire.errors import AccordError
-from tests.xdp.craft import ID, PORT, Case
+from tests.xdp.craft import ALIVE_MS, ID, PORT, Case
 from tests.xdp.packets import TABLE
 
 ROOT = Path(__file__).parents[2]
@@ -364,7 +365,7 @@ def prepare(program: Program, row: Case) -> None:
     """The host as the row has it, and what came before its frame."""
     program.configure(**row.settings)  # type: ignore[arg-type]
     program.join(row.joined)
-    program.heartbeat()
+    program.heartbeat(ALIVE_MS)
     for transaction in TRANSACTIONS:
         program.forget(transaction)
     for event in row.before:
@@ -375,10 +376,25 @@ def prepare(program: Program, row: Case) -> None:
     program.heartbeat(row.age_ms)
 
 
+def run(program: Program, row: Case, begin: Callable[[], object] = lambda: None) -> Run:
+    """Run a row, again if its heartbeat had time to get too old meanwhile. Raises ``TimeoutError``.
+
+    ``begin`` is called between what was before and the frame.
+    """
+    for _ in range(1000):
+        started = time.monotonic()
+        prepare(program, row)
+        begin()
+        result = program.run(row.frame)
+        took_ms = (time.monotonic() - started) * 1000
+        if not ALIVE_MS < row.age_ms <= Limit.HEARTBEAT_MS or row.age_ms + took_ms < Limit.HEARTBEAT_MS:
+            return result
+    raise TimeoutError(f"{row.name!r} never ran in time")
+
+
 def check(program: Program, row: Case) -> str | None:
     """Run a row on a program whose port 443 is steered. Returns what is wrong, None when all is right."""
-    prepare(program, row)
-    result = program.run(row.frame)
+    result = run(program, row)
     if result.reason is not row.reason:
         return f"counted {result.reason.name if result.reason else 'nothing'}, not {row.reason.name}"
     expected = VERDICTS.get(row.reason, Verdict.PASS)

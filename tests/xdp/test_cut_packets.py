@@ -10,6 +10,7 @@ from scapy.layers.l2 import Dot1AD, Dot1Q
 from accord.datapath.xdp_test import Program
 from accord.wire.constants import Reason
 from tests.xdp.craft import (
+    ALIVE_MS,
     DIRECT,
     ETHER,
     IP4,
@@ -48,7 +49,7 @@ def verdicts(program: Program, frames: list[bytes]) -> list[Reason | None]:
     """The reason for each frame; none may be changed."""
     found = []
     for frame in frames:
-        program.heartbeat()
+        program.heartbeat(ALIVE_MS)
         result = program.run(frame)
         assert result.output == frame
         found.append(result.reason)

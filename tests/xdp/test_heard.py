@@ -15,7 +15,7 @@ import pytest
 from accord.datapath._core import ffi, lib
 from accord.datapath.xdp_test import Program, Run, Verdict
 from accord.wire.constants import Reason
-from tests.xdp.craft import ETHER, ID, PORT, SAME_SLOT, ip4, ip6
+from tests.xdp.craft import ALIVE_MS, ETHER, ID, PORT, SAME_SLOT, ip4, ip6
 from tests.xdp.packets_syn import ADOPT, HEARD_4, HEARD_6, LINUX, SYN_4, SYN_6, option, proposal, segment, syn4
 
 pytestmark = pytest.mark.root
@@ -114,7 +114,7 @@ def test_a_proposal_that_the_daemon_does_not_get_or_want_is_not_noted(fresh: Pro
     assert flags(fresh) == 0
     fresh.configure()
     fresh.join()
-    fresh.heartbeat()
+    fresh.heartbeat(ALIVE_MS)
     fresh.steer(PORT)
     assert fresh.run(bytes(SYN_4)).reason is Reason.SYN_FIRST
 

@@ -17,7 +17,7 @@ from scapy.layers.l2 import Ether
 from accord.datapath.xdp_test import Program, Verdict
 from accord.wire.constants import Reason
 from tests.datapath.frames import parse
-from tests.xdp.craft import OURS, PORT, THEIRS
+from tests.xdp.craft import ALIVE_MS, OURS, PORT, THEIRS
 from tests.xdp.mutants import VERDICTS
 from tests.xdp.packets import TABLE
 
@@ -53,7 +53,7 @@ def steer(loaded: Program) -> Steer:
     loaded.join()
 
     def run(frame: bytes) -> Reason:
-        loaded.heartbeat()
+        loaded.heartbeat(ALIVE_MS)
         result = loaded.run(frame)
         assert result.output == frame
         assert result.reason is not None

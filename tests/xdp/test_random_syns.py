@@ -10,7 +10,7 @@ from scapy.packet import Packet
 
 from accord.datapath.xdp_test import Program, Verdict
 from accord.wire.constants import Reason
-from tests.xdp.craft import ETHER, ID, PORT, ip4, ip6
+from tests.xdp.craft import ALIVE_MS, ETHER, ID, PORT, ip4, ip6
 from tests.xdp.packets_syn import ADOPT, FALLBACK, LINUX, option, proposal, segment
 
 pytestmark = pytest.mark.root
@@ -88,7 +88,7 @@ def test_the_option_is_found_where_a_reader_of_the_rfc_finds_it_and_nowhere_else
     loaded.configure()
     loaded.steer(PORT)
     loaded.join()
-    loaded.heartbeat()
+    loaded.heartbeat(ALIVE_MS)
     for _, data in [*(read(options) or ()), (254, bytes(2) + ID)]:
         if len(data) == 14:
             loaded.forget(data[2:])

@@ -18,7 +18,7 @@ from accord.datapath.watch import Watcher, decode
 from accord.datapath.xdp_test import Program, Verdict
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, OurError
-from tests.xdp.mutants import VERDICTS, prepare
+from tests.xdp.mutants import VERDICTS, run
 from tests.xdp.packets import TABLE
 
 OURS = next(row for row in TABLE if row.reason is Reason.STEERED)
@@ -47,7 +47,9 @@ class Heard:
 
 
 @pytest.fixture
-def heard(program: Program) -> Iterator[Heard]:
+def heard(program: Program, monkeypatch: pytest.MonkeyPatch) -> Iterator[Heard]:
+    """With a lease that no schedule makes run out."""
+    monkeypatch.setattr(watch, "LEASE_SECONDS", 3600.0)
     pytest.importorskip("bcc.libbcc", reason="Debian's python3-bpfcc is not installed")
     with contextlib.ExitStack() as stack:
         both = Heard(program)
@@ -62,10 +64,7 @@ def test_a_watched_program_tells_each_verdict_with_its_reason_and_the_start_of_t
 ) -> None:
     heard.watcher.begin(Reason)
     for row in TABLE:
-        prepare(program, row)
-        heard.watcher.renew()
-        heard.take()
-        program.run(row.frame)
+        run(program, row, heard.take)
         (record,) = heard.take()
         assert record.reason is row.reason, row.name
         assert record.verdict is VERDICTS.get(row.reason, Verdict.PASS)
@@ -124,7 +123,6 @@ def one_processor() -> Iterator[None]:
 @pytest.mark.usefixtures("one_processor")
 def test_verdicts_are_the_same_and_counted_when_the_rings_are_full_or_gone(program: Program, heard: Heard) -> None:
     heard.watcher.begin(Reason)
-    program.heartbeat(age_ms=-60_000)  # the runs may take longer than a heartbeat lasts
     result = program.run(OURS.frame, repeat=100_000)
     assert result.verdict is Verdict.REDIRECT
     assert result.reason is Reason.STEERED
