@@ -258,3 +258,12 @@ def test_whoever_still_waits_is_known_so_that_an_upgrade_can_wait_for_it() -> No
     registry.accepted(ID, Event.SYN, "a", NEAR)
     assert registry.unfound() == []
     assert State.SILENT not in UNFOUND
+
+
+def test_a_preface_from_elsewhere_does_not_put_the_peer_s_own_connection_out_of_its_place() -> None:
+    registry: Registry[str] = Registry(4)
+    registry.expect(ID, NEAR)
+    registry.accepted(ID, Event.SYN, "own", NEAR)
+    registry.commit(ID, behind_preface=True)
+    assert registry.accepted(ID, Event.PREFACE, "stranger", FAR) == [(Do.DROP_NEW, "stranger")]
+    assert registry.said(ID, Event.SAYS_PREFACE, "own") == [(Do.JOIN_HELD_BEHIND, "own")]

@@ -281,6 +281,8 @@ class Registry(Generic[C]):
             entry.state, do = _REPLACEABLE[entry.state]
             steps.append((do, entry.held))
             entry.held = None
+        if entry.state is State.MUTE and event is Event.PREFACE and entry.held_address == entry.address != address:
+            return [(Do.DROP_NEW, connection)]  # the peer's own has the place, and its preface is on the way
         return steps + self._apply(transaction, entry, event, connection, address)
 
     def said(self, transaction: bytes, event: Event, connection: C) -> list[Step[C]]:
