@@ -17,7 +17,7 @@ from buildtools import host
 from buildtools.console import ROOT, BuildFailure, say
 
 FOLDER = ROOT / "docs/model"
-PACKAGES = ("spin", "gcc", "libc6-dev")
+PACKAGES = ("spin", "gcc", "libc6-dev", "tcc")
 DEPTH = 200_000
 LINE = re.compile(r"^ \* ((?:MISTAKE|WITNESS)_\d+) (\(liveness\) )?(.+)$", re.MULTILINE)
 LARGE = re.compile(r"^ \* LARGE (.+)$", re.MULTILINE)
@@ -64,8 +64,15 @@ def large(model: str) -> List[str]:
     return found[1].split() if found else []
 
 
-def verify(model: str, macros: Sequence[str] = (), liveness: bool = False, optimize: str = "-O1") -> Verdict:
-    """Search all states. Raises BuildFailure when spin or gcc cannot make a verifier, or the search was cut off."""
+def compiler(effort: int) -> List[str]:
+    """0: for a search that ends at once, where compiling is most of the work; 1 and 2: for longer ones."""
+    if effort == 0 and shutil.which("tcc") is not None:
+        return ["tcc", "-w"]
+    return ["gcc", f"-O{effort}", "-w"]
+
+
+def verify(model: str, macros: Sequence[str] = (), liveness: bool = False, effort: int = 1) -> Verdict:
+    """Search all states. Raises BuildFailure when no verifier can be made, or the search was cut off."""
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="accord-model-") as name:
         folder = Path(name)
@@ -74,7 +81,7 @@ def verify(model: str, macros: Sequence[str] = (), liveness: bool = False, optim
         defined = [f"-D{macro}" for macro in (*macros, *(["LIVENESS"] if liveness else []))]
         _run(folder, ["spin", *defined, "-a", f"{model}.pml"])
         kind = ["-DNFAIR=3"] if liveness else ["-DSAFETY"]
-        _run(folder, ["gcc", optimize, "-w", "-DMEMLIM=4096", *kind, "-o", "pan", "pan.c"])
+        _run(folder, [*compiler(effort), "-DMEMLIM=4096", *kind, "-o", "pan", "pan.c"])
         said = _run(folder, ["./pan", f"-m{DEPTH}", "-w20", "-n", *(["-a", "-f"] if liveness else [])])
         if "max search depth too small" in said or "memory limit" in said:
             raise BuildFailure(f"{model}: the search was cut off\n{said}")
@@ -127,7 +134,7 @@ def run(name: Optional[str], whole: bool, mistakes: bool, as_json: bool) -> int:
             for variant in (*variants(model, "MISTAKE"), *variants(model, "WITNESS")):
                 plan.append(([variant.macro], variant.liveness, variant.sentence, True))
         for macros, liveness, sentence, caught in plan:
-            verdict = verify(model, macros, liveness, "-O2" if whole else "-O1")
+            verdict = verify(model, macros, liveness, 0 if caught else 2 if whole else 1)
             verdicts.append(asdict(verdict))
             good = bool(verdict.error) == caught
             wrong += not good

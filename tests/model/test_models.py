@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from buildtools import model
@@ -35,7 +37,7 @@ def test_under_fairness_every_negotiation_ends(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "mistake"), cases("MISTAKE"))
 def test_a_mistake_in_the_design_is_caught(name: str, mistake: model.Variant) -> None:
-    verdict = model.verify(name, [mistake.macro], mistake.liveness, "-O0")
+    verdict = model.verify(name, [mistake.macro], mistake.liveness, effort=0)
     wanted = "acceptance cycle" if mistake.liveness else "assertion violated"
     assert verdict.error.startswith(wanted), f"found: {verdict.error or 'nothing'}"
     assert verdict.trail
@@ -43,7 +45,7 @@ def test_a_mistake_in_the_design_is_caught(name: str, mistake: model.Variant) ->
 
 @pytest.mark.parametrize(("name", "witness"), cases("WITNESS"))
 def test_what_the_model_is_about_does_happen_in_it(name: str, witness: model.Variant) -> None:
-    assert model.verify(name, [witness.macro], optimize="-O0").error.startswith("assertion violated")
+    assert model.verify(name, [witness.macro], effort=0).error.startswith("assertion violated")
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -57,3 +59,8 @@ def test_every_mistake_and_witness_of_the_text_has_its_sentence(name: str) -> No
 @pytest.mark.parametrize("name", tables.FILES)
 def test_the_tables_that_the_models_read_are_those_of_the_code(name: str) -> None:
     assert (tables.FOLDER / name).read_text() == tables.render(name), "python -m tests.model.tables writes them anew"
+
+
+def test_every_table_is_read_by_a_model() -> None:
+    texts = [path.read_text() for path in Path(model.FOLDER).glob("*.pml")]
+    assert all(any(f'#include "{name}"' in text for text in texts) for name in tables.FILES)
