@@ -137,7 +137,7 @@ class Lesson:
     def watch(self, carrier: Carrier) -> None:
         """Learn soon that TCP that was installed without a SYN carries nothing: long before the kernel gives it up.
 
-        That it does carry data ``controller.proving`` sees.
+        That it does carry data ``controller.race.proving`` sees.
         """
         if carrier.kernel_socket is not None:
             self._look(carrier, list(_LOOKS))

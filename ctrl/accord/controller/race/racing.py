@@ -18,6 +18,7 @@ from accord.controller.peers.memory import Learnt
 from accord.controller.prepared import Target
 from accord.controller.race import events as do
 from accord.controller.race import legacy
+from accord.controller.race.proving import Proving
 from accord.controller.race.table import Race, Rules, State
 from accord.controller.settings.policy import Fallback, Secure, TcpOpen
 from accord.datapath.stream import SocketCarrier
@@ -320,6 +321,8 @@ class Contest:
         if self._target.adopts and Protocol.TCP in committed.protocols:
             self._controller.counts.adopted(marked=self._marked)
             self._lesson.learn(Learnt.ADOPTED_MARKED if self._marked else Learnt.ADOPTED_UNMARKED)
+        elif Protocol.TCP in committed.protocols and carrier.kernel_socket is None and not self._early:
+            carrier = Proving(carrier, self._lesson.learn)  # an early request may be answered in the negotiation itself
         self._win(Won(self._ladder.elapsed(), carrier, (), self._negotiation, committed))
 
     def _fall_back(self, why: do.FellBack) -> None:
