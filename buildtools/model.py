@@ -81,6 +81,7 @@ def verify(model: str, macros: Sequence[str] = (), liveness: bool = False, effor
         defined = [f"-D{macro}" for macro in (*macros, *(["LIVENESS"] if liveness else []))]
         _run(folder, ["spin", *defined, "-a", f"{model}.pml"])
         kind = ["-DNFAIR=3"] if liveness else ["-DSAFETY"]
+        kind += ["-DCOLLAPSE"] if effort == 2 else []
         _run(folder, [*compiler(effort), "-DMEMLIM=4096", *kind, "-o", "pan", "pan.c"])
         said = _run(folder, ["./pan", f"-m{DEPTH}", "-w20", "-n", *(["-a", "-f"] if liveness else [])])
         if "max search depth too small" in said or "memory limit" in said:
@@ -140,7 +141,7 @@ def run(name: Optional[str], whole: bool, mistakes: bool, as_json: bool) -> int:
             wrong += not good
             if not as_json:
                 what = "liveness" if liveness else "safety"
-                found = ("caught" if caught else "VIOLATED") if verdict.error else ("NOT CAUGHT" if caught else "holds")
+                found = ("found" if caught else "VIOLATED") if verdict.error else ("NOT FOUND" if caught else "holds")
                 label = f"{' '.join(macros)} {sentence}".strip()
                 say(f"{model} {what} {label}: {found}; {verdict.states} states, {verdict.seconds:.1f} s")
                 if not good:

@@ -15,7 +15,7 @@
  * MISTAKE_8 the connection of a stranger takes the place of the peer's own
  * MISTAKE_9 the initiator commits before it has the SYN-ACK
  *
- * LARGE LOSSES=2 DUPLICATES=2 EVERY_TROUBLE
+ * LARGE LOSSES=1 DUPLICATES=1 EVERY_TROUBLE
  *
  * WITNESS_1 a connection is found by its SYN and adopted
  * WITNESS_2 a connection is found by its preface and adopted
@@ -466,18 +466,21 @@ proctype Judge() {
 
 #ifdef EVERY_TROUBLE
 #define ALSO true
+#define TOUCHED true
 #else
+#define TOUCHED (peer == ACCEPTS || (peer == HUNG && fallback == PARALLEL))
 #define ALSO !(intruder || strips_option || strips_mark)
 #endif
 
 init {
 	atomic {
 #if defined(LIVENESS) && !defined(EVERY_TROUBLE)
-		if :: peer = ACCEPTS :: peer = HUNG fi;
-		if :: fallback = PARALLEL :: fallback = NEVER fi;
+		if :: peer = ACCEPTS :: peer = REFUSES :: peer = HUNG fi;
+		if :: fallback = PARALLEL :: fallback = DELAYED :: fallback = NEVER fi;
+		if :: bare = true :: skip fi;
 		tls_above = true; trusts_mark = true; remembers = true;
 #else
-		if :: peer = LEGACY :: peer = ACCEPTS :: peer = OTHER_STACK :: peer = REFUSES :: peer = HUNG fi;
+		if :: peer = HUNG :: peer = ACCEPTS :: peer = OTHER_STACK :: peer = REFUSES :: peer = LEGACY fi;
 		if :: fallback = PARALLEL :: fallback = DELAYED :: fallback = NEVER fi;
 		if :: bare = true :: skip fi;
 		if :: tls_above = true :: peer == ACCEPTS -> skip fi;
@@ -487,13 +490,13 @@ init {
 		remembers = true;
 		if
 		:: peer == ACCEPTS -> intruder = true
-		:: strips_option = true
-		:: strips_mark = true
+		:: TOUCHED -> strips_option = true
+		:: TOUCHED -> strips_mark = true
 		:: skip
 		fi;
 		if
 		:: ALSO && peer == ACCEPTS -> remembers = false
-		:: ALSO -> early = true
+		:: ALSO && TOUCHED -> early = true
 		:: skip
 		fi;
 #endif

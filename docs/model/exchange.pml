@@ -22,7 +22,7 @@
  * MISTAKE_11 the initiator hears no abort once it has committed
  * MISTAKE_12 the answer is sent once and never again
  *
- * LARGE LOSSES=2 DUPLICATES=2 EVERY_TROUBLE
+ * LARGE LOSSES=2 DUPLICATES=1 EVERY_TROUBLE
  *
  * WITNESS_1 both sides commit to the best stack
  * WITNESS_2 the initiator commits and the responder refuses

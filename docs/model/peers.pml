@@ -25,7 +25,7 @@
  * MISTAKE_8 a commit is not repeated
  * MISTAKE_9 (liveness) who has yielded waits for the leader for ever
  *
- * LARGE LOSSES=3 DUPLICATES=2 EVERY_TROUBLE
+ * LARGE LOSSES=2 DUPLICATES=1 EVERY_TROUBLE
  *
  * WITNESS_1 proposals cross and both commit
  * WITNESS_2 only one side proposes and both commit

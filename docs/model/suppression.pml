@@ -18,7 +18,7 @@
  * MISTAKE_9 the connection that has lost stays open
  * MISTAKE_10 an answer is still taken once the plain connection has won
  *
- * LARGE LOSSES=2 DUPLICATES=2
+ * LARGE LOSSES=2 DUPLICATES=1 EVERY_TROUBLE
  *
  * WITNESS_1 the SYN is dropped and the negotiation wins
  * WITNESS_2 the SYN is dropped, the proposal refused and the second connection taken
@@ -39,6 +39,7 @@
 #define SYN_TICKS 2
 
 #include "race_table.pmh"
+#include "suppress_rules.pmh"
 
 /* Datagrams and segments in flight, one bit each; connection 2 is the one that replaces the first. */
 #define PROPOSAL 1
@@ -56,7 +57,6 @@
 
 mtype = { LEGACY, ACCEPTS, REFUSES, HUNG, IMPOSTOR };
 mtype = { NOTHING, OPENING, OPEN, SECURING, SECURE };
-mtype = { HEARD_NOTHING, HEARD_PROPOSAL, HEARD_SYN, HEARD_BOTH, HEARD_SPENT };
 
 /* What is so. */
 mtype peer, fallback;
@@ -69,14 +69,12 @@ bool lost, spoken, final, marked;
 bool negotiating, expired, committed_i, waits, was_refused, was_forged, finished;
 
 /* The responder. */
-mtype heard = HEARD_NOTHING;
-byte heard_at;
 bool known, over, committed_r, syn_dropped, syn_passed;
 byte answers;
 bool noted_long_ago, long_over;        /* a tick ago, or more */
 
 short net;
-byte now, losses, duplicates;
+byte losses, duplicates;
 
 #define OVER (race == RACE_NEGOTIATED || race == RACE_FELL_BACK || race == RACE_FAILED)
 #ifdef LIVENESS
@@ -261,46 +259,22 @@ handle:		tell();
 
 #define ACCORD (peer != LEGACY)
 
-/* The rules of ebpf/suppress.h; tests/model compares them with the program. */
-inline note_proposal() {
-	if
-	:: heard == HEARD_NOTHING -> heard = HEARD_PROPOSAL; heard_at = now
-#ifdef MISTAKE_4
-	:: heard == HEARD_SYN -> heard = HEARD_PROPOSAL
-#else
-	:: heard == HEARD_SYN -> heard = HEARD_BOTH
-#endif
-#ifdef MISTAKE_3
-	:: heard == HEARD_PROPOSAL -> heard_at = now
-#endif
-	:: else -> skip
-	fi
-}
-
-#ifdef MISTAKE_2
-#define YOUNG true
-#else
-#define YOUNG (now == heard_at)
-#endif
-#ifdef MISTAKE_1
-#define FRESH (heard == HEARD_PROPOSAL || heard == HEARD_SPENT)
-#else
-#define FRESH (heard == HEARD_PROPOSAL)
-#endif
-
 inline pass_syn() { syn_passed = true; net = net | (listens -> SYN_ACK_1 : RESET_1) }
 inline meet_syn() {
 	if
 	:: !ACCORD -> pass_syn()
-	:: ACCORD && FRESH && YOUNG ->
-		assert(!syn_dropped);                                   /* one SYN of a transaction, no other */
-		assert(!syn_passed);                                    /* and only its first */
-		assert(!noted_long_ago);                                /* counted from the first proposal */
-		assert(!long_over);                                     /* none for a negotiation that is over */
-		heard = HEARD_SPENT;
-		syn_dropped = true
-	:: ACCORD && heard == HEARD_NOTHING -> heard = HEARD_SYN; heard_at = now; pass_syn()
-	:: else -> pass_syn()
+	:: else ->
+		judge_syn();
+		if
+		:: verdict == DROPS ->
+			assert(!syn_dropped);                           /* one SYN of a transaction, no other */
+			assert(!syn_passed);                            /* and only its first */
+			assert(!noted_long_ago);                        /* counted from the first proposal */
+			assert(!long_over);                             /* none for a negotiation that is over */
+			syn_dropped = true
+		:: else -> pass_syn()
+		fi;
+		verdict = 0
 	fi
 }
 
@@ -405,7 +379,11 @@ proctype Judge() {
 
 init {
 	atomic {
-		if :: peer = LEGACY :: peer = ACCEPTS :: peer = REFUSES :: peer = HUNG :: peer = IMPOSTOR fi;
+#if defined(LIVENESS) && !defined(EVERY_TROUBLE)
+		if :: peer = ACCEPTS :: peer = HUNG fi;
+#else
+		if :: peer = IMPOSTOR :: peer = HUNG :: peer = LEGACY :: peer = REFUSES :: peer = ACCEPTS fi;
+#endif
 		if :: fallback = PARALLEL :: fallback = DELAYED :: fallback = NEVER fi;
 		if :: bare = true :: skip fi;
 		/* Who is not asked is as one without Accord, but where there is nothing else. */
@@ -417,7 +395,7 @@ init {
 #endif
 		/* One trouble beside those of the channel and of Accord. */
 		if
-		:: early = true
+		:: peer != LEGACY && peer != IMPOSTOR -> early = true
 		:: listens = false
 		:: !bare -> has_tls = false
 		:: skip

@@ -156,7 +156,7 @@ def race_table() -> str:
                 "trusts": _is("trusts_mark", trusts),
             }
             fresh = race.Race(race.Rules(tcp, fallback, bare, propose, patient, trusts))
-            first = copy.deepcopy(fresh)
+            first = copy.copy(fresh)
             did = _race_did(fresh, first, first.start())
             begun.append(Seen({**here, "propose": _is("asks", propose)}, did))
             seen += _race_runs(first, here)
@@ -184,7 +184,7 @@ def _race_runs(first: race.Race, here: Mapping[str, str]) -> Iterator[Seen]:
             continue
         known.add(key)
         for event, said in _race_inputs():
-            after = copy.deepcopy(before)
+            after = copy.copy(before)  # whatever a race holds is immutable
             did = _race_did(before, after, after.receive(event))
             yield Seen(
                 {
