@@ -110,7 +110,7 @@ def _run(folder: Path, command: List[str], strict: bool = True) -> str:
     except OSError as error:
         raise BuildFailure(f"cannot run {command[0]}: {error.strerror}. ./build.py setup installs it") from error
     if strict and (done.returncode != 0 or "Error:" in done.stdout):
-        raise BuildFailure(f"{' '.join(command)} failed:\n{done.stdout}")
+        raise BuildFailure(f"{' '.join(command)} failed (exit code {done.returncode}):\n{done.stdout}")
     return done.stdout
 
 
