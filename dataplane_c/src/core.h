@@ -152,6 +152,9 @@ int accord_engine_send(struct accord_engine *engine, uint64_t now, uint32_t hand
 int accord_engine_prove(struct accord_engine *engine, uint32_t handle);
 /* The path's round-trip time, microseconds, as another protocol has measured it: counts until there is a sample. */
 int accord_engine_round_trip(struct accord_engine *engine, uint32_t handle, uint64_t rtt_us);
+/* The path to the peer has opened, as something else that came from there shows: what is not acknowledged yet is worth
+ * sending again now, before the probe timer says so. */
+int accord_engine_probe(struct accord_engine *engine, uint64_t now, uint32_t handle);
 /* Bytes of descriptors that may be sent now without breaking the amplification limit (a floor). */
 int64_t accord_engine_budget(const struct accord_engine *engine, uint32_t handle);
 /* Forget a transaction. linger: keep answering its retransmissions for so long, then forget. */

@@ -225,6 +225,23 @@ int accord_engine_round_trip(struct accord_engine *engine, uint32_t handle, uint
 	return 0;
 }
 
+int accord_engine_probe(struct accord_engine *engine, uint64_t now, uint32_t handle)
+{
+	struct transaction *transaction = transaction_of(&engine->table, handle);
+
+	engine_see(engine, now);
+	if (!transaction)
+		return -ACCORD_REASON_UNKNOWN_TRANSACTION;
+	if (transaction->state != TRANSACTION_LIVE || !outbox_awaits(transaction))
+		return 0;
+	/* No time-out: the path was closed, which says nothing about its congestion (RFC 9002 section 6.2). */
+	transaction->recovery.timer_base = engine->now;
+	transaction->recovery.timeouts = 0;
+	outbox_probe(transaction, &engine->slab);
+	transmit_schedule(engine, transaction);
+	return 0;
+}
+
 int accord_engine_close(struct accord_engine *engine, uint64_t now, uint32_t handle, uint64_t linger)
 {
 	struct transaction *transaction = transaction_of(&engine->table, handle);

@@ -101,6 +101,7 @@ enum accord_tlv_type {
 	ACCORD_TLV_SERVICE = 0x8002,    /* context node: u16 service port, where the context has no ports */
 	ACCORD_TLV_TRANSCRIPT = 0x8003, /* context node of a commit: 32 bytes, the transcript hash so far */
 	ACCORD_TLV_MAC = 0x8004,        /* security node: 32 bytes, keyed by its exporter over the transcript */
+	ACCORD_TLV_PEER = 0x8008,       /* context node: 32 bytes, peer to peer: who proposes; what was merged */
 };
 
 /* Protocol IDs: below 256 the IP protocol number itself; above, ours. */
@@ -257,6 +258,8 @@ enum accord_party {
 	X(SILENT_PEER, 152, PATH, "plain TCP is answered, proposals are not, several times over") \
 	X(NOT_ADOPTABLE, 153, PEER, "the connection of the parallel SYN is not this daemon's to adopt") \
 	X(KNOWN_LEGACY, 154, NONE, "the peer is remembered not to speak Accord") \
+	X(PEER_PROPOSED, 155, NONE, "both sides proposed, and the other's negotiation goes on") \
+	X(NOT_MERGED, 156, PEER, "the answer is not what both sides' proposals come to") \
 	/* host and user */ \
 	X(NO_PRIVILEGE, 160, HOST, "a privilege is missing") \
 	X(NO_KERNEL_SUPPORT, 161, HOST, "this kernel or NIC does not offer it") \

@@ -166,6 +166,10 @@ class Engine:
         """The path's round-trip time as another protocol has measured it: counts until there is a sample."""
         _check(lib.accord_engine_round_trip(self.pointer, handle, rtt_us), "no such negotiation")
 
+    def probe(self, now: int, handle: int) -> None:
+        """The path to the peer has opened: what it has not acknowledged leaves again, before its timer says so."""
+        _check(lib.accord_engine_probe(self.pointer, now, handle), "no such negotiation")
+
     def budget(self, handle: int) -> int:
         """Bytes of descriptors that the amplification limit allows to be sent now."""
         return _check(lib.accord_engine_budget(self.pointer, handle), "no such negotiation")

@@ -11,8 +11,8 @@ from accord.wire.errors import error
 from accord.wire.node import Node, decode_descriptor
 
 _ALLOWED: Final[dict[int, frozenset[TlvType]]] = {
-    Step.PROPOSAL: frozenset({TlvType.PREFERENCE, TlvType.SERVICE}),
-    Step.ANSWER: frozenset({TlvType.COOKIE, TlvType.PRUNED, TlvType.MAC}),
+    Step.PROPOSAL: frozenset({TlvType.PREFERENCE, TlvType.SERVICE, TlvType.PEER}),
+    Step.ANSWER: frozenset({TlvType.COOKIE, TlvType.PRUNED, TlvType.MAC, TlvType.PEER}),
     Step.COMMIT: frozenset({TlvType.TRANSCRIPT, TlvType.MAC}),
 }
 """TLVs of the messages of the common exchange. A known TLV in a step that it means nothing in is an error, not

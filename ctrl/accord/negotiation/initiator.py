@@ -125,11 +125,13 @@ class Initiator(Machine):
         grease: bytes = b"",
         packets_min: int = 0,
         budget: int = Limit.MAX_MESSAGE_BYTES,
+        peer: bytes | None = None,
     ) -> None:
         """``proposed`` holds the context, as node 0, and every node that may be used.
 
         ``grease``: 16 random bytes, to propose one node of a protocol that nobody supports (as RFC 8701);
         empty: none. ``packets_min`` as in ``Send``. ``budget``: descriptor bytes that the proposal should keep to.
+        ``peer``: PEER, 32 bytes, where the other side may propose as well; None: it does not.
 
         Raises ``ValueError`` when ``proposed`` is no valid graph: the caller's mistake.
         """
@@ -146,7 +148,7 @@ class Initiator(Machine):
         if set(self._sessions) != {node.id for node in proposed} - {NodeId.CONTEXT}:
             raise ValueError("every proposed node but the context needs a session")
         try:
-            self._graph = Graph(_node(node, service_port) for node in proposed)
+            self._graph = Graph(_node(node, service_port, peer) for node in proposed)
         except PeerError as refusal:
             raise ValueError(f"not a graph that can be proposed: {refusal}") from refusal
         if self._graph.context.protocol != context_protocol:
@@ -245,6 +247,8 @@ class Initiator(Machine):
         check_macs(answer.nodes.values(), self._security)
         if answer.context.tlv(TlvType.COOKIE) is None:
             raise error(Reason.BAD_TLV, "an answer without COOKIE")
+        if answer.context.tlv(TlvType.PEER) and not self._own.context.tlv(TlvType.PEER):
+            raise error(Reason.BAD_TLV, "PEER in the answer to a proposal without it")
         self._check_choice(stack, reasons)
         proposal = [
             transcript.Entry(node.id, node.protocol, None if reasons.get(node.id) == Reason.UNSUPPORTED else node)
@@ -356,9 +360,10 @@ class Initiator(Machine):
         return Step.COMMIT if said_something else None
 
 
-def _node(node: Proposed, service_port: int | None) -> Node:
+def _node(node: Proposed, service_port: int | None, peer: bytes | None) -> Node:
     if node.id == NodeId.CONTEXT:
         tlvs = () if service_port is None else (tlv.service(service_port),)
+        tlvs += () if peer is None else (tlv.peer(peer),)
     else:
         tlvs = () if node.preference is None else (tlv.preference(node.preference),)
     return Node(node.id, node.protocol, tuple(sorted(node.children)), tlvs)

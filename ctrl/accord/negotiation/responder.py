@@ -58,6 +58,8 @@ class Accepted:
     chooser: Chooser
     open: Callable[[int, int], Session]
     """A new session for a node ID and its protocol. Called again for a node whose stack is tried anew."""
+    peer: bytes | None = None
+    """PEER of the answer, 32 bytes: what both proposals came to, where both sides proposed; None: one did."""
 
 
 Accept = Callable[[int | None], Accepted | Refuse]
@@ -269,6 +271,8 @@ class Responder(Machine):
         reasons = {node_id: self._reason_why_gone(node_id) for node_id in self._protocols}
         gone = {node_id: reasons[node_id] for node_id in reasons.keys() - {NodeId.CONTEXT, *self._stack}}
         tlvs = (tlv.cookie(self._cookie), tlv.pruned(gone)) if gone else (tlv.cookie(self._cookie),)
+        if self._accepted is not None and self._accepted.peer is not None:
+            tlvs += (tlv.peer(self._accepted.peer),)
         return chain(Node(NodeId.CONTEXT, self._context, (), tlvs), self._graph, self._stack, payloads, self._security)
 
     def _reason_why_gone(self, node_id: int) -> int:

@@ -67,6 +67,7 @@ class TlvType(enum.IntEnum):
     SERVICE = 0x8002
     TRANSCRIPT = 0x8003
     MAC = 0x8004
+    PEER = 0x8008
 
 
 TLV_CRITICAL: Final = 0x8000
@@ -249,6 +250,8 @@ class Reason(enum.IntEnum):
     SILENT_PEER = 152, Party.PATH, "plain TCP is answered, proposals are not, several times over"
     NOT_ADOPTABLE = 153, Party.PEER, "the connection of the parallel SYN is not this daemon's to adopt"
     KNOWN_LEGACY = 154, Party.NONE, "the peer is remembered not to speak Accord"
+    PEER_PROPOSED = 155, Party.NONE, "both sides proposed, and the other's negotiation goes on"
+    NOT_MERGED = 156, Party.PEER, "the answer is not what both sides' proposals come to"
     # Host and user.
     NO_PRIVILEGE = 160, Party.HOST, "a privilege is missing"
     NO_KERNEL_SUPPORT = 161, Party.HOST, "this kernel or NIC does not offer it"

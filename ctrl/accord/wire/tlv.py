@@ -64,6 +64,11 @@ def mac(value: bytes) -> Tlv:
     return Tlv(TlvType.MAC, value)
 
 
+def peer(value: bytes) -> Tlv:
+    """PEER, on the context: 32 bytes, of a proposal the meeting and who proposes, of an answer what was merged."""
+    return Tlv(TlvType.PEER, value)
+
+
 # Readers. They take values that ``check`` has passed.
 
 
@@ -98,6 +103,7 @@ _FORMS: Final[dict[int, tuple[bool, Callable[[bytes], bool], str]]] = {
     TlvType.SERVICE: (_CONTEXT, lambda value: len(value) == 2 and any(value), "a port, two bytes, not 0"),
     TlvType.TRANSCRIPT: (_CONTEXT, lambda value: len(value) == HASH_BYTES, "32 bytes"),
     TlvType.MAC: (_OTHERS, lambda value: len(value) == HASH_BYTES, "32 bytes"),
+    TlvType.PEER: (_CONTEXT, lambda value: len(value) == HASH_BYTES, "32 bytes"),
 }
 
 
