@@ -362,7 +362,7 @@ class Initiator(Machine):
 
 def _node(node: Proposed, service_port: int | None, peer: bytes | None) -> Node:
     if node.id == NodeId.CONTEXT:
-        tlvs = () if service_port is None else (tlv.service(service_port),)
+        tlvs: tuple[tlv.Tlv, ...] = () if service_port is None else (tlv.service(service_port),)
         tlvs += () if peer is None else (tlv.peer(peer),)
     else:
         tlvs = () if node.preference is None else (tlv.preference(node.preference),)

@@ -270,7 +270,9 @@ class Responder(Machine):
     def _answer_nodes(self, payloads: dict[int, bytes]) -> list[Node]:
         reasons = {node_id: self._reason_why_gone(node_id) for node_id in self._protocols}
         gone = {node_id: reasons[node_id] for node_id in reasons.keys() - {NodeId.CONTEXT, *self._stack}}
-        tlvs = (tlv.cookie(self._cookie), tlv.pruned(gone)) if gone else (tlv.cookie(self._cookie),)
+        tlvs: tuple[tlv.Tlv, ...] = (tlv.cookie(self._cookie),)
+        if gone:
+            tlvs += (tlv.pruned(gone),)
         if self._accepted is not None and self._accepted.peer is not None:
             tlvs += (tlv.peer(self._accepted.peer),)
         return chain(Node(NodeId.CONTEXT, self._context, (), tlvs), self._graph, self._stack, payloads, self._security)
