@@ -42,7 +42,16 @@ HEADER_BYTES = 32
 CHUNK_HEADER_BYTES = 8
 PACKET_BYTES = 1200
 
-PROTOCOLS = {0: "padding", 6: "tcp", 17: "udp", 253: "direct", 0x0304: "tls", 0x0500: "quic", 0x0800: "http"}
+PROTOCOLS = {
+    0: "padding",
+    6: "tcp",
+    17: "udp",
+    253: "direct",
+    0x0304: "tls",
+    0x0500: "quic",
+    0x0800: "http",
+    0x0900: "inner",
+}
 STEPS = {0: "proposal", 1: "answer", 2: "commit"}
 TLV_TYPES = {
     0x0001: "cookie",

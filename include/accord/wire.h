@@ -113,6 +113,7 @@ enum accord_protocol {
 	ACCORD_PROTOCOL_TLS13 = 0x0304,
 	ACCORD_PROTOCOL_QUIC = 0x0500,
 	ACCORD_PROTOCOL_HTTP = 0x0800,
+	ACCORD_PROTOCOL_INNER = 0x0900, /* another negotiation, sealed; the context node of that one too */
 	/* Reserved for ever, to be proposed now and then so that peers keep ignoring the unknown
 	 * (RFC 8701): the IDs (id & 0x0f0f0f0f) == 0x0a0a0a0a, and TLV types (t & 0x0f0f) == 0x0a0a. */
 	ACCORD_PROTOCOL_GREASE = 0x0a0a0a0a,
@@ -260,6 +261,8 @@ enum accord_party {
 	X(KNOWN_LEGACY, 154, NONE, "the peer is remembered not to speak Accord") \
 	X(PEER_PROPOSED, 155, NONE, "both sides proposed, and the other's negotiation goes on") \
 	X(NOT_MERGED, 156, PEER, "the answer is not what both sides' proposals come to") \
+	X(WRONG_KEY, 157, PEER, "sealed to a key that is not, or no longer, the peer's") \
+	X(REPLAYED, 158, PEER, "a sealed request that may have come before, so it is not served early") \
 	/* host and user */ \
 	X(NO_PRIVILEGE, 160, HOST, "a privilege is missing") \
 	X(NO_KERNEL_SUPPORT, 161, HOST, "this kernel or NIC does not offer it") \

@@ -84,6 +84,7 @@ class Protocol(enum.IntEnum):
     TLS13 = 0x0304
     QUIC = 0x0500
     HTTP = 0x0800
+    INNER = 0x0900
     GREASE = 0x0A0A0A0A
     PRIVATE_FIRST = 0x7E000000
     PRIVATE_LAST = 0x7EFFFFFF
@@ -252,6 +253,8 @@ class Reason(enum.IntEnum):
     KNOWN_LEGACY = 154, Party.NONE, "the peer is remembered not to speak Accord"
     PEER_PROPOSED = 155, Party.NONE, "both sides proposed, and the other's negotiation goes on"
     NOT_MERGED = 156, Party.PEER, "the answer is not what both sides' proposals come to"
+    WRONG_KEY = 157, Party.PEER, "sealed to a key that is not, or no longer, the peer's"
+    REPLAYED = 158, Party.PEER, "a sealed request that may have come before, so it is not served early"
     # Host and user.
     NO_PRIVILEGE = 160, Party.HOST, "a privilege is missing"
     NO_KERNEL_SUPPORT = 161, Party.HOST, "this kernel or NIC does not offer it"
@@ -287,6 +290,7 @@ _PROTOCOL_NAMES: Final[dict[int, str]] = {
     Protocol.TLS13: "tls",
     Protocol.QUIC: "quic",
     Protocol.HTTP: "http",
+    Protocol.INNER: "inner",
 }
 
 
