@@ -62,6 +62,7 @@ TLV_TYPES = {
     0x8003: "transcript",
     0x8004: "mac",
     0x8008: "peer",
+    0x8009: "renegotiates",
 }
 INITIATOR, ACK, END, MORE = 1, 2, 4, 8
 FIRST, LAST = 1, 2

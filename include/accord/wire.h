@@ -93,15 +93,16 @@ struct accord_tlv {
 ACCORD_ASSERT_SIZE(accord_tlv, 4);
 
 enum accord_tlv_type {
-	ACCORD_TLV_COOKIE = 0x0001,     /* context node: opaque to the initiator */
-	ACCORD_TLV_PRUNED = 0x0002,     /* context node: (node ID u8, reason u8) pairs, ascending */
-	ACCORD_TLV_PREFERENCE = 0x0003, /* any node but the context: u8, higher is preferred */
-	ACCORD_TLV_CRITICAL = 0x8000,   /* bit: a receiver that does not know the type aborts */
-	ACCORD_TLV_REASON = 0x8001,     /* context node: the message is an abort; u8 of enum accord_reason */
-	ACCORD_TLV_SERVICE = 0x8002,    /* context node: u16 service port, where the context has no ports */
-	ACCORD_TLV_TRANSCRIPT = 0x8003, /* context node of a commit: 32 bytes, the transcript hash so far */
-	ACCORD_TLV_MAC = 0x8004,        /* security node: 32 bytes, keyed by its exporter over the transcript */
-	ACCORD_TLV_PEER = 0x8008,       /* context node: 32 bytes, peer to peer: who proposes; what was merged */
+	ACCORD_TLV_COOKIE = 0x0001,       /* context node: opaque to the initiator */
+	ACCORD_TLV_PRUNED = 0x0002,       /* context node: (node ID u8, reason u8) pairs, ascending */
+	ACCORD_TLV_PREFERENCE = 0x0003,   /* any node but the context: u8, higher is preferred */
+	ACCORD_TLV_CRITICAL = 0x8000,     /* bit: a receiver that does not know the type aborts */
+	ACCORD_TLV_REASON = 0x8001,       /* context node: the message is an abort; u8 of enum accord_reason */
+	ACCORD_TLV_SERVICE = 0x8002,      /* context node: u16 service port, where the context has no ports */
+	ACCORD_TLV_TRANSCRIPT = 0x8003,   /* context node of a commit: 32 bytes, the transcript hash so far */
+	ACCORD_TLV_MAC = 0x8004,          /* security node: 32 bytes, keyed by its exporter over the transcript */
+	ACCORD_TLV_PEER = 0x8008,         /* context node: 32 bytes, peer to peer: who proposes; what was merged */
+	ACCORD_TLV_RENEGOTIATES = 0x8009, /* context node of a proposal: which association it is about, and the proof */
 };
 
 /* Protocol IDs: below 256 the IP protocol number itself; above, ours. */
@@ -270,6 +271,9 @@ enum accord_party {
 	X(NO_INTERFACE, 163, USER, "no such network interface") \
 	X(LOAD_FAILED, 164, HOST, "the kernel refused a BPF object") \
 	X(DAEMON_FAILED, 166, OURS, "the daemon failed, outside of any negotiation") \
+	/* re-negotiation */ \
+	X(NO_ASSOCIATION, 167, PEER, "no association that can be re-negotiated is known by that name and proof") \
+	X(RENEGOTIATING, 168, NONE, "the association is being re-negotiated already, or will be by that side") \
 	X(BAD_CONFIG, 192, USER, "the configuration is wrong") \
 	X(NOT_PERMITTED, 193, USER, "this user may not do that") \
 	X(NO_DAEMON, 194, USER, "no daemon is running")

@@ -22,6 +22,7 @@ context_tlvs = st.one_of(
     st.integers(1, 255).map(tlv.reason),
     st.integers(1, 65535).map(tlv.service),
     hashes.map(tlv.transcript),
+    st.binary(min_size=48, max_size=48).map(tlv.renegotiates),
 )
 other_tlvs = st.one_of(unknown_tlvs, st.integers(0, 255).map(tlv.preference), hashes.map(tlv.mac))
 

@@ -133,6 +133,8 @@ def test_a_second_encoding_or_a_lying_length_is_refused(data: str, reason: Reaso
         (0, Tlv(TlvType.SERVICE, b"\x00\x00")),
         (0, Tlv(TlvType.SERVICE, b"\x01")),
         (0, Tlv(TlvType.TRANSCRIPT, bytes(31))),
+        (0, Tlv(TlvType.RENEGOTIATES, bytes(47))),
+        (1, Tlv(TlvType.RENEGOTIATES, bytes(48))),
         (0, Tlv(TlvType.MAC, bytes(32))),
         (0, Tlv(TlvType.PREFERENCE, b"\x01")),
         (1, Tlv(TlvType.PREFERENCE, b"")),

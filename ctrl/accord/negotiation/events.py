@@ -100,6 +100,8 @@ class Committed:
     sessions: tuple[Session, ...]
     name: str
     """Top first: ``http/tls/tcp``."""
+    transcript: bytes = b""
+    """The hash over all messages, the commit included: 32 bytes that both ends have."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,12 +126,14 @@ class Initiator(Machine):
         packets_min: int = 0,
         budget: int = Limit.MAX_MESSAGE_BYTES,
         peer: bytes | None = None,
+        renegotiates: bytes | None = None,
     ) -> None:
         """``proposed`` holds the context, as node 0, and every node that may be used.
 
         ``grease``: 16 random bytes, to propose one node of a protocol that nobody supports (as RFC 8701);
         empty: none. ``packets_min`` as in ``Send``. ``budget``: descriptor bytes that the proposal should keep to.
         ``peer``: PEER, 32 bytes, where the other side may propose as well; None: it does not.
+        ``renegotiates``: RENEGOTIATES, 48 bytes: the association that is to get another stack; None: a new one.
 
         Raises ``ValueError`` when ``proposed`` is no valid graph: the caller's mistake.
         """
@@ -148,7 +150,7 @@ class Initiator(Machine):
         if set(self._sessions) != {node.id for node in proposed} - {NodeId.CONTEXT}:
             raise ValueError("every proposed node but the context needs a session")
         try:
-            self._graph = Graph(_node(node, service_port, peer) for node in proposed)
+            self._graph = Graph(_node(node, service_port, peer, renegotiates) for node in proposed)
         except PeerError as refusal:
             raise ValueError(f"not a graph that can be proposed: {refusal}") from refusal
         if self._graph.context.protocol != context_protocol:
@@ -330,7 +332,7 @@ class Initiator(Machine):
         hashed = transcript.extend(self._hash, Step.COMMIT, transcript.entries(nodes))
         for node_id, reason in self._answer.context.pruned.items():
             self._prune(node_id, reason)
-        committed = self._commit(self._stack, self._answer.protocols(self._stack))
+        committed = self._commit(self._stack, self._answer.protocols(self._stack), hashed)
         self.state = InitiatorState.COMMITTED
         self._send(Step.COMMIT, seal(nodes, self._key, Role.INITIATOR, hashed))
         self._actions.append(committed)
@@ -360,10 +362,11 @@ class Initiator(Machine):
         return Step.COMMIT if said_something else None
 
 
-def _node(node: Proposed, service_port: int | None, peer: bytes | None) -> Node:
+def _node(node: Proposed, service_port: int | None, peer: bytes | None, renegotiates: bytes | None) -> Node:
     if node.id == NodeId.CONTEXT:
         tlvs: tuple[tlv.Tlv, ...] = () if service_port is None else (tlv.service(service_port),)
         tlvs += () if peer is None else (tlv.peer(peer),)
+        tlvs += () if renegotiates is None else (tlv.renegotiates(renegotiates),)
     else:
         tlvs = () if node.preference is None else (tlv.preference(node.preference),)
     return Node(node.id, node.protocol, tuple(sorted(node.children)), tlvs)

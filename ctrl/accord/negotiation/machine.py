@@ -159,15 +159,17 @@ class Machine:
         if session is not None:
             self._told(node_id, partial(session.prune, reason_of(reason) or Reason.NOT_PREFERRED))
 
-    def _commit(self, stack: Stack, protocols: Sequence[int]) -> Committed:
-        """Bottom to top: a session that commits finds the one below it committed. Raises its error."""
+    def _commit(self, stack: Stack, protocols: Sequence[int], hashed: bytes) -> Committed:
+        """Bottom to top: a session that commits finds the one below it committed. Raises its error.
+
+        ``hashed``: the transcript with the commit."""
         for node_id in stack:
             session, view = self._sessions[node_id], self._view(stack, node_id, Step.COMMIT)
             failure = told(partial(session.commit, view))
             if failure is not None:
                 raise error(failure.reason, failure.detail or f"node {node_id} could not commit")
         sessions = tuple(self._sessions[node_id] for node_id in stack)
-        return Committed(stack, tuple(protocols), sessions, stack_name(protocols))
+        return Committed(stack, tuple(protocols), sessions, stack_name(protocols), hashed)
 
     def _told(self, node_id: int, call: Callable[[], None]) -> None:
         failure = told(call)

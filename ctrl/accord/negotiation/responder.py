@@ -136,6 +136,8 @@ class Responder(Machine):
         self._answer: Graph
         self._hash = transcript.BEGIN
         self._proven = False
+        self.proposed: Graph | None = None
+        """The proposal as it came, for whoever is asked to accept it."""
 
     # ---- messages ----
 
@@ -169,7 +171,7 @@ class Responder(Machine):
         self._reasons = dict.fromkeys(inbox.skipped, Reason.UNSUPPORTED)
         # Elaborating placeholders takes more than three steps. UNSUPPORTED would say that the node was not stored.
         self._reasons |= {node.id: Reason.NOT_PREFERRED for node in inbox.nodes.values() if node.placeholder}
-        self._graph = proposal
+        self._graph = self.proposed = proposal
         self._drop(())
         self._budget = budget
         self.state = ResponderState.CHOOSING
@@ -318,7 +320,7 @@ class Responder(Machine):
     def _finish(self, walk: Walk) -> None:
         for refusal in walk.refused.values():
             raise error(refusal.reason, refusal.detail)
-        committed = self._commit(self._stack, self._answer.protocols(self._stack))
+        committed = self._commit(self._stack, self._answer.protocols(self._stack), self._hash)
         self.state = ResponderState.COMMITTED
         self._actions.append(committed)
 

@@ -68,6 +68,7 @@ class TlvType(enum.IntEnum):
     TRANSCRIPT = 0x8003
     MAC = 0x8004
     PEER = 0x8008
+    RENEGOTIATES = 0x8009
 
 
 TLV_CRITICAL: Final = 0x8000
@@ -262,6 +263,9 @@ class Reason(enum.IntEnum):
     NO_INTERFACE = 163, Party.USER, "no such network interface"
     LOAD_FAILED = 164, Party.HOST, "the kernel refused a BPF object"
     DAEMON_FAILED = 166, Party.OURS, "the daemon failed, outside of any negotiation"
+    # Re-negotiation.
+    NO_ASSOCIATION = 167, Party.PEER, "no association that can be re-negotiated is known by that name and proof"
+    RENEGOTIATING = 168, Party.NONE, "the association is being re-negotiated already, or will be by that side"
     BAD_CONFIG = 192, Party.USER, "the configuration is wrong"
     NOT_PERMITTED = 193, Party.USER, "this user may not do that"
     NO_DAEMON = 194, Party.USER, "no daemon is running"

@@ -81,6 +81,11 @@ class Node:
         return None if value is None else tlvs_of.read_number(value)
 
     @property
+    def renegotiates(self) -> bytes | None:
+        """RENEGOTIATES: the association that a proposal is about, and the proof."""
+        return self.tlv(TlvType.RENEGOTIATES)
+
+    @property
     def name(self) -> str:
         """For messages to people: ``node 2 (tls)``."""
         return f"node {self.id} ({protocol_name(self.protocol)})"

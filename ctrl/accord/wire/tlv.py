@@ -19,6 +19,8 @@ from accord.wire.errors import error
 
 HASH_BYTES: Final = 32
 """SHA-256: the size of a transcript hash and of a MAC."""
+RENEGOTIATES_BYTES: Final = 16 + HASH_BYTES
+"""An association ID, and a MAC that proves that it is the sender's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,11 @@ def peer(value: bytes) -> Tlv:
     return Tlv(TlvType.PEER, value)
 
 
+def renegotiates(value: bytes) -> Tlv:
+    """RENEGOTIATES, on the context of a proposal: 16 bytes that name an association, 32 bytes that prove it."""
+    return Tlv(TlvType.RENEGOTIATES, value)
+
+
 # Readers. They take values that ``check`` has passed.
 
 
@@ -104,6 +111,7 @@ _FORMS: Final[dict[int, tuple[bool, Callable[[bytes], bool], str]]] = {
     TlvType.TRANSCRIPT: (_CONTEXT, lambda value: len(value) == HASH_BYTES, "32 bytes"),
     TlvType.MAC: (_OTHERS, lambda value: len(value) == HASH_BYTES, "32 bytes"),
     TlvType.PEER: (_CONTEXT, lambda value: len(value) == HASH_BYTES, "32 bytes"),
+    TlvType.RENEGOTIATES: (_CONTEXT, lambda value: len(value) == RENEGOTIATES_BYTES, "48 bytes"),
 }
 
 
