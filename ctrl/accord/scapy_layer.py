@@ -51,12 +51,15 @@ PROTOCOLS = {
     0x0500: "quic",
     0x0800: "http",
     0x0900: "inner",
+    0x0810: "compression",
+    0x0820: "framing",
 }
 STEPS = {0: "proposal", 1: "answer", 2: "commit"}
 TLV_TYPES = {
     0x0001: "cookie",
     0x0002: "pruned",
     0x0003: "preference",
+    0x000B: "word",
     0x8001: "reason",
     0x8002: "service",
     0x8003: "transcript",

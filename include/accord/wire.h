@@ -96,6 +96,7 @@ enum accord_tlv_type {
 	ACCORD_TLV_COOKIE = 0x0001,       /* context node: opaque to the initiator */
 	ACCORD_TLV_PRUNED = 0x0002,       /* context node: (node ID u8, reason u8) pairs, ascending */
 	ACCORD_TLV_PREFERENCE = 0x0003,   /* any node but the context: u8, higher is preferred */
+	ACCORD_TLV_WORD = 0x000b,         /* any node but the context: u8 of enum accord_word, on its protocol */
 	ACCORD_TLV_CRITICAL = 0x8000,     /* bit: a receiver that does not know the type aborts */
 	ACCORD_TLV_REASON = 0x8001,       /* context node: the message is an abort; u8 of enum accord_reason */
 	ACCORD_TLV_SERVICE = 0x8002,      /* context node: u16 service port, where the context has no ports */
@@ -114,12 +115,23 @@ enum accord_protocol {
 	ACCORD_PROTOCOL_TLS13 = 0x0304,
 	ACCORD_PROTOCOL_QUIC = 0x0500,
 	ACCORD_PROTOCOL_HTTP = 0x0800,
-	ACCORD_PROTOCOL_INNER = 0x0900, /* another negotiation, sealed; the context node of that one too */
+	ACCORD_PROTOCOL_COMPRESSION = 0x0810, /* a stream, in blocks of deflate (RFC 1951) */
+	ACCORD_PROTOCOL_FRAMING = 0x0820,     /* messages on a stream, each behind its length */
+	ACCORD_PROTOCOL_INNER = 0x0900,       /* another negotiation, sealed; the context node of that one too */
 	/* Reserved for ever, to be proposed now and then so that peers keep ignoring the unknown
 	 * (RFC 8701): the IDs (id & 0x0f0f0f0f) == 0x0a0a0a0a, and TLV types (t & 0x0f0f) == 0x0a0a. */
 	ACCORD_PROTOCOL_GREASE = 0x0a0a0a0a,
 	ACCORD_PROTOCOL_PRIVATE_FIRST = 0x7e000000, /* experiments and private plug-ins */
 	ACCORD_PROTOCOL_PRIVATE_LAST = 0x7effffff,
+};
+
+/* What a policy says of a protocol, or of an option inside one; weakest first. */
+enum accord_word {
+	ACCORD_WORD_FORBIDDEN = 0,
+	ACCORD_WORD_AVOID = 1,
+	ACCORD_WORD_NEUTRAL = 2, /* what is not mentioned is */
+	ACCORD_WORD_PREFERRED = 3,
+	ACCORD_WORD_REQUIRED = 4,
 };
 
 enum accord_node_id {
@@ -138,8 +150,9 @@ enum accord_step {
 
 enum accord_tcp_option {
 	ACCORD_TCP_OPTION_KIND = 254,
-	ACCORD_TCP_OPTION_EXID = 0xacc0,       /* FALLBACK: a SYN that the negotiation makes superfluous */
-	ACCORD_TCP_OPTION_EXID_ADOPT = 0xacc1, /* ADOPT: its connection becomes the negotiated TCP node */
+	ACCORD_TCP_OPTION_EXID = 0xacc0,        /* FALLBACK: a SYN that the negotiation makes superfluous */
+	ACCORD_TCP_OPTION_EXID_ADOPT = 0xacc1,  /* ADOPT: its connection becomes the negotiated TCP node */
+	ACCORD_TCP_OPTION_EXID_WISHES = 0xacc2, /* WISHES: never on a SYN, only in a TCP node */
 	ACCORD_TCP_OPTION_BYTES = 16,
 };
 
@@ -274,6 +287,9 @@ enum accord_party {
 	/* re-negotiation */ \
 	X(NO_ASSOCIATION, 167, PEER, "no association that can be re-negotiated is known by that name and proof") \
 	X(RENEGOTIATING, 168, NONE, "the association is being re-negotiated already, or will be by that side") \
+	/* inside protocols */ \
+	X(REQUIRED_MISSING, 169, USER, "a policy requires what is not to be had") \
+	X(DECOMPRESSION_BOMB, 170, PEER, "compressed data that unpacks to more than was agreed") \
 	X(BAD_CONFIG, 192, USER, "the configuration is wrong") \
 	X(NOT_PERMITTED, 193, USER, "this user may not do that") \
 	X(NO_DAEMON, 194, USER, "no daemon is running")

@@ -129,7 +129,7 @@ def worked_example() -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     **{f"constants:{name}": (lambda name=name: constants(name)) for name in (  # type: ignore[misc]
-        "packet_constant", "packet_flag", "chunk_flag", "node_flag", "tlv_type", "protocol", "node_id", "step",
+        "packet_constant", "packet_flag", "chunk_flag", "node_flag", "tlv_type", "protocol", "word", "node_id", "step",
         "tcp_option", "limit",
     )},
     **{f"struct:{name}": (lambda name=name: struct(name)) for name in ("header", "chunk", "descriptor", "tlv")},  # type: ignore[misc]

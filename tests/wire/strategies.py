@@ -24,7 +24,9 @@ context_tlvs = st.one_of(
     hashes.map(tlv.transcript),
     st.binary(min_size=48, max_size=48).map(tlv.renegotiates),
 )
-other_tlvs = st.one_of(unknown_tlvs, st.integers(0, 255).map(tlv.preference), hashes.map(tlv.mac))
+other_tlvs = st.one_of(
+    unknown_tlvs, st.integers(0, 255).map(tlv.preference), st.sampled_from([1, 3, 4]).map(tlv.word), hashes.map(tlv.mac)
+)
 
 
 @st.composite

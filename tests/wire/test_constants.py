@@ -20,6 +20,7 @@ MIRRORED: list[tuple[type[enum.IntEnum] | type[enum.IntFlag], str, str, dict[str
     (constants.NodeFlag, "node_flag", "NODE_", {"NODE_FLAGS_KNOWN": constants.NODE_FLAGS_KNOWN}),
     (constants.TlvType, "tlv_type", "TLV_", {"TLV_CRITICAL": constants.TLV_CRITICAL}),
     (constants.Protocol, "protocol", "PROTOCOL_", {}),
+    (constants.Word, "word", "WORD_", {}),
     (constants.NodeId, "node_id", "NODE_", {}),
     (constants.Step, "step", "STEP_", {}),
     (constants.TcpOption, "tcp_option", "TCP_OPTION_", {}),

@@ -139,6 +139,11 @@ def test_a_second_encoding_or_a_lying_length_is_refused(data: str, reason: Reaso
         (0, Tlv(TlvType.PREFERENCE, b"\x01")),
         (1, Tlv(TlvType.PREFERENCE, b"")),
         (1, Tlv(TlvType.MAC, bytes(33))),
+        (0, Tlv(TlvType.WORD, b"\x03")),
+        (1, Tlv(TlvType.WORD, b"")),
+        (1, Tlv(TlvType.WORD, b"\x00")),  # what is forbidden is not proposed
+        (1, Tlv(TlvType.WORD, b"\x02")),  # what is neutral says nothing
+        (1, Tlv(TlvType.WORD, b"\x05")),
         (1, Tlv(TlvType.COOKIE, b"c")),
         (1, Tlv(TlvType.REASON, b"\x01")),
         (1, Tlv(TlvType.TRANSCRIPT, bytes(32))),

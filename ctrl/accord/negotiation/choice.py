@@ -29,6 +29,9 @@ class CandidateStack:
     """The initiator's PREFERENCE of the topmost node that bears one, 0 without any; higher is preferred. Not a sum:
     stacks share their lower nodes, and no values would put one stack above another that only adds to it."""
 
+    words: tuple[int, ...] = ()
+    """What the peer's policy says of each protocol (``Word``); empty: nothing, all are neutral to it."""
+
     @property
     def name(self) -> str:
         """Top first, as people write it: ``http/tls/tcp``."""

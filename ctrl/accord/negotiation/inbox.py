@@ -11,7 +11,7 @@ from accord.wire.errors import error
 from accord.wire.node import Node, decode_descriptor
 
 _ALLOWED: Final[dict[int, frozenset[TlvType]]] = {
-    Step.PROPOSAL: frozenset({TlvType.PREFERENCE, TlvType.SERVICE, TlvType.PEER, TlvType.RENEGOTIATES}),
+    Step.PROPOSAL: frozenset({TlvType.PREFERENCE, TlvType.WORD, TlvType.SERVICE, TlvType.PEER, TlvType.RENEGOTIATES}),
     Step.ANSWER: frozenset({TlvType.COOKIE, TlvType.PRUNED, TlvType.MAC, TlvType.PEER}),
     Step.COMMIT: frozenset({TlvType.TRANSCRIPT, TlvType.MAC}),
 }

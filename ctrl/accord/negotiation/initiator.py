@@ -45,7 +45,7 @@ from accord.negotiation.interface import Refuse, Role, Session, View
 from accord.negotiation.machine import EVENT_KINDS, Machine, Table, pruned_words
 from accord.negotiation.walk import Call, Walk
 from accord.wire import tlv
-from accord.wire.constants import Limit, NodeId, Protocol, Reason, Step, TlvType
+from accord.wire.constants import Limit, NodeId, Protocol, Reason, Step, TlvType, Word
 from accord.wire.errors import AccordError, PeerError, error
 from accord.wire.node import Node
 
@@ -60,6 +60,8 @@ class Proposed:
     children: tuple[int, ...] = ()
     preference: int | None = None
     """0..255, higher is preferred; None: no PREFERENCE on the wire."""
+    word: int = Word.NEUTRAL
+    """What this side's policy says of the protocol: WORD, which NEUTRAL needs none for."""
 
 
 class InitiatorState(enum.Enum):
@@ -369,6 +371,8 @@ def _node(node: Proposed, service_port: int | None, peer: bytes | None, renegoti
         tlvs += () if renegotiates is None else (tlv.renegotiates(renegotiates),)
     else:
         tlvs = () if node.preference is None else (tlv.preference(node.preference),)
+        if node.word != Word.NEUTRAL:
+            tlvs = (*tlvs, tlv.word(node.word))
     return Node(node.id, node.protocol, tuple(sorted(node.children)), tlvs)
 
 

@@ -30,7 +30,7 @@ from accord.negotiation.inbox import Inbox
 from accord.negotiation.interface import Outcome, Refuse, Role, Session, View
 from accord.negotiation.walk import Call, Walk, told
 from accord.wire import tlv
-from accord.wire.constants import Limit, NodeId, Party, Reason, Step, protocol_name, reason_of
+from accord.wire.constants import Limit, NodeId, Party, Reason, Step, TlvType, protocol_name, reason_of
 from accord.wire.errors import AccordError, error
 from accord.wire.message import Message
 from accord.wire.node import Node
@@ -186,7 +186,10 @@ class Machine:
         preference = next(
             (node.preference for node_id in reversed(stack) if (node := graph.nodes[node_id]).preference), 0
         )
-        return CandidateStack(stack, graph.protocols(stack), secure, preference)
+        words: tuple[int, ...] = ()
+        if self.ROLE is Role.RESPONDER and any(graph.nodes[node_id].tlv(TlvType.WORD) for node_id in stack):
+            words = tuple(graph.nodes[node_id].word for node_id in stack)
+        return CandidateStack(stack, graph.protocols(stack), secure, preference, words)
 
     def _security_node(self, stack: Stack) -> int | None:
         """The topmost one: its MAC vouches for everything."""

@@ -63,6 +63,7 @@ class TlvType(enum.IntEnum):
     COOKIE = 0x0001
     PRUNED = 0x0002
     PREFERENCE = 0x0003
+    WORD = 0x000B
     REASON = 0x8001
     SERVICE = 0x8002
     TRANSCRIPT = 0x8003
@@ -85,10 +86,22 @@ class Protocol(enum.IntEnum):
     TLS13 = 0x0304
     QUIC = 0x0500
     HTTP = 0x0800
+    COMPRESSION = 0x0810
+    FRAMING = 0x0820
     INNER = 0x0900
     GREASE = 0x0A0A0A0A
     PRIVATE_FIRST = 0x7E000000
     PRIVATE_LAST = 0x7EFFFFFF
+
+
+class Word(enum.IntEnum):
+    """``enum accord_word``: what a policy says of a protocol, or of an option inside one; weakest first."""
+
+    FORBIDDEN = 0
+    AVOID = 1
+    NEUTRAL = 2
+    PREFERRED = 3
+    REQUIRED = 4
 
 
 class NodeId(enum.IntEnum):
@@ -112,6 +125,7 @@ class TcpOption(enum.IntEnum):
     KIND = 254
     EXID = 0xACC0
     EXID_ADOPT = 0xACC1
+    EXID_WISHES = 0xACC2
     BYTES = 16
 
 
@@ -266,6 +280,9 @@ class Reason(enum.IntEnum):
     # Re-negotiation.
     NO_ASSOCIATION = 167, Party.PEER, "no association that can be re-negotiated is known by that name and proof"
     RENEGOTIATING = 168, Party.NONE, "the association is being re-negotiated already, or will be by that side"
+    # Inside protocols.
+    REQUIRED_MISSING = 169, Party.USER, "a policy requires what is not to be had"
+    DECOMPRESSION_BOMB = 170, Party.PEER, "compressed data that unpacks to more than was agreed"
     BAD_CONFIG = 192, Party.USER, "the configuration is wrong"
     NOT_PERMITTED = 193, Party.USER, "this user may not do that"
     NO_DAEMON = 194, Party.USER, "no daemon is running"
@@ -294,6 +311,8 @@ _PROTOCOL_NAMES: Final[dict[int, str]] = {
     Protocol.TLS13: "tls",
     Protocol.QUIC: "quic",
     Protocol.HTTP: "http",
+    Protocol.COMPRESSION: "compression",
+    Protocol.FRAMING: "framing",
     Protocol.INNER: "inner",
 }
 

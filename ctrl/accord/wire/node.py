@@ -25,6 +25,7 @@ from accord.wire.constants import (
     NodeId,
     Reason,
     TlvType,
+    Word,
     protocol_name,
 )
 from accord.wire.errors import AccordError, error
@@ -62,6 +63,12 @@ class Node:
     def preference(self) -> int:
         """The initiator's PREFERENCE, 0 without one."""
         return tlvs_of.read_number(self.tlv(TlvType.PREFERENCE) or b"")
+
+    @property
+    def word(self) -> int:
+        """What the initiator's policy says of the protocol: WORD, ``Word.NEUTRAL`` without one."""
+        value = self.tlv(TlvType.WORD)
+        return Word.NEUTRAL if value is None else tlvs_of.read_number(value)
 
     @property
     def pruned(self) -> dict[int, int]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from accord.wire.constants import TLV_CRITICAL, Limit, NodeId, Reason, TlvType
+from accord.wire.constants import TLV_CRITICAL, Limit, NodeId, Reason, TlvType, Word
 from accord.wire.errors import error
 
 HASH_BYTES: Final = 32
@@ -44,6 +44,11 @@ def pruned(reasons: Mapping[int, int]) -> Tlv:
 def preference(value: int) -> Tlv:
     """PREFERENCE, on any node of a proposal but the context: 0..255, higher is preferred."""
     return Tlv(TlvType.PREFERENCE, bytes((value,)))
+
+
+def word(value: int) -> Tlv:
+    """WORD, on any node of a proposal but the context: a ``Word`` of the initiator's policy; NEUTRAL needs none."""
+    return Tlv(TlvType.WORD, bytes((value,)))
 
 
 def reason(value: int) -> Tlv:
@@ -80,7 +85,7 @@ def renegotiates(value: bytes) -> Tlv:
 
 
 def read_number(value: bytes) -> int:
-    """Of PREFERENCE, REASON, SERVICE: an unsigned big-endian number."""
+    """Of PREFERENCE, WORD, REASON, SERVICE: an unsigned big-endian number."""
     return int.from_bytes(value, "big")
 
 
@@ -99,6 +104,8 @@ def _pruned_ok(value: bytes) -> bool:
     return 0 < len(value) == 2 * len(ids) and ascending and in_range and all(value[1::2])
 
 
+# A forbidden protocol is not proposed, and a neutral one has nothing to say: one valid encoding.
+_WORDS: Final = (Word.AVOID, Word.PREFERRED, Word.REQUIRED)
 _CONTEXT = True
 _OTHERS = False
 # Type: on the context or on other nodes, form of the value, and the form in words.
@@ -106,6 +113,7 @@ _FORMS: Final[dict[int, tuple[bool, Callable[[bytes], bool], str]]] = {
     TlvType.COOKIE: (_CONTEXT, lambda value: len(value) > 0, "at least one byte"),
     TlvType.PRUNED: (_CONTEXT, _pruned_ok, "pairs of node ID and reason, IDs ascending in 1..63, reasons not 0"),
     TlvType.PREFERENCE: (_OTHERS, lambda value: len(value) == 1, "one byte"),
+    TlvType.WORD: (_OTHERS, lambda value: len(value) == 1 and value[0] in _WORDS, "one byte, 1, 3 or 4"),
     TlvType.REASON: (_CONTEXT, lambda value: len(value) == 1 and value[0] != 0, "one byte, not 0"),
     TlvType.SERVICE: (_CONTEXT, lambda value: len(value) == 2 and any(value), "a port, two bytes, not 0"),
     TlvType.TRANSCRIPT: (_CONTEXT, lambda value: len(value) == HASH_BYTES, "32 bytes"),
