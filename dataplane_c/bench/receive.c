@@ -2,7 +2,7 @@
 /*
  * How many packets a second come in, over each kind of kernel interface: into our engine, and into a loop that
  * drops them. Prints one JSON object a round: packets per second, taken and offered, and what part of the packets
- * that our engine took came out again as whole messages.
+ * that our engine took came out again as whole messages. "line" is how far apart the two processors are.
  *
  *   receive OBJECT REDIRECT_OBJECT GENERATE_OBJECT NAMESPACE FROM_INTERFACE TO_INTERFACE MODE SECONDS ROUNDS
  *
@@ -22,6 +22,7 @@
 
 #include "bare.h"
 #include "generator.h"
+#include "line.h"
 #include "load.h"
 
 enum {
@@ -273,7 +274,7 @@ int main(int argc, char **argv)
 	sched_setaffinity(0, sizeof(cpus), &cpus);
 	generator = generator_open(argv[3], argv[4], argv[5], netdev.address);
 	for (long round = 0; round < rounds; round++) {
-		printf("{");
+		printf("{\"line\": [%.1f], ", line_ns(GENERATOR_CPU));
 		measure("xdp", ours(rung, argv[6], argv[1]), generator, seconds, 0);
 		measure("xdp_bare", bare(BARE_XDP, &netdev, argv[1], flags), generator, seconds, 0);
 		measure("xdp_read", bare(BARE_XDP_READ, &netdev, argv[1], flags), generator, seconds, 0);
