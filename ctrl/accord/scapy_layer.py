@@ -53,6 +53,7 @@ PROTOCOLS = {
     0x0900: "inner",
     0x0810: "compression",
     0x0820: "framing",
+    0x0B00: "subgraph",
 }
 STEPS = {0: "proposal", 1: "answer", 2: "commit"}
 TLV_TYPES = {
@@ -64,6 +65,9 @@ TLV_TYPES = {
     0x8002: "service",
     0x8003: "transcript",
     0x8004: "mac",
+    0x8005: "placeholder",
+    0x8006: "elaborates",
+    0x8007: "continues",
     0x8008: "peer",
     0x8009: "renegotiates",
 }

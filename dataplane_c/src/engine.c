@@ -174,6 +174,16 @@ static uint32_t check_nodes(const struct accord_node_out *nodes, uint32_t count)
 	return bytes > ACCORD_MAX_MESSAGE_BYTES ? ACCORD_REASON_MESSAGE_TOO_LONG : ACCORD_REASON_OK;
 }
 
+static bool says_continues(const struct accord_node_out *nodes, uint32_t count)
+{
+	uint16_t length;
+
+	for (uint32_t i = 0; i < count; i++)
+		if (nodes[i].node == ACCORD_NODE_CONTEXT)
+			return descriptor_find(nodes[i].data, ACCORD_TLV_CONTINUES, &length);
+	return false;
+}
+
 int accord_engine_send(struct accord_engine *engine, uint64_t now, uint32_t handle, uint8_t step,
                        const struct accord_node_out *nodes, uint32_t count, uint32_t packets_min)
 {
@@ -196,6 +206,8 @@ int accord_engine_send(struct accord_engine *engine, uint64_t now, uint32_t hand
 		reason = message_queue(transaction, &engine->slab, engine->now, step, nodes, count, packets_min);
 	if (reason)
 		return -(int)reason;
+	if (transaction->role == ROLE_INITIATOR)
+		transaction->continues = says_continues(nodes, count);
 	reach(transaction, ACCORD_STAGE_SENT, step, ACCORD_REASON_OK);
 	transmit_schedule(engine, transaction);
 	return 0;

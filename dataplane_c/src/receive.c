@@ -110,6 +110,8 @@ static uint32_t deliver(struct accord_engine *engine, struct transaction *transa
 		return reason;
 	if (chunk->node == ACCORD_NODE_CONTEXT && descriptor_find(prefix, ACCORD_TLV_REASON, &length))
 		transaction->aborted = true;
+	if (chunk->node == ACCORD_NODE_CONTEXT && transaction->role == ROLE_RESPONDER)
+		transaction->continues = descriptor_find(prefix, ACCORD_TLV_CONTINUES, &length);
 	event = engine_tell(engine, transaction, ACCORD_EVENT_NODE, packet->step, ACCORD_REASON_OK);
 	if (!event)
 		return ACCORD_REASON_NO_MEMORY; /* not reached: check_memory was asked first */
@@ -186,7 +188,8 @@ static void schedule_acknowledgement(struct accord_engine *engine, struct transa
 {
 	const struct ackrange *range = &transaction->range;
 	bool in_order = packet->offset == range->highest && range->prefix == range->highest + 1;
-	bool final = transaction->aborted || (packet->step >= ACCORD_STEP_COMMIT && packet->step % 2 == 0);
+	bool final = transaction->aborted ||
+	             (packet->step >= ACCORD_STEP_COMMIT && packet->step % 2 == 0 && !transaction->continues);
 	uint64_t due = engine->now + TRANSACTION_ACK_DELAY_US;
 
 	transaction->arrivals++;

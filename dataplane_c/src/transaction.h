@@ -74,6 +74,7 @@ struct transaction {
 	uint32_t arrivals; /* packets with chunks since the last acknowledgement */
 	bool aborted;      /* the peer's context node carried a REASON */
 	bool mute;         /* failed before it was closed: linger in silence */
+	bool continues;    /* the initiator's latest message is no commit: its context node carried CONTINUES */
 
 	struct recovery recovery;
 	uint32_t lost_datagram;            /* the latest shared one that counted as lost */

@@ -12,6 +12,8 @@
  * is there when the commit proved the peer's address, the initiator when it has sent the commit. */
 static bool committed(const struct transaction *transaction)
 {
+	if (transaction->continues)
+		return false;
 	if (transaction->role == ROLE_RESPONDER)
 		return !transaction->share.unproven;
 	return transaction->outbox.step >= ACCORD_STEP_COMMIT;

@@ -52,7 +52,7 @@ SPOIL(no_checksum, craft->bytes[30] = craft->bytes[31] = 0)
 SPOIL(greased_flags, craft->bytes[2] = 0xa0)
 SPOIL(greased_chunk_flags, craft->bytes[33] |= 0xf0)
 SPOIL(odd_step, craft->bytes[1] = 1)
-SPOIL(step_8, craft->bytes[1] = 8)
+SPOIL(step_10, craft->bytes[1] = ACCORD_MAX_STEPS)
 SPOIL(step_254, craft->bytes[1] = 254)
 SPOIL(responder_flag, craft->bytes[3] &= 0xfe)
 SPOIL(tsn_before_first, craft->bytes[23]--)
@@ -94,7 +94,7 @@ static const struct packet_case packet_cases[] = {
 	{"one bit flipped", ACCORD_REASON_BAD_CHECKSUM, one_bit, true},
 	{"checksum zero", ACCORD_REASON_BAD_CHECKSUM, no_checksum, true},
 	{"an odd step from the initiator", ACCORD_REASON_BAD_STEP, odd_step, false},
-	{"step 8", ACCORD_REASON_BAD_STEP, step_8, false},
+	{"step 10", ACCORD_REASON_BAD_STEP, step_10, false},
 	{"step 254", ACCORD_REASON_BAD_STEP, step_254, false},
 	{"an even step from the responder", ACCORD_REASON_BAD_STEP, responder_flag, false},
 	{"a TSN before the first", ACCORD_REASON_BAD_TSN, tsn_before_first, false},

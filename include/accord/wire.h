@@ -102,6 +102,9 @@ enum accord_tlv_type {
 	ACCORD_TLV_SERVICE = 0x8002,      /* context node: u16 service port, where the context has no ports */
 	ACCORD_TLV_TRANSCRIPT = 0x8003,   /* context node of a commit: 32 bytes, the transcript hash so far */
 	ACCORD_TLV_MAC = 0x8004,          /* security node: 32 bytes, keyed by its exporter over the transcript */
+	ACCORD_TLV_PLACEHOLDER = 0x8005,  /* placeholder: u8 who fills it, then u32 protocol IDs, ascending */
+	ACCORD_TLV_ELABORATES = 0x8006,   /* new node: u8, the placeholder that it is in place of */
+	ACCORD_TLV_CONTINUES = 0x8007,    /* context node: u8 node IDs, ascending, that have more to say */
 	ACCORD_TLV_PEER = 0x8008,         /* context node: 32 bytes, peer to peer: who proposes; what was merged */
 	ACCORD_TLV_RENEGOTIATES = 0x8009, /* context node of a proposal: which association it is about, and the proof */
 };
@@ -118,6 +121,7 @@ enum accord_protocol {
 	ACCORD_PROTOCOL_COMPRESSION = 0x0810, /* a stream, in blocks of deflate (RFC 1951) */
 	ACCORD_PROTOCOL_FRAMING = 0x0820,     /* messages on a stream, each behind its length */
 	ACCORD_PROTOCOL_INNER = 0x0900,       /* another negotiation, sealed; the context node of that one too */
+	ACCORD_PROTOCOL_SUBGRAPH = 0x0b00,    /* a placeholder for any number of nodes */
 	/* Reserved for ever, to be proposed now and then so that peers keep ignoring the unknown
 	 * (RFC 8701): the IDs (id & 0x0f0f0f0f) == 0x0a0a0a0a, and TLV types (t & 0x0f0f) == 0x0a0a. */
 	ACCORD_PROTOCOL_GREASE = 0x0a0a0a0a,
@@ -163,7 +167,7 @@ enum accord_limit {
 	ACCORD_MAX_EDGES = 256,
 	ACCORD_MAX_TLV_BYTES = 1024,      /* of one node, all TLVs together */
 	ACCORD_MAX_MESSAGE_BYTES = 65536, /* sum of a message's descriptors */
-	ACCORD_MAX_STEPS = 8,             /* steps 0..7 */
+	ACCORD_MAX_STEPS = 10,            /* steps 0..9 */
 	ACCORD_MAX_PACKETS = 256,         /* TSNs of one direction of one transaction */
 	ACCORD_MAX_LIFETIME_MS = 10000,   /* of a negotiation, first packet to commit */
 	ACCORD_MIN_MTU_PACKET = 1200,     /* bytes of an Accord packet until the path is known to carry more */
@@ -245,6 +249,9 @@ enum accord_party {
 	X(NO_CONTEXT, 104, PEER, "the first node is missing or is no context") \
 	X(UNREACHABLE_NODE, 105, PEER, "a node that no path from the context reaches") \
 	X(NOT_PROPOSED, 106, PEER, "the answer holds what was never proposed") \
+	X(BAD_ELABORATION, 107, PEER, "a placeholder was filled with what it does not stand for") \
+	X(UNFILLED, 108, PEER, "a placeholder that nobody can fill") \
+	X(TOO_MANY_STEPS, 109, PEER, "the negotiation needs more steps than there may be") \
 	/* choice: why a node was pruned, a negotiation aborted or another way taken */ \
 	X(UNSUPPORTED, 128, NONE, "a protocol that this host does not support") \
 	X(NOT_PREFERRED, 129, NONE, "another stack is preferred") \

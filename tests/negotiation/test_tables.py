@@ -46,7 +46,7 @@ def test_nothing_leads_out_of_an_abort(machine: type[Machine], end: object) -> N
 
 
 real_nodes = st.sampled_from([(step, *node) for step, message in MESSAGES.items() for node in message])
-steps = st.sampled_from([0, 1, 2, 3, 4, 9])
+steps = st.sampled_from([0, 1, 2, 3, 4, 9, 10])
 reasons = st.sampled_from([Reason.TIMEOUT, Reason.SHUTDOWN])
 events = st.one_of(
     real_nodes.map(lambda fields: NodeArrived(*fields)),

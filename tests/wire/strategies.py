@@ -23,9 +23,15 @@ context_tlvs = st.one_of(
     st.integers(1, 65535).map(tlv.service),
     hashes.map(tlv.transcript),
     st.binary(min_size=48, max_size=48).map(tlv.renegotiates),
+    st.sets(st.integers(1, 63), min_size=1).map(tlv.continues),
 )
 other_tlvs = st.one_of(
-    unknown_tlvs, st.integers(0, 255).map(tlv.preference), st.sampled_from([1, 3, 4]).map(tlv.word), hashes.map(tlv.mac)
+    unknown_tlvs,
+    st.integers(0, 255).map(tlv.preference),
+    hashes.map(tlv.mac),
+    st.sampled_from([1, 3, 4]).map(tlv.word),
+    st.builds(tlv.placeholder, st.booleans(), st.sets(st.integers(0, 0xFFFFFFFF), max_size=3)),
+    st.integers(1, 63).map(tlv.elaborates),
 )
 
 

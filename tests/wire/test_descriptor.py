@@ -147,6 +147,19 @@ def test_a_second_encoding_or_a_lying_length_is_refused(data: str, reason: Reaso
         (1, Tlv(TlvType.COOKIE, b"c")),
         (1, Tlv(TlvType.REASON, b"\x01")),
         (1, Tlv(TlvType.TRANSCRIPT, bytes(32))),
+        (1, Tlv(TlvType.PLACEHOLDER, b"")),
+        (1, Tlv(TlvType.PLACEHOLDER, b"\x02")),
+        (1, Tlv(TlvType.PLACEHOLDER, b"\x01\x00\x00\x00")),
+        (1, Tlv(TlvType.PLACEHOLDER, b"\x01" + 2 * b"\x00\x00\x00\x06")),
+        (0, Tlv(TlvType.PLACEHOLDER, b"\x01")),
+        (1, Tlv(TlvType.ELABORATES, b"\x00")),
+        (1, Tlv(TlvType.ELABORATES, b"\x40")),
+        (0, Tlv(TlvType.ELABORATES, b"\x01")),
+        (0, Tlv(TlvType.CONTINUES, b"")),
+        (0, Tlv(TlvType.CONTINUES, b"\x00")),
+        (0, Tlv(TlvType.CONTINUES, b"\x02\x01")),
+        (0, Tlv(TlvType.CONTINUES, b"\x40")),
+        (1, Tlv(TlvType.CONTINUES, b"\x01")),
     ],
 )
 def test_a_tlv_of_the_wrong_form_or_on_the_wrong_node_is_refused(node_id: int, bad: Tlv) -> None:
@@ -198,7 +211,7 @@ def test_values_are_read_back_as_they_were_made() -> None:
     "message",
     [
         Message(0, ()),
-        Message(8, (Node(0, 17),)),
+        Message(Limit.MAX_STEPS, (Node(0, 17),)),
         Message(0, (Node(0, 17, payload=bytes(40000)), Node(1, 6, payload=bytes(40000)))),
     ],
 )

@@ -83,7 +83,7 @@ class Controller:
         """None: the DNS is asked for addresses alone."""
         self.losers = Losers()
         self._fallbacks = FallbackLog(clock.now)
-        supported = [int(Protocol.UDP), *(plugin.protocol for plugin in self.plugins.values())]
+        supported = [int(Protocol.UDP), int(Protocol.SUBGRAPH), *(plugin.protocol for plugin in self.plugins.values())]
         self.endpoint = Endpoint(
             EndpointConfig(
                 interface=config.interface,

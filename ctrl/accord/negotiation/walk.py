@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from accord.negotiation.interface import Answer, Outcome, Refuse, Session, View, Wait
+from accord.negotiation.interface import Answer, Defer, Outcome, Refuse, Session, View, Wait
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError
 
@@ -86,6 +86,8 @@ class Walk:
             self.waiting, self.why = call.id, outcome.detail
             self._calls.append(call)
             return
+        if isinstance(outcome, Defer) or (isinstance(outcome, Answer) and outcome.more):
+            outcome = Refuse(Reason.TOO_MANY_STEPS, "three steps are all that this version takes")
         if isinstance(outcome, Answer):
             length = len(outcome.payload)
             if length > self._room:
@@ -118,7 +120,8 @@ def guarded(call: Callable[[], Outcome]) -> Outcome:
         return Refuse(fault.reason, fault.detail)
     except Exception as fault:
         return Refuse(Reason.PLUGIN_FAILED, f"{type(fault).__name__}: {fault}")
-    sound = isinstance(outcome, Refuse | Wait) or (isinstance(outcome, Answer) and isinstance(outcome.payload, bytes))
+    said = isinstance(outcome, Answer) and isinstance(outcome.payload, bytes)
+    sound = said or isinstance(outcome, Refuse | Wait | Defer)
     return outcome if sound else Refuse(Reason.PLUGIN_FAILED, f"answered {outcome!r:.80}")
 
 

@@ -26,8 +26,8 @@ BUILT_IN: Final = tuple(
 )
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")
-# Contexts and padding are no plug-ins' business (wire.h).
-_RESERVED: Final = (Protocol.PADDING, Protocol.UDP, Protocol.DIRECT)
+# Contexts, padding and placeholders are no plug-ins' business (wire.h).
+_RESERVED: Final = (Protocol.PADDING, Protocol.UDP, Protocol.DIRECT, Protocol.SUBGRAPH)
 _GREASE_MASK: Final = 0x0F0F0F0F
 
 

@@ -68,6 +68,9 @@ class TlvType(enum.IntEnum):
     SERVICE = 0x8002
     TRANSCRIPT = 0x8003
     MAC = 0x8004
+    PLACEHOLDER = 0x8005
+    ELABORATES = 0x8006
+    CONTINUES = 0x8007
     PEER = 0x8008
     RENEGOTIATES = 0x8009
 
@@ -89,6 +92,7 @@ class Protocol(enum.IntEnum):
     COMPRESSION = 0x0810
     FRAMING = 0x0820
     INNER = 0x0900
+    SUBGRAPH = 0x0B00
     GREASE = 0x0A0A0A0A
     PRIVATE_FIRST = 0x7E000000
     PRIVATE_LAST = 0x7EFFFFFF
@@ -136,7 +140,7 @@ class Limit(enum.IntEnum):
     MAX_EDGES = 256
     MAX_TLV_BYTES = 1024
     MAX_MESSAGE_BYTES = 65536
-    MAX_STEPS = 8
+    MAX_STEPS = 10
     MAX_LIFETIME_MS = 10000
     MIN_MTU_PACKET = 1200
     MAX_PACKET = 9000
@@ -238,6 +242,9 @@ class Reason(enum.IntEnum):
     NO_CONTEXT = 104, Party.PEER, "the first node is missing or is no context"
     UNREACHABLE_NODE = 105, Party.PEER, "a node that no path from the context reaches"
     NOT_PROPOSED = 106, Party.PEER, "the answer holds what was never proposed"
+    BAD_ELABORATION = 107, Party.PEER, "a placeholder was filled with what it does not stand for"
+    UNFILLED = 108, Party.PEER, "a placeholder that nobody can fill"
+    TOO_MANY_STEPS = 109, Party.PEER, "the negotiation needs more steps than there may be"
     # Choice: why a node was pruned, a negotiation aborted or another way taken.
     UNSUPPORTED = 128, Party.NONE, "a protocol that this host does not support"
     NOT_PREFERRED = 129, Party.NONE, "another stack is preferred"
@@ -314,6 +321,7 @@ _PROTOCOL_NAMES: Final[dict[int, str]] = {
     Protocol.COMPRESSION: "compression",
     Protocol.FRAMING: "framing",
     Protocol.INNER: "inner",
+    Protocol.SUBGRAPH: "subgraph",
 }
 
 

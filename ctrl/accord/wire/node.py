@@ -93,6 +93,22 @@ class Node:
         return self.tlv(TlvType.RENEGOTIATES)
 
     @property
+    def continues(self) -> frozenset[int]:
+        """CONTINUES: the nodes on which the sender waits for more; empty without one."""
+        return frozenset(self.tlv(TlvType.CONTINUES) or b"")
+
+    @property
+    def filling(self) -> tuple[bool, frozenset[int]]:
+        """PLACEHOLDER: whether the responder fills it, and the protocols that it may be filled with."""
+        return tlvs_of.read_placeholder(self.tlv(TlvType.PLACEHOLDER) or b"\0")
+
+    @property
+    def elaborates(self) -> int | None:
+        """ELABORATES: the placeholder that this new node is in place of."""
+        value = self.tlv(TlvType.ELABORATES)
+        return None if value is None else tlvs_of.read_number(value)
+
+    @property
     def name(self) -> str:
         """For messages to people: ``node 2 (tls)``."""
         return f"node {self.id} ({protocol_name(self.protocol)})"

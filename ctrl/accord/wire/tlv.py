@@ -71,6 +71,23 @@ def mac(value: bytes) -> Tlv:
     return Tlv(TlvType.MAC, value)
 
 
+def placeholder(by_responder: bool, protocols: Iterable[int] = ()) -> Tlv:
+    """PLACEHOLDER, on every node with the flag P: who fills it, u8, 0 the initiator, 1 the responder; then protocol
+    IDs, u32 each, ascending: what the one who will get the filling knows and allows. Only a subgraph has any."""
+    ids = b"".join(struct.pack(">I", protocol) for protocol in sorted(set(protocols)))
+    return Tlv(TlvType.PLACEHOLDER, bytes((by_responder,)) + ids)
+
+
+def elaborates(node: int) -> Tlv:
+    """ELABORATES, on a node that was not there before: the subgraph placeholder, u8, that it is in place of."""
+    return Tlv(TlvType.ELABORATES, bytes((node,)))
+
+
+def continues(nodes: Iterable[int]) -> Tlv:
+    """CONTINUES, on the context: the nodes, u8 each, ascending, on which the sender waits for more."""
+    return Tlv(TlvType.CONTINUES, bytes(sorted(nodes)))
+
+
 def peer(value: bytes) -> Tlv:
     """PEER, on the context: 32 bytes, of a proposal the meeting and who proposes, of an answer what was merged."""
     return Tlv(TlvType.PEER, value)
@@ -94,6 +111,11 @@ def read_pruned(value: bytes) -> dict[int, int]:
     return dict(zip(value[::2], value[1::2], strict=True))
 
 
+def read_placeholder(value: bytes) -> tuple[bool, frozenset[int]]:
+    """Of PLACEHOLDER: whether the responder fills it, and the protocol IDs."""
+    return bool(value[0]), frozenset(number for (number,) in struct.iter_unpack(">I", value[1:]))
+
+
 # Checks.
 
 
@@ -102,6 +124,17 @@ def _pruned_ok(value: bytes) -> bool:
     ascending = all(low < high for low, high in pairwise(ids))
     in_range = all(NodeId.CONTEXT < node < Limit.MAX_NODES for node in ids)
     return 0 < len(value) == 2 * len(ids) and ascending and in_range and all(value[1::2])
+
+
+def _placeholder_ok(value: bytes) -> bool:
+    if not value or value[0] > 1 or len(value) % 4 != 1:
+        return False
+    return all(low < high for low, high in pairwise(number for (number,) in struct.iter_unpack(">I", value[1:])))
+
+
+def _continues_ok(value: bytes) -> bool:
+    in_range = all(NodeId.CONTEXT < node < Limit.MAX_NODES for node in value)
+    return len(value) > 0 and in_range and all(low < high for low, high in pairwise(value))
 
 
 # A forbidden protocol is not proposed, and a neutral one has nothing to say: one valid encoding.
@@ -118,6 +151,13 @@ _FORMS: Final[dict[int, tuple[bool, Callable[[bytes], bool], str]]] = {
     TlvType.SERVICE: (_CONTEXT, lambda value: len(value) == 2 and any(value), "a port, two bytes, not 0"),
     TlvType.TRANSCRIPT: (_CONTEXT, lambda value: len(value) == HASH_BYTES, "32 bytes"),
     TlvType.MAC: (_OTHERS, lambda value: len(value) == HASH_BYTES, "32 bytes"),
+    TlvType.PLACEHOLDER: (_OTHERS, _placeholder_ok, "0 or 1, then protocol IDs of four bytes, ascending"),
+    TlvType.ELABORATES: (
+        _OTHERS,
+        lambda value: len(value) == 1 and NodeId.CONTEXT < value[0] < Limit.MAX_NODES,
+        "a node ID of 1..63",
+    ),
+    TlvType.CONTINUES: (_CONTEXT, _continues_ok, "node IDs, ascending in 1..63, at least one"),
     TlvType.PEER: (_CONTEXT, lambda value: len(value) == HASH_BYTES, "32 bytes"),
     TlvType.RENEGOTIATES: (_CONTEXT, lambda value: len(value) == RENEGOTIATES_BYTES, "48 bytes"),
 }
