@@ -23,6 +23,11 @@ PYTHON_SOURCES = ("build.py", "setup.py", "buildtools", "ctrl", "sim", "tests", 
 XDP = "xdp"
 """The fuzz target that is no libFuzzer program: dataplane_c/campaign."""
 
+# Most tests wait: for a round trip, a timer, a process. Whole files to a process each, so that a lab which a file's
+# tests share is made once, and in the order of their names: the long ones do not come last.
+PROCESSES = max(2, min(4, os.cpu_count() or 1))
+SIDE_BY_SIDE = ("-n", str(PROCESSES), "--dist", "loadfile", "--no-loadscope-reorder")
+
 # A check that takes long, and whose verdict is the same as long as its input is: name -> what it depends on.
 CACHED = {"clang-tidy": (*C_SOURCES, ".clang-tidy")}
 
@@ -30,11 +35,12 @@ CACHED = {"clang-tidy": (*C_SOURCES, ".clang-tidy")}
 def run(quick: bool, expression: str | None, rest: Sequence[str], fuzz_seconds: int) -> int:
     """All checks, or only pytest where its tests were chosen. Returns the exit code."""
     failed = []
-    if expression is None and not rest:
+    whole = expression is None and not rest
+    if whole:
         failed += [name for name, command in static_checks(quick) if not attempt(name, command)]
         if not quick and fuzz(fuzz_targets(), fuzz_seconds) != 0:
             failed.append("fuzz")
-    selection = ["-k", expression] if expression is not None else []
+    selection = SIDE_BY_SIDE if whole else ("-k", expression) if expression is not None else ()
     say("pytest")
     if live(pytest(*selection, *rest)) != 0:
         failed.append("pytest")
