@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.controller.settings.config import DaemonConfig, load_config, parse_config
-from accord.controller.settings.policy import Secure
+from accord.controller.settings.policy import Secure, parse_policy
 from accord.controller.settings.stacks import format_stack
 from accord.wire.constants import Reason
 from accord.wire.errors import UserError
@@ -179,13 +179,15 @@ REFERENCE = (Path(__file__).parents[2] / "docs" / "POLICY.md").read_text()
 
 
 def test_the_references_examples_are_valid_and_mean_what_they_say(tmp_path: Path) -> None:
-    policy, config = re.findall(r"```toml\n(.*?)```", REFERENCE, re.DOTALL)
+    policy, *pieces, config = re.findall(r"```toml\n(.*?)```", REFERENCE, re.DOTALL)
     (tmp_path / "policy.toml").write_text(policy)
     (tmp_path / "accord.toml").write_text(config)
     read = load_config(tmp_path / "accord.toml")
     assert read.interface == "eth0"
     assert read.policy.for_destination("www.example.net", 443).early_in_clear
     assert read.policy.for_destination("192.0.2.1", 8443).only
+    for piece in pieces:
+        assert parse_policy(piece, "docs/POLICY.md") != parse_policy("")
 
 
 def rows() -> list[list[str]]:

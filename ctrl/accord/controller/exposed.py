@@ -218,9 +218,11 @@ class Exposed:
 
     async def _greet(self, bare: SocketCarrier) -> tuple[Carrier, list[str]]:
         """TLS for a client that says ClientHello first; bare TCP only where the policy asks for no security."""
+        if (why := self.policy.plain_objection) is not None:
+            raise error(Reason.REQUIRED_MISSING, f"a plain client: {why}", "let it use Accord")
         if await bare.peek() == _TLS_HANDSHAKE_RECORD:
             return await tls.server(bare, self.security, self.security.alpn), ["tls", "tcp"]
-        if self.policy.secure is Secure.REQUIRED:
+        if self.policy.plain_secure is Secure.REQUIRED:
             raise error(Reason.INSECURE, "a plain client that does not begin with TLS", "let it use TLS")
         return bare, ["tcp"]
 

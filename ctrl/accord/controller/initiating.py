@@ -104,9 +104,11 @@ class Attempt:
         )
         self.ladder.note(
             Way.HERE,
-            f"to {address} port {self._port}, security {policy.secure}, fallback {policy.fallback}, "
+            f"to {address} port {self._port}, security {policy.secure}, fallback {policy.plain}, "
             f"tcp {TcpOpen.PARALLEL_SYN if target.adopts else TcpOpen.NO_SYN}",
         )
+        if policy.plain_objection is not None:
+            self.ladder.note(Way.HERE, f"no plain connection: {policy.plain_objection}")
         try:
             won = await Contest(self._controller, target, lesson, early, self.ladder).run()
         finally:

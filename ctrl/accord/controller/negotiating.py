@@ -59,7 +59,7 @@ class Negotiation:
         )
         if channel is not None:
             channel.ended = lambda: in_use.close() if self.exchange.over else None
-        self.exchange.believes_icmp = target.policy.fallback is not Fallback.NEVER
+        self.exchange.believes_icmp = target.policy.plain is not Fallback.NEVER
         endpoint.adopt(handle, self.exchange)
         prepared.clock.go()
         try:

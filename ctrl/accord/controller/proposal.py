@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from accord.controller.settings.policy import EffectivePolicy
+from accord.controller.settings.preferences import describe
 from accord.negotiation.initiator import Proposed
 from accord.negotiation.interface import Role
 from accord.protocols.services import Plugin, Services
@@ -27,7 +28,12 @@ def propose(
     """
     stacks = policy.stacks_wanted(set(plugins) - {APPLICATION})
     if not stacks:
-        raise error(Reason.POLICY, "no stack is left to propose", "allow more in prefer, only or secure")
+        said = describe(policy.preferences, policy.protocols)
+        raise error(
+            Reason.POLICY,
+            "no stack is left to propose" + (f", with the preferences {said}" if said else ""),
+            "allow more in prefer, only, secure or preferences",
+        )
     ids: dict[tuple[str, ...], int] = {}
     children: dict[int, set[int]] = {NodeId.CONTEXT: set()}
     preference: dict[int, int] = {}
@@ -45,7 +51,17 @@ def propose(
     for prefix, node in ids.items():
         plugin = plugins[prefix[-1]]
         session = plugin.open(Role.INITIATOR, services)
-        nodes.append(Proposed(node, plugin.protocol, session, tuple(sorted(children[node])), preference.get(node)))
+        nodes.append(
+            Proposed(
+                node,
+                plugin.protocol,
+                session,
+                tuple(sorted(children[node])),
+                preference.get(node),
+                policy.word_of(plugin.protocol),
+            )
+        )
     top = plugins[APPLICATION]
-    nodes.append(Proposed(application, top.protocol, top.open(Role.INITIATOR, services)))
+    word = policy.word_of(top.protocol)
+    nodes.append(Proposed(application, top.protocol, top.open(Role.INITIATOR, services), word=word))
     return nodes

@@ -8,7 +8,7 @@ is what its own policy allows over the graph that the peer says it could have ha
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
@@ -36,6 +36,18 @@ class CandidateStack:
     def name(self) -> str:
         """Top first, as people write it: ``http/tls/tcp``."""
         return "/".join(protocol_name(protocol) for protocol in reversed(self.protocols))
+
+
+def explain(chooser: Chooser, stacks: Sequence[CandidateStack]) -> str:
+    """Whose word excludes each of ``stacks``, as far as this side knows; empty where a chooser cannot tell."""
+    told = getattr(chooser, "explain", None)
+    return str(told(stacks)) if told is not None else ""
+
+
+def forbidden(chooser: Chooser, protocols: Mapping[int, int]) -> list[int]:
+    """Those of the nodes, ID to protocol, that a chooser allows in no stack, as far as it tells."""
+    forbids = getattr(chooser, "forbids", None)
+    return [] if forbids is None else [node for node, protocol in protocols.items() if forbids(protocol)]
 
 
 @runtime_checkable

@@ -26,7 +26,7 @@ from typing import ClassVar, Final
 
 from accord.negotiation import transcript
 from accord.negotiation.binding import chain, check_mac, check_macs, room_for, seal
-from accord.negotiation.choice import CandidateStack, Chooser
+from accord.negotiation.choice import CandidateStack, Chooser, explain
 from accord.negotiation.events import (
     Action,
     Confirmed,
@@ -211,7 +211,7 @@ class Initiator(Machine):
         if not ordered:
             first = next(iter(walk.refused.values()), None)
             reason = first.reason if first else self._chooser.refusal(candidates)
-            raise error(reason, first.detail if first else "nothing to propose")
+            raise error(reason, first.detail if first else explain(self._chooser, candidates) or "nothing to propose")
         nodes = [
             replace(self._own.nodes[node], children=self._own.children(node), payload=walk.payloads.get(node, b""))
             for node in _preferred_first(self._own, ordered)
@@ -297,7 +297,8 @@ class Initiator(Machine):
             return
         if not chosen.secure and any(other.secure for other in allowed):
             raise error(Reason.DOWNGRADE, f"{chosen.name}, where {allowed[0].name} was to be had")
-        raise error(self._chooser.refusal([chosen]), f"{chosen.name} was chosen by the peer")
+        why = explain(self._chooser, [chosen])
+        raise error(self._chooser.refusal([chosen]), f"{chosen.name} was chosen by the peer" + f" ({why})" * bool(why))
 
     # ---- step 2 ----
 

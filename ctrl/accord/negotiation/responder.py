@@ -24,7 +24,7 @@ from typing import ClassVar, Final
 
 from accord.negotiation import transcript
 from accord.negotiation.binding import chain, check_mac, check_macs, room_for, seal
-from accord.negotiation.choice import CandidateStack, Chooser
+from accord.negotiation.choice import CandidateStack, Chooser, explain, forbidden
 from accord.negotiation.events import (
     Failed,
     MessageComplete,
@@ -248,9 +248,13 @@ class Responder(Machine):
         if self._first_refusal is not None:
             return error(self._first_refusal.reason, self._first_refusal.detail)
         assert self._accepted is not None
+        chooser = self._accepted.chooser
+        # The initiator is told which nodes a word of ours keeps out of every stack, whatever else is wrong with them.
+        for node_id in forbidden(chooser, self._protocols):
+            self._reasons.setdefault(node_id, Reason.POLICY)
         proposed = pruned_words(self._reasons, self._protocols) if self._reasons else ""
-        reason = self._accepted.chooser.refusal(candidates) if candidates else Reason.NO_COMMON_STACK
-        return error(reason, proposed)
+        reason = chooser.refusal(candidates) if candidates else Reason.NO_COMMON_STACK
+        return error(reason, "; ".join(filter(None, (explain(chooser, candidates), proposed))))
 
     # ---- step 1: answer ----
 

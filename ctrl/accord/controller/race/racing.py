@@ -68,8 +68,8 @@ class Contest:
         self._race = Race(
             Rules(
                 tcp=TcpOpen.PARALLEL_SYN if target.adopts else TcpOpen.NO_SYN,
-                fallback=target.policy.fallback,
-                bare=target.policy.secure is Secure.NO,
+                fallback=target.policy.plain,
+                bare=target.policy.plain_secure is Secure.NO,
                 propose=lesson.known.propose,
                 patient=lesson.known.answers_late and lesson.may_wait,
                 trusts_mark=lesson.may_wait,
@@ -237,7 +237,7 @@ class Contest:
         says = f", option {self._asked.name}" if self._asked is not None else ""
         self._ladder.note(Way.OUT, f"TCP SYN to port {target.port}{says}")
         self._opening = legacy.Opening((target.address, target.port), self._opened, self._failed, before)
-        if target.policy.secure is not Secure.NO and not self._lesson.known.answers_late and self._begun is None:
+        if target.policy.plain_secure is not Secure.NO and not self._lesson.known.answers_late and self._begun is None:
             self._loop.call_soon(self._begin)  # the ClientHello is made while the SYN is on its way
 
     def _begin(self) -> None:
@@ -271,7 +271,7 @@ class Contest:
         address, policy = (target.address, target.port), target.policy
         begun, self._begun = self._begun, None
         self._securing = self._loop.create_task(
-            legacy.secure_stream(bare, address, policy.secure, target.security, self._ladder, begun)
+            legacy.secure_stream(bare, address, policy.plain_secure, target.security, self._ladder, begun)
         )
         self._securing.add_done_callback(self._secured)
 

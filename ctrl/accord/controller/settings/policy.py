@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from accord.controller.settings import stacks
+from accord.controller.settings import preferences, stacks
 from accord.controller.settings.destination import Pattern, parse_pattern
+from accord.controller.settings.preferences import Words
 from accord.controller.settings.stacks import PROTOCOLS, SECURE, StackIds
 from accord.controller.settings.toml import Document, Table
 from accord.negotiation.choice import CandidateStack
-from accord.wire.constants import Limit, Reason
+from accord.wire.constants import Limit, Protocol, Reason, Word
 from accord.wire.errors import error
 
 
@@ -68,7 +69,10 @@ def _names(kind: type[enum.StrEnum]) -> dict[str, Any]:
 _SECURITY_ORDER: Final = tuple(Secure)
 _REMEMBERED_WISHES: Final = 64
 _REMEMBERED_LETTERS: Final = 1024
-_KEYS: Final = ("secure", "prefer", "only", "context", "fallback", "tcp", "early", "packets_min")
+_EXPLAINED: Final = 4
+"""Stacks that an error explains; the others are counted."""
+_BINDING: Final = (Word.FORBIDDEN, Word.REQUIRED)
+_KEYS: Final = ("secure", "prefer", "only", "context", "fallback", "tcp", "early", "packets_min", "compress_encrypted")
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +90,10 @@ class EffectivePolicy:
     early: Early = Early.NEVER
     packets_min: int = 0
     """Packets of 1200 bytes that a proposal is padded to, so that its answer may be longer."""
+    preferences: Words = ()
+    """What this host says of protocols."""
+    compress_encrypted: bool = False
+    """Compression may stand above encryption, where the length of what is sent tells of its contents."""
     fixed: frozenset[str] = field(default=frozenset(), compare=False)
     """Keys that the policy file sets: an application cannot take them back."""
     protocols: Mapping[str, int] = field(default_factory=lambda: PROTOCOLS, compare=False, repr=False)
@@ -95,23 +103,67 @@ class EffectivePolicy:
         """Whether the request may go into the proposal, where everybody on the path reads it."""
         return self.early is Early.IDEMPOTENT and self.secure is Secure.NO
 
+    @property
+    def plain(self) -> Fallback:
+        """When the plain connection is tried: never, where it lacks or has what the words say."""
+        return self.fallback if self.plain_objection is None else Fallback.NEVER
+
+    @property
+    def plain_secure(self) -> Secure:
+        """What is asked of the plain connection's security."""
+        words = dict(self.preferences)
+        if words.get(Protocol.TLS13) is Word.REQUIRED:
+            return Secure.REQUIRED
+        return self.secure
+
+    @property
+    def plain_objection(self) -> str | None:
+        """Which word excludes a plain connection, TCP with TLS on it or without; None when none does."""
+        words = dict(self.preferences)
+        if words.get(Protocol.TCP) is Word.FORBIDDEN:
+            return "tcp is forbidden by this host's policy"
+        if words.get(Protocol.TLS13) is Word.FORBIDDEN and self.secure is not Secure.NO:
+            return "tls is forbidden by this host's policy, and no plain connection is secure without it"
+        missing = preferences.lacking(self.preferences, (Protocol.TCP, Protocol.TLS13, *stacks.APPLICATIONS))
+        if missing is None:
+            return None
+        return f"{stacks.format_stack((missing,), self.protocols)}, which this host's policy requires, is not in it"
+
     def order(self, stacks: Sequence[CandidateStack]) -> Sequence[CandidateStack]:
         """The allowed stacks, best first. The order, each rule for those that the rules before leave equal:
 
         1. secure before insecure, unless ``secure = "no"``;
-        2. the place in ``prefer``; what is not listed comes after all that is;
-        3. the peer's preference, as the initiator's PREFERENCE values tell it, higher first;
-        4. fewer nodes;
-        5. lower protocol IDs, then lower node IDs, from the bottom: arbitrary, but the same on every host.
+        2. fewer words that say to avoid one of its protocols, this side's and the peer's together;
+        3. more words that say to prefer one, likewise;
+        4. the place in ``prefer``; what is not listed comes after all that is;
+        5. the peer's preference, as the initiator's PREFERENCE values tell it, higher first;
+        6. fewer nodes;
+        7. lower protocol IDs, then lower node IDs, from the bottom: arbitrary, but the same on every host.
         """
         return sorted((stack for stack in stacks if self._objection(stack) is None), key=self._rank)
 
     def refusal(self, stacks: Sequence[CandidateStack]) -> Reason:
         """Why none of ``stacks`` is allowed; INSECURE when security is all that one of them lacks."""
-        objections = [self._objection(stack) for stack in stacks]
+        objections = {found[0] for found in map(self._objection, stacks) if found is not None}
         if Reason.INSECURE in objections:
             return Reason.INSECURE
+        if objections == {Reason.REQUIRED_MISSING}:
+            return Reason.REQUIRED_MISSING
         return Reason.POLICY if stacks else Reason.NO_COMMON_STACK
+
+    def explain(self, stacks: Sequence[CandidateStack]) -> str:
+        """For each of ``stacks`` that is not allowed, whose word excludes it: clauses for people."""
+        found = {stack.name: objection[1] for stack in stacks if (objection := self._objection(stack)) is not None}
+        shown = [f"{name}: {why}" for name, why in list(found.items())[:_EXPLAINED]]
+        return "; ".join(shown + [f"and {len(found) - _EXPLAINED} more"] * (len(found) > _EXPLAINED))
+
+    def forbids(self, protocol: int) -> bool:
+        """Whether no stack with this protocol is ever allowed."""
+        return (protocol, Word.FORBIDDEN) in self.preferences
+
+    def word_of(self, protocol: int) -> Word:
+        """What this host says of a protocol."""
+        return dict(self.preferences).get(protocol, Word.NEUTRAL)
 
     def stacks_wanted(self, available: Collection[str], secure: Collection[int] = SECURE) -> list[tuple[str, ...]]:
         """The stacks to propose, best first, as protocol names from bottom to top without the application node.
@@ -122,13 +174,16 @@ class EffectivePolicy:
         wanted = [stacks.without_application(stack) for stack in self.prefer]
         if not self.only:
             wanted += stacks.USUAL
-        usable = [
-            stack
+        if self.preferences:
+            wanted = preferences.with_layers(wanted, self.preferences, compress_encrypted=self.compress_encrypted)
+        candidates = [
+            CandidateStack((), stack, any(number in secure for number in stack))
             for stack in dict.fromkeys(stacks.usable(wanted, ids))
-            if self.secure is not Secure.REQUIRED or any(number in secure for number in stack)
         ]
-        if self.secure is Secure.PREFERRED:
-            usable.sort(key=lambda stack: not any(number in secure for number in stack))
+        allowed = [stack for stack in candidates if self._objection(stack, stacks.APPLICATIONS) is None]
+        # Stable: what the rules leave equal stays as it is listed.
+        allowed.sort(key=self._worth)
+        usable = [stack.protocols for stack in allowed]
         names = {number: name for name, number in self.protocols.items()}
         return [tuple(names[number] for number in stack) for stack in usable]
 
@@ -165,6 +220,9 @@ class EffectivePolicy:
             "prefer": "only" in self.fixed and self.only and not set(wished.prefer) <= set(self.prefer),
             "fallback": "fallback" in self.fixed and Fallback.NEVER is self.fallback is not wished.fallback,
             "tcp": "tcp" in self.fixed and TcpOpen.PARALLEL_SYN is self.tcp is not wished.tcp,
+            "compress_encrypted": "compress_encrypted" in self.fixed
+            and wished.compress_encrypted
+            and not self.compress_encrypted,
             "early": "early" in self.fixed and Early.NEVER is self.early is not wished.early,
         }
         for key, is_forbidden in forbidden.items():
@@ -174,18 +232,35 @@ class EffectivePolicy:
                     f"the application asks for {key} = {wishes[key]!r}",
                     "ask for no less than this host's policy file demands, or change the file",
                 )
+        for protocol, word in self.preferences:
+            if "preferences" in self.fixed and word in _BINDING and wished.word_of(protocol) is not word:
+                name = stacks.format_stack((protocol,), self.protocols)
+                raise error(
+                    Reason.POLICY,
+                    f"the application asks for preferences.{name} = {wished.word_of(protocol).name.lower()!r}",
+                    f"this host's policy file says {word.name.lower()}: ask for no less, or change the file",
+                )
         return replace(wished, fixed=self.fixed)
 
-    def _objection(self, stack: CandidateStack) -> Reason | None:
+    def _objection(self, stack: CandidateStack, present: Collection[int] = ()) -> tuple[Reason, str] | None:
+        """Why a stack is not allowed. ``present``: protocols that are not missing although they are not in it."""
+        if self.preferences and (why := preferences.objection(self.preferences, stack, present)) is not None:
+            return why
+        if not self.compress_encrypted and preferences.compresses_encrypted(stack.protocols, secure=stack.secure):
+            return Reason.POLICY, "it compresses what it encrypts, and this host's policy has not compress_encrypted"
         if self.secure is Secure.REQUIRED and not stack.secure:
-            return Reason.INSECURE
+            return Reason.INSECURE, "this host's policy requires security"
         if self.only and self._place(stack) == len(self.prefer):
-            return Reason.POLICY
+            return Reason.POLICY, "this host's policy has only what its prefer lists"
         return None
 
-    def _rank(self, stack: CandidateStack) -> tuple[bool, int, int, int, tuple[int, ...], tuple[int, ...]]:
+    def _worth(self, stack: CandidateStack) -> tuple[bool, int, int]:
+        """The rules that both sides share."""
+        return self.secure is not Secure.NO and not stack.secure, *preferences.weigh(self.preferences, stack)
+
+    def _rank(self, stack: CandidateStack) -> tuple[tuple[bool, int, int], int, int, int, StackIds, tuple[int, ...]]:
         return (
-            self.secure is not Secure.NO and not stack.secure,
+            self._worth(stack),
             self._place(stack),
             -stack.preference,
             len(stack.ids),
@@ -195,9 +270,10 @@ class EffectivePolicy:
 
     def _place(self, stack: CandidateStack) -> int:
         below = stacks.without_application(stack.protocols)
-        return next(
-            (place for place, listed in enumerate(self.prefer) if listed in (below, stack.protocols)), len(self.prefer)
-        )
+        listed = {below, stack.protocols}
+        if self.preferences:
+            listed.add(preferences.without_layers(below, self.preferences))
+        return next((place for place, each in enumerate(self.prefer) if each in listed), len(self.prefer))
 
 
 _overridden: dict[tuple[EffectivePolicy, frozenset[str], tuple[tuple[str, int], ...], str], EffectivePolicy] = {}
@@ -270,13 +346,22 @@ def _finished(document: Document, protocols: Mapping[str, int]) -> Policy:
 
 def _read(table: Table, base: EffectivePolicy, protocols: Mapping[str, int]) -> EffectivePolicy:
     """``base`` with the keys that the table has."""
-    present = frozenset(key for key in _KEYS if key in table)
+    present = frozenset(key for key in (*_KEYS, "preferences") if key in table)
     prefer = table.strings("prefer", lambda text: stacks.parse_stack(text, protocols), base.prefer)
     if len(set(prefer)) != len(prefer):
         table.note("prefer", "a stack is listed twice", "list each once, best first")
     only = table.boolean("only", base.only)
     if only and not prefer:
         table.note("prefer", "is empty while only = true: no stack would be allowed", "list the stacks that are")
+    compress_encrypted = table.boolean("compress_encrypted", base.compress_encrypted)
+    crime = next((stack for stack in prefer if preferences.compresses_encrypted(stack)), None)
+    if crime is not None and not compress_encrypted:
+        table.note(
+            "prefer",
+            f"{stacks.format_stack(crime, protocols)} compresses what it encrypts, so lengths tell of secrets (CRIME)",
+            "say compress_encrypted = true if nobody else can put text beside them",
+        )
+    words = preferences.read_words(table, base.preferences, lambda name: stacks.parse_protocol(name, protocols))
     return EffectivePolicy(
         secure=table.choice("secure", _names(Secure), base.secure),
         prefer=prefer,
@@ -286,6 +371,8 @@ def _read(table: Table, base: EffectivePolicy, protocols: Mapping[str, int]) -> 
         tcp=table.choice("tcp", _names(TcpOpen), base.tcp),
         early=table.choice("early", _names(Early), base.early),
         packets_min=table.integer("packets_min", 0, Limit.INITIAL_WINDOW, base.packets_min),
+        preferences=words,
+        compress_encrypted=compress_encrypted,
         fixed=base.fixed | present,
         protocols=protocols,
     )

@@ -18,12 +18,16 @@ PROTOCOLS: Final[Mapping[str, int]] = {
     "tls": int(Protocol.TLS13),
     "quic": int(Protocol.QUIC),
     "http": int(Protocol.HTTP),
+    "compression": int(Protocol.COMPRESSION),
+    "framing": int(Protocol.FRAMING),
 }
 """The protocols that come with Accord."""
 SECURE: Final[frozenset[int]] = frozenset({int(Protocol.TLS13), int(Protocol.QUIC)})
 """Those of them whose sessions authenticate the peer and encrypt what is above them."""
 APPLICATIONS: Final[frozenset[int]] = frozenset({int(Protocol.HTTP)})
 """Protocols that are the application's part of a stack: a policy's ``tls/tcp`` means ``http/tls/tcp`` too."""
+LAYERS: Final[StackIds] = (int(Protocol.COMPRESSION), int(Protocol.FRAMING))
+"""What rides on any stream, lower ones first: in no stack unless a policy asks for it."""
 USUAL: Final[tuple[StackIds, ...]] = (
     (int(Protocol.TCP), int(Protocol.TLS13)),
     (int(Protocol.QUIC),),
@@ -40,20 +44,25 @@ def parse_stack(text: str, protocols: Mapping[str, int] = PROTOCOLS) -> StackIds
     A protocol without a plug-in here is written as its ID: ``0x7e000001/tcp``.
     """
     names = text.split("/")
-    known = ", ".join(protocols)
     if len(names) > _MAX_HEIGHT:
         raise ValueError(f"{text!r} has more than {_MAX_HEIGHT} protocols; write top/.../bottom")
     ids = []
     for name in names:
-        number = protocols.get(name)
-        if number is None:
-            number = _parse_id(name)
-        if number is None:
-            raise ValueError(f"{name!r} in {text!r} is no protocol; allowed: {known}, or an ID as 0x7e000001")
-        ids.append(number)
+        ids.append(parse_protocol(name, protocols, f" in {text!r}"))
     if len(set(ids)) != len(ids):
         raise ValueError(f"{text!r} names a protocol twice; write top/.../bottom, each once")
     return tuple(reversed(ids))
+
+
+def parse_protocol(name: str, protocols: Mapping[str, int] = PROTOCOLS, where: str = "") -> int:
+    """A protocol's ID by its name, or as it is. Raises ``ValueError``, which says ``where`` the name stands."""
+    number = protocols.get(name)
+    if number is None:
+        number = _parse_id(name)
+    if number is None:
+        allowed = ", ".join(protocols)
+        raise ValueError(f"{name!r}{where} is no protocol; allowed: {allowed}, or an ID as 0x7e000001")
+    return number
 
 
 def format_stack(stack: StackIds, protocols: Mapping[str, int] = PROTOCOLS) -> str:

@@ -152,6 +152,10 @@ class Table:
     def __contains__(self, key: str) -> bool:
         return key in self._left
 
+    def names(self) -> tuple[str, ...]:
+        """Those that nobody has asked for yet, for tables whose keys are names of the user's."""
+        return tuple(self._left)
+
     def note(self, key: str, wrong: str, allowed: str = "") -> None:
         """Something is wrong with the value of ``key``."""
         self.document.note((*self.path, key), wrong, allowed)
