@@ -25,7 +25,7 @@ at, on both sides: an initiator gives what it prefers the lower IDs."""
 Stack = tuple[int, ...]
 """Node IDs from the bottom to the top, without the context."""
 
-CONTEXT_PROTOCOLS: Final = frozenset({Protocol.UDP, Protocol.DIRECT})
+CONTEXT_PROTOCOLS: Final = frozenset({Protocol.UDP, Protocol.DIRECT, Protocol.INNER})
 
 
 def stack_name(protocols: Iterable[int]) -> str:

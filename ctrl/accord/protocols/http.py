@@ -10,18 +10,21 @@
 
 A security session below puts the same names into its own handshake, and the two must agree.
 
-The request travels in clear. The initiator puts it there only when it is told so (``early_request``: the policy calls
-the request idempotent and lets it be seen); the responder hands it to the service only when no session below is
-secure, when the exposed service wants early requests of that size, and may then have served it twice, because a
-lost answer is followed by the request itself. A request that was not taken is sent by the initiator's carrier right
-after commit, and the response's beginning is what its reader gets first: the application cannot tell, but for the time.
+The request is for the peer alone above an INNER node (``inner``), and in clear elsewhere. The initiator puts it there
+only when it is told so (``early_request``: the policy calls the request idempotent, and lets it be seen if it is); the
+responder hands it to the service only when it is sealed or no session below is secure, when the exposed service wants
+early requests of that size, and may then have served it twice, because a lost answer is followed by the request itself.
+A request that was not taken is sent by the initiator's carrier right after commit, and the response's beginning is what
+its reader gets first: the application cannot tell, but for the time.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import takewhile
 from typing import Final
 
-from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View, Wait
+from accord.negotiation.interface import Answer, Outcome, Refuse, Role, Session, View, Wait
 from accord.protocols.alpn import HTTP_1_1, decode_names, encode_names
 from accord.protocols.lifecycle import Call, Lifecycle
 from accord.protocols.prefix_carrier import PrefixCarrier
@@ -89,7 +92,7 @@ class HttpSession:
         application = self._application
         if application is None or room <= 0 or not 0 < len(request) <= application.early_limit:
             return self._answer(view)
-        if any(session.secure for session in view.below):
+        if not _sealed(view) and any(session.secure for session in view.below):
             return self._answer(view)
         self._fetch = application.fetch(request, room)
         return self._wait_or_answer(view)
@@ -116,7 +119,7 @@ class HttpSession:
             return Refuse(failure.reason, f"HTTP: {failure.detail}")
         if len(names) != 1 or names[0] not in self.alpn:
             return Refuse(Reason.HANDSHAKE_FAILED, f"HTTP: selected {', '.join(names)} of {', '.join(self.alpn)}")
-        for session in view.below:
+        for session in _speaking(view):
             agreed = getattr(session, "alpn_selected", None)
             if agreed is not None and agreed != names[0]:
                 return Refuse(Reason.HANDSHAKE_FAILED, f"HTTP: {names[0]} here but {agreed} in the security session")
@@ -126,7 +129,7 @@ class HttpSession:
         if taken == _TAKEN:
             if not self._owed:
                 return Refuse(Reason.HANDSHAKE_FAILED, "HTTP: a request was taken that was never sent")
-            if any(session.secure for session in view.below):
+            if not _sealed(view) and any(session.secure for session in view.below):
                 return Refuse(Reason.HANDSHAKE_FAILED, "HTTP: a request in clear was taken under a secure session")
             self.taken, self._owed, self._arrived = True, b"", response
         self.alpn_selected = names[0]
@@ -179,6 +182,16 @@ class HttpSession:
         if self._fetch is not None:
             self._fetch.cancel()
         self._fetch, self.taken, self._owed = None, False, b""
+
+
+def _sealed(view: View) -> bool:
+    """What this node says only the peer can read."""
+    return any(getattr(session, "seals", False) for session in view.below)
+
+
+def _speaking(view: View) -> Iterator[Session]:
+    """The sessions below whose ALPN is this node's: those under one that seals speak for that one."""
+    return takewhile(lambda session: not getattr(session, "seals", False), view.below)
 
 
 class HttpPlugin:

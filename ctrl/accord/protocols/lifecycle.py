@@ -43,12 +43,17 @@ class Call(enum.Enum):
 LEGAL: Final[dict[tuple[Role, Phase, Call], Phase]] = {
     (Role.INITIATOR, Phase.OPEN, Call.PROPOSE): Phase.PROPOSED,
     (Role.INITIATOR, Phase.PROPOSED, Call.ADVANCE): Phase.READY,
+    (Role.INITIATOR, Phase.PROPOSED, Call.RESUME): Phase.PROPOSED,
+    (Role.INITIATOR, Phase.READY, Call.RESUME): Phase.READY,
+    (Role.INITIATOR, Phase.READY, Call.ADVANCE): Phase.READY,
     (Role.INITIATOR, Phase.READY, Call.COMMIT): Phase.COMMITTED,
     (Role.INITIATOR, Phase.COMMITTED, Call.CARRIER): Phase.COMMITTED,
     (Role.RESPONDER, Phase.OPEN, Call.RESPOND): Phase.ANSWERED,
     (Role.RESPONDER, Phase.ANSWERED, Call.RESPOND): Phase.ANSWERED,
     (Role.RESPONDER, Phase.ANSWERED, Call.RESUME): Phase.ANSWERED,
     (Role.RESPONDER, Phase.ANSWERED, Call.ADVANCE): Phase.READY,
+    (Role.RESPONDER, Phase.READY, Call.RESUME): Phase.READY,
+    (Role.RESPONDER, Phase.READY, Call.ADVANCE): Phase.READY,
     (Role.RESPONDER, Phase.READY, Call.COMMIT): Phase.COMMITTED,
     (Role.RESPONDER, Phase.COMMITTED, Call.CARRIER): Phase.COMMITTED,
 }

@@ -29,6 +29,7 @@ from accord.protocols.quic_connection import (
     SecretSink,
     completed,
     configuration,
+    expect_name,
     feed,
     first_destination,
     give_up,
@@ -73,6 +74,8 @@ class QuicSession:
         self._sink = SecretSink(services.security.key_log)
         self._events: list[QuicEvent] = []
         self._carrier: QuicCarrier | None = None
+        self.hello = b""
+        """The initiator's first datagrams, as they are in the node, once they are known."""
         self.alpn_selected: str | None = None
         """The application protocol that the handshake agreed upon, once it has."""
 
@@ -84,11 +87,14 @@ class QuicSession:
         except AccordError as failure:
             return self._refuse(failure)
         self._quic.connect(self._services.remote, self._services.now())
-        return Answer(encode_datagrams(self._output()))
+        expect_name(self._quic, self._services.security)
+        self.hello = encode_datagrams(self._output())
+        return Answer(self.hello)
 
     def respond(self, view: View, payload: bytes) -> Outcome:
         """The initiator's first datagrams in, the flight out."""
         self._life.enter(Call.RESPOND)
+        self.hello = payload
         if view.below:
             return self._refuse(error(Reason.HANDSHAKE_FAILED, "QUIC: runs on the context, not on another protocol"))
         try:

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """One QUIC connection of aioquic's, sans-IO: configuration, the secret that keys the transcript, what failed.
 
-aioquic >= 1.2, < 2 (tried with 1.7). Two things are not in its public interface and stand here and in
-``quic_stream`` alone: a certificate for another name is known by the words of the CONNECTION_CLOSE (both that and an
-untrusted chain are bad_certificate), and the send buffer of a stream can only be seen through ``_streams``.
+aioquic >= 1.2, < 2 (tried with 1.7). Three things are not in its public interface and stand here and in
+``quic_stream`` alone: a name that is verified and not sent is its TLS's ``_server_name``; a certificate for another
+name is known by the words of the CONNECTION_CLOSE (both that and an untrusted chain are bad_certificate); and the send
+buffer of a stream can only be seen through ``_streams``.
 """
 
 from __future__ import annotations
@@ -101,9 +102,15 @@ def configuration(role: Role, security: Security, alpn: tuple[str, ...], sink: S
     return dataclasses.replace(
         base,
         alpn_protocols=list(alpn),
-        server_name=name.rstrip(".") if name is not None and role is Role.INITIATOR else None,
+        server_name=name.rstrip(".") if name is not None and security.sni and role is Role.INITIATOR else None,
         secrets_log_file=sink,
     )
+
+
+def expect_name(connection: QuicConnection, security: Security) -> None:
+    """After ``connect``: a name that was not sent is verified all the same."""
+    if not security.sni and security.server_name is not None:
+        connection.tls._server_name = security.server_name.rstrip(".")
 
 
 def _base(role: Role, security: Security) -> QuicConfiguration:

@@ -12,11 +12,14 @@ import socket
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from accord.negotiation.interface import Role, Session
 from accord.wire.errors import AccordError
 from accord.wire.tcp_header import TcpParameters as TcpParameters
+
+if TYPE_CHECKING:
+    from accord.protocols.sealed.hosting import Offering, Proposing
 
 
 class Carrier(Protocol):
@@ -198,6 +201,8 @@ class Security:
     private_key: Path | None = None
     alpn: tuple[str, ...] = ()
     """Used only where no application node decides."""
+    sni: bool = True
+    """Initiator: the server name is sent, in clear; it is verified in any case."""
     key_log: Path | None = None
     """Append session secrets in the NSS key log format, for captures in a lab (as SSLKEYLOGFILE)."""
 
@@ -224,3 +229,5 @@ class Services:
     """Responder: None where the port has no listener of ours; what wants to be adopted is refused (NOT_ADOPTABLE)."""
     datagrams: DatagramService | None = None
     application: ApplicationService | None = None
+    inner: Proposing | Offering | None = None
+    """None: no negotiation inside of this one."""

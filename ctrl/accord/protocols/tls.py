@@ -39,6 +39,8 @@ class TlsSession:
         self._security = services.security
         self._life = Lifecycle("tls", role)
         self._tls: TlsConnection | None = None
+        self.hello = b""
+        """The ClientHello, once it is known."""
 
     @property
     def alpn_selected(self) -> str | None:
@@ -52,11 +54,13 @@ class TlsSession:
             self._tls = begin(self._security, wanted(view.above, self._security.alpn))
         except AccordError as failure:
             return self._refuse(failure.reason, failure.detail)
-        return Answer(self._tls.output())
+        self.hello = self._tls.output()
+        return Answer(self.hello)
 
     def respond(self, view: View, payload: bytes) -> Outcome:
         """ClientHello in, the server's whole flight out."""
         self._life.enter(Call.RESPOND)
+        self.hello = payload
         if not view.below:
             return self._refuse(Reason.HANDSHAKE_FAILED, "TLS: no stream below to run over")
         try:

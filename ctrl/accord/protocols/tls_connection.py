@@ -44,7 +44,7 @@ class TlsConnection:
             self._ssl.set_accept_state()
             return
         self._ssl.set_connect_state()
-        if name and not certificates.address_of(name):
+        if name and security.sni and not certificates.address_of(name):
             self._ssl.set_tlsext_host_name(_sni(name))
         if alpn:
             self._ssl.set_alpn_protos([each.encode("latin-1") for each in alpn])
