@@ -232,7 +232,7 @@ def test_another_address_is_not_offered_other_stacks() -> None:
     one.preferences, one.paths = QUIC_FIRST, 2
     one.machines.clear()
     assert one.start() == []
-    assert one.reasons == {"CLOSED"}
+    assert one.reasons == {"POLICY"}
 
 
 @pytest.mark.parametrize("size", [0, 15, 17])

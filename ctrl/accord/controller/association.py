@@ -36,6 +36,8 @@ class Report:
     retransmitted: int = 0
     early: bool = False
     """The first request travelled in the proposal and was taken."""
+    role: str = "initiator"
+    """This side's in the negotiation: ``initiator`` or ``responder``; of two that proposed, who leads is the former."""
     ladder: list[dict[str, object]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from accord.controller import files, initiating, responding
+from accord.controller import files, initiating, rendezvous, responding
 from accord.controller.association import Association
 from accord.controller.counts import Counts
 from accord.controller.endpoint import Endpoint, EndpointConfig
@@ -76,6 +76,8 @@ class Controller:
         if self.tcp_refusal is not None:
             log.warning("TCP without a SYN is not to be had: %s", self.tcp_refusal)
         self.exposed: dict[int, Exposed] = {}
+        self.meetings: dict[int, rendezvous.Rendezvous] = {}
+        """Where peers may propose to this host while it proposes to them, by the index of the UDP socket."""
         self.counts = Counts()
         self.peers = Peers(clock.now, limit=config.peers.limit, expiry=config.peers.expiry_s)
         self.lessons = Lessons(self.peers)
@@ -177,6 +179,42 @@ class Controller:
         if not association.report.negotiated:
             self._fallbacks.say(association.report)
         return association
+
+    async def rendezvous(
+        self,
+        sock: socket.socket,
+        candidates: Sequence[tuple[str, int]],
+        *,
+        name: str,
+        security: Security,
+        overrides: Mapping[str, Any] | None = None,
+        seconds: float = 30.0,
+    ) -> Association:
+        """A stack to a peer that calls the same at about the same time, on a bound UDP socket, ours from now on.
+
+        ``candidates``: addresses, textual, and ports at which the peer may be; ``name``: as both call the meeting.
+        ``security`` has what either role needs: a certificate and key, and the name that the peer's is for.
+        Raises ``AccordError``: TIMEOUT when it was not met in so many ``seconds``.
+        """
+        try:
+            security = dataclasses.replace(
+                security, ca_file=security.ca_file or self._roots(), key_log=self.config.key_log
+            )
+            check_roots(security)
+            load_identity(security)
+        except BaseException:
+            sock.close()
+            raise
+        wishes = overrides or {}
+        return await rendezvous.meet(
+            self,
+            sock,
+            candidates,
+            name,
+            lambda address: self._policy_for(address, 0, address, wishes),
+            security,
+            seconds,
+        )
 
     def expose(
         self,
@@ -367,6 +405,8 @@ class Controller:
     def _opened(self, event: Event) -> Exchange:
         path = event.path
         assert path is not None, "an OPENED event bears its path"
+        if self.meetings and (bound := self.endpoint.socket_of(path)) and (meeting := self.meetings.get(bound.index)):
+            return meeting.opened(event)
         return responding.respond(self, event.handle, event.transaction, path, event.syn_first)
 
 

@@ -39,7 +39,7 @@ from accord.negotiation.initiator import Initiator, Proposed
 from accord.negotiation.interface import Refuse, Session
 from accord.negotiation.merge import IDENTITY_BYTES, Merged, Proposal, merge
 from accord.negotiation.responder import Accepted, Responder
-from accord.wire.constants import NodeId, Reason, Step, TlvType, protocol_name
+from accord.wire.constants import NodeId, Reason, Step, TlvType, is_grease_protocol, protocol_name
 from accord.wire.node import Node, decode_descriptor
 
 MEETING_BYTES: Final = 16
@@ -102,7 +102,11 @@ class Meeting:
 
 
 def _offered(graph: Graph) -> set[tuple[tuple[int, ...], tuple[int, ...]]]:
-    return {(graph.protocols(stack), tuple(graph.nodes[node].preference for node in stack)) for stack in graph.stacks()}
+    """Reserved protocols (RFC 8701) are drawn anew for each proposal, and offer nothing."""
+    stacks = (
+        (graph.protocols(stack), tuple(graph.nodes[node].preference for node in stack)) for stack in graph.stacks()
+    )
+    return {(protocols, likings) for protocols, likings in stacks if not any(map(is_grease_protocol, protocols))}
 
 
 @dataclass(slots=True)
@@ -212,7 +216,7 @@ class MeetingInitiator:
             if isinstance(action, Send) and action.step == Step.PROPOSAL:
                 graph = Graph(decode_descriptor(*encoded) for encoded in action.nodes)
                 if not self._meeting.offer(graph):
-                    why = Stop(Reason.CLOSED, "other stacks than at the first address: the two could not be merged")
+                    why = Stop(Reason.POLICY, "other stacks than at the first address: the two could not be merged")
                     return tuple(a for a in self._inner.receive(why) if not isinstance(a, Send))
         return actions
 

@@ -29,6 +29,7 @@ from accord.protocols.alpn import HTTP_1_1, decode_names, encode_names
 from accord.protocols.lifecycle import Call, Lifecycle
 from accord.protocols.prefix_carrier import PrefixCarrier
 from accord.protocols.services import Carrier, Fetch, Services
+from accord.protocols.simultaneous import Simultaneous
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import AccordError, error
 
@@ -199,6 +200,8 @@ class HttpPlugin:
 
     name: str = "http"
     protocol: int = Protocol.HTTP
+    simultaneous = Simultaneous.ROLES
+    """Who leads has the first request, and its list of names is the one that is chosen from."""
 
     def open(self, role: Role, services: Services) -> HttpSession:
         """A session for one node of one negotiation."""

@@ -36,6 +36,7 @@ from accord.protocols.quic_connection import (
 )
 from accord.protocols.quic_stream import QuicCarrier, open_stream
 from accord.protocols.services import Carrier, Services
+from accord.protocols.simultaneous import Simultaneous
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import AccordError, error
 
@@ -183,6 +184,8 @@ class QuicPlugin:
 
     name: str = "quic"
     protocol: int = Protocol.QUIC
+    simultaneous = Simultaneous.ROLES
+    """Who leads is the client, and verifies the other's certificate."""
 
     def open(self, role: Role, services: Services) -> QuicSession:
         """A session for one node of one negotiation."""

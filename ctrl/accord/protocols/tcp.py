@@ -17,6 +17,7 @@ from typing import Protocol as Interface
 
 from accord.negotiation.interface import Outcome, Role, View
 from accord.protocols.services import Carrier, Services
+from accord.protocols.simultaneous import Simultaneous
 from accord.protocols.tcp_adopted import AdoptedTcp
 from accord.protocols.tcp_installed import InstalledTcp
 from accord.wire.constants import Protocol, Reason
@@ -28,6 +29,8 @@ class TcpPlugin:
 
     name = "tcp"
     protocol = int(Protocol.TCP)
+    simultaneous = Simultaneous.BOTH
+    """Both SYNs have crossed, and both sides install the one connection that they open."""
 
     def open(self, role: Role, services: Services) -> TcpSession:
         """A session for one node of one negotiation."""

@@ -21,6 +21,7 @@ from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View
 from accord.protocols.alpn import wanted
 from accord.protocols.lifecycle import Call, Lifecycle
 from accord.protocols.services import Carrier, Security, Services
+from accord.protocols.simultaneous import Simultaneous
 from accord.protocols.tls_carrier import TlsCarrier
 from accord.protocols.tls_connection import TlsConnection, is_retry
 from accord.wire.constants import Protocol, Reason
@@ -134,6 +135,8 @@ class TlsPlugin:
 
     name: str = "tls"
     protocol: int = Protocol.TLS13
+    simultaneous = Simultaneous.ROLES
+    """Who leads is the client, and verifies the other's certificate."""
 
     def open(self, role: Role, services: Services) -> TlsSession:
         """A session for one node of one negotiation."""
