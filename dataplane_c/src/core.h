@@ -309,6 +309,13 @@ int accord_port_remove_socket(struct accord_port *port, int32_t index);
 /* From now on (or no longer) there is a service behind this port: SYNs that its peers send beside their proposals may
  * be suppressed. With a full map they are not, and it is counted as NO_MEMORY. */
 void accord_port_expose(struct accord_port *port, uint16_t number, uint32_t exposed);
+/*
+ * Take negotiation packets on a UDP port that is another program's (or no longer): of what comes there only they are
+ * ours, told by their magic cookie, and answers leave by the frames that the packets came by. The program's socket
+ * stays the kernel's business. On ACCORD_RUNG_PACKET it gets copies of ours too; on ACCORD_RUNG_UDP nothing can be
+ * picked from it.
+ */
+void accord_port_share(struct accord_port *port, uint16_t number, uint32_t shared);
 /* Whether SYNs may be suppressed at all; from the start they may. While the engine has hardly a slot for another
  * unproven peer they are not in any case, as its proposal might be refused. */
 void accord_port_suppress(struct accord_port *port, uint32_t wanted);

@@ -18,6 +18,7 @@
 #include "ladder.h"
 #include "loader.h"
 #include "locals.h"
+#include "steering.h"
 
 enum {
 	/* Of ACCORD_IO_BATCH packets, per poll: more than the initial windows of a burst of negotiations. */
@@ -31,8 +32,8 @@ struct accord_port {
 	struct accord_udp *udp;
 	struct accord_locals locals; /* on ACCORD_RUNG_PACKET */
 	uint32_t any_port;
-	uint32_t suppress, crowded;             /* wanted; no room for more peers */
-	uint8_t exposed[ACCORD_UDP_PORTS / 8];  /* bits, lowest first */
+	uint32_t suppress, crowded; /* wanted; no room for more peers */
+	struct accord_steering steering;
 	uint64_t counters[ACCORD_REASON_LIMIT]; /* what the XDP program does not count */
 	uint8_t datagram[ACCORD_MAX_PACKET];    /* that several packets share, being put together */
 	/* During a poll. */
@@ -56,7 +57,7 @@ static int is_link_local(const struct accord_path *path)
 static enum accord_reason steer_copy(const struct accord_port *port, const struct accord_path *path)
 {
 	if (path->context == ACCORD_PROTOCOL_UDP && !port->any_port &&
-	    !accord_sockets_use(accord_udp_sockets(port->udp), path->local_port))
+	    !accord_steering_wants(&port->steering, accord_udp_sockets(port->udp), path->local_port))
 		return ACCORD_REASON_NOT_OURS_PORT;
 	return accord_locals_contain(&port->locals, path) ? ACCORD_REASON_STEERED : ACCORD_REASON_NOT_LOCAL;
 }
@@ -248,10 +249,7 @@ int accord_port_poll(struct accord_port *port, struct accord_engine *engine, uin
 /* With a full map the port is not steered, and its packets come by the socket: counted, not refused. */
 static void steer(struct accord_port *port, uint16_t number)
 {
-	uint32_t exposed = port->exposed[number / 8] & 1u << number % 8;
-	uint32_t flags = ACCORD_PORT_STEERED | (exposed ? ACCORD_PORT_SUPPRESS : 0);
-
-	if (port->foothold.program && accord_program_steer(port->foothold.program, number, flags))
+	if (accord_steering_apply(&port->steering, accord_udp_sockets(port->udp), port->foothold.program, number))
 		count(port, ACCORD_REASON_NO_MEMORY);
 }
 
@@ -285,7 +283,6 @@ int accord_port_open(const struct accord_port_config *config, struct accord_port
 int accord_port_reopen(struct accord_port *port, const struct accord_port_config *config,
                        struct accord_port_report *report)
 {
-	const struct accord_sockets *sockets = accord_udp_sockets(port->udp);
 	int result;
 
 	accord_ladder_leave(&port->foothold);
@@ -298,9 +295,8 @@ int accord_port_reopen(struct accord_port *port, const struct accord_port_config
 	}
 	if (port->foothold.rung == ACCORD_RUNG_PACKET)
 		accord_locals_refresh(&port->locals);
-	for (uint32_t index = 0; index < sockets->count; index++)
-		if (accord_sockets_port(sockets, (int)index) > 0)
-			steer(port, (uint16_t)accord_sockets_port(sockets, (int)index));
+	port->counters[ACCORD_REASON_NO_MEMORY] +=
+		accord_steering_apply_all(&port->steering, accord_udp_sockets(port->udp), port->foothold.program);
 	allow_suppression(port);
 	return result;
 }
@@ -347,18 +343,22 @@ int accord_port_remove_socket(struct accord_port *port, int32_t index)
 
 	if (number < 0)
 		return number;
-	if (port->foothold.program && !accord_sockets_use(accord_udp_sockets(port->udp), (uint16_t)number))
-		accord_program_steer(port->foothold.program, (uint16_t)number, 0);
+	if (!accord_sockets_use(accord_udp_sockets(port->udp), (uint16_t)number))
+		steer(port, (uint16_t)number);
 	return 0;
 }
 
 void accord_port_expose(struct accord_port *port, uint16_t number, uint32_t exposed)
 {
-	uint8_t bit = (uint8_t)(1u << number % 8), *byte = &port->exposed[number / 8];
-
-	*byte = (uint8_t)(exposed ? *byte | bit : *byte & ~bit);
-	if (accord_sockets_use(accord_udp_sockets(port->udp), number))
+	accord_steering_expose(&port->steering, number, exposed);
+	if (accord_steering_wants(&port->steering, accord_udp_sockets(port->udp), number))
 		steer(port, number);
+}
+
+void accord_port_share(struct accord_port *port, uint16_t number, uint32_t shared)
+{
+	accord_steering_share(&port->steering, number, shared);
+	steer(port, number);
 }
 
 void accord_port_suppress(struct accord_port *port, uint32_t wanted)

@@ -60,7 +60,8 @@ class listen:
     process. Without a certificate the daemon's own is used; the files are read by this process, not by the daemon.
     ``secure`` (``required``, ``preferred``, ``no``) overrides the daemon's policy for this port; ``plain`` serves
     hosts without Accord on the same TCP port; ``early_limit`` is the longest request, in bytes, that may come in the
-    proposal, in clear and perhaps replayed. Raises ``AccordError`` as ``connect`` does.
+    proposal, in clear and perhaps replayed. ``share_udp``: the UDP port of that number is another program's, and only
+    negotiation packets are taken of what comes to it. Raises ``AccordError`` as ``connect`` does.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class listen:
         early_limit: int = 0,
         secure: str | None = None,
         plain: bool = True,
+        share_udp: bool = False,
         control: str | os.PathLike[str] | None = None,
     ) -> None:
         # Told before the daemon is asked: what nobody could read.
@@ -89,6 +91,7 @@ class listen:
             "early_limit": early_limit,
             "secure": secure,
             "plain": plain,
+            "share_udp": share_udp,
         }
         self._files = (certificate, private_key)
         self._control = control_path(control)

@@ -30,6 +30,11 @@ from accord.api.listen import listen
     help="Is security needed? Default: as the daemon's policy says, which is required unless it is changed.",
 )
 @click.option("--no-plain", is_flag=True, help="Do not serve hosts without Accord on the same TCP port.")
+@click.option(
+    "--share-udp",
+    is_flag=True,
+    help="The UDP port of this number is another program's (QUIC, DTLS, STUN): take negotiation packets only.",
+)
 @click.option("--control", type=click.Path(path_type=Path), help="Control socket of the daemon.")
 def expose(
     port: int,
@@ -39,6 +44,7 @@ def expose(
     early_limit: int,
     secure: str | None,
     no_plain: bool,
+    share_udp: bool,
     control: Path | None,
 ) -> None:
     """Offer a local plain service over negotiated stacks, until interrupted.
@@ -60,6 +66,7 @@ def expose(
             early_limit=early_limit,
             secure=secure,
             plain=not no_plain,
+            share_udp=share_udp,
             control=control,
         )
         click.echo(f"exposed: port {port} -> {host}:{service_port}, certificate {listener.details['certificate']}")

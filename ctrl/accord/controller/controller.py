@@ -252,7 +252,9 @@ class Controller:
             deliver=forward(service, self.counts) if service is not None else _enqueue(accepted),
             counts=self.counts,
         )
-        exposed.open(self.endpoint, plain=config.plain, given=given, options=self.syn_options)
+        exposed.open(
+            self.endpoint, plain=config.plain, share_udp=config.share_udp, given=given, options=self.syn_options
+        )
         self.exposed[config.listen] = exposed
         return exposed
 

@@ -153,6 +153,19 @@ class Endpoint:
         for fd in self._fds:
             self._loop.add_reader(fd, self.pump)
 
+    def share(self, port: int) -> None:
+        """Take negotiation packets on a UDP port that is another program's.
+
+        Raises ``HostError`` (NO_KERNEL_SUPPORT) where that cannot be done.
+        """
+        if self.port.report.rung is Rung.UDP and not self._config.sockets_only:
+            raise error(
+                Reason.NO_KERNEL_SUPPORT,
+                f"UDP port {port}: nothing can be picked from another program's socket",
+                "give the daemon an interface and a back end with frames (af_xdp or af_packet)",
+            )
+        self.port.share(port)
+
     # ---- sockets ----
 
     def bind(self, address: str, port: int) -> UdpSocket:
@@ -172,7 +185,7 @@ class Endpoint:
             raise error(
                 Reason.CANNOT_INSTALL,
                 f"UDP {address} port {port}: {refusal.strerror}",
-                "see who holds it: ss -lunp",
+                "see who holds it (ss -lunp); an exposed port may share it: --share-udp",
             ) from refusal
         except BaseException:
             sock.close()

@@ -64,6 +64,8 @@ class Exposed:
     adopter: Adopter | None = None
     """Of accepted connections that negotiations ask for; None: no listener of ours."""
     pending: int = 0
+    shared: bool = False
+    """The UDP port is another program's."""
     closed: bool = False
 
     @property
@@ -86,21 +88,29 @@ class Exposed:
         endpoint: Endpoint,
         *,
         plain: bool,
+        share_udp: bool = False,
         given: Sequence[socket.socket] = (),
         options: SynOptions | None = None,
     ) -> None:
         """Bind the port. ``given`` are sockets of it that another daemon had; what is not among them is made.
-        ``options`` mark the SYN-ACKs of connections that are going to be adopted.
+        ``options`` mark the SYN-ACKs of connections that are going to be adopted. ``share_udp``: the UDP port is
+        another program's, from whose datagrams ours are picked.
 
         Raises ``HostError`` and leaves nothing behind when a socket cannot be had.
         """
         found = {(sock.family, sock.type): sock for sock in given}
         self.adopter = Adopter(self.counts.adoptions) if plain else None
         try:
+            if share_udp:
+                endpoint.share(self.port)
+                self.shared = True
             for family, address in ((socket.AF_INET, "0.0.0.0"), (socket.AF_INET6, "::")):
                 sock = found.pop((family, socket.SOCK_DGRAM), None)
-                with _unless_no_such_family():
-                    self.sockets.append(endpoint.bind(address, self.port) if sock is None else endpoint.add(sock))
+                if not share_udp:
+                    with _unless_no_such_family():
+                        self.sockets.append(endpoint.bind(address, self.port) if sock is None else endpoint.add(sock))
+                elif sock is not None:  # the configuration has changed
+                    sock.close()
                 if plain:
                     listener = found.pop((family, socket.SOCK_STREAM), None)
                     with _unless_no_such_family():
@@ -162,6 +172,8 @@ class Exposed:
             listener.close()
         for bound in self.sockets:
             endpoint.unbind(bound)
+        if self.shared:
+            endpoint.port.share(self.port, False)
         self.listeners.clear()
         self.sockets.clear()
 

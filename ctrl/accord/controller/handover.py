@@ -68,6 +68,7 @@ class Offer:
             "early_limit": exposed.early_limit,
             "secure": None if exposed.secure is None else str(exposed.secure),
             "plain": bool(exposed.listeners),
+            "share_udp": exposed.shared,
             "lent": [candidate.transaction.hex() for candidate in self.lent if candidate.transaction is not None],
         }
 

@@ -258,6 +258,7 @@ class Operations:
             early_limit=_take(message, "early_limit", int, 0),
             secure=_secure(message),
             plain=bool(_take(message, "plain", bool, True)),
+            share_udp=bool(_take(message, "share_udp", bool, False)),
         )
         accepted: asyncio.Queue[Association] = asyncio.Queue(64)
         exposed = self._controller.expose(config, None if target else accepted)

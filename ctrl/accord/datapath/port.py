@@ -323,6 +323,11 @@ class Port:
         """There is a service behind the port, or no longer: SYNs beside proposals to it may be suppressed."""
         lib.accord_port_expose(self._open, port, exposed)
 
+    def share(self, port: int, shared: bool = True) -> None:
+        """Take negotiation packets on a UDP port that another program has, or no longer. Not on ``Rung.UDP``: nothing
+        can be picked from another's socket."""
+        lib.accord_port_share(self._open, port, shared)
+
     def suppress(self, wanted: bool) -> None:
         """Whether SYNs may be suppressed at all; from ``open`` on they may, as long as the engine has room."""
         lib.accord_port_suppress(self._open, wanted)

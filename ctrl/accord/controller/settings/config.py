@@ -67,6 +67,8 @@ class ExposeConfig:
     """Hosts without Accord are served on the same TCP port."""
     secure: Secure | None = None
     """None: as the policy says for the peer."""
+    share_udp: bool = False
+    """The UDP port of this number is another program's; of what comes to it only negotiation packets are taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +257,7 @@ def _exposed(top: Table, directory: Path) -> tuple[ExposeConfig, ...]:
                 early_limit=table.integer("early_limit", 0, _MAX_EARLY, 0),
                 plain=table.boolean("plain", True),
                 secure=table.choice("secure", {member.value: member for member in Secure}, None),
+                share_udp=table.boolean("share_udp", False),
             )
         )
         table.finish()
