@@ -14,11 +14,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from accord.api import Association, Listener, connect, listen
+    from accord.api import Association, Listener, connect, listen, rendezvous
     from accord.wire.errors import AccordError
 
 __version__ = "0.1.0"
-__all__ = ["AccordError", "Association", "Listener", "connect", "listen"]
+__all__ = ["AccordError", "Association", "Listener", "connect", "listen", "rendezvous"]
 
 
 def __getattr__(name: str) -> Any:

@@ -16,7 +16,7 @@ import click
 
 from accord.lab import state
 from accord.lab.lab import KINDS, Lab, need_root
-from accord.lab.paths import PATHS
+from accord.lab.paths import EVERY_PATH
 from accord.lab.settings import Direction
 from accord.lab.topology import ALL_ROLES, roles
 from accord.lab.units import format_duration, format_rate, parse_count, parse_duration, parse_probability, parse_rate
@@ -87,7 +87,7 @@ def lab() -> None:
 @_link_options
 @click.option("--seed", type=click.IntRange(0, 2**64 - 1), default=0, help="Repeat the same losses; not with netem.")
 @click.option("--kind", type=click.Choice(KINDS), default="auto", show_default=True, help="What makes the link.")
-@click.option("--path", type=click.Choice(list(PATHS)), help="A router in between; `accord lab paths` says which.")
+@click.option("--path", type=click.Choice(list(EVERY_PATH)), help="A router in between; `accord lab paths` says which.")
 @click.option("--foreground", is_flag=True, help="Stay, and take the lab down at Ctrl-C or when killed.")
 def up(name: str, seed: int, kind: str, path: str | None, foreground: bool, **settings: Any) -> None:
     """Make a lab. Without --foreground it stays until `accord lab down`."""
@@ -172,7 +172,7 @@ def status(name: str, as_json: bool) -> None:
 @lab.command()
 def paths() -> None:
     """List the kinds of path that a lab can have."""
-    for path in PATHS.values():
+    for path in EVERY_PATH.values():
         click.echo(f"{path.name:16} {path.summary}")
 
 
@@ -194,13 +194,13 @@ def list_all() -> None:
 def _describe(there: Lab) -> None:
     link = {"netem": "the kernel's netem", "forwarder": "accord-link in user space"}[there.kind]
     click.echo(f"lab {there.name}: {link}" + (f", seed {there.seed}" if there.seed else ""))
-    for role in roles(PATHS.get(there.path)):
+    for role in roles(EVERY_PATH.get(there.path)):
         host = there.role(role)
         if host.address4:
             click.echo(f"  {role:7} {host.address4:10} {host.address6:8} on {host.interface}, namespace {host.name}")
     click.echo(f"  link    namespace {there.link.name}")
     if there.path:
-        click.echo(f"  router  namespace {there.router.name}: {PATHS[there.path].summary}")
+        click.echo(f"  router  namespace {there.router.name}: {EVERY_PATH[there.path].summary}")
     click.echo(f"  up      {_way(there.settings.up)}")
     click.echo(f"  down    {_way(there.settings.down)}")
     count = max(3, min(20, int(_ECHO_SECONDS / (there.settings.rtt + 0.001))))

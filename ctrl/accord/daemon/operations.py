@@ -25,6 +25,7 @@ from accord.controller.settings.config import ExposeConfig
 from accord.controller.settings.destination import without_zone
 from accord.controller.settings.policy import Secure
 from accord.controller.stats import collect
+from accord.daemon.meeting import met
 from accord.daemon.peers_operations import PeersOperations
 from accord.daemon.standing import standing
 from accord.datapath.stream import SocketCarrier
@@ -53,7 +54,11 @@ def _port(message: dict[str, Any]) -> int:
     return int(port)
 
 
-_FILES = {"connect": ("ca_file",), "listen": ("certificate", "private_key")}
+_FILES = {
+    "connect": ("ca_file",),
+    "listen": ("certificate", "private_key"),
+    "rendezvous": ("ca_file", "certificate", "private_key"),
+}
 """What a program may pass with a message, by its ``op``: open files, in this order, those that the message names."""
 
 
@@ -68,6 +73,15 @@ def _files(message: dict[str, Any], fds: Sequence[int]) -> list[Path | None]:
         )
     left = iter(fds)
     return [None if name is None else hold(next(left), name) for name in shown]
+
+
+def _socket(fd: int) -> socket.socket | None:
+    own = os.dup(fd)
+    try:
+        return socket.socket(fileno=own)
+    except OSError:  # it is none
+        os.close(own)
+        return None
 
 
 def _secure(message: dict[str, Any]) -> Secure | None:
@@ -133,6 +147,7 @@ class Operations:
         self._handlers: dict[str, Callable[[dict[str, Any], Channel, list[Path | None]], Awaitable[None]]] = {
             "connect": self._connect,
             "listen": self._listen,
+            "rendezvous": self._rendezvous,
             "status": self._status,
             "stats": self._stats,
             "peers": self._peers,
@@ -150,7 +165,9 @@ class Operations:
                 raise error(
                     Reason.BAD_CONFIG, f"unknown operation {message.get('op')!r}", f"known: {', '.join(self._handlers)}"
                 )
-            files = _files(message, fds)
+            given = 1 if message.get("op") == "rendezvous" else 0
+            files = _files(message, fds[given:])
+            message["socket"] = _socket(fds[0]) if given and fds else None
         finally:
             for fd in fds:
                 os.close(fd)
@@ -241,6 +258,24 @@ class Operations:
             failure = await bridge(near, association.carrier)
         if failure is not None:
             log.info("%s: %s", association.report.peer, failure)
+
+    async def _rendezvous(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
+        """As long as the program waits for it."""
+        meeting = asyncio.create_task(met(self._controller, message, files))
+        gone = asyncio.create_task(_until_gone(channel))
+        self._connecting += 1
+        try:
+            await asyncio.wait({meeting, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not meeting.done():
+                return
+            association = meeting.result()
+        finally:
+            self._connecting -= 1
+            for task in (meeting, gone):
+                task.cancel()
+            await asyncio.wait({meeting, gone})
+        role = Role(association.report.role)
+        await self._hand_over(role, association, channel, {"ok": True})
 
     async def _listen(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
         forward_to = _take(message, "forward_to", list)

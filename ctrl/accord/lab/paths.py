@@ -33,6 +33,8 @@ class PathKind:
     near: str = "server"
     """Which end of the link the router is at: ``client`` or ``server``."""
     clients: int = 1
+    both: bool = False
+    """Each host is behind a router of its own that does this; a third host is on the network between the two."""
     rules: str = ""
     """For iptables-restore and ip6tables-restore, in the router; the interfaces are those of ``topology``."""
     rules4: str = ""
@@ -152,8 +154,20 @@ PATHS: Mapping[str, PathKind] = {
 }
 
 
+NAT_BOTH = PathKind(
+    "nat-both",
+    "a masquerading NAT before each host, and a rendezvous host that both can reach",
+    near="client",
+    # A NAT that answered what nobody asked for would remember it, and then map the port that is taken to another.
+    rules=_MASQUERADE + "*filter\n-A INPUT -i server-side -p udp -j DROP\nCOMMIT\n",
+    both=True,
+)
+EVERY_PATH: Mapping[str, PathKind] = {**PATHS, NAT_BOTH.name: NAT_BOTH}
+"""With those on which the client cannot reach the server by itself."""
+
+
 def path_named(name: str) -> PathKind:
     """Raises ``UserError`` (``BAD_CONFIG``) for a name that there is not."""
-    if name not in PATHS:
-        raise UserError(Reason.BAD_CONFIG, f"no path is called {name!r}", f"allowed: {', '.join(PATHS)}")
-    return PATHS[name]
+    if name not in EVERY_PATH:
+        raise UserError(Reason.BAD_CONFIG, f"no path is called {name!r}", f"allowed: {', '.join(EVERY_PATH)}")
+    return EVERY_PATH[name]

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from accord.lab import namespace
-from accord.lab.paths import PATHS, PathKind
+from accord.lab.paths import EVERY_PATH, PathKind
 from accord.lab.settings import LinkSettings
 from accord.lab.topology import ALL_ROLES, handle_name, roles
 from accord.wire.constants import Reason
@@ -111,7 +111,7 @@ class State:
     @property
     def route(self) -> PathKind | None:
         """The path of that name."""
-        return PATHS[self.path] if self.path else None
+        return EVERY_PATH[self.path] if self.path else None
 
     def write(self) -> None:
         """Replace the state file."""
@@ -131,7 +131,7 @@ def read(name: str) -> State | None:
         value["settings"] = LinkSettings.from_json(value["settings"])
         for key in ("owner", "link"):
             value[key] = None if value[key] is None else Process(**value[key])
-        if value["path"] and value["path"] not in PATHS:
+        if value["path"] and value["path"] not in EVERY_PATH:
             return None
         return State(**value)
     except (OSError, ValueError, TypeError, KeyError, UserError):

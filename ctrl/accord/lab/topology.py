@@ -21,7 +21,14 @@ Between to-client and to-server is either a bridge with netem on both, or ``acco
     10.83.2.1/24  =====
     fd83:0:0:2::1/64
 
-The router is 254 (IPv6: fe) on each network, and every host's default gateway.
+The router is 254 (IPv6: fe) on each network, and every host's default gateway. Where each host has a router before it,
+a third one joins their outer networks and that of the host that both can reach:
+
+      client            router              link             internet              router2            server
+    10.83.0.1/24  =====  0 | 1  =====  to-client  to-server  =====  1 | 4  ===========  4 | 3  =====  10.83.3.2/24
+                     10.83.1.1                                        5             10.83.4.1
+                                                                      |
+                                                        10.83.5.1/24  rendezvous
 """
 
 from __future__ import annotations
@@ -42,7 +49,9 @@ TO_CLIENT = "to-client"
 TO_SERVER = "to-server"
 ROLES = ("client", "link", "server")
 """Of a lab without a path."""
-ALL_ROLES = (*ROLES, "router", "client2")
+BOTH_ROLES = (*ROLES, "router", "router2", "internet", "rendezvous")
+"""Of one whose hosts are behind a router each."""
+ALL_ROLES = (*BOTH_ROLES, "client2")
 MTU = 1500
 
 CLIENT4, SERVER4 = "10.83.0.1", "10.83.0.2"
@@ -86,12 +95,18 @@ CLIENT_SIDE, SERVER_SIDE, CLIENT2_SIDE = (
     _end("client2-side", 2, 254),
 )
 """The router's interfaces."""
+_NAT1, _NAT2 = _end("server-side", 1, 1), _end("server-side", 4, 1)
+_NAT2_SIDE, _BEHIND_NAT2 = _end("client-side", 3, 254), _end(INTERFACE, 3, 2)
+_RENDEZVOUS = _end(INTERFACE, 5, 1)
+_INTERNET = {network: _end(f"network{network}", network, 254) for network in (1, 4, 5)}
 
 
 def roles(path: PathKind | None) -> tuple[str, ...]:
     """The namespaces that a lab with this path has."""
     if path is None:
         return ROLES
+    if path.both:
+        return BOTH_ROLES
     return (*ROLES, "router", *(("client2",) if path.clients == 2 else ()))
 
 
@@ -106,8 +121,11 @@ def namespaces(lab: str, path: PathKind | None = None) -> dict[str, Namespace]:
     every = {
         "client": host("client", _CLIENT),
         "link": Namespace(handle_name(lab, "link"), "any"),
-        "server": host("server", _SERVER if path is None else _FAR_SERVER),
+        "server": host("server", _SERVER if path is None else _BEHIND_NAT2 if path.both else _FAR_SERVER),
         "router": Namespace(handle_name(lab, "router"), "any"),
+        "router2": Namespace(handle_name(lab, "router2"), "any"),
+        "internet": Namespace(handle_name(lab, "internet"), "any"),
+        "rendezvous": host("rendezvous", _RENDEZVOUS),
         "client2": host("client2", _CLIENT2),
     }
     return {role: every[role] for role in roles(path)}
@@ -128,6 +146,11 @@ def build(lab: str, path: PathKind | None = None) -> dict[str, Namespace]:
         return made
     router = made["router"]
     router.call(_prepare_router)
+    if path.both:
+        _lay_both(made)
+        for each, host in ((router, made["client"]), (made["router2"], made["server"])):
+            path.apply(each, [host])
+        return made
     if path.near == "server":
         _lay(made["client"], _CLIENT, CLIENT_SIDE, made["link"], TO_CLIENT, gateway=True)
         _lay(router, CLIENT_SIDE, _CLIENT, made["link"], TO_SERVER)
@@ -140,6 +163,18 @@ def build(lab: str, path: PathKind | None = None) -> dict[str, Namespace]:
         _lay(made["client2"], _CLIENT2, CLIENT2_SIDE, router, CLIENT2_SIDE, gateway=True)
     path.apply(router, [made[role] for role in ("client", "client2", "server") if role in made])
     return made
+
+
+def _lay_both(made: dict[str, Namespace]) -> None:
+    router, internet, router2 = made["router"], made["internet"], made["router2"]
+    for each in (internet, router2):
+        each.call(_prepare_router)
+    _lay(made["client"], _CLIENT, CLIENT_SIDE, router, CLIENT_SIDE, gateway=True)
+    _lay(router, _NAT1, _INTERNET[1], made["link"], TO_CLIENT, gateway=True)
+    _lay(internet, _INTERNET[1], _NAT1, made["link"], TO_SERVER)
+    _lay(router2, _NAT2, _INTERNET[4], internet, _INTERNET[4], gateway=True)
+    _lay(made["server"], _BEHIND_NAT2, _NAT2_SIDE, router2, _NAT2_SIDE, gateway=True)
+    _lay(made["rendezvous"], _RENDEZVOUS, _INTERNET[5], internet, _INTERNET[5], gateway=True)
 
 
 def _prepare_link() -> None:
