@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from accord.lab import state
-from accord.lab.paths import PATHS
+from accord.lab.paths import EVERY_PATH
 
 pytestmark = pytest.mark.root
 
@@ -102,7 +102,7 @@ def test_a_lab_with_a_path_has_a_router_in_between(name: str) -> None:
 
 
 def test_the_kinds_of_path_are_listed() -> None:
-    assert [line.split()[0] for line in accord_lab("paths").stdout.splitlines()] == list(PATHS)
+    assert [line.split()[0] for line in accord_lab("paths").stdout.splitlines()] == list(EVERY_PATH)
 
 
 def test_a_lab_in_the_foreground_notices_that_it_was_taken_down_elsewhere(name: str) -> None:
