@@ -120,6 +120,7 @@ def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepa
             application,
             held.now,
             syn=syn,
+            wishes=target.policy.inside,
         )
         machine = Initiator(
             transaction,
