@@ -265,15 +265,6 @@ def test_a_message_is_bounded_in_nodes_and_bytes() -> None:
     assert other.aborted.reason is Reason.MESSAGE_TOO_LONG
 
 
-def test_a_placeholder_is_pruned_as_it_cannot_be_elaborated_in_three_steps() -> None:
-    def with_placeholder(step: int, nodes: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
-        return [(n, p, d[:1] + b"\x01" + d[2:] if step == 0 and n == 2 else d) for n, p, d in nodes]
-
-    one, other = initiator(), responder(TLS_FIRST)
-    run(one, other, with_placeholder)
-    assert sent(other, 1)[0].pruned[2] == Reason.NOT_PREFERRED
-
-
 def test_a_cookie_has_its_length() -> None:
     with pytest.raises(ValueError, match="cookie"):
         Responder(TRANSACTION, lambda service: Refuse(Reason.NO_SERVICE), b"short")

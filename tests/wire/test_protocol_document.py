@@ -12,7 +12,7 @@ from accord.negotiation.initiator import Initiator, Proposed
 from accord.negotiation.interface import Answer, Role, Session
 from accord.negotiation.responder import MAX_ATTEMPTS, Accepted, Responder
 from accord.scapy_layer import Accord, descriptors
-from accord.wire.constants import Step, TlvType
+from accord.wire.constants import Limit, Step, TlvType
 from tests.negotiation.peers import FakeChooser, FakeSession, Side, deliver
 from tests.wire import document, example
 
@@ -38,10 +38,15 @@ def test_every_must_has_a_number_and_the_numbers_run_on() -> None:
 
 
 def test_the_table_of_tlvs_allows_what_the_code_allows() -> None:
+    table = TEXT[TEXT.index("| TLV | value | on |") :].partition("\n\n")[0]
     rows = re.findall(
-        r"^\| ([A-Z]{4,}|MAC) \| [^|\n]* \| [^|\n]* \|([^|\n]*)\|([^|\n]*)\|([^|\n]*)\|([^|\n]*)\|$", TEXT, re.M
+        r"^\| ([A-Z]{4,}|MAC) \| [^|\n]* \| [^|\n]* \|([^|\n]*)\|([^|\n]*)\|([^|\n]*)\|([^|\n]*)\|([^|\n]*)\|$",
+        table,
+        re.M,
     )
-    columns = (_ALLOWED[Step.PROPOSAL], _ALLOWED[Step.ANSWER], _ALLOWED[Step.COMMIT], _ALLOWED_IN_ABORT)
+    by_step = (_ALLOWED[Step.PROPOSAL], _ALLOWED[Step.ANSWER], _ALLOWED[3], _ALLOWED[Step.COMMIT])
+    assert all(_ALLOWED[step] == _ALLOWED[2 + step % 2] for step in range(2, Limit.MAX_STEPS))
+    columns = (*by_step, _ALLOWED_IN_ABORT)
     assert {row[0] for row in rows} == {known.name for known in TlvType}
     for name, *cells in rows:
         for cell, allowed in zip(cells, columns, strict=True):

@@ -8,7 +8,6 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from accord.controller.association import Association, Report
@@ -22,7 +21,6 @@ from accord.controller.proposal import APPLICATION
 from accord.controller.race.racing import Contest, Won
 from accord.controller.resolver import resolve
 from accord.controller.settings.policy import EffectivePolicy, TcpOpen
-from accord.controller.stack import inside_of
 from accord.datapath import clock
 from accord.datapath.zone import host_of
 from accord.protocols.services import Security
@@ -101,11 +99,8 @@ class Attempt:
         source, mtu = route(address, self._port)
         lesson = self._controller.lessons.of(address, self._port, source)
         self._take_hint(lesson)
-        security = self._security
-        if policy.inside.alpn:
-            security = replace(security, alpn=policy.inside.alpn)
         target = Target(
-            source, address, self._port, policy, security, mtu, self._opens(lesson.known) is TcpOpen.PARALLEL_SYN
+            source, address, self._port, policy, self._security, mtu, self._opens(lesson.known) is TcpOpen.PARALLEL_SYN
         )
         self.ladder.note(
             Way.HERE,
@@ -149,9 +144,7 @@ class Attempt:
             return TcpOpen.NO_SYN
         if self._policy.tcp is not TcpOpen.AUTO:
             return self._policy.tcp
-        # Of a SYN's options the kernels decide; those of an installed connection are negotiated as the words want it.
-        negotiated = not self._policy.inside.tcp.leaves_kernels
-        return TcpOpen.NO_SYN if known.no_syn or negotiated else _AUTO
+        return TcpOpen.NO_SYN if known.no_syn else _AUTO
 
     def _report(self, address: str, won: Won, lesson: Lesson) -> Report:
         controller = self._controller
@@ -174,7 +167,6 @@ class Attempt:
         top = won.committed.sessions[-1]
         report.alpn = getattr(top, "alpn_selected", None) or ""
         report.early = bool(getattr(top, "taken", False))
-        report.inside = inside_of(won.committed)
         figures = won.negotiation.exchange.figures()
         if figures is not None:
             report.packets_sent, report.packets_received = figures.packets_sent, figures.packets_received

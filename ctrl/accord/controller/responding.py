@@ -15,7 +15,7 @@ from accord.controller.exchange import Exchange
 from accord.controller.exposed import Exposed
 from accord.controller.host import DatagramChannel, HostApplication, HostFetch
 from accord.controller.ladder import Ladder, Way
-from accord.controller.stack import build_carrier, inside_of, services_for
+from accord.controller.stack import build_carrier, services_for
 from accord.datapath import clock
 from accord.datapath.path import Path
 from accord.negotiation import events
@@ -90,15 +90,7 @@ def respond(
         places = None if exposed.adopter is None else Places(exposed.adopter, transaction, path.remote, stop)
         offered.append(Offered(exposed, places))
         services = services_for(
-            controller,
-            Role.RESPONDER,
-            local,
-            remote,
-            exposed.security,
-            channel,
-            application,
-            adoptions=places,
-            wishes=exposed.policy.inside,
+            controller, Role.RESPONDER, local, remote, exposed.security, channel, application, adoptions=places
         )
 
         def open_session(node_id: int, protocol: int) -> Session:
@@ -180,11 +172,9 @@ class Stack:
             attach_mode=controller.attach_mode,
             ladder=ladder.as_dicts(),
         )
-        carrier = build_carrier(self.committed.sessions)
-        report.inside = inside_of(self.committed)
         controller.counts.came_up(Role.RESPONDER, report)
         log.info("port %d, %s: %s", self.exposed.port, self.peer, self.committed.name)
-        self.exposed.hand_out(Association(carrier, report), self.fetch)
+        self.exposed.hand_out(Association(build_carrier(self.committed.sessions), report), self.fetch)
 
     async def comes_up(self, place: Place) -> None:
         """The commit was faster than the connection: nobody is told before that is there."""

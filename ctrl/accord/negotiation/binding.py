@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from accord.negotiation import transcript
@@ -31,20 +31,21 @@ def room_for(nodes: Iterable[Node]) -> int:
     return Limit.MAX_MESSAGE_BYTES - sum(map(descriptor_bytes, nodes))
 
 
-def seal(nodes: Sequence[Node], exporter: bytes | None, sender: Role, hashed: bytes) -> list[Node]:
-    """The nodes with the sender's MAC over the transcript in place of the zeros; as they are without exporter."""
-    if exporter is None:
-        return list(nodes)
-    mac = transcript.compute_mac(exporter, sender, hashed)
-    return [transcript.with_mac(node, mac) for node in nodes]
+def seal(nodes: Sequence[Node], exporters: Mapping[int, bytes], sender: Role, hashed: bytes) -> list[Node]:
+    """The nodes with the sender's MACs over the transcript in place of the zeros. ``exporters``: by node ID."""
+    return [
+        transcript.with_mac(node, transcript.compute_mac(exporters[node.id], sender, hashed))
+        if node.id in exporters
+        else node
+        for node in nodes
+    ]
 
 
-def check_macs(nodes: Iterable[Node], security: int | None) -> None:
-    """MAC is on the topmost security node and nowhere else. Raises ``PeerError`` BAD_TLV."""
-    bearing = [node.id for node in nodes if node.tlv(TlvType.MAC) is not None]
-    wanted = [] if security is None else [security]
-    if bearing != wanted:
-        raise error(Reason.BAD_TLV, f"MAC is on nodes {bearing}, and has to be on nodes {wanted}")
+def check_macs(nodes: Iterable[Node], wanted: Collection[int], allowed: Collection[int] = ()) -> None:
+    """MAC is on these nodes, perhaps on some that are ``allowed``, and nowhere else. Raises ``PeerError`` BAD_TLV."""
+    bearing = {node.id for node in nodes if node.tlv(TlvType.MAC) is not None}
+    if not bearing.issuperset(wanted) or not bearing.issubset({*wanted, *allowed}):
+        raise error(Reason.BAD_TLV, f"MAC is on nodes {sorted(bearing)}, and has to be on nodes {sorted(wanted)}")
 
 
 def check_mac(node: Node, exporter: bytes, sender: Role, hashed: bytes) -> None:

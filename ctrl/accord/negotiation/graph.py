@@ -42,13 +42,14 @@ class Graph:
         skipped: Mapping[int, int] | None = None,
         *,
         edges: Mapping[int, tuple[int, ...]] | None = None,
-        tops: frozenset[int] = frozenset(),
+        tops: frozenset[int] | None = None,
     ) -> None:
         """Check and hold what a message said.
 
         ``skipped``: ID to protocol of nodes of which the receiver knows no more, because it does not support
-        their protocols; it cannot see where their edges lead. ``edges`` and ``tops`` are for ``prune``: a part of
-        a valid graph is valid, and its tops are the whole graph's, so nothing is checked again.
+        their protocols; it cannot see where their edges lead. ``tops``: of a graph that follows from another one, and
+        has its tops; none: a proposal's, where they show. ``edges`` is for ``prune``: a part of a valid graph is
+        valid, so nothing is checked again.
 
         Raises ``PeerError``: TOO_MANY_NODES, DUPLICATE_NODE, NO_CONTEXT, DANGLING_CHILD, CYCLE, UNREACHABLE_NODE.
         """
@@ -57,13 +58,14 @@ class Graph:
         lean = edges is not None
         if edges is None:
             self._check()
-            tops = frozenset(node.id for node in self.nodes.values() if not node.children and node.id != NodeId.CONTEXT)
             edges = {
                 node.id: tuple([child for child in node.children if child in self.nodes])
                 for node in self.nodes.values()
             }
         self._lean: Final = lean
         """Every node is on a path from the context to a top: what ``prune`` leaves."""
+        if tops is None:
+            tops = frozenset(node.id for node in self.nodes.values() if not node.children and node.id != NodeId.CONTEXT)
         self.tops: Final[frozenset[int]] = tops
         self._edges: Final[Mapping[int, tuple[int, ...]]] = edges
 

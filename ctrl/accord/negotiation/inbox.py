@@ -6,17 +6,30 @@ from __future__ import annotations
 from typing import Final
 
 from accord.negotiation.events import NodeArrived, NodeSkipped
-from accord.wire.constants import Limit, NodeId, Reason, Step, TlvType
+from accord.wire.constants import Limit, NodeId, Protocol, Reason, Step, TlvType
 from accord.wire.errors import error
 from accord.wire.node import Node, decode_descriptor
 
+_ANSWERS: Final = frozenset({TlvType.PRUNED, TlvType.MAC, TlvType.PLACEHOLDER, TlvType.CONTINUES})
+_COMMITS: Final = _ANSWERS | {TlvType.TRANSCRIPT, TlvType.ELABORATES, TlvType.PREFERENCE, TlvType.WORD}
 _ALLOWED: Final[dict[int, frozenset[TlvType]]] = {
-    Step.PROPOSAL: frozenset({TlvType.PREFERENCE, TlvType.WORD, TlvType.SERVICE, TlvType.PEER, TlvType.RENEGOTIATES}),
-    Step.ANSWER: frozenset({TlvType.COOKIE, TlvType.PRUNED, TlvType.MAC, TlvType.PEER}),
-    Step.COMMIT: frozenset({TlvType.TRANSCRIPT, TlvType.MAC}),
+    Step.PROPOSAL: frozenset(
+        {
+            TlvType.PREFERENCE,
+            TlvType.WORD,
+            TlvType.SERVICE,
+            TlvType.PEER,
+            TlvType.RENEGOTIATES,
+            TlvType.PLACEHOLDER,
+        }
+    ),
+    Step.ANSWER: _ANSWERS | {TlvType.COOKIE, TlvType.PEER, TlvType.ELABORATES},
+    **{step: _COMMITS if step % 2 == 0 else _ANSWERS for step in range(Step.COMMIT, Limit.MAX_STEPS)},
 }
-"""TLVs of the messages of the common exchange. A known TLV in a step that it means nothing in is an error, not
-ignored: what one side says and the other passes over is where negotiations get tilted."""
+"""TLVs of each step's message. A known TLV in a step that it means nothing in is an error, not ignored: what one
+side says and the other passes over is where negotiations get tilted."""
+_OF_NEW_NODES: Final = frozenset({TlvType.PREFERENCE, TlvType.WORD})
+"""After the proposal: only beside ELABORATES."""
 _ALLOWED_IN_ABORT: Final = frozenset({TlvType.REASON, TlvType.PRUNED})
 
 
@@ -68,18 +81,29 @@ class Inbox:
         return context
 
     def check(self) -> None:
-        """Whether every TLV means something in this step. Raises ``PeerError`` BAD_TLV, or BAD_STEP."""
-        allowed = _ALLOWED.get(self.step)
-        if allowed is None:
-            raise error(Reason.BAD_STEP, f"step {self.step} is none of the three-step exchange's")
+        """Whether every TLV means something in this step. Raises ``PeerError`` BAD_TLV."""
+        allowed = _ALLOWED[self.step]
         for node in self.nodes.values():
-            _check_allowed(node, allowed, f"step {self.step}")
+            if node.tlvs or node.placeholder:
+                _check_allowed(node, allowed, f"step {self.step}")
+                _check_placeholder(node, self.step)
 
 
 def _check_allowed(node: Node, allowed: frozenset[TlvType], where: str) -> None:
     for tlv in node.tlvs:
         if tlv.type in _KNOWN and tlv.type not in allowed:
             raise error(Reason.BAD_TLV, f"{TlvType(tlv.type).name} of {node.name} has no meaning in {where}")
+
+
+def _check_placeholder(node: Node, step: int) -> None:
+    if node.placeholder is (node.tlv(TlvType.PLACEHOLDER) is None):
+        raise error(Reason.BAD_TLV, f"{node.name}: PLACEHOLDER and the flag P are only there together")
+    if node.placeholder and node.payload:
+        raise error(Reason.BAD_TLV, f"{node.name} is a placeholder with a payload")
+    if node.protocol == Protocol.SUBGRAPH and not node.placeholder:
+        raise error(Reason.BAD_TLV, f"{node.name} is never anything but a placeholder")
+    if step > Step.PROPOSAL and node.elaborates is None and any(node.tlv(each) for each in _OF_NEW_NODES):
+        raise error(Reason.BAD_TLV, f"{node.name} is not new, and says what only a new node may")
 
 
 _KNOWN: Final = frozenset(map(int, TlvType))

@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, ClassVar, Final, get_args
 
 from accord.negotiation.choice import CandidateStack
+from accord.negotiation.elaboration import is_subgraph
 from accord.negotiation.events import (
     Aborted,
     Action,
@@ -30,7 +31,7 @@ from accord.negotiation.inbox import Inbox
 from accord.negotiation.interface import Outcome, Refuse, Role, Session, View
 from accord.negotiation.walk import Call, Walk, told
 from accord.wire import tlv
-from accord.wire.constants import Limit, NodeId, Party, Reason, Step, TlvType, protocol_name, reason_of
+from accord.wire.constants import Limit, NodeId, Party, Reason, TlvType, protocol_name, reason_of
 from accord.wire.errors import AccordError, error
 from accord.wire.message import Message
 from accord.wire.node import Node
@@ -55,7 +56,17 @@ class Machine:
         self._actions: list[Action] = []
         self._inboxes: dict[int, Inbox] = {}
         self._sessions: dict[int, Session] = {}
-        """Those that have not been pruned, by node ID."""
+        """Those that have not been pruned, by node ID. A placeholder for a subgraph has none."""
+        self._step = -1
+        """Of our latest message."""
+        self._used: set[int] = set()
+        """Every node ID that the negotiation has had."""
+        self._results: set[int] = set()
+        """Nodes of which this side knows what comes of them."""
+        self._deferred: dict[int, frozenset[int]] = {}
+        """Our own placeholders for one protocol: what each waits for."""
+        self._keys: dict[int, bytes] = {}
+        """Exporters of security nodes, those of the initiator's once a MAC of the peer's was verified with it."""
         self._walk: Walk | None = None
 
     def receive(self, event: Event) -> tuple[Action, ...]:
@@ -114,6 +125,7 @@ class Machine:
 
     def _send(self, step: int, nodes: Iterable[Node], packets_min: int = 0) -> None:
         self._actions.append(Send(step, Message(step, tuple(nodes)).encode(), packets_min))
+        self._step = step
 
     def _start(self, walk: Walk) -> None:
         self._walk = walk
@@ -159,12 +171,12 @@ class Machine:
         if session is not None:
             self._told(node_id, partial(session.prune, reason_of(reason) or Reason.NOT_PREFERRED))
 
-    def _commit(self, stack: Stack, protocols: Sequence[int], hashed: bytes) -> Committed:
+    def _commit(self, stack: Stack, protocols: Sequence[int], hashed: bytes, step: int) -> Committed:
         """Bottom to top: a session that commits finds the one below it committed. Raises its error.
 
-        ``hashed``: the transcript with the commit."""
+        ``hashed``: the transcript with the commit, which is the message of this ``step``."""
         for node_id in stack:
-            session, view = self._sessions[node_id], self._view(stack, node_id, Step.COMMIT)
+            session, view = self._sessions[node_id], self._view(stack, node_id, step)
             failure = told(partial(session.commit, view))
             if failure is not None:
                 raise error(failure.reason, failure.detail or f"node {node_id} could not commit")
@@ -182,7 +194,8 @@ class Machine:
         return [self._candidate(graph, stack) for stack in graph.stacks()]
 
     def _candidate(self, graph: Graph, stack: Stack) -> CandidateStack:
-        secure = any(self._sessions[node_id].secure for node_id in stack)
+        # What a placeholder will hold may be secure: whether it is, is asked again when it is there.
+        secure = any(self._secure(node_id) or is_subgraph(graph.nodes[node_id]) for node_id in stack)
         preference = next(
             (node.preference for node_id in reversed(stack) if (node := graph.nodes[node_id]).preference), 0
         )
@@ -193,23 +206,49 @@ class Machine:
 
     def _security_node(self, stack: Stack) -> int | None:
         """The topmost one: its MAC vouches for everything."""
-        return next((node_id for node_id in reversed(stack) if self._sessions[node_id].secure), None)
+        return next((node_id for node_id in reversed(stack) if self._secure(node_id)), None)
+
+    def _secure(self, node_id: int) -> bool:
+        session = self._sessions.get(node_id)
+        return session is not None and session.secure
 
     def _view(self, stack: Stack, node_id: int, step: int) -> View:
         place = stack.index(node_id)
-        below = tuple(self._sessions[other] for other in reversed(stack[:place]))
-        above = tuple(self._sessions[other] for other in stack[place + 1 :])
+        below = tuple([self._sessions[other] for other in reversed(stack[:place]) if other in self._sessions])
+        above = tuple([self._sessions[other] for other in stack[place + 1 :] if other in self._sessions])
         return View(self.ROLE, step, node_id, below, above)
 
-    def _call(self, stack: Stack, node_id: int, step: int, ask: Callable[[View], Outcome]) -> Call:
-        return Call(node_id, self._sessions[node_id], self._view(stack, node_id, step), ask)
+    def _wide_view(self, graph: Graph, node_id: int, step: int) -> View:
+        """As long as there are several stacks: all that may be next to the session."""
+        below = tuple([self._sessions[other] for other in graph.below(node_id) if other in self._sessions])
+        above = tuple([self._sessions[other] for other in graph.above(node_id) if other in self._sessions])
+        return View(self.ROLE, step, node_id, below, above)
 
-    def _advancing(self, stack: Stack, message: Graph, step: int) -> list[Call]:
-        """Each session of the stack is to be given what the peer's message holds for it."""
-        return [
-            self._call(stack, node_id, step, partial(_advance, self._sessions[node_id], message.nodes[node_id].payload))
-            for node_id in stack
-        ]
+    def _advancing(self, view: View, payload: bytes, after: frozenset[int] = frozenset()) -> Call:
+        """The node's session is to be given what the peer's message holds for it."""
+        session = self._sessions[view.node_id]
+        return Call(view.node_id, session, view, partial(_advance, session, payload), after, defers=False)
+
+    def _needs(self, graph: Graph, node_id: int, after: frozenset[int]) -> frozenset[int]:
+        """The nodes that a session means that defers: those below with that protocol, else the one with that ID. None
+        at all when it means one that is not there."""
+        below = graph.below(node_id)
+        found: set[int] = set()
+        for number in after:
+            named = [other for other in below if graph.nodes[other].protocol == number]
+            if not named and number in graph.nodes.keys() - {NodeId.CONTEXT, node_id}:
+                named = [number]
+            if not named:
+                return frozenset()
+            found.update(named)
+        return frozenset(found)
+
+    def _check_continues(self, message: Graph) -> None:
+        """Who is not done says so. Raises ``PeerError`` BAD_ELABORATION."""
+        continues = message.context.continues
+        held = {node.id for node in message.nodes.values() if node.placeholder}
+        if not held <= continues or not continues <= message.nodes.keys():
+            raise error(Reason.BAD_ELABORATION, f"CONTINUES is {sorted(continues)}, placeholders are {sorted(held)}")
 
     def _exporter(self, node_id: int) -> bytes | Refuse:
         keys: list[bytes | None] = []

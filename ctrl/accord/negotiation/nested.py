@@ -19,6 +19,7 @@ from accord.negotiation.initiator import Initiator
 from accord.negotiation.interface import Session, View
 from accord.negotiation.machine import Machine
 from accord.negotiation.responder import Responder
+from accord.wire.constants import Step
 
 
 class _Nested(Machine):
@@ -28,13 +29,15 @@ class _Nested(Machine):
     """The session that this negotiation is inside of, then those below it, nearest first."""
     agreed: Committed | None = None
     """The stack, once nothing is left to be agreed."""
+    _agreed_in: int = Step.COMMIT
 
     def commit(self) -> None:
         """The outer negotiation has committed. Raises the ``AccordError`` of a session that cannot."""
         assert self.agreed is not None, "an outer negotiation commits when the inner one is agreed"
-        super()._commit(self.agreed.ids, self.agreed.protocols, self.agreed.transcript)
+        super()._commit(self.agreed.ids, self.agreed.protocols, self.agreed.transcript, self._agreed_in)
 
-    def _commit(self, stack: Stack, protocols: Sequence[int], hashed: bytes) -> Committed:
+    def _commit(self, stack: Stack, protocols: Sequence[int], hashed: bytes, step: int) -> Committed:
+        self._agreed_in = step
         sessions = tuple(self._sessions[node_id] for node_id in stack)
         self.agreed = Committed(stack, tuple(protocols), sessions, stack_name(protocols), hashed)
         return self.agreed
@@ -50,8 +53,8 @@ class _Nested(Machine):
 class NestedInitiator(_Nested, Initiator):
     """The initiator's side. Set ``outer`` before ``start``."""
 
-    def _wide_view(self, node_id: int) -> View:
-        view = super()._wide_view(node_id)
+    def _wide_view(self, graph: Graph, node_id: int, step: int) -> View:
+        view = super()._wide_view(graph, node_id, step)
         return view._replace(below=(*view.below, *self.outer))
 
 

@@ -1,13 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Calling a row of sessions, each of which may answer, refuse, wait or fail, without being hurt by any."""
+"""Calling a row of sessions, each of which may answer, refuse, wait, defer or fail, without being hurt by any."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import NamedTuple
 
 from accord.negotiation.interface import Answer, Defer, Outcome, Refuse, Session, View, Wait
+from accord.negotiation.schedule import Agenda
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError
 
@@ -19,6 +20,12 @@ class Call(NamedTuple):
     session: Session
     view: View
     ask: Callable[[View], Outcome]
+    after: frozenset[int] = frozenset()
+    """Not before the results of these nodes are there."""
+    concludes: bool = True
+    """An answer without ``more`` is the node's result on this side; a proposal is not."""
+    defers: bool = True
+    """May answer with ``Defer``."""
 
 
 class Walk:
@@ -32,27 +39,44 @@ class Walk:
         budget: int,
         stop_at_refusal: bool,
         after: Callable[[int], Refuse | None] | None = None,
+        results: Collection[int] = (),
+        needs: Callable[[int, frozenset[int]], frozenset[int]] | None = None,
     ) -> None:
         """``room``: payload bytes that fit into the message, more is a fault; ``budget``: what sessions are told
-        that they may use, if that is less. ``after`` is called with the ID of each node whose session answered,
-        and can refuse it."""
+        that they may use, if that is less. ``after`` is called with the ID of each node whose session answered, for
+        now or for good, and can refuse it. ``results``: nodes whose results are there already. ``needs``: node IDs
+        for what a session defers to; none: it names nobody."""
         self.payloads: dict[int, bytes] = {}
+        self.more: set[int] = set()
+        """Those that answered and have more to say."""
         self.refused: dict[int, Refuse] = {}
         self.waiting: int | None = None
         """The node whose session waits; None: the walk is over."""
         self.why = ""
         """What it waits for."""
-        self._calls = list(reversed(calls))
+        self._agenda = Agenda([(call.id, call, call.after) for call in calls], results)
+        self._waits: Call | None = None
+        self._again: set[int] = set()
         self._room = room
         self._budget = budget
         self._stop_at_refusal = stop_at_refusal
         self._after = after
+        self._needs = needs
         self._confirm: dict[int, Callable[[], Refuse | None]] = {}
+
+    @property
+    def left(self) -> dict[int, frozenset[int]]:
+        """After the walk: nodes whose sessions could not be asked, or defer, and what each lacks."""
+        return self._agenda.left
+
+    @property
+    def results(self) -> set[int]:
+        """Nodes that this side is done with, but for their last words."""
+        return self._agenda.results
 
     def run(self) -> bool:
         """Go on until the end (True) or until a session waits (False)."""
-        while self._calls and self.waiting is None:
-            call = self._calls.pop()
+        while self.waiting is None and (call := self._agenda.take()) is not None:
             self._take(call, guarded(partial(call.ask, self._view(call))))
         if self.waiting is not None:
             return False
@@ -71,10 +95,10 @@ class Walk:
 
     def resume(self, node_id: int) -> bool:
         """Ask the waiting session again, then go on as ``run``. Another node's ID changes nothing."""
-        if self.waiting is None or self.waiting != node_id:
+        if self.waiting is None or self.waiting != node_id or self._waits is None:
             return self.waiting is None
         self.waiting = None
-        call = self._calls.pop()
+        call, self._waits = self._waits, None
         self._take(call, guarded(partial(call.session.resume, self._view(call))))
         return self.run()
 
@@ -83,28 +107,43 @@ class Walk:
 
     def _take(self, call: Call, outcome: Outcome) -> None:
         if isinstance(outcome, Wait):
-            self.waiting, self.why = call.id, outcome.detail
-            self._calls.append(call)
+            self.waiting, self.why, self._waits = call.id, outcome.detail, call
             return
-        if isinstance(outcome, Defer) or (isinstance(outcome, Answer) and outcome.more):
-            outcome = Refuse(Reason.TOO_MANY_STEPS, "three steps are all that this version takes")
+        if isinstance(outcome, Defer):
+            after = self._needs(call.id, outcome.after) if call.defers and self._needs else frozenset()
+            # What it needs may have come before it was asked for the first time: then it is asked again at once.
+            if after and (not after <= self._agenda.results or call.id not in self._again):
+                self._again.add(call.id)
+                self._agenda.put_back(call.id, call, after)
+                return
+            outcome = Refuse(Reason.PLUGIN_FAILED, f"defers to {sorted(outcome.after)}, which nothing can come of")
         if isinstance(outcome, Answer):
             length = len(outcome.payload)
             if length > self._room:
                 outcome = Refuse(Reason.PLUGIN_FAILED, f"{length} bytes of handshake, {self._room} have room")
             else:
-                self.payloads[call.id] = outcome.payload
-                if outcome.confirm is not None:
-                    self._confirm[call.id] = outcome.confirm
-                self._room -= length
-                self._budget -= length
-                outcome = (self._after and self._after(call.id)) or outcome
+                outcome = self._answered(call, outcome)
         if isinstance(outcome, Refuse):
             self.payloads.pop(call.id, None)
             self._confirm.pop(call.id, None)
             self.refused[call.id] = outcome
             if self._stop_at_refusal:
-                self._calls.clear()
+                self._agenda.clear()
+
+    def _answered(self, call: Call, answer: Answer) -> Outcome:
+        self.payloads[call.id] = answer.payload
+        if answer.confirm is not None:
+            self._confirm[call.id] = answer.confirm
+        self._room -= len(answer.payload)
+        self._budget -= len(answer.payload)
+        if answer.more:
+            self.more.add(call.id)
+        elif call.concludes:
+            refusal = self._after(call.id) if self._after else None
+            if refusal is not None:
+                return refusal
+            self._agenda.conclude(call.id)
+        return answer
 
 
 def _verdict(confirm: Callable[[], Refuse | None]) -> Outcome:
