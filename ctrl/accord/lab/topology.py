@@ -35,6 +35,7 @@ from __future__ import annotations
 
 import contextlib
 import pathlib
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -57,6 +58,8 @@ MTU = 1500
 CLIENT4, SERVER4 = "10.83.0.1", "10.83.0.2"
 CLIENT6, SERVER6 = "fd83::1", "fd83::2"
 _NODAD = 0x02  # IFA_F_NODAD
+_LINK_SECONDS = 2.0
+"""Longer than the kernel lets an interface wait for that."""
 
 # A veth tells its peer "the checksum is good" without computing one, and passes segments of 64 KiB. Behind
 # a forwarder, and for AF_XDP, both are wrong: frames have to look as they do on a cable.
@@ -203,6 +206,8 @@ def _lay(namespace: Namespace, near: End, far: End, other: Namespace, end: End |
         other.call(_raise_interface, end)
     else:
         other.call(_configure, end, near, False)
+    for here, interface in ((namespace, near.interface), (other, name)):
+        here.call(_until_it_sends, interface)
 
 
 def _add_veth(near: End, name: str, mac: str | None, other: str) -> None:
@@ -241,6 +246,17 @@ def _raise_interface(name: str) -> None:
     _offloads_off(name)
     with IPRoute() as route:
         route.link("set", index=_index(route, name), state="up")
+
+
+def _until_it_sends(name: str) -> None:
+    """Until the kernel has taken note that the other end is up too: before that everything sent here is dropped.
+
+    Elsewhere it does so in its own time, behind whoever changes any interface of this host (net/core/link_watch.c).
+    """
+    end = time.monotonic() + _LINK_SECONDS
+    with IPRoute() as route:
+        while route.get_links(_index(route, name))[0].get_attr("IFLA_QDISC") == "noop" and time.monotonic() < end:
+            time.sleep(0.001)
 
 
 def _index(route: Any, name: str) -> int:
