@@ -8,57 +8,43 @@ kill or stop until the first of them that reaches the kernel is the black hole. 
 ``accord daemon --supervise``, from the kill until the new one answers with its service exposed.
 
 Upgrades: one daemon after the other takes over (``accord daemon --takeover``) while the client's host negotiates and
-echoes at a steady rate, never by a plain connection. Each upgrade is over when the new daemon is attached; an attempt
-counts as failed when it did not bring its echo back. ``upgrade_rate`` is what was reached: where the machine is too
-slow for ``--rate``, attempts that are already under way are waited for.
+echoes at a steady rate, never by a plain connection (``_upgrades.py`` says who). Each upgrade is over when the new
+daemon is attached; an attempt counts as failed when it did not bring its echo back. ``upgrade_rate`` is what was
+reached: where the machine is too slow for ``--rate``, attempts that are already under way are waited for.
 
 ``./build.py bench failopen [--kills 200] [--upgrades 50] [--rate 200] [--json]``
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import math
 import os
 import signal
 import statistics
-import sys
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import click
+from _progress import say
+from _upgrades import live_upgrades
 
-import accord
 from accord.lab.deployment import Deployment, SteeredProbe, kill
 from accord.lab.pair import pair
 
 SETTLE_SECONDS = 0.6
 """Between two kills: a daemon that dies sooner is started again with a pause, as one that would die again."""
 LIMIT_SECONDS = 20.0
-UPGRADE_SECONDS = 120.0
-AT_ONCE = 500
-"""Attempts under way."""
 
 
 def percentile(samples: Iterable[float], fraction: float) -> float:
     """The smallest sample that so many of all are not above."""
     ordered = sorted(samples)
     return ordered[max(0, math.ceil(fraction * len(ordered)) - 1)]
-
-
-def say(text: str, last: bool = False) -> None:
-    """Progress, on one line of a terminal; of a file only what became of each part."""
-    if not sys.stderr.isatty():
-        if last:
-            print(text, file=sys.stderr, flush=True)
-    else:
-        print(f"\r\033[K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
 
 
 def killed(both: Deployment, probe: SteeredProbe) -> tuple[float, float]:
@@ -134,101 +120,6 @@ def sudden_ends(directory: Path, kills: int, hangs: int, attach: str) -> dict[st
             else {}
         ),
     }
-
-
-class Load:
-    """Negotiations at a rate, until told to stop."""
-
-    def __init__(self, both: Deployment, rate: float) -> None:
-        self._both = both
-        self._rate = rate
-        self._gate = asyncio.Semaphore(AT_ONCE)
-        self.outcomes: Counter[str] = Counter()
-        self.over = asyncio.Event()
-
-    async def run(self) -> None:
-        """Begin an attempt each time that one is due; end with the last of them."""
-        loop = asyncio.get_running_loop()
-        tasks: set[asyncio.Task[None]] = set()
-        due = loop.time()
-        while not self.over.is_set():
-            await self._gate.acquire()
-            task = asyncio.create_task(self._attempt())
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-            due = max(due + 1 / self._rate, loop.time() - 1)  # what a slow machine missed it need not make up for
-            await asyncio.sleep(max(0.0, due - loop.time()))
-        await asyncio.gather(*tasks)
-
-    async def _attempt(self) -> None:
-        try:
-            async with asyncio.timeout(LIMIT_SECONDS):
-                await self._both.negotiate()
-        except (accord.AccordError, OSError, RuntimeError) as failure:  # TimeoutError is an OSError
-            self.outcomes[f"{type(failure).__name__}: {failure}"] += 1
-        else:
-            self.outcomes["ok"] += 1
-        finally:
-            self._gate.release()
-
-
-async def upgrade(both: Deployment, attach: str) -> None:
-    """Have a new daemon take over, and wait until it is attached and the old one has ended."""
-    status = await asyncio.to_thread(both.status, both.server)
-    assert status is not None
-    old = both.server.processes[-1]
-    new = both.launch(both.server, "--takeover", "--attach", attach)
-    end = time.monotonic() + UPGRADE_SECONDS
-    pid = status["pid"]
-    while status is None or status["pid"] == pid or status["back_end"] != "af_xdp" or old.poll() is None:
-        if time.monotonic() > end or new.poll() is not None:
-            raise click.ClickException(f"no daemon took over:\n{both.log(both.server)[-2000:]}")
-        await asyncio.sleep(0.05)
-        status = await asyncio.to_thread(both.status, both.server)
-    await asyncio.sleep(SETTLE_SECONDS)
-
-
-async def upgraded(both: Deployment, upgrades: int, rate: float, attach: str) -> dict[str, Any]:
-    """So many upgrades under load."""
-    load = Load(both, rate)
-    running = asyncio.create_task(load.run())
-    start = time.monotonic()
-    for number in range(upgrades):
-        say(f"upgrade {number + 1} of {upgrades}, {summary(load.outcomes)}")
-        await upgrade(both, attach)
-    seconds = time.monotonic() - start
-    rate = load.outcomes.total() / seconds
-    load.over.set()
-    await running
-    say(f"{upgrades} upgrades, {summary(load.outcomes)}", last=True)
-    return {
-        "upgrades": upgrades,
-        "upgrade_negotiations": load.outcomes.total(),
-        "upgrade_rate": round(rate, 1),
-        "upgrade_failed": failures(load.outcomes),
-        **({"upgrade_failures": dict(load.outcomes)} if failures(load.outcomes) else {}),
-    }
-
-
-def summary(outcomes: Counter[str]) -> str:
-    """For the progress line."""
-    return f"{outcomes.total()} negotiations, {failures(outcomes)} failed"
-
-
-def failures(outcomes: Counter[str]) -> int:
-    """All that was not ok."""
-    return outcomes.total() - outcomes["ok"]
-
-
-def live_upgrades(directory: Path, upgrades: int, rate: float, attach: str) -> dict[str, Any]:
-    """Upgrades, with the bystander beside them."""
-    with pair() as (client, server), contextlib.closing(Deployment(client, server, directory)) as both:
-        both.daemon(client, "--attach", attach)
-        with both.bystander() as others:
-            both.daemon(server, "--attach", attach)
-            result = asyncio.run(upgraded(both, upgrades, rate, attach))
-    lost = {"upgrade_host_sent": others["sent"], "upgrade_host_lost": others["lost"]}
-    return {**result, **lost, "upgrade_tcp_stalls": others["tcp_stalls"]}
 
 
 def milliseconds(seconds: float) -> float:

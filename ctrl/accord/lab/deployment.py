@@ -13,6 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,8 @@ from accord.wire.constants import Packet
 
 NAME = "server.accord.test"
 PORT = 443
+BARE_PORT = 80
+"""The same service for peers that want TCP and nothing else."""
 _START_SECONDS = 30
 _STEP_SECONDS = 0.001
 
@@ -36,7 +39,8 @@ class Deployment:
         self._directory = directory
         self.ca = make_ca(directory).certificate
         self.identity = issue(directory, [NAME, server.address4, server.address6])
-        self._service = server.call(socket.create_server, ("127.0.0.1", 0))
+        # Connections come faster than one thread of a busy process accepts them.
+        self._service = server.call(partial(socket.create_server, ("127.0.0.1", 0), backlog=1024))
         threading.Thread(target=_echo, args=(self._service,), daemon=True).start()
 
     def close(self) -> None:
@@ -56,8 +60,9 @@ class Deployment:
         text += '[policy.default]\ntcp = "no-syn"\n'
         if host is self.server:
             address, port = self._service.getsockname()
-            text += f'[[expose]]\nlisten = {PORT}\nto = "{address}:{port}"\n'
-            text += f'certificate = "{self.identity.certificate}"\nkey = "{self.identity.private_key}"\n'
+            for listen, secure in ((PORT, "required"), (BARE_PORT, "no")):
+                text += f'[[expose]]\nlisten = {listen}\nto = "{address}:{port}"\nsecure = "{secure}"\n'
+                text += f'certificate = "{self.identity.certificate}"\nkey = "{self.identity.private_key}"\n'
         path.write_text(text)
         return path
 
