@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import dataclasses
+import socket
 from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -210,6 +211,29 @@ class Life:
         assert self.controller is not None
         security = Security(server_name=NAME, alpn=("http/1.1",))
         return await self.controller.connect(address, PORT, overrides=wishes, security=security)
+
+    async def meet(
+        self, where: tuple[str, int], port: int, name: str, wishes: dict[str, Any], seconds: float
+    ) -> Association:
+        """As an application, on a UDP socket of its own."""
+        assert self.controller is not None
+        sock = SimSocket(self.kernel, socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind(("0.0.0.0", port))
+        identity = self.host.identity
+        security = Security(
+            server_name=NAME,
+            certificate=identity.certificate,
+            private_key=identity.private_key,
+            alpn=("http/1.1",),
+        )
+        return await self.controller.rendezvous(
+            sock,  # type: ignore[arg-type]
+            [where],
+            name=name,
+            security=security,
+            overrides=wishes,
+            seconds=seconds,
+        )
 
     async def _accept(self) -> None:
         while True:

@@ -20,6 +20,7 @@ from accord.controller import exposed
 from accord.datapath.path import Path
 from accord.negotiation.interface import Role
 from accord.wire.constants import Limit, Packet, Party, Reason, Step
+from sim import meeting
 from sim.network import from_initiator, ip_bytes, is_packet, transaction_of
 from sim.record import Called, Served, Side
 from sim.scenario import Trouble
@@ -75,6 +76,8 @@ def sent(world: World, source: Host, path: Path, data: bytes) -> None:
 
 def unfinished(world: World) -> bool:
     """Something still goes on that has to end."""
+    if meeting.unfinished(world):
+        return True
     if not all(called.done or (called.life is not None and called.life.dead) for called in world.records.calls):
         return True
     return any(_left(host) for host in world.hosts)
@@ -135,6 +138,8 @@ def verdict(world: World) -> Verdict:
 
     _negotiations(world)
     _streams(world)
+    for text in meeting.failures(world):
+        _complain(world, "diverged", text)
     for text in (*world.loop.failures, *(complaint for complaint in world.complaints if ": " in complaint)):
         if not text.startswith(_KINDS):
             _complain(world, "exception", text)
@@ -288,7 +293,7 @@ def _taken(world: World) -> None:
         return
     for side in world.records.sides.values():
         up = side.role is Role.INITIATOR and side.committed is not None and side.aborted is None and not side.crashed
-        if up and side.transaction not in given:
+        if up and side.transaction not in given and not meeting.in_meeting(side.machine):
             _complain(world, "diverged", f"{side.name}: {side.outcome}, and no call was given that stack")
 
 

@@ -14,6 +14,7 @@ from accord.wire.constants import Reason, Step
 
 if TYPE_CHECKING:
     from sim.host import Life
+    from sim.meeting import Met
     from sim.network import Network
 
 
@@ -160,6 +161,7 @@ class Records:
     sides: dict[int, Side] = field(default_factory=dict)
     served: list[Served] = field(default_factory=list)
     calls: list[Called] = field(default_factory=list)
+    met: list[Met] = field(default_factory=list)
 
     def of(self, life: Life, machine: Machine, now: int) -> Side:
         """The record of a machine."""

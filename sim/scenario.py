@@ -87,6 +87,17 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
+class Meet:
+    """Two hosts call each other: ``one`` at once, ``other`` so many microseconds later."""
+
+    at: int
+    one: int
+    other: int
+    lag: int = 0
+    wishes: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Scenario:
     """One run."""
 
@@ -99,11 +110,13 @@ class Scenario:
     """Microseconds one way, by source and target."""
     flight: int = 600
     """Bytes of the stand-in's answer, as a certificate chain is long."""
+    meetings: tuple[Meet, ...] = ()
 
     @property
     def quiet(self) -> int:
         """When the last fault is over and the last call was made."""
-        return max([fault.end for fault in self.faults] + [call.at for call in self.calls])
+        began = [call.at for call in self.calls] + [meet.at + meet.lag for meet in self.meetings]
+        return max([fault.end for fault in self.faults] + began)
 
 
 POLICIES: Final = (
@@ -128,7 +141,21 @@ def draw(seed: int) -> Scenario:
     delays = tuple(tuple(chance.choice((50, 1000, 10_000, 40_000, 120_000)) for _ in hosts) for _ in hosts)
     calls = tuple(_call(chance, hosts) for _ in range(chance.choice((1, 1, 2, 3, 5))))
     faults = tuple(_fault(chance, count, real_tls) for _ in range(chance.choice((0, 1, 1, 2, 3, 4, 6))))
-    return Scenario(seed, real_tls, hosts, calls, faults, delays, chance.choice(_FLIGHTS))
+    flight = chance.choice(_FLIGHTS)
+    # Drawn last: the calls of a seed stay what they were.
+    meetings = tuple(_meet(chance, hosts) for _ in range(chance.choice((0, 0, 0, 0, 1))) if _able(hosts) > 1)
+    return Scenario(seed, real_tls, hosts, calls, faults, delays, flight, meetings)
+
+
+def _able(hosts: tuple[HostSpec, ...]) -> int:
+    return sum(host.accord for host in hosts)
+
+
+def _meet(chance: random.Random, hosts: tuple[HostSpec, ...]) -> Meet:
+    one, other = chance.sample([index for index, host in enumerate(hosts) if host.accord], 2)
+    lag = chance.choice((0, 0, 0, chance.randrange(50_000), chance.randrange(3 * SECOND)))
+    wishes = (("secure", chance.choice(_SECURE)),) if chance.random() < 0.5 else ()
+    return Meet(chance.choice((0, chance.randrange(3 * SECOND))), one, other, lag, wishes)
 
 
 def _host(chance: random.Random, index: int, real_tls: bool) -> HostSpec:

@@ -36,8 +36,10 @@ def _smaller(scenario: Scenario) -> Iterator[Scenario]:
     for at in range(len(scenario.faults)):
         yield replace(scenario, faults=_without(scenario.faults, at))
     for at in range(len(scenario.calls)):
-        if len(scenario.calls) > 1:
+        if len(scenario.calls) > 1 or scenario.meetings:
             yield replace(scenario, calls=_without(scenario.calls, at))
+    for at in range(len(scenario.meetings)):
+        yield replace(scenario, meetings=_without(scenario.meetings, at))
     if (fewer := _without_last_host(scenario)) is not None:
         yield fewer
     for at, fault in enumerate(scenario.faults):
@@ -64,6 +66,7 @@ def _without(items: tuple[object, ...], at: int) -> tuple:  # type: ignore[type-
 def _without_last_host(scenario: Scenario) -> Scenario | None:
     last = len(scenario.hosts) - 1
     used = any(last in (call.source, call.target) for call in scenario.calls)
+    used = used or any(last in (meet.one, meet.other) for meet in scenario.meetings)
     if last < 2 or used or any(last in (fault.a, fault.b) for fault in scenario.faults):
         return None
     delays = tuple(row[:last] for row in scenario.delays[:last])

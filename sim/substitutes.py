@@ -20,6 +20,7 @@ from accord.controller import (
     initiating,
     negotiating,
     prepared,
+    rendezvous,
     responding,
     stack,
 )
@@ -27,7 +28,7 @@ from accord.controller.peers import lessons
 from accord.controller.race import legacy, racing
 from accord.datapath import clock
 from accord.datapath.port import Rung
-from accord.negotiation import initiator, responder
+from accord.negotiation import initiator, meeting, responder
 from accord.protocols.services import TcpService
 from sim.kernel import SimRepair, SimSocket, SimSynOptions, saved_syn
 from sim.loop import CALLED, INCARNATION
@@ -99,6 +100,12 @@ class _Responder(responder.Responder):
         actions = super().receive(event)
         life().observe(self, actions)
         return actions
+
+
+class _MeetingInitiator(_Initiator):
+    """One of a meeting."""
+
+    meets = True
 
 
 class _Contest(racing.Contest):
@@ -175,8 +182,11 @@ _LIST: tuple[tuple[Any, str, Any], ...] = (
     (legacy, "tls", _Tls()),
     (lessons, "tcp_sockopt", SimpleNamespace(info=_info)),
     (negotiating, "socket", _Sockets()),
+    (meeting, "Initiator", _MeetingInitiator),
+    (meeting, "Responder", _Responder),
     (prepared, "secrets", _Secrets()),
     (prepared, "Initiator", _Initiator),
+    (rendezvous, "secrets", _Secrets()),
     (responding, "secrets", _Secrets()),
     (responding, "Responder", _Responder),
     (stack, "TcpRepair", _repair),

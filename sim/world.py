@@ -13,7 +13,7 @@ from typing import Any, Final
 from accord.datapath.path import Path
 from accord.wire.constants import Protocol
 from accord.wire.errors import AccordError
-from sim import identity, judge
+from sim import identity, judge, meeting
 from sim.host import Host, Life
 from sim.loop import CALLED, VirtualLoop
 from sim.network import Network, from_initiator, ip_bytes, is_packet, transaction_of
@@ -65,6 +65,11 @@ class World:
         self.hosts = [Host(self, index, spec, files) for index, spec in enumerate(scenario.hosts)]
         self._by_address = {host.address: host for host in self.hosts}
         self._calls: list[asyncio.Task[None]] = []
+
+    @property
+    def restarted(self) -> bool:
+        """A host has had more than one life."""
+        return any(host.lives > 1 for host in self.hosts)
 
     # ---- the network ----
 
@@ -126,6 +131,8 @@ class World:
             called = Called(number)
             self.records.calls.append(called)
             self.loop.call_at(call.at / SECOND, self._call, call, called)
+        for number, meet in enumerate(self.scenario.meetings):
+            meeting.plan(self, meet, number)
         await asyncio.sleep(self.scenario.quiet / SECOND)
         await self._settle(_SETTLE_US, lambda: not judge.unfinished(self))
         judge.finished(self)

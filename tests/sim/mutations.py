@@ -7,8 +7,8 @@ be.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -19,15 +19,16 @@ from accord.controller.endpoint import Endpoint
 from accord.controller.exchange import Exchange
 from accord.controller.peers import lessons
 from accord.controller.race.racing import Contest
+from accord.controller.rendezvous import Rendezvous
 from accord.datapath.engine import Engine
 from accord.datapath.path import Path
-from accord.negotiation import initiator, responder, transcript
+from accord.negotiation import initiator, meeting, merge, responder, transcript
 from accord.negotiation.machine import Machine
 from accord.protocols.tcp_installed import InstalledTcp
 from accord.wire.constants import Packet, Step
 from sim.kernel import SimEndpoint
 from sim.network import _checksum
-from sim.scenario import PORT, SECOND, Call, Fault, HostSpec, Scenario, Trouble, draw
+from sim.scenario import PORT, SECOND, Call, Fault, HostSpec, Meet, Scenario, Trouble, draw
 
 Patch = pytest.MonkeyPatch
 
@@ -216,6 +217,33 @@ def refusals_are_not_told(patch: Patch) -> None:
     patch.setattr(Machine, "_abort", silent)
 
 
+def who_hears_a_proposal_yields(patch: Patch) -> None:
+    patch.setattr(merge, "leader", lambda own, heard: heard)
+
+
+def own_preferences_decide(patch: Patch) -> None:
+    real = merge.merge
+
+    def tilted(own: merge.Proposal, heard: merge.Proposal, secure: Collection[int]) -> merge.Merged:
+        return replace(
+            real(own, heard, secure), stacks=real(own, merge.Proposal(heard.identity, own.graph), secure).stacks
+        )
+
+    patch.setattr(meeting, "merge", tilted)
+
+
+def the_socket_of_a_meeting_is_kept(patch: Patch) -> None:
+    patch.setattr(Rendezvous, "_end_if_over", _nothing)
+
+
+def _meets(seed: int) -> Scenario:
+    """Two hosts that like opposite stacks best call each other; every other time with losses."""
+    hosts = (HostSpec(policy=2), HostSpec(policy=1))
+    delays = ((50, 10_000), (10_000, 50))
+    faults = (Fault(Trouble.MASK, seed & 1, 1 - (seed & 1), 0, 60 * SECOND, seed & 30),) if seed % 3 else ()
+    return Scenario(seed, False, hosts, (), faults, delays, 600, (Meet(0, 0, 1, (seed % 4) * 4000),))
+
+
 _F: Any = responder.Responder._finish
 
 
@@ -244,4 +272,7 @@ ALL: tuple[Mutation, ...] = (
     Mutation("the losing negotiation goes on", the_losing_negotiation_goes_on),
     Mutation("transactions are never released", transactions_are_never_released),
     Mutation("refusals are not told", refusals_are_not_told),
+    Mutation("who hears a proposal yields", who_hears_a_proposal_yields, 20, _any, _meets),
+    Mutation("a side's own preferences decide", own_preferences_decide, 20, _any, _meets),
+    Mutation("the socket of a meeting is kept", the_socket_of_a_meeting_is_kept, 20, _any, _meets),
 )

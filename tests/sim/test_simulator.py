@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from sim.campaign import judge_scenario, judge_seed
-from sim.scenario import SECOND, Call, Fault, HostSpec, Scenario, Trouble, draw
+from sim.scenario import SECOND, Call, Fault, HostSpec, Meet, Scenario, Trouble, draw
 from sim.shrink import shrink
 from sim.world import Verdict, World
 
@@ -116,6 +116,20 @@ def test_what_fails_is_made_smaller() -> None:
     smaller = shrink(whole, judge)
     assert (len(smaller.faults), len(smaller.calls)) == (1, 1)
     assert judge(smaller).failures
+
+
+def test_of_hosts_that_call_each_other_one_is_up_after_a_round_trip_the_other_half_a_one_later() -> None:
+    calls_each_other = replace(simple(calls=()), meetings=(Meet(0, 0, 1),))
+    world = World(calls_each_other, keep_ladder=True)
+    assert world.run().ok
+    one, other = world.records.met
+    assert (one.stack, one.heard, other.heard) == ("http/tls/tcp", True, True)
+    at = {line.split("as ")[1]: float(line.split()[0]) for line in world.network.ladder if "meeting 0 at host" in line}
+    assert at == {"initiator": pytest.approx(20.0, abs=0.1), "responder": pytest.approx(30.0, abs=0.1)}
+
+
+def test_a_share_of_the_seeds_has_hosts_that_call_each_other() -> None:
+    assert sum(bool(draw(seed).meetings) for seed in range(500)) > 50
 
 
 def test_an_exception_in_a_host_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
