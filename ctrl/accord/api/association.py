@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
+from accord.controller.control import call, control_path, raise_failure
+from accord.controller.settings.policy import EffectivePolicy
 from accord.datapath.stream import SocketCarrier
+from accord.wire.constants import Reason
+from accord.wire.errors import error
 
 
 class Association:
@@ -17,10 +23,13 @@ class Association:
     ``ready_ms``, ``ladder``, ... (``accord.controller.association.Report``).
     """
 
-    def __init__(self, sock: socket.socket, report: dict[str, Any]) -> None:
+    def __init__(
+        self, sock: socket.socket, report: dict[str, Any], control: str | os.PathLike[str] | None = None
+    ) -> None:
         self.carrier = SocketCarrier(sock)
         """The stream itself, for whoever joins it to another."""
         self.report = report
+        self._control = control
 
     @property
     def stack(self) -> list[str]:
@@ -41,6 +50,36 @@ class Association:
     async def write(self, data: bytes) -> None:
         """Send all of ``data``; returns when there is room for more."""
         await self.carrier.write(data)
+
+    async def renegotiate(self, policy: Mapping[str, Any] | None = None) -> None:
+        """Have the stack changed, while data flows; return when it is. ``report`` then tells of the new one.
+
+        ``policy`` overrides keys as for ``accord.connect``, from now on; only where this side has connected. Without
+        it the policy of now chooses, and where it chooses the same stack that gets new keys.
+
+        Raises ``AccordError`` when the stack stays what it is: ``UserError`` (``BAD_CONFIG``) where it cannot change,
+        because it is a kernel socket of this process; ``PeerError`` (``NO_ASSOCIATION``) where the peer cannot change
+        it; what a negotiation may end with; (``RENEGOTIATING``) when it is being changed with other wishes.
+        """
+        if not self.report.get("association"):
+            raise error(
+                Reason.BAD_CONFIG,
+                f"{'/'.join(self.stack)} cannot change under this process",
+                "connect with the policy renegotiate = true; a plain connection never can",
+            )
+        if policy:
+            EffectivePolicy().override(policy)
+        message = {"op": "renegotiate", "association": self.report["association"], "policy": dict(policy or {})}
+        channel = call(control_path(self._control))
+        try:
+            await channel.send(message)
+            answer = await channel.receive()
+        finally:
+            channel.close()
+        if answer is None:
+            raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
+        raise_failure(answer[0])
+        self.report.update(stack=answer[0]["stack"], generation=answer[0]["generation"])
 
     async def finish(self) -> None:
         """Nothing more will be written; reading goes on."""

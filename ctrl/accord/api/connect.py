@@ -86,7 +86,7 @@ class connect:
             raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
         message, fds = answer
         raise_failure(message)
-        return Association(socket.socket(fileno=fds[0]), message["report"])
+        return Association(socket.socket(fileno=fds[0]), message["report"], self._control)
 
     def __await__(self) -> Generator[Any, None, Association]:
         return self._open().__await__()

@@ -20,8 +20,11 @@ from accord.wire.errors import error
 class Listener:
     """A port that the daemon listens on for this process, as long as this process keeps it open."""
 
-    def __init__(self, channel: Channel, details: dict[str, Any]) -> None:
+    def __init__(
+        self, channel: Channel, details: dict[str, Any], control: str | os.PathLike[str] | None = None
+    ) -> None:
         self._channel = channel
+        self._control = control
         self.details = details
 
     async def accept(self) -> Association:
@@ -31,7 +34,7 @@ class Listener:
             raise ConnectionAbortedError("the daemon closed the control connection")
         message, fds = answer
         raise_failure(message)
-        return Association(socket.socket(fileno=fds[0]), message["report"])
+        return Association(socket.socket(fileno=fds[0]), message["report"], self._control)
 
     async def __aiter__(self) -> AsyncIterator[Association]:
         while True:
@@ -109,7 +112,7 @@ class listen:
         except BaseException:
             channel.close()
             raise
-        return Listener(channel, answer[0])
+        return Listener(channel, answer[0], self._control)
 
     def __await__(self) -> Generator[Any, None, Listener]:
         return self._open().__await__()

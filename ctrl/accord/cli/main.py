@@ -21,6 +21,11 @@ _COMMANDS = {
     "expose": ("accord.cli.expose", "expose", "Offer a local plain service over negotiated stacks."),
     "lab": ("accord.cli.lab", "lab", "Two hosts and a slow link between them, in network namespaces."),
     "peers": ("accord.cli.peers", "peers", "Show what is remembered of peers, or have it forgotten."),
+    "renegotiate": (
+        "accord.cli.renegotiate",
+        "renegotiate",
+        "Give running associations another stack, or new keys, while data flows.",
+    ),
     "stats": ("accord.cli.stats", "stats", "Show every counter, by reason: a table, JSON, or for Prometheus."),
     "status": ("accord.cli.status", "status", "Show what the daemon has, does and counted."),
     "trace": ("accord.cli.trace.command", "trace", "Ask a running host a new question, by bcc."),

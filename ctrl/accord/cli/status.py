@@ -44,6 +44,16 @@ def describe(privileges: dict[str, Any]) -> str:
     )
 
 
+def _associations(rows: list[dict[str, Any]], more: int) -> Table:
+    table = Table(title="associations that can be re-negotiated", caption=f"and {more} more" if more else None)
+    for column in ("association", "role", "peer", "stack", "generation", "for", "state"):
+        table.add_column(column)
+    for row in rows:
+        cells = (row["association"], row["role"], row["peer"], "/".join(row["stack"]), str(row["generation"]))
+        table.add_row(*cells, f"{row['for_s']:g} s", row["state"])
+    return table
+
+
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--control", type=click.Path(path_type=Path), help="Control socket of the daemon.")
@@ -77,6 +87,8 @@ def status(as_json: bool, control: Path | None) -> None:
     for listener in answer["listeners"]:
         table.add_row("listens on", f"port {listener['port']} -> {listener['to']}")
     console.print(table)
+    if answer["associations"]:
+        console.print(_associations(answer["associations"], answer["associations_more"]))
     counters = Table(title="counters")
     for column in ("floor", "reason", "count", "meaning"):
         counters.add_column(column, justify="right" if column == "count" else "left")

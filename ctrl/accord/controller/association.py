@@ -38,6 +38,8 @@ class Report:
     """The first request travelled in the proposal and was taken."""
     role: str = "initiator"
     """This side's in the negotiation: ``initiator`` or ``responder``; of two that proposed, who leads is the former."""
+    association: str = ""
+    """What both hosts call it, where it can be re-negotiated: ``accord renegotiate``. Empty where it cannot."""
     ladder: list[dict[str, object]] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from accord.controller.peers.memory import Peers
 from accord.controller.prepared import STOCK_LIMIT, STOCK_SECONDS, Prepared, Target, discard
 from accord.controller.race.fallback_log import FallbackLog
 from accord.controller.race.losers import Losers
+from accord.controller.renegotiation.associations import Associations
 from accord.controller.service import LocalService
 from accord.controller.settings.config import DaemonConfig, ExposeConfig
 from accord.controller.settings.destination import without_zone
@@ -51,6 +52,9 @@ _RENEW_SECONDS = 60.0
 """Between two looks at the files of certificates that the broker reads for us; SIGHUP has one at once."""
 _POLICIES_REMEMBERED = 1024
 """Of peers and wishes together; asked for another one, all are forgotten."""
+
+_ASSOCIATIONS_SHOWN = 200
+"""By ``status``: what fits into a message of the control socket beside the rest."""
 
 _BACK_ENDS = {
     Rung.XDP_NATIVE: ("af_xdp", "native"),
@@ -84,6 +88,7 @@ class Controller:
         self.hints = _hints() if config.peers.dns_hints else None
         """None: the DNS is asked for addresses alone."""
         self.losers = Losers()
+        self.associations = Associations(self)
         self._fallbacks = FallbackLog(clock.now)
         supported = [int(Protocol.UDP), int(Protocol.SUBGRAPH), *(plugin.protocol for plugin in self.plugins.values())]
         self.endpoint = Endpoint(
@@ -163,12 +168,12 @@ class Controller:
         wishes = overrides or {}
 
         def policy_for(address: str) -> EffectivePolicy:
-            return self._policy_for(host, port, address, wishes)
+            return self.policy_for(host, port, address, wishes)
 
         security = security or Security(server_name=without_zone(host))
         security = dataclasses.replace(security, ca_file=security.ca_file or self._roots(), key_log=self.config.key_log)
         check_roots(security)
-        attempt = initiating.Attempt(self, host, port, policy_for, security, early)
+        attempt = initiating.Attempt(self, host, port, policy_for, wishes, security, early)
         try:
             association = await attempt.run(family)
         except AccordError as failure:
@@ -211,7 +216,7 @@ class Controller:
             sock,
             candidates,
             name,
-            lambda address: self._policy_for(address, 0, address, wishes),
+            lambda address: self.policy_for(address, 0, address, wishes),
             security,
             seconds,
         )
@@ -282,6 +287,7 @@ class Controller:
         self.renew()
         for exposed in self.exposed.values():
             exposed.policy = service_policy(config.policy, exposed.secure)
+        self.associations.policy_changed()
 
     def status(self) -> dict[str, Any]:
         """Everything that ``accord status`` shows."""
@@ -304,6 +310,8 @@ class Controller:
             "syn_option": self.syn_refusal or str(self.syn_options),
             "engine_bytes": self.endpoint.engine.bytes,
             "negotiations": self.endpoint.engine.transactions,
+            "associations": self.associations.rows(_ASSOCIATIONS_SHOWN),
+            "associations_more": max(0, len(self.associations) - _ASSOCIATIONS_SHOWN),
             "plugins": sorted(self.plugins),
             "listeners": [
                 {
@@ -349,6 +357,7 @@ class Controller:
         """Stop: peers told, exposed ports back, program detached, memory freed."""
         if self._renewal is not None:
             self._renewal.cancel()
+        self.associations.close()
         for exposed in list(self.exposed.values()):
             self.withdraw(exposed)
         self.proposals.clear()
@@ -367,7 +376,7 @@ class Controller:
         except AccordError as refusal:
             log.warning("SYN-ACKs are not marked: %s", refusal)
 
-    def _policy_for(self, host: str, port: int, address: str, wishes: Mapping[str, Any]) -> EffectivePolicy:
+    def policy_for(self, host: str, port: int, address: str, wishes: Mapping[str, Any]) -> EffectivePolicy:
         """Remembered, because reading what an application wishes takes as long as a proposal that is ready."""
         key = (host, port, address, repr(wishes))
         policy = self._policies.get(key)

@@ -38,6 +38,7 @@ class Counts:
         self._ready: dict[Labels, Histogram] = {}
         self._open: Counter[Labels] = Counter()
         self._handed_over: Counter[Labels] = Counter()
+        self._renegotiated: Counter[Labels] = Counter()
         self.adoptions: Counter[Result] = Counter()
         """The responder's, for whoever keeps the places."""
         self._taken: Counter[str] = Counter()
@@ -62,6 +63,10 @@ class Counts:
     def failed(self, role: Role, reason: Reason) -> None:
         """A negotiation that came to nothing."""
         self._ended[_word(role), Outcome.FAILED, reason.name] += 1
+
+    def renegotiated(self, role: Role, reason: Reason) -> None:
+        """An association goes on over another stack (OK), or does not."""
+        self._renegotiated[_word(role), "changed" if reason is Reason.OK else "failed", reason.name] += 1
 
     def handed_over(self, role: Role) -> None:
         """The kernel's socket went to a program."""
@@ -97,6 +102,7 @@ class Counts:
             metrics.READY: self._ready,
             metrics.OPEN: {**everybody, **self._open},
             metrics.HANDED_OVER: {**everybody, **self._handed_over},
+            metrics.RENEGOTIATIONS: self._renegotiated,
             metrics.ADOPTIONS: {
                 **{(_word(Role.RESPONDER), result): self.adoptions[result] for result in Result},
                 **{(_word(Role.INITIATOR), mark): self._taken[mark] for mark in ("marked", "unmarked")},

@@ -7,18 +7,19 @@ import contextlib
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from accord.controller.association import Association, Report
 from accord.controller.ladder import Ladder, Way
 from accord.controller.negotiating import route
 from accord.controller.peers.dns_hints import advised
 from accord.controller.peers.lessons import Lesson
-from accord.controller.peers.memory import Knowledge, Learnt
+from accord.controller.peers.memory import Learnt
 from accord.controller.prepared import Target
-from accord.controller.proposal import APPLICATION
+from accord.controller.proposal import tcp_open
 from accord.controller.race.racing import Contest, Won
+from accord.controller.renegotiation.initiator_end import Origin
 from accord.controller.resolver import resolve
 from accord.controller.settings.policy import EffectivePolicy, TcpOpen
 from accord.datapath import clock
@@ -32,9 +33,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("accord.race")
 
-_AUTO: Final = TcpOpen.PARALLEL_SYN
-"""``tcp = "auto"`` towards a peer of whom nothing is known."""
-
 
 class Attempt:
     """One call of ``connect``: tries the host's addresses in the resolver's order."""
@@ -45,6 +43,7 @@ class Attempt:
         host: str,
         port: int,
         policy_for: Callable[[str], EffectivePolicy],
+        wishes: Mapping[str, Any],
         security: Security,
         early: bytes,
     ) -> None:
@@ -52,6 +51,7 @@ class Attempt:
         self._host = host
         self._port = port
         self._policy_for = policy_for
+        self._wishes = wishes
         self._policy = policy_for(host)
         self._security = security
         self._early = b""
@@ -99,9 +99,8 @@ class Attempt:
         source, mtu = route(address, self._port)
         lesson = self._controller.lessons.of(address, self._port, source)
         self._take_hint(lesson)
-        target = Target(
-            source, address, self._port, policy, self._security, mtu, self._opens(lesson.known) is TcpOpen.PARALLEL_SYN
-        )
+        adopts = tcp_open(self._controller.plugins, policy, works=bool(lesson.known.no_syn)) is TcpOpen.PARALLEL_SYN
+        target = Target(source, address, self._port, policy, self._security, mtu, adopts)
         self.ladder.note(
             Way.HERE,
             f"to {address} port {self._port}, security {policy.secure}, fallback {policy.plain}, "
@@ -114,16 +113,21 @@ class Attempt:
         finally:
             if (hints := self._controller.hints) is not None and Learnt.WAITED_IN_VAIN in lesson.learnt:
                 hints.refute(self._host, self._port)
-        association = Association(won.carrier, self._report(address, won, lesson))
+        report = self._report(address, won, lesson)
+        carrier = won.carrier
+        if not early:  # bytes that travelled in the negotiation are in no count
+            origin = Origin(self._host, self._port, address, self._wishes, self._security)
+            carrier, report.association = self._controller.associations.initiated(won, policy, origin)
+        association = Association(carrier, report)
         # Not before it is decided: a request that is not idempotent must not travel twice.
         if self._request and not (won.committed and early):
             try:
-                await won.carrier.write(self._request)
+                await carrier.write(self._request)
             except OSError as broken:
-                won.carrier.abort()
+                carrier.abort()
                 raise error(Reason.STREAM_BROKEN, f"{address}: {broken.strerror}") from broken
             except BaseException:
-                won.carrier.abort()
+                carrier.abort()
                 raise
         return association
 
@@ -136,15 +140,6 @@ class Attempt:
             says = " and ".join(name for name, spoken in (("Accord", hint.accord), ("QUIC", hint.quic)) if spoken)
             self.ladder.note(Way.HERE, f"DNS: {self._host} speaks {says}, so it is said")
         lesson.known = advised(lesson.known, hint)
-
-    def _opens(self, known: Knowledge) -> TcpOpen:
-        """How TCP is opened, ``auto`` decided. A proposal without TCP has nothing that a SYN could be adopted by."""
-        stacks = self._policy.stacks_wanted(set(self._controller.plugins) - {APPLICATION})
-        if not any("tcp" in stack for stack in stacks):
-            return TcpOpen.NO_SYN
-        if self._policy.tcp is not TcpOpen.AUTO:
-            return self._policy.tcp
-        return TcpOpen.NO_SYN if known.no_syn else _AUTO
 
     def _report(self, address: str, won: Won, lesson: Lesson) -> Report:
         controller = self._controller

@@ -65,6 +65,10 @@ OPEN = Family(
     "negotiation", "accord_associations_open", Kind.GAUGE, ("role",),
     "Associations whose bytes pass through the daemon now.",
 )  # fmt: skip
+RENEGOTIATIONS = Family(
+    "negotiation", "accord_renegotiations_total", Kind.COUNTER, ("role", "outcome", "reason"),
+    "Re-negotiations of running stacks: changed (the association goes on over another one) or failed, and why.",
+)  # fmt: skip
 HANDED_OVER = Family(
     "negotiation", "accord_associations_handed_over_total", Kind.COUNTER, ("role",),
     "Associations that were given to a program as the kernel's own socket: the daemon sees no more of them.",
@@ -129,7 +133,7 @@ RINGS: Mapping[str, Family] = {
 
 FAMILIES: tuple[Family, ...] = (
     INFO, START, STEERING, *RINGS.values(), ENGINE, USED, LIMIT, MEMORY, PROPOSALS, NEGOTIATIONS, STACKS, READY, OPEN,
-    HANDED_OVER, ADOPTIONS, PREPARED, READY_NOW, PEERS, PEERS_ASKED, PEERS_LEARNT, PEERS_EVICTED,
+    HANDED_OVER, RENEGOTIATIONS, ADOPTIONS, PREPARED, READY_NOW, PEERS, PEERS_ASKED, PEERS_LEARNT, PEERS_EVICTED,
     SYN_OPTIONS, SYN_SLOTS,
 )  # fmt: skip
 """All of them, in the order in which they are shown."""

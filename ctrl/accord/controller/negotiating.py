@@ -35,9 +35,11 @@ class Negotiation:
         """``early``: travels in the proposal, in clear. Raises ``AccordError``, and leaves nothing behind then."""
         self._controller, self._target = controller, target
         endpoint = controller.endpoint
-        ready = controller.proposals.take(target) if not early else None
+        ready = controller.proposals.take(target) if not early and target.renews is None else None
         prepared = ready or prepare(controller, target, early)
-        in_use = contextlib.ExitStack()  # the socket goes when the negotiation and all in-band data have ended
+        # The socket goes when the negotiation and all in-band data have ended, and nobody keeps it.
+        in_use = self._in_use = contextlib.ExitStack()
+        self._kept = False
         if prepared.bound is not None:
             in_use.callback(endpoint.unbind, prepared.bound)
         try:
@@ -46,7 +48,7 @@ class Negotiation:
             prepared.machine.receive(events.Stop(Reason.CLOSED))
             in_use.close()
             raise
-        channel = prepared.channel
+        channel = self._channel = prepared.channel
         self.transaction = prepared.transaction
         self.syn: ParallelSyn | None = prepared.syn
         """The connection that the proposal speaks of; None: it speaks of none."""
@@ -55,10 +57,10 @@ class Negotiation:
             handle,
             ladder,
             Role.INITIATOR,
-            lambda: None if channel is not None and channel.in_use else in_use.close(),
+            self._context_unused,
         )
         if channel is not None:
-            channel.ended = lambda: in_use.close() if self.exchange.over else None
+            channel.ended = self._context_unused
         self.exchange.believes_icmp = target.policy.plain is not Fallback.NEVER
         endpoint.adopt(handle, self.exchange)
         prepared.clock.go()
@@ -86,8 +88,23 @@ class Negotiation:
         if self.exchange.refused is not None:
             carrier.abort()
             raise self.exchange.refused
-        self.order_next()
+        if self._target.renews is None:
+            self.order_next()
         return carrier, committed
+
+    def keep(self) -> None:
+        """The context stays until ``let_go``, so that the peer can send messages about the association to it."""
+        self._kept = True
+
+    def let_go(self) -> None:
+        """As before ``keep``; twice does no harm."""
+        self._kept = False
+        self._context_unused()
+
+    def _context_unused(self) -> None:
+        in_band = self._channel is not None and self._channel.in_use
+        if not in_band and not self._kept and self.exchange.over:
+            self._in_use.close()
 
     def order_next(self) -> None:
         """Have the next proposal for this peer made in idle time."""

@@ -18,6 +18,7 @@ from accord.controller.adoption.parallel import ParallelSyn
 from accord.controller.endpoint import UdpSocket
 from accord.controller.host import DatagramChannel, HostApplication
 from accord.controller.proposal import propose
+from accord.controller.renegotiation.identity import Identity
 from accord.controller.settings.policy import Context, EffectivePolicy
 from accord.controller.stack import services_for
 from accord.datapath import clock
@@ -56,6 +57,8 @@ class Target:
     """Of the route, bytes with the IP header."""
     adopts: bool = False
     """TCP is to be the connection of a SYN that leaves beside it (parallel-syn)."""
+    renews: Identity | None = None
+    """The association that is to get another stack; None: it is for a new one."""
 
 
 class HeldClock:
@@ -129,6 +132,7 @@ def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepa
             service_port=target.port if direct else None,
             grease=secrets.token_bytes(_GREASE_BYTES),
             packets_min=target.policy.packets_min,
+            renegotiates=None if target.renews is None else target.renews.claim(Role.INITIATOR, transaction),
         )
         return Prepared(path, bound, channel, held, transaction, syn, machine, machine.start())
     except BaseException:

@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
-from accord.controller.settings.policy import EffectivePolicy
+from accord.controller.settings.policy import EffectivePolicy, TcpOpen
 from accord.controller.settings.preferences import describe
 from accord.negotiation.initiator import Proposed
 from accord.negotiation.interface import Role
@@ -65,3 +65,16 @@ def propose(
     word = policy.word_of(top.protocol)
     nodes.append(Proposed(application, top.protocol, top.open(Role.INITIATOR, services), word=word))
     return nodes
+
+
+def tcp_open(plugins: Collection[str], policy: EffectivePolicy, *, works: bool) -> TcpOpen:
+    """How TCP is opened, ``auto`` decided. A proposal without TCP has nothing that a SYN could be adopted by.
+
+    ``works``: TCP without a SYN has worked with this peer lately.
+    """
+    stacks = policy.stacks_wanted(set(plugins) - {APPLICATION})
+    if not any("tcp" in stack for stack in stacks):
+        return TcpOpen.NO_SYN
+    if policy.tcp is not TcpOpen.AUTO:
+        return policy.tcp
+    return TcpOpen.NO_SYN if works else TcpOpen.PARALLEL_SYN

@@ -15,6 +15,7 @@ from accord.controller.exchange import Exchange
 from accord.controller.exposed import Exposed
 from accord.controller.host import DatagramChannel, HostApplication, HostFetch
 from accord.controller.ladder import Ladder, Way
+from accord.controller.renegotiation.responder_end import ResponderEnd
 from accord.controller.stack import build_carrier, services_for
 from accord.datapath import clock
 from accord.datapath.path import Path
@@ -36,6 +37,8 @@ class Offered:
 
     exposed: Exposed
     places: Places | None
+    renewed: ResponderEnd | None
+    """The association that gets another stack; None: it is for a new one."""
 
 
 def respond(
@@ -79,16 +82,20 @@ def respond(
     def accept(service: int | None) -> Accepted | Refuse:
         """``service``: where the context has no ports, or the initiator means another one than it sends to."""
         port = path.local_port if service is None else service
-        exposed = controller.exposed.get(port)
+        renewed = _renewed(controller, machine, port)
+        if isinstance(renewed, Refuse):
+            return renewed
+        exposed = controller.exposed.get(port) if renewed is None else renewed.exposed
         if exposed is None:
             return Refuse(Reason.NO_SERVICE, f"port {port}")
-        if exposed.failure is not None:
+        if exposed.failure is not None and renewed is None:
             return Refuse(exposed.failure.reason, exposed.failure.detail)
-        application = HostApplication(resume, ladder=ladder, target=exposed.target, early_limit=exposed.early_limit)
+        early_limit = exposed.early_limit if renewed is None else 0
+        application = HostApplication(resume, ladder=ladder, target=exposed.target, early_limit=early_limit)
         scope = f"%{path.scope}" if path.scope else ""
         local, remote = (path.local + scope, port), (path.remote + scope, path.remote_port)
         places = None if exposed.adopter is None else Places(exposed.adopter, transaction, path.remote, stop)
-        offered.append(Offered(exposed, places))
+        offered.append(Offered(exposed, places, renewed))
         services = services_for(
             controller, Role.RESPONDER, local, remote, exposed.security, channel, application, adoptions=places
         )
@@ -97,15 +104,26 @@ def respond(
             sessions[node_id] = by_protocol[protocol].open(Role.RESPONDER, services)
             return sessions[node_id]
 
-        return Accepted(exposed.policy, open_session)
+        return Accepted(exposed.policy if renewed is None else renewed.chooser, open_session)
 
     by_protocol = {plugin.protocol: plugin for plugin in controller.plugins.values()}
     cookie = secrets.token_bytes(COOKIE_BYTES)
-    exchange.run(Responder(transaction, accept, cookie, context_protocol=path.context))
+    machine = Responder(transaction, accept, cookie, context_protocol=path.context)
+    exchange.run(machine)
     exchange.committed.add_done_callback(
-        lambda outcome: _committed(controller, offered[0] if offered else None, exchange, path, outcome)
+        lambda outcome: _committed(controller, offered[0] if offered else None, exchange, transaction, path, outcome)
     )
     return exchange
+
+
+def _renewed(controller: Controller, machine: Responder, port: int) -> ResponderEnd | Refuse | None:
+    """The association that the proposal is about, if it is about one."""
+    assert machine.proposed is not None, "what is to be accepted has come"
+    context = machine.proposed.context
+    if context.renegotiates is None:
+        return None
+    notice = not context.children
+    return controller.associations.admit(context.renegotiates, machine.transaction, port, notice=notice)
 
 
 def _peer(path: Path) -> str:
@@ -116,20 +134,26 @@ def _committed(
     controller: Controller,
     offered: Offered | None,
     exchange: Exchange,
+    transaction: bytes,
     path: Path,
     outcome: asyncio.Future[events.Committed],
 ) -> None:
     peer = _peer(path)
+    renewed = None if offered is None else offered.renewed
     if outcome.cancelled():
+        if renewed is not None:
+            renewed.carrier.failed(error(Reason.SHUTDOWN))
         return
     failure = outcome.exception()
     if failure is not None:
+        if renewed is not None:
+            renewed.carrier.failed(failure if isinstance(failure, AccordError) else error(Reason.PLUGIN_FAILED))
         reason = failure.reason if isinstance(failure, AccordError) else Reason.PLUGIN_FAILED
         controller.counts.failed(Role.RESPONDER, reason)
         log.info("port %s, %s: %s", path.local_port if offered is None else offered.exposed.port, peer, failure)
         return
     assert offered is not None, "nothing is accepted on a port that is not exposed"
-    stack = Stack(controller, offered.exposed, exchange, peer, outcome.result())
+    stack = Stack(controller, offered.exposed, exchange, transaction, peer, path, renewed, outcome.result())
     place = None if offered.places is None else offered.places.place
     if offered.exposed.closed:  # it crossed the withdrawal of the port
         stack.lost(error(Reason.SHUTDOWN, "committed too late, the port is withdrawn"))
@@ -148,7 +172,10 @@ class Stack:
     controller: Controller
     exposed: Exposed
     exchange: Exchange
+    transaction: bytes
     peer: str
+    path: Path
+    renewed: ResponderEnd | None
     committed: events.Committed
 
     @property
@@ -163,6 +190,15 @@ class Stack:
         ladder, controller = self.exchange.ladder, self.controller
         if place is not None:
             ladder.note(Way.HERE, f"adopted the TCP connection {place.found}")
+        carrier = build_carrier(self.committed.sessions)
+        if self.renewed is not None:
+            self.renewed.up(self.committed, carrier, self.path)
+            return
+        handle = ""
+        if self.fetch is None:  # bytes that travelled in the negotiation are in no count
+            carrier, handle = controller.associations.accepted(
+                self.exposed, self.committed, carrier, self.path, self.peer, self.transaction
+            )
         report = Report(
             peer=self.peer,
             stack=[protocol_name(protocol) for protocol in reversed(self.committed.protocols)],
@@ -170,11 +206,12 @@ class Stack:
             ready_ms=round(ladder.elapsed() * 1000, 3),
             back_end=controller.back_end,
             attach_mode=controller.attach_mode,
+            association=handle,
             ladder=ladder.as_dicts(),
         )
         controller.counts.came_up(Role.RESPONDER, report)
         log.info("port %d, %s: %s", self.exposed.port, self.peer, self.committed.name)
-        self.exposed.hand_out(Association(build_carrier(self.committed.sessions), report), self.fetch)
+        self.exposed.hand_out(Association(carrier, report), self.fetch)
 
     async def comes_up(self, place: Place) -> None:
         """The commit was faster than the connection: nobody is told before that is there."""
@@ -194,5 +231,7 @@ class Stack:
         self.controller.counts.failed(Role.RESPONDER, failure.reason)
         fetch = self.fetch
         build_carrier(self.committed.sessions).abort()
+        if self.renewed is not None:
+            self.renewed.carrier.failed(failure)
         if fetch is not None:
             fetch.cancel()

@@ -148,6 +148,7 @@ class Operations:
             "connect": self._connect,
             "listen": self._listen,
             "rendezvous": self._rendezvous,
+            "renegotiate": self._renegotiate,
             "status": self._status,
             "stats": self._stats,
             "peers": self._peers,
@@ -362,6 +363,13 @@ class Operations:
             task.cancel()
         if bridges:
             await asyncio.wait(bridges, timeout=_BRIDGE_END_SECONDS)
+
+    async def _renegotiate(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
+        """Have an association changed over to another stack, and say what it has then."""
+        member = self._controller.associations.get(_take(message, "association", str, ""))
+        # Whoever asked may go away meanwhile; a change that has begun is made.
+        await asyncio.shield(member.renegotiate(_take(message, "policy", dict, {})))
+        await channel.send({"ok": True, **member.row()})
 
     async def _status(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
         await channel.send({"ok": True, "pid": os.getpid(), "privileges": standing(), **self._controller.status()})

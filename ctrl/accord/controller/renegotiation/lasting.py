@@ -182,6 +182,11 @@ class LastingCarrier:
         while self._turn.state not in (State.STEADY, State.DOUBTFUL, State.BROKEN):
             await self._turned.wait()
 
+    async def past(self, generation: int) -> None:
+        """Return when a change has been made since ``generation``, or the association is over."""
+        while self.generation == generation and self._turn.state is not State.BROKEN:
+            await self._turned.wait()
+
     # ---- the change ----
 
     async def _go_over(self, following: Carrier, identity: Identity) -> None:

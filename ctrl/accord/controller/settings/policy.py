@@ -72,7 +72,11 @@ _REMEMBERED_LETTERS: Final = 1024
 _EXPLAINED: Final = 4
 """Stacks that an error explains; the others are counted."""
 _BINDING: Final = (Word.FORBIDDEN, Word.REQUIRED)
-_KEYS: Final = ("secure", "prefer", "only", "context", "fallback", "tcp", "early", "packets_min", "compress_encrypted")
+_KEYS: Final = (
+    *("secure", "prefer", "only", "context", "fallback", "tcp", "early", "packets_min", "compress_encrypted"),
+    *("renegotiate", "renegotiate_s"),
+)
+_MAX_RENEGOTIATE_S: Final = 30 * 24 * 3600
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,10 @@ class EffectivePolicy:
     """What this host says of protocols."""
     compress_encrypted: bool = False
     """Compression may stand above encryption, where the length of what is sent tells of its contents."""
+    renegotiate: bool = False
+    """Associations can be re-negotiated whatever their stack, and when the peer wishes it."""
+    renegotiate_s: int = 0
+    """Seconds after which an association is re-negotiated, again and again; 0: never."""
     fixed: frozenset[str] = field(default=frozenset(), compare=False)
     """Keys that the policy file sets: an application cannot take them back."""
     protocols: Mapping[str, int] = field(default_factory=lambda: PROTOCOLS, compare=False, repr=False)
@@ -128,6 +136,15 @@ class EffectivePolicy:
         if missing is None:
             return None
         return f"{stacks.format_stack((missing,), self.protocols)}, which this host's policy requires, is not in it"
+
+    @property
+    def lasting(self) -> bool:
+        """The daemon stays between program and stack, and the context open for the peer's wishes."""
+        return self.renegotiate or self.renegotiate_s > 0
+
+    def at_least_secure(self) -> EffectivePolicy:
+        """This policy, with nothing insecure in it."""
+        return replace(self, secure=Secure.REQUIRED)
 
     def order(self, stacks: Sequence[CandidateStack]) -> Sequence[CandidateStack]:
         """The allowed stacks, best first. The order, each rule for those that the rules before leave equal:
@@ -373,6 +390,8 @@ def _read(table: Table, base: EffectivePolicy, protocols: Mapping[str, int]) -> 
         packets_min=table.integer("packets_min", 0, Limit.INITIAL_WINDOW, base.packets_min),
         preferences=words,
         compress_encrypted=compress_encrypted,
+        renegotiate=table.boolean("renegotiate", base.renegotiate),
+        renegotiate_s=table.integer("renegotiate_s", 0, _MAX_RENEGOTIATE_S, base.renegotiate_s),
         fixed=base.fixed | present,
         protocols=protocols,
     )

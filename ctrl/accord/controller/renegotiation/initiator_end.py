@@ -1,0 +1,176 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The initiator's end of an association: it proposes."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from accord.controller.ladder import Ladder
+from accord.controller.negotiating import Negotiation, route
+from accord.controller.prepared import Target
+from accord.controller.proposal import tcp_open
+from accord.controller.race.racing import Contest, Won
+from accord.controller.renegotiation.identity import Identity
+from accord.controller.renegotiation.lasting import LastingCarrier
+from accord.controller.renegotiation.member import Member, Standing, strict
+from accord.controller.renegotiation.notices import notify
+from accord.controller.settings.policy import Context, Early, EffectivePolicy, Fallback, TcpOpen
+from accord.datapath import clock
+from accord.datapath.path import NO_SOCKET, Path
+from accord.negotiation.interface import Refuse, Role
+from accord.protocols.services import Security
+from accord.wire.constants import Protocol, Reason
+from accord.wire.errors import AccordError, error
+
+if TYPE_CHECKING:
+    from accord.controller.controller import Controller
+
+log = logging.getLogger("accord.renegotiation")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What the program asked for, and where that was."""
+
+    host: str
+    port: int
+    address: str
+    wishes: Mapping[str, Any]
+    security: Security
+
+
+class InitiatorEnd(Member):
+    """See the module's docstring."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        handle: str,
+        carrier: LastingCarrier,
+        standing: Standing,
+        origin: Origin,
+        negotiation: Negotiation,
+    ) -> None:
+        self._origin = origin
+        self._asked: Origin | None = None
+        self._context = negotiation
+        """The one that led to the stack: where its context stays, the responder's wishes arrive."""
+        self._next_context: Negotiation | None = None
+        self._notices: set[asyncio.Task[None]] = set()
+        carrier.on_called_off = self._call_off
+        super().__init__(controller, handle, f"{origin.address} port {origin.port}", carrier, standing)
+        if standing.policy.lasting:
+            negotiation.keep()
+
+    def policy_now(self) -> EffectivePolicy:
+        """As for a new connection."""
+        return self._policy_for(self._origin)
+
+    def admit(self, claim: bytes, transaction: bytes, port: int, *, notice: bool) -> Refuse:
+        """The responder wishes another stack; the answer says that it will be proposed."""
+        if not notice or not self.carrier.identity.proves(claim, Role.RESPONDER, transaction):
+            return Refuse(Reason.NO_ASSOCIATION)
+        log.info("%s: %s asks for another stack", self.handle, self.peer)
+        self.renegotiate()
+        return Refuse(Reason.RENEGOTIATING, "a proposal follows")
+
+    async def attempt(self, wishes: Mapping[str, Any]) -> None:
+        """Propose, and change over to what comes of it."""
+        carrier, generation = self.carrier, self.carrier.generation
+        asked = dataclasses.replace(self._origin, wishes={**self._origin.wishes, **wishes})
+        policy = self._policy_for(asked)
+        if not carrier.begin():
+            raise error(Reason.RENEGOTIATING, f"association {self.handle}")
+        try:
+            won = await self._negotiate(asked, strict(policy, self.standing))
+        except BaseException as failure:
+            known = isinstance(failure, AccordError)
+            carrier.failed(failure if known else error(Reason.PLUGIN_FAILED, repr(failure)))  # type: ignore[arg-type]
+            raise
+        negotiation, committed = won.negotiation, won.committed
+        assert negotiation is not None
+        assert committed is not None
+        secure = any(session.secure for session in committed.sessions)
+        self.expect(Standing(committed.protocols, secure, policy))
+        self._asked, self._next_context = asked, negotiation
+        if policy.lasting:
+            negotiation.keep()
+        carrier.came_up(won.carrier, Identity.of(committed.sessions, committed.transcript))
+        try:
+            await self.changed(generation)
+        finally:
+            if carrier.generation == generation:
+                negotiation.let_go()
+
+    async def _negotiate(self, asked: Origin, policy: EffectivePolicy) -> Won:
+        controller = self._controller
+        policy = dataclasses.replace(policy, fallback=Fallback.NEVER, early=Early.NEVER)
+        source, mtu = route(asked.address, asked.port)
+        lesson = controller.lessons.of(asked.address, asked.port, source)
+        target = Target(
+            source,
+            asked.address,
+            asked.port,
+            policy,
+            asked.security,
+            mtu,
+            tcp_open(controller.plugins, policy, works=bool(lesson.known.no_syn)) is TcpOpen.PARALLEL_SYN,
+            self.carrier.identity,
+        )
+        won = await Contest(controller, target, lesson, b"", Ladder(clock.now)).run()
+        if won.negotiation is None or won.committed is None:
+            controller.losers.retire(won.carrier)
+            raise error(Reason.NO_COMMON_STACK, "only a plain connection was to be had")
+        return won
+
+    def moved(self) -> None:
+        """The old context is needed no longer."""
+        assert self._next_context is not None
+        assert self._asked is not None
+        self._context.let_go()
+        self._context, self._next_context = self._next_context, None
+        self._origin = self._asked
+
+    def _call_off(self, following: Identity) -> None:
+        task = asyncio.create_task(self._tell_off(following))
+        self._notices.add(task)
+        task.add_done_callback(self._notices.discard)
+
+    async def _tell_off(self, following: Identity) -> None:
+        identity, origin = self.carrier.identity, self._origin
+        direct = self.standing.policy.context is Context.DIRECT
+        try:
+            source, mtu = route(origin.address, origin.port)
+            path = Path(
+                family=6 if ":" in origin.address else 4,
+                context=int(Protocol.DIRECT if direct else Protocol.UDP),
+                local=source.partition("%")[0],
+                local_port=0,
+                remote=origin.address.partition("%")[0],
+                remote_port=0 if direct else origin.port,
+                socket=NO_SOCKET,
+                mtu=mtu,
+            )
+            await notify(
+                self._controller,
+                path,
+                lambda transaction: identity.claim(Role.INITIATOR, transaction, following),
+                origin.port if direct else None,
+            )
+        except AccordError as failure:
+            log.info("%s, %s: could not say that the change is off: %s", self.handle, self.peer, failure)
+
+    def _policy_for(self, origin: Origin) -> EffectivePolicy:
+        return self._controller.policy_for(origin.host, origin.port, origin.address, origin.wishes)
+
+    def close(self) -> None:
+        """As ``Member.close``; the context is given back."""
+        super().close()
+        self._context.let_go()
+        for task in self._notices:
+            task.cancel()
