@@ -48,11 +48,15 @@ class Worker:
 
     def ask(self, order: object) -> dict[str, Any]:
         """One line there, one line back. Raises ``RuntimeError`` when the worker has ended."""
+        self.tell(order)
+        return self.read()
+
+    def tell(self, order: object) -> None:
+        """One line there."""
         assert self.process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self.process.stdin.write(json.dumps(order).encode() + b"\n")
             self.process.stdin.flush()
-        return self.read()
 
     def read(self) -> dict[str, Any]:
         """The next line. Raises ``RuntimeError`` when the worker has ended."""
