@@ -160,6 +160,8 @@ def _no_options() -> Any:
     raise error(Reason.NO_KERNEL_SUPPORT, "simulated: no sockops program", "none")
 
 
+# One congestion control, that of ``sim.tcp``, and no options to tell of.
+_TUNING = SimpleNamespace(algorithms=lambda: ("none",), use=lambda connection, name: None, describe=lambda _: {})
 _PRIVILEGE = SimpleNamespace(bind=_bind, asks=lambda: False)
 _LIST: tuple[tuple[Any, str, Any], ...] = (
     (clock, "now_us", _now_us),
@@ -190,6 +192,7 @@ _LIST: tuple[tuple[Any, str, Any], ...] = (
     (responding, "secrets", _Secrets()),
     (responding, "Responder", _Responder),
     (stack, "TcpRepair", _repair),
+    (stack, "tcp_tuning", _TUNING),
     (stack, "os", SimpleNamespace(urandom=_Secrets.token_bytes)),
 )
 

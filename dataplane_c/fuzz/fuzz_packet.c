@@ -111,7 +111,7 @@ static void check(struct fuzzed *fuzzed)
 		     transaction->wire_sent <= ACCORD_AMPLIFICATION * transaction->wire_received);
 		hold(transaction->outbox.oldest <= transaction->outbox.total &&
 		     transaction->outbox.sent <= transaction->outbox.total);
-		hold(transaction->recovery.window >= RECOVERY_MIN_WINDOW);
+		hold(transaction->recovery.congestion.window >= CONGESTION_MIN_WINDOW);
 	}
 	hold(live == engine->table.live && unproven == engine->table.unproven);
 	hold(unproven <= engine->config.unproven);

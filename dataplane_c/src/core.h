@@ -55,6 +55,13 @@ struct accord_path {
 
 /* ---- Engine ------------------------------------------------------------------------------------ */
 
+/* What decides how much is in flight. */
+enum accord_congestion {
+	ACCORD_CONGESTION_NEWRENO, /* RFC 9002 */
+	ACCORD_CONGESTION_CUBIC,   /* RFC 9438 */
+	ACCORD_CONGESTIONS,
+};
+
 struct accord_engine_config {
 	uint32_t transactions; /* concurrent negotiations, both roles; default 1024 */
 	uint32_t unproven;     /* of which responder ones whose peer's address is unproven; default 256 */
@@ -62,6 +69,7 @@ struct accord_engine_config {
 	uint32_t buffer_bytes; /* each; >= ACCORD_MIN_MTU_PACKET; default 2048 */
 	uint32_t events;       /* event queue; default 4096 */
 	uint32_t seed;         /* of the hash table */
+	uint32_t congestion;   /* enum accord_congestion */
 };
 
 enum accord_event_kind {
@@ -105,9 +113,10 @@ struct accord_packet_out {
 
 struct accord_transaction_info {
 	uint32_t packets_sent, packets_received, retransmitted, duplicates;
-	uint64_t bytes_sent, bytes_received;         /* Accord packets, without UDP and IP headers */
-	uint32_t srtt_us, rttvar_us, rto_us, window; /* window: packets */
-	uint32_t datagram_bytes;                     /* Accord's part of the longest datagram that may be sent now */
+	uint64_t bytes_sent, bytes_received; /* Accord packets, without UDP and IP headers */
+	uint32_t srtt_us, rttvar_us, rto_us;
+	uint32_t window, threshold, in_flight; /* packets */
+	uint32_t datagram_bytes;               /* Accord's part of the longest datagram that may be sent now */
 	uint8_t proven;
 	struct accord_path path;
 };

@@ -232,7 +232,7 @@ int accord_engine_round_trip(struct accord_engine *engine, uint32_t handle, uint
 		return -ACCORD_REASON_UNKNOWN_TRANSACTION;
 	if (transaction->recovery.srtt_us)
 		return 0;
-	recovery_on_sample(&transaction->recovery, rtt_us);
+	recovery_on_sample(&transaction->recovery, rtt_us, engine->now);
 	transmit_schedule(engine, transaction);
 	return 0;
 }
@@ -292,7 +292,9 @@ int accord_engine_info(const struct accord_engine *engine, uint32_t handle, stru
 		.srtt_us = transaction->recovery.srtt_us,
 		.rttvar_us = transaction->recovery.rttvar_us,
 		.rto_us = recovery_pto(&transaction->recovery),
-		.window = transaction->recovery.window,
+		.window = transaction->recovery.congestion.window,
+		.threshold = transaction->recovery.congestion.threshold,
+		.in_flight = transaction->recovery.in_flight,
 		.datagram_bytes = transaction_datagram(transaction),
 		.proven = !transaction->share.unproven,
 		.path = transaction->path,

@@ -10,7 +10,11 @@
 
 /* Does this range acknowledge only what was sent? */
 bool outbox_sent(const struct transaction *transaction, uint32_t ack_tsn, uint16_t count);
-/* Enter an acknowledgement. Returns a bit mask of steps (1 << step) that arrived whole by it. */
+/* Queued, and not acknowledged. */
+bool outbox_is_outstanding(const struct outbox *outbox, const struct slab *slab, uint32_t offset);
+/* Its packet counts as lost: so does the datagram that it shared. */
+void outbox_datagram_lost(struct transaction *transaction, const struct slab_head *head);
+/* acknowledge.c: enter an acknowledgement. Returns a bit mask of steps (1 << step) that arrived whole by it. */
 uint32_t outbox_acknowledge(struct transaction *transaction, struct slab *slab, uint64_t now, uint32_t ack_tsn,
                             uint16_t count);
 /* Mark what counts as lost, and set recovery.loss_time for what may soon (RFC 9002 section 6.1). */
@@ -26,8 +30,12 @@ bool outbox_awaits(const struct transaction *transaction);
 void outbox_probe(struct transaction *transaction, struct slab *slab);
 /* The answer is whole, or no longer wanted: give the proposal's packets back. */
 void outbox_release_retained(struct transaction *transaction, struct slab *slab);
-/* TSN offset of the packet to send next; total when there is none that the window lets go. */
-uint16_t outbox_pick(const struct transaction *transaction, const struct slab *slab);
+/* Is there anything that an open window would let go? */
+bool outbox_waits(const struct transaction *transaction, const struct slab *slab);
+/* TSN offset of the packet to send next; total when there is none that window and pace let go. */
+uint16_t outbox_pick(const struct transaction *transaction, const struct slab *slab, uint64_t now);
+/* When the pace will let go what the window would; UINT64_MAX: nothing waits for the pace alone. */
+uint64_t outbox_paced_until(const struct transaction *transaction, const struct slab *slab, uint64_t now);
 /* The picked packet goes out now. */
 void outbox_on_sent(struct transaction *transaction, struct slab *slab, uint64_t now, uint16_t offset);
 /* When the oldest unacknowledged packet was queued; UINT64_MAX: there is none. */

@@ -10,15 +10,14 @@ static uint32_t larger(uint32_t one, uint32_t other)
 	return one > other ? one : other;
 }
 
-void recovery_init(struct recovery *recovery)
+void recovery_init(struct recovery *recovery, enum accord_congestion algorithm, uint32_t window)
 {
 	memset(recovery, 0, sizeof(*recovery));
-	recovery->window = ACCORD_INITIAL_WINDOW;
-	recovery->threshold = UINT32_MAX;
+	congestion_init(&recovery->congestion, algorithm, window);
 }
 
 /* RFC 9002 section 5.3. The ack delay is unknown here and stays in the sample. */
-void recovery_on_sample(struct recovery *recovery, uint64_t rtt_us)
+void recovery_on_sample(struct recovery *recovery, uint64_t rtt_us, uint64_t now)
 {
 	uint32_t rtt = (uint32_t)(rtt_us < 1 ? 1 : rtt_us > 60000000 ? 60000000 : rtt_us);
 	uint32_t deviation;
@@ -27,6 +26,7 @@ void recovery_on_sample(struct recovery *recovery, uint64_t rtt_us)
 	if (!recovery->srtt_us) {
 		recovery->min_us = recovery->srtt_us = rtt;
 		recovery->rttvar_us = rtt / 2;
+		recovery->sampled_at = now;
 		return;
 	}
 	if (rtt < recovery->min_us)
@@ -36,43 +36,52 @@ void recovery_on_sample(struct recovery *recovery, uint64_t rtt_us)
 	recovery->srtt_us = (uint32_t)((UINT64_C(7) * recovery->srtt_us + rtt) / 8);
 }
 
-/* RFC 9002 section 7.3, in packets. */
-void recovery_on_acked(struct recovery *recovery, uint32_t packets)
+/* Microseconds between two packets at the present pace. 0: there is none yet. */
+static uint64_t pace_interval(const struct recovery *recovery)
 {
-	recovery->timeouts = 0;
-	if (recovery->window < recovery->threshold) {
-		recovery->window += packets;
-	} else {
-		recovery->credit += packets;
-		if (recovery->credit >= recovery->window) {
-			recovery->credit -= recovery->window;
-			recovery->window++;
-		}
-	}
-	if (recovery->window > ACCORD_MAX_PACKETS)
-		recovery->window = ACCORD_MAX_PACKETS;
+	const struct congestion *congestion = &recovery->congestion;
+	uint64_t pace = congestion->window < congestion->threshold ? RECOVERY_PACE_SLOW_START : RECOVERY_PACE;
+
+	return UINT64_C(100) * recovery->srtt_us / (pace * congestion->window);
 }
 
-/* Once per window: losses among what was sent before the last reduction are part of it. */
-void recovery_on_lost(struct recovery *recovery, uint64_t sent_at, uint64_t now)
+/*
+ * RFC 9002 section 7.7: a leaky bucket of the initial window's size, which the first packets, and those after a while
+ * of silence, find empty.
+ */
+uint64_t recovery_pace_time(const struct recovery *recovery)
 {
-	if (recovery->epoch && sent_at <= recovery->epoch)
+	uint64_t burst = (ACCORD_INITIAL_WINDOW - 1) * pace_interval(recovery);
+
+	return recovery->pace > burst ? recovery->pace - burst : 0;
+}
+
+void recovery_on_sent(struct recovery *recovery, uint64_t now, bool paced)
+{
+	recovery->timer_base = now;
+	if (recovery->silent_since <= recovery->sampled_at)
+		recovery->silent_since = now;
+	if (now != recovery->sent_at) {
+		recovery->before_at = recovery->sent_at;
+		recovery->sent_at = now;
+	}
+	if (paced)
+		recovery->pace = (recovery->pace > now ? recovery->pace : now) + pace_interval(recovery);
+}
+
+/* RFC 9002 section 7.6. Before the first sample nobody knows what is long. */
+void recovery_on_silence(struct recovery *recovery, uint64_t since, uint64_t until)
+{
+	if (!recovery->sampled_at || since <= recovery->sampled_at || until <= since)
 		return;
-	recovery->epoch = now;
-	recovery->threshold = recovery->window = larger(recovery->window / 2, RECOVERY_MIN_WINDOW);
-	recovery->credit = 0;
+	if (until - since > RECOVERY_PERSISTENT * (uint64_t)recovery_pto(recovery))
+		congestion_on_persistent(&recovery->congestion);
 }
 
 void recovery_on_timeout(struct recovery *recovery, uint64_t now)
 {
 	recovery->timer_base = now;
 	recovery->timeouts++;
-	/* RFC 9002 section 7.6, with a run of time-outs as the sign of persistent congestion. */
-	if (recovery->timeouts == RECOVERY_COLLAPSE) {
-		recovery->threshold = larger(recovery->window / 2, RECOVERY_MIN_WINDOW);
-		recovery->window = RECOVERY_MIN_WINDOW;
-		recovery->credit = 0;
-	}
 }
 
 /* RFC 9002 section 6.2.1. */

@@ -32,9 +32,12 @@ struct slab_head {
 		uint32_t next;     /* while free */
 		uint32_t datagram; /* transmit: serial number of the datagram that it shared, latest; 0: went alone */
 	};
-	uint32_t order;      /* transmit: serial number of its latest transmission */
-	uint16_t length;     /* transmit: of the packet */
-	uint16_t references; /* receive: pieces in it */
+	uint32_t order;  /* transmit: serial number of its latest transmission */
+	uint16_t length; /* transmit: of the packet */
+	union {
+		uint16_t references; /* receive: pieces in it */
+		uint16_t superseded; /* transmit: so many transmissions ago it left before probes; 0: that is judged */
+	};
 	uint16_t transmissions;
 	uint8_t state; /* enum sent_state */
 	uint8_t probe; /* to be sent again regardless of the window */

@@ -25,6 +25,7 @@ void transaction_table_init(struct transaction_table *table, struct transaction 
 	table->unproven_limit = config->unproven;
 	table->slot_mask = transaction_power(config->transactions) - 1;
 	table->head_mask = transaction_power(config->transactions) - 1;
+	table->congestion = (enum accord_congestion)config->congestion;
 	table->seed = hash_mix(UINT64_C(0x9e3779b97f4a7c15) + config->seed);
 	for (uint32_t head = 0; head <= table->head_mask; head++)
 		heads[head] = TRANSACTION_NONE;
@@ -139,7 +140,7 @@ struct transaction *transaction_new(struct transaction_table *table, uint64_t no
 	transaction->outbox.step = -1;
 	ackrange_init(&transaction->range);
 	reassembly_init(&transaction->reassembly);
-	recovery_init(&transaction->recovery);
+	recovery_init(&transaction->recovery, table->congestion, ACCORD_INITIAL_WINDOW);
 
 	table->live++;
 	transaction->share.unproven = role == ROLE_RESPONDER;

@@ -103,6 +103,7 @@ struct transaction_table {
 	uint32_t rested;                         /* that has rested for longest: index in the ring */
 	uint32_t lingering_head, lingering_tail; /* in the order in which they began to */
 	uint64_t seed;
+	enum accord_congestion congestion; /* of each */
 };
 
 /* Smallest power of two >= value. */

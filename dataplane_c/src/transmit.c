@@ -39,7 +39,7 @@ static bool acknowledgement_due(const struct transaction *transaction, uint64_t 
 static bool packet_due(const struct accord_engine *engine, const struct transaction *transaction)
 {
 	const struct outbox *outbox = &transaction->outbox;
-	uint16_t offset = outbox_pick(transaction, &engine->slab);
+	uint16_t offset = outbox_pick(transaction, &engine->slab, engine->now);
 
 	if (offset == outbox->total)
 		return false;
@@ -67,8 +67,10 @@ uint64_t transmit_deadline(const struct accord_engine *engine, const struct tran
 		return engine->now;
 	if (transaction->ack_due > engine->now)
 		due = earlier(due, transaction->ack_due);
+	due = earlier(due, outbox_paced_until(transaction, &engine->slab, engine->now));
+	/* One of the two (RFC 9002 section 6.2.1): what may count as lost soon is no reason for a probe yet. */
 	if (recovery->loss_time)
-		due = earlier(due, recovery->loss_time);
+		return earlier(due, recovery->loss_time);
 	return outbox_awaits(transaction) ? earlier(due, recovery_deadline(recovery)) : due;
 }
 
@@ -102,9 +104,10 @@ static bool run_timers(struct accord_engine *engine, struct transaction *transac
 			return false;
 		}
 	}
-	if (recovery->loss_time && recovery->loss_time <= now)
-		outbox_detect_losses(transaction, &engine->slab, now);
-	if (outbox_awaits(transaction) && recovery_deadline(recovery) <= now) {
+	if (recovery->loss_time) {
+		if (recovery->loss_time <= now)
+			outbox_detect_losses(transaction, &engine->slab, now);
+	} else if (outbox_awaits(transaction) && recovery_deadline(recovery) <= now) {
 		recovery_on_timeout(recovery, now);
 		outbox_probe(transaction, &engine->slab);
 	}
@@ -179,7 +182,7 @@ static void join(struct accord_engine *engine, const struct transaction *transac
 static void send_packet(struct accord_engine *engine, struct transaction *transaction, struct datagram *datagram,
                         struct accord_packet_out *out)
 {
-	uint16_t offset = outbox_pick(transaction, &engine->slab);
+	uint16_t offset = outbox_pick(transaction, &engine->slab, engine->now);
 	uint32_t buffer = transaction->outbox.buffers[offset];
 	bool shares = may_share(transaction, slab_head(&engine->slab, buffer), offset);
 

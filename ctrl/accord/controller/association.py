@@ -27,6 +27,8 @@ class Report:
     """What the memory of peers was told by now; some of it shows later."""
     ready_ms: float = 0.0
     alpn: str = ""
+    inside: dict[str, dict[str, object]] = field(default_factory=dict)
+    """What was agreed inside each node, by the protocol's name."""
     back_end: str = ""
     attach_mode: str = ""
     packets_sent: int = 0

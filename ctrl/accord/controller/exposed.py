@@ -233,7 +233,7 @@ class Exposed:
         if (why := self.policy.plain_objection) is not None:
             raise error(Reason.REQUIRED_MISSING, f"a plain client: {why}", "let it use Accord")
         if await bare.peek() == _TLS_HANDSHAKE_RECORD:
-            return await tls.server(bare, self.security, self.security.alpn), ["tls", "tcp"]
+            return await tls.server(bare, self.security, self.policy.inside.alpn or self.security.alpn), ["tls", "tcp"]
         if self.policy.plain_secure is Secure.REQUIRED:
             raise error(Reason.INSECURE, "a plain client that does not begin with TLS", "let it use TLS")
         return bare, ["tcp"]

@@ -8,6 +8,7 @@ import ipaddress
 import logging
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from accord.controller.association import Association, Report
@@ -22,6 +23,7 @@ from accord.controller.race.racing import Contest, Won
 from accord.controller.renegotiation.initiator_end import Origin
 from accord.controller.resolver import resolve
 from accord.controller.settings.policy import EffectivePolicy, TcpOpen
+from accord.controller.stack import inside_of
 from accord.datapath import clock
 from accord.datapath.zone import host_of
 from accord.protocols.services import Security
@@ -99,8 +101,11 @@ class Attempt:
         source, mtu = route(address, self._port)
         lesson = self._controller.lessons.of(address, self._port, source)
         self._take_hint(lesson)
+        security = self._security
+        if policy.inside.alpn:
+            security = replace(security, alpn=policy.inside.alpn)
         adopts = tcp_open(self._controller.plugins, policy, works=bool(lesson.known.no_syn)) is TcpOpen.PARALLEL_SYN
-        target = Target(source, address, self._port, policy, self._security, mtu, adopts)
+        target = Target(source, address, self._port, policy, security, mtu, adopts)
         self.ladder.note(
             Way.HERE,
             f"to {address} port {self._port}, security {policy.secure}, fallback {policy.plain}, "
@@ -162,6 +167,7 @@ class Attempt:
         top = won.committed.sessions[-1]
         report.alpn = getattr(top, "alpn_selected", None) or ""
         report.early = bool(getattr(top, "taken", False))
+        report.inside = inside_of(won.committed)
         figures = won.negotiation.exchange.figures()
         if figures is not None:
             report.packets_sent, report.packets_received = figures.packets_sent, figures.packets_received

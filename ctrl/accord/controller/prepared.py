@@ -123,6 +123,7 @@ def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepa
             application,
             held.now,
             syn=syn,
+            wishes=target.policy.inside,
         )
         machine = Initiator(
             transaction,

@@ -77,4 +77,6 @@ def tcp_open(plugins: Collection[str], policy: EffectivePolicy, *, works: bool) 
         return TcpOpen.NO_SYN
     if policy.tcp is not TcpOpen.AUTO:
         return policy.tcp
-    return TcpOpen.NO_SYN if works else TcpOpen.PARALLEL_SYN
+    # Of a SYN's options the kernels decide; those of an installed connection are negotiated as the words want it.
+    negotiated = not policy.inside.tcp.leaves_kernels
+    return TcpOpen.NO_SYN if works or negotiated else TcpOpen.PARALLEL_SYN

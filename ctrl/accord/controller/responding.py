@@ -16,7 +16,7 @@ from accord.controller.exposed import Exposed
 from accord.controller.host import DatagramChannel, HostApplication, HostFetch
 from accord.controller.ladder import Ladder, Way
 from accord.controller.renegotiation.responder_end import ResponderEnd
-from accord.controller.stack import build_carrier, services_for
+from accord.controller.stack import build_carrier, inside_of, services_for
 from accord.datapath import clock
 from accord.datapath.path import Path
 from accord.negotiation import events
@@ -97,7 +97,15 @@ def respond(
         places = None if exposed.adopter is None else Places(exposed.adopter, transaction, path.remote, stop)
         offered.append(Offered(exposed, places, renewed))
         services = services_for(
-            controller, Role.RESPONDER, local, remote, exposed.security, channel, application, adoptions=places
+            controller,
+            Role.RESPONDER,
+            local,
+            remote,
+            exposed.security,
+            channel,
+            application,
+            adoptions=places,
+            wishes=exposed.policy.inside,
         )
 
         def open_session(node_id: int, protocol: int) -> Session:
@@ -209,6 +217,7 @@ class Stack:
             association=handle,
             ladder=ladder.as_dicts(),
         )
+        report.inside = inside_of(self.committed)
         controller.counts.came_up(Role.RESPONDER, report)
         log.info("port %d, %s: %s", self.exposed.port, self.peer, self.committed.name)
         self.exposed.hand_out(Association(carrier, report), self.fetch)

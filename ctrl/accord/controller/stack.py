@@ -4,12 +4,15 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, cast
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final, cast
 
-from accord.datapath import clock
+from accord.controller.adoption.awaited import AwaitedCarrier
+from accord.datapath import clock, tcp_tuning
 from accord.datapath.tcp_repair import TcpRepair
+from accord.negotiation.events import Committed
 from accord.negotiation.interface import Role, Session
 from accord.protocols.services import (
     Adoptions,
@@ -21,9 +24,14 @@ from accord.protocols.services import (
     Services,
     SynConnection,
 )
+from accord.protocols.wishes import NONE, Wishes
+from accord.wire.constants import protocol_name
+from accord.wire.errors import AccordError
 
 if TYPE_CHECKING:
     from accord.controller.controller import Controller
+
+log = logging.getLogger("accord.stack")
 
 
 def services_for(
@@ -38,6 +46,7 @@ def services_for(
     *,
     syn: SynConnection | None = None,
     adoptions: Adoptions | None = None,
+    wishes: Wishes = NONE,
 ) -> Services:
     """The host as the sessions of one negotiation may see it. Addresses are textual, with a zone where needed."""
     return Services(
@@ -49,11 +58,51 @@ def services_for(
         call_later=call_later,
         security=security,
         tcp=TcpRepair(local[0], remote[0]) if controller.tcp_refusal is None else None,
+        tuning=_TUNING,
         syn=syn,
         adoptions=adoptions,
         datagrams=datagrams,
         application=application,
+        wishes=wishes,
     )
+
+
+class KernelTuning:
+    """``TcpTuning`` by the kernel of this host."""
+
+    def algorithms(self) -> tuple[str, ...]:
+        """Congestion controls that any program may use."""
+        return tcp_tuning.algorithms()
+
+    def use(self, stream: Carrier, algorithm: str) -> None:
+        """Of the stream's connection, at once or when that has come. Raises ``HostError``."""
+        if (connection := stream.kernel_socket) is not None:
+            tcp_tuning.use(connection, algorithm)
+        elif isinstance(stream, AwaitedCarrier):
+            stream.when_there(lambda there: self._use_late(there, algorithm))
+
+    def describe(self, stream: Carrier) -> Mapping[str, object]:
+        """As ``tcp_tuning.describe``."""
+        connection = stream.kernel_socket
+        return {} if connection is None else tcp_tuning.describe(connection)
+
+    def _use_late(self, stream: Carrier, algorithm: str) -> None:
+        try:
+            self.use(stream, algorithm)
+        except AccordError as refusal:
+            log.warning("congestion control: %s", refusal)
+
+
+def inside_of(committed: Committed) -> dict[str, dict[str, object]]:
+    """What was agreed inside each node of a stack, by the protocol's name; only those that say anything."""
+    said = (
+        (protocol, getattr(session, "inside", None))
+        for protocol, session in zip(committed.protocols, committed.sessions, strict=True)
+    )
+    return {protocol_name(protocol): dict(what) for protocol, what in said if what}
+
+
+_TUNING: Final = KernelTuning()
 
 
 def call_later(delay: float, function: Callable[[], None]) -> Callable[[], None]:

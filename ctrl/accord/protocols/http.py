@@ -20,7 +20,7 @@ its reader gets first: the application cannot tell, but for the time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from typing import Final
 
@@ -48,6 +48,7 @@ class HttpSession:
 
     def __init__(self, role: Role, services: Services) -> None:
         self._application = services.application
+        self.alpn = services.wishes.alpn or _NAMES
         self._life = Lifecycle("http", role)
         self._owed = b""
         self._arrived = b""
@@ -66,6 +67,11 @@ class HttpSession:
         """
         return self._fetch if self.taken else None
 
+    @property
+    def inside(self) -> Mapping[str, object]:
+        """What was agreed."""
+        return {} if self.alpn_selected is None else {"alpn": self.alpn_selected}
+
     def propose(self, view: View) -> Outcome:
         """The names, and the first request when there is one and room for it."""
         self._life.enter(Call.PROPOSE)
@@ -83,7 +89,12 @@ class HttpSession:
             offered, request = decode_names(payload)
         except AccordError as failure:
             return Refuse(failure.reason, f"HTTP: {failure.detail}")
-        self.alpn_selected = next((name for name in self.alpn if name in offered), None)
+        below = _selected_below(view)
+        if below is not None and (below not in offered or below not in self.alpn):
+            return Refuse(
+                Reason.HANDSHAKE_FAILED, f"HTTP: {below} in the security session, and not among {', '.join(offered)}"
+            )
+        self.alpn_selected = below or next((name for name in self.alpn if name in offered), None)
         if self.alpn_selected is None:
             return Refuse(
                 Reason.HANDSHAKE_FAILED,
@@ -120,10 +131,9 @@ class HttpSession:
             return Refuse(failure.reason, f"HTTP: {failure.detail}")
         if len(names) != 1 or names[0] not in self.alpn:
             return Refuse(Reason.HANDSHAKE_FAILED, f"HTTP: selected {', '.join(names)} of {', '.join(self.alpn)}")
-        for session in _speaking(view):
-            agreed = getattr(session, "alpn_selected", None)
-            if agreed is not None and agreed != names[0]:
-                return Refuse(Reason.HANDSHAKE_FAILED, f"HTTP: {names[0]} here but {agreed} in the security session")
+        below = _selected_below(view)
+        if below is not None and below != names[0]:
+            return Refuse(Reason.HANDSHAKE_FAILED, f"HTTP: {names[0]} here but {below} in the security session")
         taken, response = rest[:1], rest[1:]
         if taken not in (_NOT_TAKEN, _TAKEN) or (response and taken == _NOT_TAKEN):
             return Refuse(Reason.HANDSHAKE_FAILED, f"HTTP: {taken.hex() or 'nothing'} is neither taken nor not taken")
@@ -193,6 +203,12 @@ def _sealed(view: View) -> bool:
 def _speaking(view: View) -> Iterator[Session]:
     """The sessions below whose ALPN is this node's: those under one that seals speak for that one."""
     return takewhile(lambda session: not getattr(session, "seals", False), view.below)
+
+
+def _selected_below(view: View) -> str | None:
+    """What the security session of the stack has agreed upon; None where it has no say."""
+    selected = (getattr(session, "alpn_selected", None) for session in _speaking(view))
+    return next((name for name in selected if name is not None), None)
 
 
 class HttpPlugin:

@@ -9,12 +9,13 @@ that the simulator, a dry run and a test can hand in another. A committed sessio
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from accord.negotiation.interface import Role, Session
+from accord.protocols.wishes import NONE, Wishes
 from accord.wire.errors import AccordError
 from accord.wire.tcp_header import TcpParameters as TcpParameters
 
@@ -94,6 +95,19 @@ class TcpService(Protocol):
         """A bound local port (``None``: a free one) with fresh numbers. Raises ``HostError``."""
 
 
+class TcpTuning(Protocol):
+    """The kernel's own settings of a TCP connection."""
+
+    def algorithms(self) -> Sequence[str]:
+        """Congestion controls that this host allows, its default first."""
+
+    def use(self, stream: Carrier, algorithm: str) -> None:
+        """Set the congestion control of a stream's connection, as soon as that is there. Raises ``HostError``."""
+
+    def describe(self, stream: Carrier) -> Mapping[str, object]:
+        """What the kernel says of its options; empty where there is no kernel connection yet. Raises ``HostError``."""
+
+
 class SynConnection(Protocol):
     """Initiator, parallel SYN: the connection whose SYN left beside the proposal, to become the TCP node."""
 
@@ -115,6 +129,9 @@ class SynConnection(Protocol):
 
     def when_connected(self, callback: Callable[[], None]) -> None:
         """Call back once, when ``connected`` or ``failure`` holds; at once when one does."""
+
+    def options(self) -> Mapping[str, bool]:
+        """Which of ``sack``, ``timestamps`` and ``window_scale`` the two kernels agreed on, once ``connected``."""
 
     def take(self, first: bytes = b"") -> Carrier:
         """The connection, from now on the caller's; ``first`` has been sent over it.
@@ -223,6 +240,8 @@ class Services:
     security: Security = field(default_factory=Security)
     tcp: TcpService | None = None
     """None: this host cannot install TCP state; the tcp plug-in then refuses with NO_KERNEL_SUPPORT."""
+    tuning: TcpTuning | None = None
+    """None: nothing of the kernel's TCP can be set; congestion control is then not negotiated."""
     syn: SynConnection | None = None
     """Initiator: the TCP node is to be this connection; None: installed by ``tcp``."""
     adoptions: Adoptions | None = None
@@ -231,3 +250,5 @@ class Services:
     application: ApplicationService | None = None
     inner: Proposing | Offering | None = None
     """None: no negotiation inside of this one."""
+    wishes: Wishes = NONE
+    """What the policy wishes of the insides of protocols."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""TCP as a node, in one of two ways; the length of the proposal's payload tells which (HotNets 2009, sections 3 and 5).
+"""TCP as a node, in one of two ways; the proposal's payload tells which (HotNets 2009, sections 3 and 5).
 
                 no SYN (``tcp_installed``)                       parallel SYN (``tcp_adopted``)
     proposal    the SYN's TCP header, 20..60 bytes               the option of the SYN that leaves beside it, 16 bytes
@@ -8,17 +8,20 @@
     commit      empty                                            u8, where the stream begins: 0 at the connection's
                                                                  first byte, 1 behind the preface
 
-Headers are TCP's own, options and checksum included.
+Headers are TCP's own, options and checksum included. Where a policy says anything of TCP's options, one more follows,
+WISHES (``tcp_wishes``): behind the header, or behind ADOPT, which then has two bytes of zeros in front of it. No header
+begins with those, for its source port would be 0.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Protocol as Interface
 
 from accord.negotiation.interface import Outcome, Role, View
 from accord.protocols.services import Carrier, Services
 from accord.protocols.simultaneous import Simultaneous
-from accord.protocols.tcp_adopted import AdoptedTcp
+from accord.protocols.tcp_adopted import WITH_WISHES, AdoptedTcp
 from accord.protocols.tcp_installed import InstalledTcp
 from accord.wire.constants import Protocol, Reason
 from accord.wire.tcp_option import OPTION_BYTES
@@ -61,6 +64,10 @@ class TcpWay(Interface):
     def drop(self) -> None:
         """The node is out."""
 
+    @property
+    def inside(self) -> Mapping[str, object]:
+        """What was agreed inside the node."""
+
 
 class TcpSession:
     """One TCP node. Not secure: it authenticates nobody."""
@@ -79,6 +86,12 @@ class TcpSession:
         """The connection was opened by its SYN, as any other; it was not installed."""
         return isinstance(self._way, AdoptedTcp)
 
+    @property
+    def inside(self) -> Mapping[str, object]:
+        """What was agreed inside the node, as the kernel says it; empty before there is a connection."""
+        way = {"way": "parallel-syn" if self.adopted else "no-syn"}
+        return {**way, **self._way.inside}
+
     def propose(self, view: View) -> Outcome:
         """Initiator: what the kernel's SYN says, or which SYN is meant."""
         return self._way.propose(view)
@@ -86,7 +99,8 @@ class TcpSession:
     def respond(self, view: View, payload: bytes) -> Outcome:
         """Responder: the way that the initiator proposes."""
         self._way.drop()
-        way = AdoptedTcp if len(payload) == OPTION_BYTES else InstalledTcp
+        adopted = len(payload) == OPTION_BYTES or payload.startswith(WITH_WISHES)
+        way = AdoptedTcp if adopted else InstalledTcp
         self._way = way(self._role, self._services)
         return self._way.respond(view, payload)
 

@@ -6,20 +6,28 @@ nothing the same connection is the plain one. The responder finds it by the tran
 or, when the SYN-ACK did not say that the option had been understood (the mark), in the *preface*, the same 16 bytes
 at the beginning of the stream (docs/PROTOCOL.md, section 9.1).
 
+The kernels have settled TCP's options between them, by SYN and SYN-ACK. What the policies say of them (``tcp_wishes``)
+is exchanged all the same, and the initiator, who has the connection before it commits, sees whether it is as they say.
+
 The initiator commits when it has both the answer and the SYN-ACK, so the session waits in ``advance`` until then.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View, Wait
 from accord.protocols.services import Adoption, Carrier, Services, SynConnection
+from accord.protocols.tcp_agreement import Agreement
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import AccordError
+from accord.wire.tcp_option import OPTION_BYTES
 
 FROM_FIRST_BYTE: Final = b"\x00"
 BEHIND_PREFACE: Final = b"\x01"
+WITH_WISHES: Final = b"\x00\x00"
+"""In front of ADOPT and WISHES."""
 
 
 class AdoptedTcp:
@@ -33,30 +41,49 @@ class AdoptedTcp:
         self._adoption: Adoption | None = None
         self._stream: Carrier | None = None
         self._committed = False
+        self._agreement = Agreement(services)
+
+    @property
+    def inside(self) -> Mapping[str, object]:
+        """What the kernel says of the connection."""
+        return self._agreement.inside
 
     def propose(self, view: View) -> Outcome:
         """Initiator: the SYN's option."""
         syn = self._syn()
-        return Answer(syn.option) if syn.failure is None else _refuse(syn.failure)
+        if syn.failure is not None:
+            return _refuse(syn.failure)
+        try:
+            wishes = self._agreement.begin()
+        except AccordError as refusal:
+            return _refuse(refusal)
+        return Answer(WITH_WISHES + syn.option + wishes if wishes else syn.option)
 
     def respond(self, view: View, payload: bytes) -> Outcome:
         """Responder: keep a place for the connection, and say so with the same option."""
         adoptions = self._services.adoptions
         if adoptions is None:
             return Refuse(Reason.NOT_ADOPTABLE, "TCP: nothing of ours listens on this port")
-        if payload != adoptions.option:
+        wishes = payload.removeprefix(WITH_WISHES)
+        if not wishes.startswith(adoptions.option):
             return Refuse(Reason.HANDSHAKE_FAILED, "TCP: the option does not name this negotiation")
         try:
+            verdict = self._agreement.answer(wishes[OPTION_BYTES:])
             self._adoption = adoptions.expect()
         except AccordError as refusal:
             return _refuse(refusal)
-        return Answer(payload)
+        return Answer(WITH_WISHES + adoptions.option + verdict if verdict else adoptions.option)
 
     def advance(self, view: View, payload: bytes) -> Outcome:
         """Initiator: waits for the SYN-ACK, then says where the stream begins. Responder: is told."""
         if self._role is Role.INITIATOR:
-            if payload != self._syn().option:
+            verdict = payload.removeprefix(WITH_WISHES)
+            if not verdict.startswith(self._syn().option):
                 return Refuse(Reason.HANDSHAKE_FAILED, "TCP: the answer is not to the SYN that was proposed")
+            try:
+                self._agreement.conclude(verdict[OPTION_BYTES:])
+            except AccordError as refusal:
+                return _refuse(refusal)
             return self.resume(view)
         if payload not in (FROM_FIRST_BYTE, BEHIND_PREFACE):
             return Refuse(Reason.HANDSHAKE_FAILED, f"TCP: {payload[:8].hex() or 'nothing'} in the commit")
@@ -70,6 +97,11 @@ class AdoptedTcp:
             return _refuse(syn.failure)
         if not syn.connected:
             return Wait("the SYN's connection")
+        if not self._agreement.silent:
+            try:
+                self._agreement.check(syn.options())
+            except AccordError as refusal:
+                return _refuse(refusal, 'the kernels agree on it by the SYN: tcp = "no-syn" lets Accord do it')
         # A first byte that tells an adopted stream from a plain one: TLS in a node leaves application data for the
         # stream, plain TLS begins with a handshake record. Any other protocol may begin with anything.
         tells = bool(view.above) and view.above[0].protocol == Protocol.TLS13
@@ -99,7 +131,7 @@ class AdoptedTcp:
         if stream is None:
             assert adoption is not None
             stream = adoption.carrier()
-        return stream
+        return self._agreement.tune(stream)
 
     def drop(self) -> None:
         """Give the place up. The initiator's connection stays with whoever opened it, unless it was taken."""
@@ -115,5 +147,6 @@ class AdoptedTcp:
         return self._services.syn
 
 
-def _refuse(failure: AccordError) -> Refuse:
-    return Refuse(failure.reason, f"{failure.detail} ({failure.mend})" if failure.mend else failure.detail)
+def _refuse(failure: AccordError, mend: str = "") -> Refuse:
+    mend = failure.mend or mend
+    return Refuse(failure.reason, f"{failure.detail} ({mend})" if mend else failure.detail)

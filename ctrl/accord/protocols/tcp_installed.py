@@ -10,13 +10,16 @@ Until the commit the socket is tentative: ``prune`` and ``abort`` drop it withou
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
 from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View
 from accord.protocols.services import Carrier, Services, TcpEndpoint, TcpParameters
+from accord.protocols.tcp_agreement import Agreement
+from accord.protocols.tcp_wishes import OPTIONS
 from accord.wire import tcp_header
-from accord.wire.constants import Reason
+from accord.wire.constants import Reason, Word
 from accord.wire.errors import AccordError, error
 from accord.wire.tcp_header import TcpHeader
 
@@ -32,6 +35,14 @@ class InstalledTcp:
         self._endpoint: TcpEndpoint | None = None
         self._peer: TcpParameters | None = None
         self._committed = False
+        self._agreement = Agreement(services)
+        self._offered: TcpParameters | None = None
+        """Initiator: what its SYN says."""
+
+    @property
+    def inside(self) -> Mapping[str, object]:
+        """What the kernel says of the connection."""
+        return self._agreement.inside
 
     def propose(self, view: View) -> Outcome:
         """Initiator: the SYN's header, from a free local port to the service port."""
@@ -85,27 +96,28 @@ class InstalledTcp:
         if not self._committed or self._endpoint is None:
             raise RuntimeError("a TCP session has a stream only after commit, and only one")
         endpoint, self._endpoint = self._endpoint, None
-        return endpoint.stream()
+        return self._agreement.tune(endpoint.stream())
 
     # ---- The three segments of RFC 9293, Figure 6, of which the third is the commit
 
     def _syn(self) -> bytes:
-        own = self._reserve(None).parameters
-        return self._encode(TcpHeader(self._services.remote[1], None, 0, own))
+        behind = self._agreement.begin()
+        own = self._offered = self._restricted(self._reserve(None).parameters)
+        return self._encode(TcpHeader(self._services.remote[1], None, 0, own)) + behind
 
     def _syn_ack(self, payload: bytes) -> bytes:
-        syn = self._decode(payload)
-        peer = syn.sender
+        syn, behind = self._decode(payload)
+        verdict = self._agreement.answer(behind)
         port = self._services.local[1]
         if syn.acknowledgement is not None:
             raise _failed("a SYN-ACK where a SYN belongs")
         if syn.destination_port != port:
             raise _failed(f"the SYN is for port {syn.destination_port}, the negotiation for {port}")
-        endpoint = self._reserve(port)
-        own = _agreed(endpoint.parameters, peer)
-        self._install(peer)
+        own = self._restricted(self._reserve(port).parameters, syn.sender)
+        peer = syn.sender
+        self._install(peer if self._agreement.silent else _agreed(peer, own))
         echo = peer.timestamp if own.timestamp is not None and peer.timestamp is not None else 0
-        return self._encode(TcpHeader(peer.port, _next(peer.isn), echo, own))
+        return self._encode(TcpHeader(peer.port, _next(peer.isn), echo, own)) + verdict
 
     def _install(self, peer: TcpParameters) -> None:
         assert self._endpoint is not None, "numbers are agreed with what was reserved"
@@ -124,8 +136,9 @@ class InstalledTcp:
     def _accept(self, payload: bytes) -> TcpParameters:
         if self._endpoint is None:
             raise _failed("a SYN-ACK for a SYN that was not proposed")
-        own = self._endpoint.parameters
-        syn_ack = self._decode(payload)
+        own = self._offered
+        assert own is not None, "what was reserved was proposed"
+        syn_ack, behind = self._decode(payload)
         peer = syn_ack.sender
         if syn_ack.acknowledgement is None:
             raise _failed("a SYN where a SYN-ACK belongs")
@@ -140,14 +153,41 @@ class InstalledTcp:
             raise _failed("the SYN-ACK has options that the SYN did not offer")
         if peer.timestamp is not None and syn_ack.echo != own.timestamp:
             raise _failed("the SYN-ACK echoes another timestamp than the SYN's")
+        self._agreement.conclude(behind)
+        if not self._agreement.silent:
+            self._agreement.check(_has(peer))
         return peer
+
+    def _restricted(self, own: TcpParameters, peer: TcpParameters | None = None) -> TcpParameters:
+        """``own`` as the policies want it; without ``peer`` what a SYN is to offer, else what both have and want."""
+        if (limit := self._services.wishes.tcp.mss) is not None:
+            own = replace(own, mss=min(own.mss, limit))
+        if peer is not None:
+            own = _agreed(own, peer)
+        if self._agreement.silent:
+            return own
+        has, use = _has(own), self._agreement.use
+        if peer is None:
+            # It is offered whenever this side can: what the peer says of it is not known yet.
+            words = dict(zip(OPTIONS, self._services.wishes.tcp.words, strict=True))
+            keep = {name: (use(name, able=has[name]) or words[name] is Word.AVOID) and has[name] for name in OPTIONS}
+        else:
+            keep = {name: use(name, able=has[name]) for name in OPTIONS}
+        return replace(
+            own,
+            window_scale=own.window_scale if keep["window_scale"] else None,
+            sack=keep["sack"],
+            timestamp=own.timestamp if keep["timestamps"] else None,
+        )
 
     def _encode(self, header: TcpHeader) -> bytes:
         return tcp_header.encode(header, self._services.local[0], self._services.remote[0])
 
-    def _decode(self, payload: bytes) -> TcpHeader:
-        """Raises ``PeerError`` for a bad header, ``PathError`` for one that was written for other addresses."""
+    def _decode(self, payload: bytes) -> tuple[TcpHeader, bytes]:
+        """The header, and what is behind it. Raises ``PeerError`` for a bad header, ``PathError`` for one that was
+        written for other addresses."""
         local, remote = self._services.local[0], self._services.remote[0]
+        payload, behind = tcp_header.split(payload)
         header = tcp_header.decode(
             payload, tcp_header.DEFAULT_MSS_IPV6 if ":" in remote else tcp_header.DEFAULT_MSS_IPV4
         )
@@ -159,7 +199,7 @@ class InstalledTcp:
                 f"the peer's TCP header was not written for segments from {remote} to {local}",
                 "use a stack over UDP, or a path without address translation",
             )
-        return header
+        return header, behind
 
     def _reserve(self, port: int | None) -> TcpEndpoint:
         if self._services.tcp is None:
@@ -183,6 +223,15 @@ def _agreed(own: TcpParameters, peer: TcpParameters) -> TcpParameters:
         sack=own.sack and peer.sack,
         timestamp=own.timestamp if peer.timestamp is not None else None,
     )
+
+
+def _has(parameters: TcpParameters) -> dict[str, bool]:
+    """Which of ``OPTIONS`` a header has."""
+    return {
+        "sack": parameters.sack,
+        "timestamps": parameters.timestamp is not None,
+        "window_scale": parameters.window_scale is not None,
+    }
 
 
 def _next(sequence: int) -> int:

@@ -16,6 +16,7 @@ The initiator verifies the certificate before it commits. The responder does not
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping
 
 from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View
 from accord.protocols.alpn import wanted
@@ -47,6 +48,11 @@ class TlsSession:
     def alpn_selected(self) -> str | None:
         """The application protocol that the handshake agreed upon, once it has."""
         return self._tls.alpn if self._tls is not None else None
+
+    @property
+    def inside(self) -> Mapping[str, object]:
+        """What was agreed; empty before anything was."""
+        return self._tls.inside if self._tls is not None else {}
 
     def propose(self, view: View) -> Outcome:
         """The ClientHello. Refuses with ``BAD_CONFIG`` when this side's files cannot be used."""

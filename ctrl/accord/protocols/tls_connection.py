@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import encodings.idna  # noqa: F401  loaded now: the codec would be found at the first server name, which takes 13 ms
+from collections.abc import Mapping
 from typing import Final
 
 from OpenSSL import SSL
@@ -88,6 +89,14 @@ class TlsConnection:
     def alpn(self) -> str | None:
         """The application protocol that was agreed upon."""
         return self._ssl.get_alpn_proto_negotiated().decode("latin-1") or None
+
+    @property
+    def inside(self) -> Mapping[str, object]:
+        """Version, cipher suite and application protocol, once they are agreed upon."""
+        cipher = self._ssl.get_cipher_name()
+        if cipher is None:
+            return {}
+        return {"version": self._ssl.get_protocol_version_name(), "cipher": cipher, "alpn": self.alpn or ""}
 
     def read(self, limit: int) -> bytes | None:
         """Plaintext, at most ``limit`` bytes; empty: the peer sent close_notify; None: feed more.

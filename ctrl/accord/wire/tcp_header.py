@@ -11,8 +11,8 @@
     |           checksum            |      urgent pointer: zero     |
     |                    options, 0 to 40 bytes                     |
 
-Nothing comes after the options. The checksum covers the pseudo-header of the two addresses as the sender
-sees them, so it tells the receiver whether both see the same. A prefix translator that keeps checksums
+What may come after the options is no part of it. The checksum covers the pseudo-header of the two addresses as the
+sender sees them, so it tells the receiver whether both see the same. A prefix translator that keeps checksums
 (RFC 6296) goes unnoticed, and may: it keeps the TCP segments' checksums as well, and maps addresses one
 to one, so the connection works through it.
 """
@@ -114,6 +114,12 @@ def encode(header: TcpHeader, source: str, destination: str) -> bytes:
     except struct.error as wrong:
         raise ValueError(f"TCP header field out of range: {wrong}") from wrong
     return data[:16] + (~_sum(data, source, destination) & 0xFFFF).to_bytes(2, "big") + data[18:]
+
+
+def split(data: bytes) -> tuple[bytes, bytes]:
+    """The header that ``data`` begins with, as long as its data offset says, and what follows it."""
+    length = (data[12] >> 4) * 4 if len(data) >= HEADER_BYTES else len(data)
+    return data[:length], data[length:]
 
 
 def decode(data: bytes, default_mss: int = DEFAULT_MSS_IPV4) -> TcpHeader:

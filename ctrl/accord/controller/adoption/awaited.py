@@ -60,6 +60,16 @@ class AwaitedCarrier:
         # Shielded: one reader that is cancelled must not cancel what the writer waits for.
         return await asyncio.shield(self._coming)
 
+    def when_there(self, callback: Callable[[Carrier], None]) -> None:
+        """Call back with the connection's stream once it is there, before anybody reads or writes it."""
+
+        def came(future: asyncio.Future[Carrier]) -> None:
+            there = self._there()
+            if there is not None:
+                callback(there)
+
+        self._coming.add_done_callback(came)
+
     def _there(self) -> Carrier | None:
         if not self._coming.done() or self._coming.cancelled():
             return None

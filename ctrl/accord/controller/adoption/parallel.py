@@ -8,9 +8,9 @@ session, when it commits (docs/PROTOCOL.md, section 9.1), or whoever falls back.
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
-from accord.datapath import tcp_liveness
+from accord.datapath import tcp_liveness, tcp_sockopt
 from accord.datapath.stream import SocketCarrier
 from accord.wire.constants import Reason, TcpOption
 from accord.wire.errors import AccordError, error
@@ -84,6 +84,17 @@ class ParallelSyn:
             callback()
         else:
             self._callbacks.append(callback)
+
+    def options(self) -> Mapping[str, bool]:
+        """Which of TCP's options the two kernels agreed on."""
+        if self._socket is None:
+            raise RuntimeError("the connection of the parallel SYN was asked about before its SYN-ACK")
+        found = tcp_sockopt.info(self._socket)
+        return {
+            "sack": found.sack,
+            "timestamps": found.timestamps,
+            "window_scale": found.window_scales is not None,
+        }
 
     def take(self, first: bytes = b"") -> SocketCarrier:
         """The connection, from now on the caller's; ``first`` has been sent over it.

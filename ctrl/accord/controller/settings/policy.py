@@ -14,12 +14,13 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from accord.controller.settings import preferences, stacks
+from accord.controller.settings import inside, preferences, stacks
 from accord.controller.settings.destination import Pattern, parse_pattern
 from accord.controller.settings.preferences import Words
 from accord.controller.settings.stacks import PROTOCOLS, SECURE, StackIds
 from accord.controller.settings.toml import Document, Table
 from accord.negotiation.choice import CandidateStack
+from accord.protocols.wishes import NONE, Wishes
 from accord.wire.constants import Limit, Protocol, Reason, Word
 from accord.wire.errors import error
 
@@ -102,6 +103,8 @@ class EffectivePolicy:
     """Associations can be re-negotiated whatever their stack, and when the peer wishes it."""
     renegotiate_s: int = 0
     """Seconds after which an association is re-negotiated, again and again; 0: never."""
+    inside: Wishes = NONE
+    """What is wished of the insides of protocols."""
     fixed: frozenset[str] = field(default=frozenset(), compare=False)
     """Keys that the policy file sets: an application cannot take them back."""
     protocols: Mapping[str, int] = field(default_factory=lambda: PROTOCOLS, compare=False, repr=False)
@@ -132,6 +135,8 @@ class EffectivePolicy:
             return "tcp is forbidden by this host's policy"
         if words.get(Protocol.TLS13) is Word.FORBIDDEN and self.secure is not Secure.NO:
             return "tls is forbidden by this host's policy, and no plain connection is secure without it"
+        if (option := self.inside.tcp.binding) is not None:
+            return f"this host's policy requires or forbids {option} inside tcp, which nobody negotiates there"
         missing = preferences.lacking(self.preferences, (Protocol.TCP, Protocol.TLS13, *stacks.APPLICATIONS))
         if missing is None:
             return None
@@ -257,6 +262,12 @@ class EffectivePolicy:
                     f"the application asks for preferences.{name} = {wished.word_of(protocol).name.lower()!r}",
                     f"this host's policy file says {word.name.lower()}: ask for no less, or change the file",
                 )
+        if "tcp_options" in self.fixed and (weaker := inside.weaker(self.inside.tcp, wished.inside.tcp)) is not None:
+            raise error(
+                Reason.POLICY,
+                f"the application asks for {weaker}",
+                "ask for no less than this host's policy file requires and forbids, or change the file",
+            )
         return replace(wished, fixed=self.fixed)
 
     def _objection(self, stack: CandidateStack, present: Collection[int] = ()) -> tuple[Reason, str] | None:
@@ -363,7 +374,7 @@ def _finished(document: Document, protocols: Mapping[str, int]) -> Policy:
 
 def _read(table: Table, base: EffectivePolicy, protocols: Mapping[str, int]) -> EffectivePolicy:
     """``base`` with the keys that the table has."""
-    present = frozenset(key for key in (*_KEYS, "preferences") if key in table)
+    present = frozenset(key for key in (*_KEYS, "preferences", *inside.KEYS) if key in table)
     prefer = table.strings("prefer", lambda text: stacks.parse_stack(text, protocols), base.prefer)
     if len(set(prefer)) != len(prefer):
         table.note("prefer", "a stack is listed twice", "list each once, best first")
@@ -392,6 +403,7 @@ def _read(table: Table, base: EffectivePolicy, protocols: Mapping[str, int]) -> 
         compress_encrypted=compress_encrypted,
         renegotiate=table.boolean("renegotiate", base.renegotiate),
         renegotiate_s=table.integer("renegotiate_s", 0, _MAX_RENEGOTIATE_S, base.renegotiate_s),
+        inside=inside.read_wishes(table, base.inside),
         fixed=base.fixed | present,
         protocols=protocols,
     )
