@@ -20,7 +20,7 @@ from typing import Any
 import accord
 from accord.wire.errors import AccordError
 
-BLOCK = 16384
+BLOCK = 4096
 TRAILER = 8 + 32
 PAUSE = 0.02
 """Seconds between two blocks: about as much as aioquic carries both ways on a busy machine."""
