@@ -116,7 +116,7 @@ def test_a_next_stack_that_breaks_at_any_byte_loses_no_data_unnoticed(
     """Whoever reads to an end without an error has read everything; and before the initiator's hello, all goes on."""
     there, back = bytes(range(100)), bytes(range(100, 200))
 
-    async def play() -> tuple[bytes | BaseException, bytes | BaseException, bool]:
+    async def play() -> tuple[object, object, bool]:
         one, other = association()
         one.on_called_off = lambda following: other.called_off()
         work = [
@@ -245,7 +245,7 @@ def test_silence_on_the_next_stack_is_called_off_and_the_old_one_goes_on(monkeyp
 
     async def play() -> None:
         one, other = association()
-        told = []
+        told: list[object] = []
         one.on_called_off = told.append
         assert one.begin()
         ours, _ = joined()

@@ -13,7 +13,9 @@ from accord.controller.adoption import table as adoption
 from accord.controller.race.events import EVENT_KINDS as RACE_EVENTS
 from accord.controller.race.table import TABLE as RACE_TABLE
 from accord.controller.race.table import State
+from accord.controller.renegotiation import table as renegotiation
 from accord.negotiation.initiator import Initiator, InitiatorState
+from accord.negotiation.interface import Role
 from accord.negotiation.machine import EVENT_KINDS, Machine
 from accord.negotiation.responder import Responder, ResponderState
 from tests.wire import example, header
@@ -99,6 +101,22 @@ def places() -> str:
     return "\n".join(lines) + "\n"
 
 
+def change(role: Role) -> str:
+    """The state table of one end of an association that goes over to another stack."""
+    events = list(renegotiation.Event)
+    lines = ["| state | " + " | ".join(event.name for event in events) + " |", "|---" * (len(events) + 1) + "|"]
+    table = renegotiation.TABLE[role]
+    for state in renegotiation.State:
+        cells = []
+        for event in events:
+            do, after = table.get((state, event), (renegotiation.Do.NOTHING, state))
+            words = [do.value] if do is not renegotiation.Do.NOTHING else []
+            cells.append(" → ".join([*words, after.name] if after is not state else words))
+        if any(cells):
+            lines.append(f"| {state.name} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def _dump(data: bytes) -> str:
     lines = []
     for at in range(0, len(data), 16):
@@ -138,6 +156,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "states:responder": lambda: states(Responder, ResponderState),
     "states:race": race,
     "states:adoption": places,
+    "states:initiator_end": lambda: change(Role.INITIATOR),
+    "states:responder_end": lambda: change(Role.RESPONDER),
     "example": worked_example,
 }  # fmt: skip
 

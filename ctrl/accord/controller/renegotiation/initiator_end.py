@@ -8,7 +8,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from accord.controller.ladder import Ladder
 from accord.controller.negotiating import Negotiation, route
@@ -31,6 +31,9 @@ if TYPE_CHECKING:
     from accord.controller.controller import Controller
 
 log = logging.getLogger("accord.renegotiation")
+
+
+_KEPT_WISHES: Final = ("renegotiate", "renegotiate_s")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +71,17 @@ class InitiatorEnd(Member):
             negotiation.keep()
 
     def policy_now(self) -> EffectivePolicy:
-        """As for a new connection."""
-        return self._policy_for(self._origin)
+        """As for a new connection; but what the program once asked for gives way to what the file says by now."""
+        try:
+            return self._policy_for(self._origin)
+        except AccordError:
+            kept = {key: wish for key, wish in self._origin.wishes.items() if key in _KEPT_WISHES}
+            return self._policy_for(dataclasses.replace(self._origin, wishes=kept))
 
     def admit(self, claim: bytes, transaction: bytes, port: int, *, notice: bool) -> Refuse:
         """The responder wishes another stack; the answer says that it will be proposed."""
-        if not notice or not self.carrier.identity.proves(claim, Role.RESPONDER, transaction):
+        known = notice and self.carrier.identity.proves(claim, Role.RESPONDER, transaction)
+        if not known or not self.fresh(transaction):
             return Refuse(Reason.NO_ASSOCIATION)
         log.info("%s: %s asks for another stack", self.handle, self.peer)
         self.renegotiate()
@@ -83,7 +91,7 @@ class InitiatorEnd(Member):
         """Propose, and change over to what comes of it."""
         carrier, generation = self.carrier, self.carrier.generation
         asked = dataclasses.replace(self._origin, wishes={**self._origin.wishes, **wishes})
-        policy = self._policy_for(asked)
+        policy = self._policy_for(asked) if wishes else self.policy_now()
         if not carrier.begin():
             raise error(Reason.RENEGOTIATING, f"association {self.handle}")
         try:

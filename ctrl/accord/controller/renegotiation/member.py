@@ -36,6 +36,8 @@ _RETRY_SECONDS: Final = 5.0
 _BUSY_SECONDS: Final = 5.0
 """For so long a peer that is not through with the change before is asked again."""
 _FIRST_PAUSE: Final = 0.05
+_HEARD: Final = 4096
+"""Far more than an end has to say while a stack lasts; it needs the key to say any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class Member:
         self.peer: Final = peer
         self.carrier: Final = carrier
         self.standing = standing
+        self._heard: dict[bytes, None] = {}
+        """Transaction IDs of messages about the association with this stack."""
         self.name = b""
         """``Identity.name``, as ``Associations`` knows it."""
         self._following: Standing | None = None
@@ -103,6 +107,15 @@ class Member:
 
     # ---- both ----
 
+    def fresh(self, transaction: bytes) -> bool:
+        """Whether a message that is the other end's says something for the first time."""
+        if transaction in self._heard:
+            return False
+        if len(self._heard) >= _HEARD:
+            del self._heard[next(iter(self._heard))]
+        self._heard[transaction] = None
+        return True
+
     def expect(self, standing: Standing) -> None:
         """What the stack is that is about to come up."""
         self._following = standing
@@ -112,6 +125,7 @@ class Member:
         assert self._following is not None, "what comes up was expected"
         self.standing, self._following = self._following, None
         self._since = clock.now()
+        self._heard.clear()
         self._controller.counts.renegotiated(self.carrier.role, Reason.OK)
         log.info("%s, %s: now %s", self.handle, self.peer, "/".join(self.standing.names))
         self.moved()

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
 
 _WISH_SECONDS: Final = 20.0
 """From the initiator's word that it will propose to the change."""
-_HEARD: Final = 256
-"""Transaction IDs that are remembered, so that none does anything twice."""
 
 
 class ResponderEnd(Member):
@@ -46,7 +44,6 @@ class ResponderEnd(Member):
         self.exposed: Final = exposed
         self._path = path
         self._next_path = path
-        self._heard: set[bytes] = set()
         super().__init__(controller, handle, peer, carrier, standing)
 
     def policy_now(self) -> EffectivePolicy:
@@ -65,9 +62,8 @@ class ResponderEnd(Member):
         unknown = Refuse(Reason.NO_ASSOCIATION)
         if (notice and off is None) or not identity.proves(claim, Role.INITIATOR, transaction, off):
             return unknown
-        if port != self.exposed.port or transaction in self._heard or len(self._heard) >= _HEARD:
+        if port != self.exposed.port or not self.fresh(transaction):
             return unknown
-        self._heard.add(transaction)
         if notice:
             carrier.called_off()
             return Refuse(Reason.CLOSED, "the change is off")
@@ -103,4 +99,3 @@ class ResponderEnd(Member):
     def moved(self) -> None:
         """The initiator's context is where the proposal for this stack came from."""
         self._path = self._next_path
-        self._heard.clear()
