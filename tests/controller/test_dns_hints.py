@@ -20,10 +20,13 @@ import pytest
 from accord.controller.peers.dns_hints import MAX_SECONDS, MIN_SECONDS, NOTHING, DnsHints, Hint, advised
 from accord.controller.peers.dns_lookup import Https
 from accord.controller.peers.memory import Knowledge, Learnt
+from accord.protocols.sealed.configuration import Aead, Kem, KeyConfiguration
 from tests.controller.pairs import run
 from tests.controller.test_racing import world
 
 ACCORD, QUIC = Hint(accord=True), Hint(quic=True)
+SEALING = KeyConfiguration(Kem.X25519, Aead.AES_128_GCM, bytes(range(32)), 1_900_000_000)
+SEALING_TEXT = '"' + "".join(f"\\{byte:03d}" for byte in SEALING.encode()) + '"'
 Answer = Callable[[dns.message.Message], bytes | None]
 
 
@@ -102,8 +105,12 @@ def asked(answer: Answer, host: str = "example.test", port: int = 443) -> tuple[
         ("1 elsewhere.test. key65280 alpn=h3", 443, NOTHING),
         ("0 elsewhere.test.", 443, NOTHING),
         ("1 . mandatory=key65280 key65280", 443, ACCORD),
-        ("1 . mandatory=key65281 key65280 key65281=x", 443, NOTHING),
+        ("1 . mandatory=key65282 key65280 key65282=x", 443, NOTHING),
+        ("1 . key65282=x", 443, NOTHING),
         ("1 . key65281=x", 443, NOTHING),
+        (f"1 . key65281={SEALING_TEXT}", 443, Hint(keys=(SEALING,))),
+        (f"1 . alpn=h3 key65280 key65281={SEALING_TEXT}", 443, Hint(accord=True, quic=True, keys=(SEALING,))),
+        (f"1 elsewhere.test. key65281={SEALING_TEXT}", 443, NOTHING),
     ],
 )
 def test_a_record_hints_at_what_it_says_of_this_very_endpoint(record: str, port: int, hint: Hint) -> None:

@@ -198,7 +198,7 @@ def rows() -> list[list[str]]:
 
 def test_the_reference_names_every_key_and_no_other() -> None:
     """The reader's own lists of allowed keys are the oracle."""
-    tables = ("[daemon]", "[control]", "[tls]", "[policy.default]", "[[expose]]", "[limits]", "[peers]")
+    tables = ("[daemon]", "[control]", "[tls]", "[policy.default]", "[[expose]]", "[limits]", "[keys]", "[peers]")
     with pytest.raises(UserError) as caught:
         parse_config("".join(f"{table}\nno_such_key = 1\n" for table in tables), "f")
     allowed = re.findall(r"no key of this table; allowed: (.*)", caught.value.detail)

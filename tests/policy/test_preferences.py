@@ -17,7 +17,9 @@ from accord.negotiation.choice import CandidateStack
 from accord.wire.constants import Protocol, Reason, Word
 from accord.wire.errors import UserError
 
-TCP, TLS, QUIC, HTTP, COMPRESSION, FRAMING = (PROTOCOLS[name] for name in PROTOCOLS)
+TCP, TLS, QUIC, HTTP, COMPRESSION, FRAMING = (
+    PROTOCOLS[name] for name in ("tcp", "tls", "quic", "http", "compression", "framing")
+)
 PRIVATE = 0x7E000001
 ALL = {"tcp", "tls", "quic", "http", "compression", "framing"}
 

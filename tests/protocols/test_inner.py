@@ -8,9 +8,11 @@ import asyncio
 import pytest
 
 from accord.negotiation.interface import Role
+from accord.protocols.sealed.configuration import Aead, Kem
+from accord.protocols.sealed.host_keys import HostKey, make
 from accord.wire.constants import Protocol
 from tests.protocols.conftest import Pki
-from tests.protocols.inner_pair import HYBRID, PLAIN, QUIC_ID, TLS_ID, Pair, key_ring, pair, run
+from tests.protocols.inner_pair import HYBRID, PLAIN, QUIC_ID, START, TLS_ID, Pair, key_ring, pair, run
 from tests.protocols.support import HOST, Application
 from tests.protocols.test_negotiated import stream
 
@@ -40,7 +42,7 @@ def test_with_a_known_key_the_inner_negotiation_takes_no_step_more(pki: Pki, pre
         assert both.steps == [0, 1, 2]
         for committed in both.committed.values():
             assert committed.protocols[-1] == Protocol.INNER
-            assert [each.protocol for each in committed.sessions[-1].inside] == [Protocol.HTTP]  # type: ignore[attr-defined]
+            assert [each.protocol for each in committed.sessions[-1].nested] == [Protocol.HTTP]  # type: ignore[attr-defined]
         await talk(both)
 
     run(work)
@@ -57,5 +59,30 @@ def test_an_early_request_is_sealed_served_and_answered_in_the_second_message(pk
         shown = b"".join(data for message in both.sent for _, _, data in message.nodes)
         assert not any(word in shown for word in (b"GET", b"hidden", b"answer", HOST.encode(), b"http"))
         assert await stream(both.committed[Role.INITIATOR]).read() == RESPONSE
+
+    run(work)
+
+
+@pytest.mark.parametrize("prefer", [TLS_ID, QUIC_ID])
+@pytest.mark.parametrize(
+    ("key", "notes"),
+    [
+        (None, "is not known"),
+        (make(Kem.HYBRID, Aead.CHACHA20_POLY1305, START), "(WRONG_KEY)"),
+        (PLAIN, "(WRONG_KEY)"),
+    ],
+    ids=["unknown", "wrong key", "wrong algorithm"],
+)
+def test_without_the_right_key_it_is_one_round_trip_longer_and_correct(
+    pki: Pki, prefer: int, key: HostKey | None, notes: str
+) -> None:
+    async def work() -> None:
+        both = pair(pki, key=key.configuration if key else None, keys=key_ring(HYBRID), prefer=prefer).start()
+        assert both.aborted == {}
+        assert both.steps == [0, 1, 2, 3, 4]
+        near = both.committed[Role.INITIATOR].sessions[-1]
+        assert near.key_learnt == HYBRID.configuration  # type: ignore[attr-defined]
+        assert any(notes in note for note in both.notes[Role.INITIATOR])
+        await talk(both)
 
     run(work)

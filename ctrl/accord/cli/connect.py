@@ -172,6 +172,8 @@ async def _serve(address: str, options: dict[str, Any], remote: str, *, verbose:
     type=click.Choice(["auto", "no-syn", "parallel-syn"]),
     help="Policy: is negotiated TCP installed without a SYN, or does it take the connection of one sent meanwhile?",
 )
+@click.option("--inner", type=click.Choice(["no", "required"]), help="Policy: is what is above security sealed?")
+@click.option("--key", metavar="BASE64", help="Policy: what it is sealed to, as the peer's accord keys show has it.")
 @click.option("--early", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True), metavar="FILE",
               help="A request that may be repeated without harm, to travel in the first message.")  # fmt: skip
 @click.option("--server-name", help="Name that the certificate must be for, when it is not HOST.")
@@ -191,6 +193,8 @@ def connect(
     fallback: str | None,
     context: str | None,
     tcp: str | None,
+    inner: str | None,
+    key: str | None,
     early: Path | None,
     server_name: str | None,
     ca_file: Path | None,
@@ -219,6 +223,10 @@ def connect(
         policy["context"] = context
     if tcp:
         policy["tcp"] = tcp
+    if inner:
+        policy["inner"] = inner
+    if key:
+        policy["key"] = key
     request = b""
     if early is not None:
         policy["early"] = "idempotent"

@@ -19,6 +19,7 @@ _COMMANDS = {
     "daemon": ("accord.cli.daemon", "daemon", "Run the daemon of this host."),
     "doctor": ("accord.cli.doctor", "doctor", "Say what this host's kernel and NIC support, and why not."),
     "expose": ("accord.cli.expose", "expose", "Offer a local plain service over negotiated stacks."),
+    "keys": ("accord.cli.keys", "keys", "Make and show this host's keys for sealed negotiations."),
     "lab": ("accord.cli.lab", "lab", "Two hosts and a slow link between them, in network namespaces."),
     "peers": ("accord.cli.peers", "peers", "Show what is remembered of peers, or have it forgotten."),
     "renegotiate": (

@@ -26,6 +26,7 @@ from accord.controller.peers.memory import Peers
 from accord.controller.prepared import STOCK_LIMIT, STOCK_SECONDS, Prepared, Target, discard
 from accord.controller.race.fallback_log import FallbackLog
 from accord.controller.race.losers import Losers
+from accord.controller.recursion import Recursion
 from accord.controller.renegotiation.associations import Associations
 from accord.controller.service import LocalService
 from accord.controller.settings.config import DaemonConfig, ExposeConfig
@@ -87,6 +88,8 @@ class Controller:
         self.lessons = Lessons(self.peers)
         self.hints = _hints() if config.peers.dns_hints else None
         """None: the DNS is asked for addresses alone."""
+        self.recursion = Recursion(config.keys.early_window_s)
+        self.recursion.read_keys(config)
         self.losers = Losers()
         self.associations = Associations(self)
         self._fallbacks = FallbackLog(clock.now)
@@ -279,7 +282,9 @@ class Controller:
             private_key=config.private_key,
             users=config.users,
             peers=config.peers,
+            keys=config.keys,
         )
+        self.recursion.read_keys(self.config)
         self.peers.configure(config.peers.limit, config.peers.expiry_s)
         self._roots_read = None
         self.proposals.clear()

@@ -7,11 +7,12 @@ import os
 import pickle
 from pathlib import Path
 
-from accord.controller import certificate
+from accord.controller import certificate, keys
 from accord.controller.held import HeldPath, hold
 from accord.controller.settings.config import DaemonConfig, load_config
 from accord.datapath import privilege
 from accord.datapath.privilege import Ask
+from accord.protocols.sealed.host_keys import HostKey
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
@@ -31,6 +32,16 @@ def own_certificate() -> tuple[Path, Path]:
     name, fds = privilege.ask(Ask.OWN_CERTIFICATE)
     chain, key = _held(fds, [os.fsdecode(name), os.fsdecode(name) + ", its key"])
     return chain, key
+
+
+def host_keys(config: DaemonConfig) -> list[HostKey]:
+    """This host's keys for inner negotiations; none where none were made. Raises ``AccordError``."""
+    if not privilege.asks():
+        return keys.parse_all(keys.read_text(keys.directory_of(config, os.environ)))
+    _, fds = privilege.ask(Ask.KEYS)
+    with open(fds[0], "rb") as file:
+        file.seek(0)
+        return keys.parse_all(file.read().decode())
 
 
 def configuration(path: Path) -> DaemonConfig:

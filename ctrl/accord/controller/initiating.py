@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from accord.controller.association import Association, Report
 from accord.controller.ladder import Ladder, Way
 from accord.controller.negotiating import route
-from accord.controller.peers.dns_hints import advised
+from accord.controller.peers.dns_hints import NOTHING, Hint, advised
 from accord.controller.peers.lessons import Lesson
 from accord.controller.peers.memory import Learnt
 from accord.controller.prepared import Target
@@ -23,11 +23,12 @@ from accord.controller.race.racing import Contest, Won
 from accord.controller.renegotiation.initiator_end import Origin
 from accord.controller.resolver import resolve
 from accord.controller.settings.policy import EffectivePolicy, TcpOpen
-from accord.controller.stack import inside_of
+from accord.controller.stack import inside_of, stack_names
 from accord.datapath import clock
 from accord.datapath.zone import host_of
+from accord.protocols.sealed.configuration import KeyConfiguration, best
 from accord.protocols.services import Security
-from accord.wire.constants import Reason, protocol_name
+from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, PathError, error
 
 if TYPE_CHECKING:
@@ -97,15 +98,16 @@ class Attempt:
 
     async def _to(self, address: str) -> Association:
         policy = self._policy = self._policy_for(address)
-        early = self._request if policy.early_in_clear else b""
         source, mtu = route(address, self._port)
         lesson = self._controller.lessons.of(address, self._port, source)
-        self._take_hint(lesson)
+        hint = self._take_hint(lesson)
+        key, trusted = self._key(lesson, hint) if policy.hides else (None, True)
+        early = self._request if policy.early_in_clear or (policy.early_sealed and trusted) else b""
         security = self._security
         if policy.inside.alpn:
             security = replace(security, alpn=policy.inside.alpn)
         adopts = tcp_open(self._controller.plugins, policy, works=bool(lesson.known.no_syn)) is TcpOpen.PARALLEL_SYN
-        target = Target(source, address, self._port, policy, security, mtu, adopts)
+        target = Target(source, address, self._port, policy, security, mtu, adopts, key=key)
         self.ladder.note(
             Way.HERE,
             f"to {address} port {self._port}, security {policy.secure}, fallback {policy.plain}, "
@@ -136,15 +138,34 @@ class Attempt:
                 raise
         return association
 
-    def _take_hint(self, lesson: Lesson) -> None:
+    def _key(self, lesson: Lesson, hint: Hint) -> tuple[KeyConfiguration | None, bool]:
+        """What to seal to, pinned, learnt or hinted at; and whether more than who listens cannot open it.
+
+        A hint may be anybody's own key: it hides from those who do not answer, and a request is not sealed to it.
+        """
+        now = self._controller.recursion.wall()
+        name = self._security.server_name or ""
+        sources = (
+            ("pinned by the policy", self._policy.keys, True),
+            ("learnt from the peer", lesson.keys(name), True),
+            ("from the DNS", hint.keys, False),
+        )
+        for source, keys, trusted in sources:
+            if (key := best(keys, now)) is not None:
+                self.ladder.note(Way.HERE, f"inner: sealing to {key.name}, {source}")
+                return key, trusted
+        return None, True
+
+    def _take_hint(self, lesson: Lesson) -> Hint:
         """What the DNS has said of the name by now, if anything."""
         if (hints := self._controller.hints) is None:
-            return
+            return NOTHING
         hint = hints.knows(self._host, self._port)
         if hint.accord or hint.quic:
             says = " and ".join(name for name, spoken in (("Accord", hint.accord), ("QUIC", hint.quic)) if spoken)
             self.ladder.note(Way.HERE, f"DNS: {self._host} speaks {says}, so it is said")
         lesson.known = advised(lesson.known, hint)
+        return hint
 
     def _report(self, address: str, won: Won, lesson: Lesson) -> Report:
         controller = self._controller
@@ -163,8 +184,11 @@ class Attempt:
         if won.negotiation is None or won.committed is None:
             return report
         report.negotiated = True
-        report.stack = [protocol_name(protocol) for protocol in reversed(won.committed.protocols)]
+        report.stack = stack_names(won.committed)
         top = won.committed.sessions[-1]
+        learnt = getattr(top, "key_learnt", None)
+        if isinstance(learnt, KeyConfiguration) and self._security.verify:
+            lesson.learn_key(self._security.server_name or "", learnt)
         report.alpn = getattr(top, "alpn_selected", None) or ""
         report.early = bool(getattr(top, "taken", False))
         report.inside = inside_of(won.committed)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from accord.controller.adoption.parallel import ParallelSyn
 from accord.controller.exchange import Exchange
-from accord.controller.ladder import Ladder
+from accord.controller.ladder import Ladder, Way
 from accord.controller.prepared import ORDER_SECONDS, Target, prepare
 from accord.controller.settings.policy import Fallback
 from accord.controller.stack import build_carrier
@@ -49,6 +49,7 @@ class Negotiation:
             in_use.close()
             raise
         channel = self._channel = prepared.channel
+        prepared.remarks.to(lambda text: ladder.note(Way.HERE, text))
         self.transaction = prepared.transaction
         self.syn: ParallelSyn | None = prepared.syn
         """The connection that the proposal speaks of; None: it speaks of none."""

@@ -11,13 +11,14 @@ from __future__ import annotations
 import secrets
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from accord.controller.adoption.parallel import ParallelSyn
 from accord.controller.endpoint import UdpSocket
 from accord.controller.host import DatagramChannel, HostApplication
 from accord.controller.proposal import propose
+from accord.controller.recursion import Remarks, proposing
 from accord.controller.renegotiation.identity import Identity
 from accord.controller.settings.policy import Context, EffectivePolicy
 from accord.controller.stack import services_for
@@ -27,6 +28,7 @@ from accord.datapath.port import Rung
 from accord.negotiation import events
 from accord.negotiation.initiator import Initiator
 from accord.negotiation.interface import Role
+from accord.protocols.sealed.configuration import KeyConfiguration
 from accord.protocols.services import Security
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import error
@@ -59,6 +61,8 @@ class Target:
     """TCP is to be the connection of a SYN that leaves beside it (parallel-syn)."""
     renews: Identity | None = None
     """The association that is to get another stack; None: it is for a new one."""
+    key: KeyConfiguration | None = None
+    """What an inner negotiation is sealed to; None: the peer is asked, if there is one."""
 
 
 class HeldClock:
@@ -90,6 +94,7 @@ class Prepared:
     transaction: bytes
     syn: ParallelSyn | None
     """Parallel-syn: the connection that the proposal speaks of, for whoever opens it."""
+    remarks: Remarks
     machine: Initiator
     actions: Sequence[events.Action]
     """The machine's first ones: the proposal to be sent, or why there is none."""
@@ -112,19 +117,22 @@ def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepa
         channel = None if bound is None else endpoint.channel(bound, path)
         transaction = secrets.token_bytes(_TRANSACTION_BYTES)
         syn = ParallelSyn(transaction) if target.adopts else None
-        application = HostApplication(_nobody_waits, early_request=early)
+        remarks = Remarks()
+        application = HostApplication(_nobody_waits, early_request=early if target.policy.early_in_clear else b"")
         services = services_for(
             controller,
             Role.INITIATOR,
             (target.source, path.local_port),
             (target.address, target.port),
-            target.security,
+            replace(target.security, sni=False) if target.policy.hides else target.security,
             channel,
             application,
             held.now,
             syn=syn,
             wishes=target.policy.inside,
         )
+        if target.policy.hides:
+            services.inner = proposing(controller, transaction, target.policy, services, target.key, early, remarks)
         machine = Initiator(
             transaction,
             propose(controller.plugins, target.policy, services, context=path.context),
@@ -135,7 +143,7 @@ def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepa
             packets_min=target.policy.packets_min,
             renegotiates=None if target.renews is None else target.renews.claim(Role.INITIATOR, transaction),
         )
-        return Prepared(path, bound, channel, held, transaction, syn, machine, machine.start())
+        return Prepared(path, bound, channel, held, transaction, syn, remarks, machine, machine.start())
     except BaseException:
         if bound is not None:
             endpoint.unbind(bound)

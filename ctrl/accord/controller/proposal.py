@@ -15,6 +15,8 @@ from accord.wire.errors import error
 
 APPLICATION = "http"
 """The node on top of every stack: it decides the ALPN and may carry the first request."""
+HIDDEN = "inner"
+"""The node in its place where the policy hides what is above security."""
 
 
 def propose(
@@ -26,7 +28,7 @@ def propose(
     node by all. ``context``: UDP or DIRECT, what the packets travel in. Raises ``UserError`` (POLICY) when the
     policy leaves nothing to propose.
     """
-    stacks = policy.stacks_wanted(set(plugins) - {APPLICATION})
+    stacks = policy.stacks_wanted(set(plugins) - {APPLICATION, HIDDEN})
     if not stacks:
         said = describe(policy.preferences, policy.protocols)
         raise error(
@@ -61,7 +63,7 @@ def propose(
                 policy.word_of(plugin.protocol),
             )
         )
-    top = plugins[APPLICATION]
+    top = plugins[HIDDEN if policy.hides else APPLICATION]
     word = policy.word_of(top.protocol)
     nodes.append(Proposed(application, top.protocol, top.open(Role.INITIATOR, services), word=word))
     return nodes

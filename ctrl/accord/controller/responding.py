@@ -15,14 +15,15 @@ from accord.controller.exchange import Exchange
 from accord.controller.exposed import Exposed
 from accord.controller.host import DatagramChannel, HostApplication, HostFetch
 from accord.controller.ladder import Ladder, Way
+from accord.controller.recursion import offering
 from accord.controller.renegotiation.responder_end import ResponderEnd
-from accord.controller.stack import build_carrier, inside_of, services_for
+from accord.controller.stack import build_carrier, inside_of, services_for, stack_names
 from accord.datapath import clock
 from accord.datapath.path import Path
 from accord.negotiation import events
 from accord.negotiation.interface import Refuse, Role, Session
 from accord.negotiation.responder import COOKIE_BYTES, Accepted, Responder
-from accord.wire.constants import Protocol, Reason, protocol_name
+from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import AccordError, error
 
 if TYPE_CHECKING:
@@ -106,6 +107,15 @@ def respond(
             application,
             adoptions=places,
             wishes=exposed.policy.inside,
+        )
+
+        services.inner = offering(
+            controller,
+            transaction,
+            exposed.policy,
+            services,
+            HostApplication(resume, ladder=ladder, target=exposed.target),
+            lambda text: ladder.note(Way.HERE, text),
         )
 
         def open_session(node_id: int, protocol: int) -> Session:
@@ -209,7 +219,7 @@ class Stack:
             )
         report = Report(
             peer=self.peer,
-            stack=[protocol_name(protocol) for protocol in reversed(self.committed.protocols)],
+            stack=stack_names(self.committed),
             negotiated=True,
             ready_ms=round(ladder.elapsed() * 1000, 3),
             back_end=controller.back_end,

@@ -95,11 +95,18 @@ class KernelTuning:
 
 def inside_of(committed: Committed) -> dict[str, dict[str, object]]:
     """What was agreed inside each node of a stack, by the protocol's name; only those that say anything."""
-    said = (
-        (protocol, getattr(session, "inside", None))
-        for protocol, session in zip(committed.protocols, committed.sessions, strict=True)
-    )
+    said = ((session.protocol, getattr(session, "inside", None)) for session in _whole(committed))
     return {protocol_name(protocol): dict(what) for protocol, what in said if what}
+
+
+def stack_names(committed: Committed) -> list[str]:
+    """The whole stack, top first, what was agreed inside of its topmost node too."""
+    return [protocol_name(session.protocol) for session in reversed(_whole(committed))]
+
+
+def _whole(committed: Committed) -> tuple[Session, ...]:
+    """The sessions of a stack, bottom to top, those that were agreed inside of the topmost one too."""
+    return *committed.sessions, *getattr(committed.sessions[-1], "nested", ())
 
 
 _TUNING: Final = KernelTuning()

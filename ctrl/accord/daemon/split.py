@@ -24,9 +24,11 @@ import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import NoReturn
 
+from accord.controller import keys
 from accord.controller.certificate import own_certificate
 from accord.controller.control import control_path
 from accord.controller.peers.state_file import StateFile
@@ -80,6 +82,7 @@ class Split:
         self._files = _files_of(config)
         kept = state_path(config, os.environ)
         self._state = None if kept is None else StateFile(kept)
+        self._keys = keys.directory_of(config, os.environ)
         self._told = 0
         self._succeeded = False
         self._successor: subprocess.Popen[bytes] | None = None
@@ -209,6 +212,8 @@ class Split:
         if pending.kind == Ask.OWN_CERTIFICATE and not pending.data:
             certificate, key = own_certificate()
             return os.fsencode(certificate), [_open(certificate), _open(key)]
+        if pending.kind == Ask.KEYS and not pending.data:
+            return b"", [_memory("keys", keys.read_text(self._keys).encode())]
         if pending.kind == Ask.CONFIGURATION and not pending.data and self._config_file is not None:
             return b"", [self._read_configuration(self._config_file)]
         if pending.kind == Ask.REMOVE_CONTROL_SOCKET and not pending.data:
@@ -236,10 +241,9 @@ class Split:
             found = wrong.detail
         else:
             self._files |= _files_of(found)
+            self._keys = keys.directory_of(replace(found, control=self._config.control), os.environ)
             control_path(self._config.control).chmod(0o666 if found.users else 0o600)
-        descriptor = os.memfd_create("configuration")
-        os.write(descriptor, pickle.dumps(found))
-        return descriptor
+        return _memory("configuration", pickle.dumps(found))
 
     # ---- the worker ----
 
@@ -272,6 +276,13 @@ class Split:
             sys.stdout.flush()
             sys.stderr.flush()
             os._exit(code)
+
+
+def _memory(name: str, contents: bytes) -> int:
+    descriptor = os.memfd_create(name)
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
+        file.write(contents)
+    return descriptor
 
 
 def worker_user(config: DaemonConfig) -> tuple[int, int]:

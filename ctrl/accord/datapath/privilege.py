@@ -43,6 +43,8 @@ class Ask(enum.IntEnum):
     """-> a new one, empty, to be written."""
     STATE_WRITTEN = FILE + 8
     """The new one takes the old one's place."""
+    KEYS = FILE + 9
+    """-> the texts of this host's keys for inner negotiations, an empty line after each, in a file."""
 
 
 def ask_from(sock: socket.socket) -> None:

@@ -41,6 +41,8 @@ class InnerProposer(Nesting):
         self._host = host
         self._sealed_to: KeyConfiguration | None = None
         self._asked_again = False
+        self._proposal = b""
+        """The inner one, which may have to be sealed a second time."""
 
     def propose(self, view: View) -> Outcome:
         """SEALED, or ASK where no key of the peer's is known."""
@@ -70,13 +72,14 @@ class InnerProposer(Nesting):
 
     def _first(self, view: View, step: int, key: KeyConfiguration | None) -> Outcome:
         """The inner proposal, sealed, for the outer message of ``step``."""
+        self._proposal = self._proposal or self._message()
         if key is None:
             self._note("the peer's key is not known: asking for it")
             return Answer(messages.encode_ask())
         secret = self._random(SECRET_BYTES)
         bindings = bindings_of(view.below)
         place = messages.about(self._transaction, view.node_id)
-        contents = messages.encode_first(secret, self._host.now(), self._message())
+        contents = messages.encode_first(secret, self._host.now(), self._proposal)
         try:
             sealed = seal(key, messages.info(place, step, key.id, bindings), contents)
         except AccordError as failure:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from accord.controller.peers.memory import Knowledge
+from accord.protocols.sealed.configuration import KeyConfiguration
 
 log = logging.getLogger("accord.dns")
 
@@ -26,6 +27,9 @@ _LIMIT: Final = 1024
 MIN_SECONDS, MAX_SECONDS = 60.0, 24 * 3600.0
 """An answer, also that there is none, is used for its time to live between these."""
 
+INNER_KEY: Final = 65281
+"""Of an HTTPS record, for private use (RFC 9460, section 14.3.2): key configurations for inner negotiations."""
+
 Service = tuple[str, int]
 
 
@@ -35,6 +39,8 @@ class Hint:
 
     accord: bool = False
     quic: bool = False
+    keys: tuple[KeyConfiguration, ...] = ()
+    """What inner negotiations with it may be sealed to."""
 
 
 NOTHING: Final = Hint()

@@ -5,11 +5,13 @@ r"""HTTPS records (RFC 9460), asked for by dnspython, and what they say of the e
     _8443._https.example.net. HTTPS 1 . key65280="\032\251"
 
 ``alpn`` with h3: QUIC is spoken there. Key 65280, of those for private use (section 14.3.2): so is Accord; its value is
-empty, or the UDP port in two bytes, which has to be the service's own, since proposals go to no other.
+empty, or the UDP port in two bytes, which has to be the service's own, since proposals go to no other. Key 65281: the
+key configurations that inner negotiations may be sealed to (``accord keys show --dns`` prints it).
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -19,15 +21,17 @@ import dns.name
 import dns.rdata
 from dns.rdtypes.svcbbase import ALPNParam, MandatoryParam, PortParam, SVCBBase
 
-from accord.controller.peers.dns_hints import MIN_SECONDS, NOTHING, Hint
+from accord.controller.peers.dns_hints import INNER_KEY, MIN_SECONDS, NOTHING, Hint
+from accord.protocols.sealed.configuration import KeyConfiguration, decode_list
 
 # Now, while this process may still be able to read where they are: the library loads both at first use.
 dns.asyncbackend.get_backend("asyncio")
 dns.rdata.load_all_types(disable_dynamic_load=True)  # type: ignore[no-untyped-call]
 
 ACCORD_KEY: Final = 65280
+
 _MANDATORY, _ALPN, _PORT = 0, 1, 3
-_UNDERSTOOD: Final = frozenset({_MANDATORY, _ALPN, 2, _PORT, 4, 6, ACCORD_KEY})
+_UNDERSTOOD: Final = frozenset({_MANDATORY, _ALPN, 2, _PORT, 4, 6, ACCORD_KEY, INNER_KEY})
 """Keys that a record may demand to be understood (section 8); 2 is no-default-alpn, 4 and 6 are addresses."""
 _HTTPS_PORT: Final = 443
 _ASK_SECONDS: Final = 5.0
@@ -56,6 +60,7 @@ class Https:
 def read(records: Iterable[dns.rdata.Rdata], here: set[dns.name.Name], port: int) -> Hint:
     """What the records say of the service itself; ``here`` are its names. Of others they may say what they like."""
     accord = quic = False
+    keys: tuple[KeyConfiguration, ...] = ()
     for record in records:
         if not isinstance(record, SVCBBase) or record.priority == 0:  # AliasMode: of another endpoint
             continue
@@ -70,4 +75,7 @@ def read(records: Iterable[dns.rdata.Rdata], here: set[dns.name.Name], port: int
         quic |= isinstance(alpn, ALPNParam) and b"h3" in alpn.ids
         if ACCORD_KEY in parameters:
             accord |= getattr(parameters[ACCORD_KEY], "value", b"") in (b"", port.to_bytes(2, "big"))
-    return Hint(accord=accord, quic=quic)
+        if INNER_KEY in parameters:
+            with contextlib.suppress(ValueError):  # as if it were not there: the peer is asked
+                keys = keys or decode_list(getattr(parameters[INNER_KEY], "value", None) or b"")
+    return Hint(accord=accord, quic=quic, keys=keys)

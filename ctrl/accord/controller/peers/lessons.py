@@ -19,6 +19,7 @@ from accord.controller.negotiating import Negotiation
 from accord.controller.peers.memory import Knowledge, Learnt, Peers
 from accord.datapath import tcp_sockopt
 from accord.negotiation import events
+from accord.protocols.sealed.configuration import KeyConfiguration, decode_list
 from accord.protocols.services import Carrier
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import AccordError
@@ -94,6 +95,17 @@ class Lesson:
             self._in_vain.pop(self._peer, None)
         known = tuple(number for number in protocols if number not in _CONTEXTS)
         self._peers.learn(*self._peer, what, protocols=known, source=self._source)
+
+    def learn_key(self, name: str, key: KeyConfiguration) -> None:
+        """The peer, authenticated as ``name``, is to be sealed to with this."""
+        self._peers.learn_key(*self._peer, name, key.encode())
+
+    def keys(self, name: str) -> tuple[KeyConfiguration, ...]:
+        """What was learnt so."""
+        try:
+            return decode_list(self._peers.key_of(*self._peer, name))
+        except ValueError:  # from a file that somebody has written
+            return ()
 
     def listen_on(self, negotiation: Negotiation, round_trip: float) -> None:
         """The plain connection has won: see whether the peer answers all the same. Ends the negotiation.

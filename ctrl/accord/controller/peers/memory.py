@@ -189,6 +189,10 @@ class Entry:
     marked: bool | None = None
     """Of the last adopted connection: whether its SYN-ACK bore the mark."""
     ways: dict[Way, Belief] = field(default_factory=dict)
+    key: bytes = b""
+    """Key configurations that it gave, as a list on the wire; empty: none."""
+    key_name: str = ""
+    """The name that it was authenticated by when it gave them: they are for no other."""
 
     def over(self, now: float) -> bool:
         """Nothing of it matters any more."""
@@ -261,6 +265,19 @@ class Peers:
         if entry.over(now):  # nothing to speak of, as a wait in vain for one who is not known
             del self._entries[key]
         self._fit()
+
+    def learn_key(self, address: str, port: int, name: str, key: bytes) -> None:
+        """Key configurations that a peer gave, which is known already and was authenticated as ``name``."""
+        entry = self._entries.get(peer_key(address, port))
+        if entry is not None and (entry.key, entry.key_name) != (key, name):
+            entry.key, entry.key_name = key, name
+            self.changes += 1
+
+    def key_of(self, address: str, port: int, name: str) -> bytes:
+        """What ``learn_key`` was told; empty when it was nothing, or of another name."""
+        entry = self._entries.get(peer_key(address, port))
+        known = entry is not None and not entry.over(self._now()) and entry.key_name == name
+        return entry.key if entry is not None and known else b""
 
     def network_changed(self) -> None:
         """This host's addresses or routes have changed: what was learnt of paths is about other ones."""

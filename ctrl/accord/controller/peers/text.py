@@ -11,6 +11,7 @@ set in between makes beliefs end early or late; none lasts longer than one that 
 
 from __future__ import annotations
 
+import base64
 import datetime
 import ipaddress
 import json
@@ -36,7 +37,10 @@ VERSION: Final = 1
 _MAX_LINE: Final = 4096
 _MAX_PROTOCOLS: Final = 64
 _MAX_ZONE: Final = 15
-_FIELDS: Final = frozenset({"address", "port", "source", "protocols", "speaks_until", "marked", "ways"})
+_MAX_NAME: Final = 255
+_FIELDS: Final = frozenset(
+    {"address", "port", "source", "protocols", "speaks_until", "marked", "ways", "key", "key_name"}
+)
 _MOMENT: Final = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}Z", re.ASCII)
 _BELIEF_FIELDS: Final = frozenset({"worked_until", "doubted", "misses", "missed_at", "times", "broken_until"})
 
@@ -57,6 +61,8 @@ def line(key: PeerKey, entry: Entry, shift: float) -> str:
         found["speaks_until"] = _time(entry.speaks_until + shift)
     if entry.marked is not None:
         found["marked"] = entry.marked
+    if entry.key:
+        found |= {"key": base64.b64encode(entry.key).decode(), "key_name": entry.key_name}
     found["ways"] = {way.value: _belief(belief, shift) for way, belief in entry.ways.items()}
     return json.dumps(found) + "\n"
 
@@ -127,7 +133,12 @@ def _peer(found: dict[str, Any], now: float, shift: float) -> tuple[PeerKey, Ent
     marked = found.get("marked")
     if marked is not None and not isinstance(marked, bool):
         raise ValueError("marked")
+    sealed_to, name = found.get("key", ""), found.get("key_name", "")
+    if not isinstance(sealed_to, str) or not isinstance(name, str) or len(name) > _MAX_NAME:
+        raise ValueError("key")
     return key, Entry(
+        key=base64.b64decode(sealed_to, validate=True),
+        key_name=name,
         protocols=tuple(_integer({"protocols": each}, "protocols", 0, 0xFFFFFFFF) for each in protocols),
         speaks_until=_moment(found, "speaks_until", now + MAX_EXPIRY, shift),
         source=_address(found["source"]) if "source" in found else "",

@@ -37,6 +37,7 @@ _MAX_BUSY_POLL_US: Final = 1000
 _MAX_TRANSACTIONS: Final = 1 << 20
 _MAX_BUFFERS: Final = 1 << 20
 _MAX_PEERS: Final = 1 << 14
+_MAX_WINDOW_S: Final = 600
 
 
 def default_user() -> tuple[int, int]:
@@ -86,6 +87,16 @@ class PeersConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class KeysConfig:
+    """``[keys]``: what inner negotiations with this host are sealed to."""
+
+    directory: Path | None = None
+    """None: see ``controller.keys.directory_of``."""
+    early_window_s: int = 30
+    """A sealed request is served early within so many seconds, and not in the first so many of a daemon."""
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonConfig:
     """The whole file. Limits of 0 leave the engine its own."""
 
@@ -110,6 +121,7 @@ class DaemonConfig:
     expose: tuple[ExposeConfig, ...] = ()
     policy: Policy = field(default_factory=Policy)
     peers: PeersConfig = field(default_factory=PeersConfig)
+    keys: KeysConfig = field(default_factory=KeysConfig)
     transactions: int = 0
     unproven: int = 0
     buffers: int = 0
@@ -209,6 +221,10 @@ def _read(document: Document, directory: Path, protocols: Mapping[str, int]) -> 
                 dns_hints=table.boolean("dns_hints", known.dns_hints),
             ),
         )
+        table.finish()
+    if (table := top.table("keys")) is not None:
+        window = table.integer("early_window_s", 1, _MAX_WINDOW_S, config.keys.early_window_s)
+        config = replace(config, keys=KeysConfig(_path(table, "directory", directory), window))
         table.finish()
     config = replace(config, expose=_exposed(top, directory), policy=_policy(top, directory, protocols))
     top.finish()

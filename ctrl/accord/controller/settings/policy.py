@@ -8,11 +8,12 @@ for other values, but cannot take back what the file says (``EffectivePolicy.ove
 
 from __future__ import annotations
 
+import base64
 import enum
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from accord.controller.settings import inside, preferences, stacks
 from accord.controller.settings.destination import Pattern, parse_pattern
@@ -23,6 +24,9 @@ from accord.negotiation.choice import CandidateStack
 from accord.protocols.wishes import NONE, Wishes
 from accord.wire.constants import Limit, Protocol, Reason, Word
 from accord.wire.errors import error
+
+if TYPE_CHECKING:
+    from accord.protocols.sealed.configuration import KeyConfiguration
 
 
 class Secure(enum.StrEnum):
@@ -63,6 +67,13 @@ class Early(enum.StrEnum):
     IDEMPOTENT = "idempotent"
 
 
+class Inner(enum.StrEnum):
+    """Whether what is above the security node is negotiated inside of it, sealed."""
+
+    NO = "no"
+    REQUIRED = "required"
+
+
 def _names(kind: type[enum.StrEnum]) -> dict[str, Any]:
     return {member.value: member for member in kind}
 
@@ -75,7 +86,7 @@ _EXPLAINED: Final = 4
 _BINDING: Final = (Word.FORBIDDEN, Word.REQUIRED)
 _KEYS: Final = (
     *("secure", "prefer", "only", "context", "fallback", "tcp", "early", "packets_min", "compress_encrypted"),
-    *("renegotiate", "renegotiate_s"),
+    *("renegotiate", "renegotiate_s", "inner", "key"),
 )
 _MAX_RENEGOTIATE_S: Final = 30 * 24 * 3600
 
@@ -105,6 +116,9 @@ class EffectivePolicy:
     """Seconds after which an association is re-negotiated, again and again; 0: never."""
     inside: Wishes = NONE
     """What is wished of the insides of protocols."""
+    inner: Inner = Inner.NO
+    keys: tuple[KeyConfiguration, ...] = ()
+    """Pinned: what inner negotiations with the peer are sealed to, whatever else is known of it."""
     fixed: frozenset[str] = field(default=frozenset(), compare=False)
     """Keys that the policy file sets: an application cannot take them back."""
     protocols: Mapping[str, int] = field(default_factory=lambda: PROTOCOLS, compare=False, repr=False)
@@ -112,7 +126,17 @@ class EffectivePolicy:
     @property
     def early_in_clear(self) -> bool:
         """Whether the request may go into the proposal, where everybody on the path reads it."""
-        return self.early is Early.IDEMPOTENT and self.secure is Secure.NO
+        return self.early is Early.IDEMPOTENT and self.secure is Secure.NO and not self.hides
+
+    @property
+    def early_sealed(self) -> bool:
+        """Whether the request may go into the sealed part of the proposal."""
+        return self.early is Early.IDEMPOTENT and self.hides
+
+    @property
+    def hides(self) -> bool:
+        """What is above the security node is for the peer alone; so there has to be one, and no plain connection."""
+        return self.inner is Inner.REQUIRED
 
     @property
     def plain(self) -> Fallback:
@@ -130,6 +154,8 @@ class EffectivePolicy:
     @property
     def plain_objection(self) -> str | None:
         """Which word excludes a plain connection, TCP with TLS on it or without; None when none does."""
+        if self.hides:
+            return "it would show what this host's policy hides (inner)"
         words = dict(self.preferences)
         if words.get(Protocol.TCP) is Word.FORBIDDEN:
             return "tcp is forbidden by this host's policy"
@@ -206,8 +232,21 @@ class EffectivePolicy:
         # Stable: what the rules leave equal stays as it is listed.
         allowed.sort(key=self._worth)
         usable = [stack.protocols for stack in allowed]
+        if self.hides:
+            usable = list(dict.fromkeys(stacks.split_at_security(stack, secure)[0] for stack in usable))
+        return [self._named(stack) for stack in usable]
+
+    def nested_wanted(self, available: Collection[str], secure: Collection[int] = SECURE) -> list[tuple[str, ...]]:
+        """What the stacks to propose have above security, best first, as ``stacks_wanted`` without ``hides``: for the
+        inner negotiation. As a rule one empty row."""
+        whole = replace(self, inner=Inner.NO, secure=Secure.REQUIRED).stacks_wanted(available, secure)
+        numbers = [tuple(self.protocols[name] for name in stack) for stack in whole]
+        rows = dict.fromkeys(stacks.split_at_security(stack, secure)[1] for stack in numbers)
+        return [self._named(row) for row in rows]
+
+    def _named(self, stack: StackIds) -> tuple[str, ...]:
         names = {number: name for name, number in self.protocols.items()}
-        return [tuple(names[number] for number in stack) for stack in usable]
+        return tuple(names[number] for number in stack)
 
     def override(self, wishes: Mapping[str, Any]) -> EffectivePolicy:
         """This policy with an application's wishes, which use the file's keys.
@@ -246,6 +285,8 @@ class EffectivePolicy:
             and wished.compress_encrypted
             and not self.compress_encrypted,
             "early": "early" in self.fixed and Early.NEVER is self.early is not wished.early,
+            "inner": "inner" in self.fixed and self.hides and not wished.hides,
+            "key": "key" in self.fixed and wished.keys != self.keys,
         }
         for key, is_forbidden in forbidden.items():
             if is_forbidden:
@@ -272,11 +313,15 @@ class EffectivePolicy:
 
     def _objection(self, stack: CandidateStack, present: Collection[int] = ()) -> tuple[Reason, str] | None:
         """Why a stack is not allowed. ``present``: protocols that are not missing although they are not in it."""
+        if Protocol.INNER in stack.protocols:
+            present = (*present, *stacks.APPLICATIONS, *stacks.LAYERS)
         if self.preferences and (why := preferences.objection(self.preferences, stack, present)) is not None:
             return why
         if not self.compress_encrypted and preferences.compresses_encrypted(stack.protocols, secure=stack.secure):
             return Reason.POLICY, "it compresses what it encrypts, and this host's policy has not compress_encrypted"
-        if self.secure is Secure.REQUIRED and not stack.secure:
+        if self.hides and Protocol.INNER not in (*stack.protocols, *present):
+            return Reason.POLICY, "this host's policy hides what is above security (inner)"
+        if (self.secure is Secure.REQUIRED or self.hides) and not stack.secure:
             return Reason.INSECURE, "this host's policy requires security"
         if self.only and self._place(stack) == len(self.prefer):
             return Reason.POLICY, "this host's policy has only what its prefer lists"
@@ -404,6 +449,21 @@ def _read(table: Table, base: EffectivePolicy, protocols: Mapping[str, int]) -> 
         renegotiate=table.boolean("renegotiate", base.renegotiate),
         renegotiate_s=table.integer("renegotiate_s", 0, _MAX_RENEGOTIATE_S, base.renegotiate_s),
         inside=inside.read_wishes(table, base.inside),
+        inner=table.choice("inner", _names(Inner), base.inner),
+        keys=table.converted("key", _read_keys, base.keys),
         fixed=base.fixed | present,
         protocols=protocols,
     )
+
+
+def _read_keys(text: str) -> tuple[KeyConfiguration, ...]:
+    # Most programs that read policies have none, and the library takes a while to be loaded.
+    from accord.protocols.sealed.configuration import decode_list
+
+    try:
+        found = decode_list(base64.b64decode(text, validate=True))
+    except ValueError as wrong:
+        raise ValueError(f"{text[:24]!r}... is no key configuration ({wrong}); see accord keys show") from wrong
+    if not any(each.usable for each in found):
+        raise ValueError("no key of an algorithm that is spoken here; see accord keys show on the peer")
+    return found

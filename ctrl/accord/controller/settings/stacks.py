@@ -18,14 +18,15 @@ PROTOCOLS: Final[Mapping[str, int]] = {
     "tls": int(Protocol.TLS13),
     "quic": int(Protocol.QUIC),
     "http": int(Protocol.HTTP),
+    "inner": int(Protocol.INNER),
     "compression": int(Protocol.COMPRESSION),
     "framing": int(Protocol.FRAMING),
 }
 """The protocols that come with Accord."""
 SECURE: Final[frozenset[int]] = frozenset({int(Protocol.TLS13), int(Protocol.QUIC)})
 """Those of them whose sessions authenticate the peer and encrypt what is above them."""
-APPLICATIONS: Final[frozenset[int]] = frozenset({int(Protocol.HTTP)})
-"""Protocols that are the application's part of a stack: a policy's ``tls/tcp`` means ``http/tls/tcp`` too."""
+APPLICATIONS: Final[frozenset[int]] = frozenset({int(Protocol.HTTP), int(Protocol.INNER)})
+"""The application's part of a stack, or what hides it: a policy's ``tls/tcp`` means ``http/tls/tcp`` too."""
 LAYERS: Final[StackIds] = (int(Protocol.COMPRESSION), int(Protocol.FRAMING))
 """What rides on any stream, lower ones first: in no stack unless a policy asks for it."""
 USUAL: Final[tuple[StackIds, ...]] = (
@@ -76,6 +77,12 @@ def without_application(stack: StackIds) -> StackIds:
     while stack and stack[-1] in APPLICATIONS:
         stack = stack[:-1]
     return stack
+
+
+def split_at_security(stack: StackIds, secure: Collection[int] = SECURE) -> tuple[StackIds, StackIds]:
+    """The stack up to its topmost security protocol, and what is above that."""
+    cut = max((place + 1 for place, number in enumerate(stack) if number in secure), default=0)
+    return stack[:cut], stack[cut:]
 
 
 def usable(stacks: Collection[StackIds], available: Collection[int]) -> list[StackIds]:

@@ -95,7 +95,7 @@ class Nesting:
         """The stream of the topmost session inside, over the security node's."""
         self._life.enter(Call.CARRIER)
         carrier = below
-        for session in self.inside:
+        for session in self.nested:
             carrier = cast(CarrierSession, session).carrier(carrier)
         if carrier is None:
             raise error(Reason.PLUGIN_FAILED, "inner: no stream below to run over")
@@ -104,7 +104,7 @@ class Nesting:
     # ---- what the application is told ----
 
     @property
-    def inside(self) -> tuple[Session, ...]:
+    def nested(self) -> tuple[Session, ...]:
         """The sessions of the inner stack, bottom to top, once it is agreed."""
         agreed = self._machine.agreed if self._machine is not None else None
         return () if agreed is None else agreed.sessions
@@ -112,18 +112,18 @@ class Nesting:
     @property
     def alpn_selected(self) -> str | None:
         """The application protocol that was agreed inside."""
-        found = getattr(self.inside[-1], "alpn_selected", None) if self.inside else None
+        found = getattr(self.nested[-1], "alpn_selected", None) if self.nested else None
         return found if isinstance(found, str) else None
 
     @property
     def taken(self) -> bool:
         """The request that was sealed in the proposal was served."""
-        return bool(self.inside and getattr(self.inside[-1], "taken", False))
+        return bool(self.nested and getattr(self.nested[-1], "taken", False))
 
     @property
     def fetch_taken(self) -> Fetch | None:
         """Responder: the request that the service is answering."""
-        found: Fetch | None = getattr(self.inside[-1], "fetch_taken", None) if self.inside else None
+        found: Fetch | None = getattr(self.nested[-1], "fetch_taken", None) if self.nested else None
         return found
 
     # ---- driving the machine ----

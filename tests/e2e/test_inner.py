@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Sealed negotiations between two daemons on real packets; tshark and the capture's bytes are the judges."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from accord.lab.hosts import PORT, SERVER_NAME, Hosts
+from accord.lab.lab import Lab
+from accord.scapy_layer import Accord, is_accord
+from accord.wire.constants import Protocol
+from tests.e2e.conftest import PAGE, RTT
+
+pytestmark = pytest.mark.root
+
+GET = b"GET /index.html HTTP/1.0\r\nHost: hidden.example\r\n\r\n"
+WINDOW = 1
+SEALED = ("--inner", "required", "--server-name", SERVER_NAME)
+CLEAR = (SERVER_NAME.encode(), b"index.html", b"hidden.example", b"http/1.1", b"negotiated stack")
+
+
+def keys(command: str, directory: Path, *more: str) -> str:
+    line = [sys.executable, "-m", "accord.cli.main", "keys", command, "--directory", str(directory), *more]
+    return subprocess.run(line, capture_output=True, text=True, check=True).stdout
+
+
+@dataclass
+class Sealing:
+    """Two hosts, the server's key directory, and what a policy pins."""
+
+    hosts: Hosts
+    directory: Path
+    pin: str
+
+    def connect(self, capture: Path, *arguments: str, stdin: bytes = GET) -> tuple[bytes, dict[str, object], str]:
+        """The page, the report and what -v said; everything on the link is in ``capture``."""
+        with self.hosts.lab.capture(capture, where="link"):
+            remote = f"{self.hosts.lab.server.address4}:{PORT}"
+            done = self.hosts.connect("-v", "--json", *SEALED, *arguments, remote, stdin=stdin)
+            time.sleep(0.2)
+        said = done.stderr.decode()
+        assert done.returncode == 0, said + self.hosts.logs()
+        report = json.loads(next(line for line in said.splitlines() if line.startswith("{")))
+        return done.stdout.partition(b"\r\n\r\n")[2], report, said
+
+
+@pytest.fixture(scope="module")
+def sealing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sealing]:
+    directory = tmp_path_factory.mktemp("sealing")
+    stored = directory / "keys"
+    keys("make", stored)
+    config = directory / "server.toml"
+    config.write_text(f'[policy.default]\ntcp = "no-syn"\n[keys]\ndirectory = "{stored}"\nearly_window_s = {WINDOW}\n')
+    with (
+        Lab(f"inner-{os.getpid()}", rtt=RTT) as lab,
+        contextlib.closing(Hosts(lab, directory, site={"index.html": PAGE})) as hosts,
+    ):
+        hosts.serve_plain()
+        hosts.daemon(lab.client)
+        hosts.daemon(lab.server, "--config", str(config), "-v")
+        hosts.expose()
+        yield Sealing(hosts, stored, json.loads(keys("show", stored, "--json"))["pin"])
+
+
+def negotiation_packets(capture: Path) -> list[Accord]:
+    """Those with our cookie in the payload of UDP as tshark has it, taken apart by the scapy layer."""
+    command = ["tshark", "-r", str(capture), "-Y", f"udp.port=={PORT}", "-T", "fields", "-e", "udp.payload"]
+    found = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+    return [Accord(packet) for packet in map(bytes.fromhex, found) if is_accord(packet)]
+
+
+def steps(capture: Path) -> set[int]:
+    return {packet.step for packet in negotiation_packets(capture)}
+
+
+def shows_nothing(capture: Path, stack: Sequence[int]) -> None:
+    """Neither the service's name nor the request, the answer or what the application is; lengths come in steps."""
+    seen = capture.read_bytes()
+    assert [word for word in CLEAR if word in seen] == []
+    packets = [packet for packet in negotiation_packets(capture) if packet.step > 0]
+    shown = {chunk.protocol for packet in packets for chunk in packet.chunks}
+    assert shown == {Protocol.UDP, *stack, Protocol.INNER}
+
+
+@pytest.mark.parametrize(("stack", "outer"), [("tls/tcp", (Protocol.TCP, Protocol.TLS13)), ("quic", (Protocol.QUIC,))])
+def test_with_a_pinned_key_three_steps_make_a_stack_that_shows_nothing(
+    sealing: Sealing, tmp_path: Path, stack: str, outer: Sequence[int]
+) -> None:
+    page, report, said = sealing.connect(tmp_path / "c.pcap", "--key", sealing.pin, "--prefer", stack)
+    assert page == PAGE
+    assert report["stack"] == ["http", "inner", *stack.split("/")]
+    assert "pinned by the policy" in said
+    assert steps(tmp_path / "c.pcap") == {0, 1, 2}
+    shows_nothing(tmp_path / "c.pcap", outer)
+
+
+def test_a_sealed_request_is_answered_in_the_first_round_trip(sealing: Sealing, tmp_path: Path) -> None:
+    time.sleep(2 * WINDOW)  # a daemon that has just started serves none
+    request = tmp_path / "request"
+    request.write_bytes(GET)
+    page, report, _ = sealing.connect(tmp_path / "c.pcap", "--key", sealing.pin, "--early", str(request), stdin=b"")
+    assert page == PAGE
+    assert report["early"] is True
+    assert steps(tmp_path / "c.pcap") == {0, 1, 2}
+    shows_nothing(tmp_path / "c.pcap", (Protocol.TCP, Protocol.TLS13))
+
+
+def test_where_the_policy_hides_no_plain_connection_shows_what(sealing: Sealing, tmp_path: Path) -> None:
+    remote = f"{sealing.hosts.lab.server.address4}:{PORT + 1}"  # nobody negotiates there
+    with sealing.hosts.lab.capture(tmp_path / "c.pcap", where="link"):
+        done = sealing.hosts.connect("-v", *SEALED, remote)
+        time.sleep(0.2)
+    assert done.returncode != 0
+    assert b"no plain connection: it would show" in done.stderr
+    assert SERVER_NAME.encode() not in (tmp_path / "c.pcap").read_bytes()
