@@ -142,14 +142,20 @@ def replaced(
 def insert(graph: Graph, fillings: Mapping[int, tuple[Collection[int], Sequence[Node]]]) -> Graph:
     """The graph with new nodes in place of placeholders: by placeholder, those that stand on its parents, and all."""
     kept = [replace(node, children=graph.children(node.id)) for node in graph.nodes.values() if node.id not in fillings]
-    nodes = []
+    nodes: dict[int, Node] = {}
     for node in (*kept, *(new for _, filling in fillings.values() for new in filling)):
         children = set(node.children)
         for held in children & fillings.keys():
             children = children - {held} | set(fillings[held][0])
-        nodes.append(replace(node, children=tuple(sorted(children))))
-    tops = [node.id for node in nodes if place(node) in graph.tops and not node.children]
-    return Graph(nodes, tops=frozenset(tops)).prune(())
+        nodes[node.id] = replace(node, children=tuple(sorted(children)))
+    reached, ahead = {int(NodeId.CONTEXT)}, [int(NodeId.CONTEXT)]
+    while ahead:
+        fresh = set(nodes[ahead.pop()].children) - reached
+        reached |= fresh
+        ahead += fresh
+    left = [node for node in nodes.values() if node.id in reached]
+    tops = [node.id for node in left if place(node) in graph.tops and not node.children]
+    return Graph(left, tops=frozenset(tops)).prune(())
 
 
 def settled(graph: Graph) -> Graph:
@@ -157,7 +163,11 @@ def settled(graph: Graph) -> Graph:
     if not any(node.elaborates for node in graph.nodes.values()):
         return graph
     nodes = [
-        replace(node, tlvs=tuple(each for each in node.tlvs if each.type != TlvType.ELABORATES))
+        replace(
+            node,
+            children=graph.children(node.id),
+            tlvs=tuple(each for each in node.tlvs if each.type != TlvType.ELABORATES),
+        )
         for node in graph.nodes.values()
     ]
     return Graph(nodes, tops=graph.tops)

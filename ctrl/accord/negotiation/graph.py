@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 from collections import deque
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Final
 
 from accord.wire.constants import Limit, NodeId, Protocol, Reason, protocol_name
@@ -117,6 +117,17 @@ class Graph:
         kept = reached & alive
         part = {node: tuple([c for c in kids if c in kept]) for node, kids in edges.items() if node in kept}
         nodes = [node for node in self.nodes.values() if node.id in part]
+        return Graph(nodes, edges=part, tops=frozenset(self.tops.intersection(part)))
+
+    def along(self, stacks: Iterable[Stack]) -> Graph:
+        """What is on these stacks, nodes and edges: a chain for one, while two nodes of it may have an edge besides."""
+        edges: dict[int, set[int]] = {NodeId.CONTEXT: set()}
+        for stack in stacks:
+            for below, node in pairwise((int(NodeId.CONTEXT), *stack)):
+                edges.setdefault(node, set())
+                edges[below].add(node)
+        part = {node: tuple(sorted(edges[node])) for node in self.nodes if node in edges}
+        nodes = [self.nodes[node] for node in part]
         return Graph(nodes, edges=part, tops=frozenset(self.tops.intersection(part)))
 
     def stacks(self) -> Iterator[Stack]:

@@ -31,7 +31,17 @@ from typing import ClassVar, Final
 from accord.negotiation import transcript
 from accord.negotiation.binding import chain, check_mac, check_macs, room_for, seal
 from accord.negotiation.choice import Chooser, explain
-from accord.negotiation.elaboration import compose, fills, gone, is_subgraph, places, settled, successor, vouching
+from accord.negotiation.elaboration import (
+    compose,
+    fills,
+    gone,
+    is_subgraph,
+    place,
+    places,
+    settled,
+    successor,
+    vouching,
+)
 from accord.negotiation.events import (
     Action,
     Confirmed,
@@ -342,6 +352,7 @@ class Initiator(Machine):
     def _check_choice(self, stack: Stack, reasons: dict[int, int]) -> None:
         """Our own choice again, over what the responder says that it could have had (threat model, row 13)."""
         could_not = {node for node, reason in reasons.items() if reason != Reason.NOT_PREFERRED}
+        could_not |= {place(node) for node in self._answer.nodes.values() if node.elaborates is not None}
         chosen = self._candidate(self._answer, stack)
         candidates = self._candidates(self._own.prune(could_not))
         if chosen not in candidates:
@@ -360,7 +371,7 @@ class Initiator(Machine):
         """Whoever got an answer is given it; whoever could not speak so far is asked again."""
         self.state = InitiatorState.ADVANCING
         answer, stack = self._answer, self._stack
-        lower = answer if len(answer.nodes) == len(stack) + 1 else answer.prune(answer.nodes.keys() - set(stack))
+        lower = answer if answer.only_stack() else answer.along([stack])
         self._next = lower
         reveals = False
         if any(answer.nodes[node_id].placeholder for node_id in stack):

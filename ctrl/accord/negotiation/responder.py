@@ -162,6 +162,8 @@ class Responder(Machine):
         self._answer: Graph
         self._shared: Graph
         """What this answer is about: the best stack, or with it what it is the initiator's to choose from."""
+        self._offered: list[Stack] = []
+        """The stacks of the answer: one, or those that it is the initiator's to choose from."""
         self._new: dict[int, tuple[tlv.Tlv, ...]] = {}
         """Nodes that we put into a placeholder, and their TLVs."""
         self._seen: set[int] = set()
@@ -289,11 +291,11 @@ class Responder(Machine):
     def _share(self, ordered: Sequence[CandidateStack]) -> None:
         """The best stack. Where it goes through what we put into a placeholder, all that could be there: it is the
         initiator who chooses from that."""
-        kept = set(self._stack)
-        if not self._new.keys().isdisjoint(kept):
+        self._offered = [self._stack]
+        if not self._new.keys().isdisjoint(self._stack):
             at = places(self._graph, self._stack)
-            kept.update(*(stack.ids for stack in ordered if places(self._graph, stack.ids) == at))
-        self._shared = self._graph.prune(self._graph.nodes.keys() - kept)
+            self._offered = [stack.ids for stack in ordered if places(self._graph, stack.ids) == at]
+        self._shared = self._graph.along(self._offered)
         self._vouches = vouching(self._shared, self._secure)
 
     def _order(self) -> Sequence[int]:
@@ -471,7 +473,7 @@ class Responder(Machine):
         stack = message.only_stack()
         if stack is not None and stack[-1] not in message.tops:
             stack = None
-        if final and (stack is None or not self._answer.context.continues.isdisjoint(stack)):
+        if final and (stack not in self._offered or not self._answer.context.continues.isdisjoint(stack or ())):
             raise error(Reason.NOT_PROPOSED, "a commit of what is not decided, or not done")
         if stack is not None:
             self._stack, self._security = stack, self._security_node(stack)

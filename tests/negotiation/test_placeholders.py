@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Deferred elaboration and initiator choice (HotNets 2009, section 2.3), both sides against each other, in memory."""
+
+from __future__ import annotations
+
+import pytest
+
+from accord.negotiation.events import Confirmed, Send
+from accord.wire.constants import Reason
+from tests.negotiation.longer import (
+    CRYPT,
+    DCCP,
+    DTLS,
+    HIDDEN,
+    KNOWN,
+    NAMES,
+    SUBGRAPH,
+    choice_of,
+    initiator,
+    responder,
+)
+from tests.negotiation.peers import HTTP, TCP, TLS, UDP, FakeChooser, Side, agreed, run, sent
+
+ANY = FakeChooser()
+CRYPTED = f"http/0x{CRYPT:x}/tcp"
+NAMED = f"http/0x{NAMES:x}/tcp"
+
+
+def steps(one: Side, other: Side) -> list[int]:
+    return sorted(int(message.step) for side in (one, other) for message in side.only(Send))
+
+
+# ---- One node ----
+
+
+def test_a_protocol_in_which_the_responder_speaks_first_takes_three_steps() -> None:
+    one = initiator([(0, UDP, (1,), {}), (1, TCP, (2,), {}), (2, CRYPT, (3,), {}), (3, HTTP, (), {})], ANY)
+    other = responder(ANY)
+    run(one, other)
+    assert agreed(one, other) == CRYPTED
+    assert steps(one, other) == [0, 1, 2]
+    assert sent(one, 0)[2].placeholder
+    assert sent(other, 1)[2].payload == b"answer %x" % CRYPT
+    assert one.session(2).log == ["advance", "exporter", "commit"]
+    assert other.session(2).heard == {"respond": b"", "advance": b"finish %x" % CRYPT}
+
+
+def test_a_placeholder_against_its_protocol_s_rule_is_pruned() -> None:
+    one = initiator([(0, UDP, (1, 4), {}), (1, TCP, (3,), {}), (3, HTTP, (), {}), (4, CRYPT, (), {})], ANY)
+    other = responder(ANY)
+    one.session(4).elaboration = None  # type: ignore[attr-defined]
+    run(one, other)
+    assert agreed(one, other) == "http/tcp"
+    one = initiator([(0, UDP, (1,), {}), (1, CRYPT, (), {})], ANY)
+    other = responder(ANY)
+    accept = other.machine._accept(None)  # type: ignore[attr-defined]
+    opened = accept.open
+
+    def explicit(node: int, protocol: int) -> object:
+        made = opened(node, protocol)
+        made.elaboration = None
+        return made
+
+    object.__setattr__(accept, "open", explicit)
+    run(one, other)
+    assert one.aborted is not None
+    assert one.aborted.reason is Reason.BAD_ELABORATION
+
+
+# ---- Initiator choice ----
+
+
+@pytest.mark.parametrize(("prefer", "stack"), [((CRYPTED,), CRYPTED), ((NAMED,), NAMED), (("http/tcp",), "http/tcp")])
+def test_the_initiator_chooses_and_its_message_is_the_commit(prefer: tuple[str, ...], stack: str) -> None:
+    one, other = (
+        initiator(choice_of(CRYPT, NAMES), FakeChooser(prefer=prefer)),
+        responder(FakeChooser(prefer=(NAMED, CRYPTED)), [(NAMES,), (CRYPT,)]),
+    )
+    run(one, other)
+    if stack == "http/tcp":  # explicit, and the responder liked others better: it was the responder's to take away
+        assert agreed(one, other) == CRYPTED or agreed(one, other) == NAMED
+        return
+    assert agreed(one, other) == stack
+    assert steps(one, other) == [0, 1, 2]
+    offered = sent(other, 1)
+    assert {node.protocol for node in offered.values() if node.elaborates == 2} == {CRYPT, NAMES}
+    assert 2 not in offered
+    assert 2 not in offered[0].pruned
+    assert list(sent(one, 2)[0].pruned.values()) == [Reason.NOT_PREFERRED]
+    assert len(one.only(Confirmed)) == 1
+
+
+def test_what_is_offered_and_begun_by_the_initiator_takes_one_round_trip_more() -> None:
+    one, other = (
+        initiator(choice_of(TLS, CRYPT), FakeChooser(prefer=("http/tls/tcp",))),
+        responder(FakeChooser(prefer=("http/tls/tcp", CRYPTED)), [(TLS,), (CRYPT,)]),
+    )
+    run(one, other)
+    assert agreed(one, other) == "http/tls/tcp"
+    assert steps(one, other) == [0, 1, 2, 3, 4]
+    (offer,) = (node for node in sent(other, 1).values() if node.protocol == TLS)
+    assert offer.placeholder
+    assert sent(one, 2)[offer.id].payload == b"hello 304"
+    assert sent(one, 2)[0].continues == {offer.id}
+    assert sent(other, 3)[0].continues == frozenset()
+
+
+def test_alternatives_of_several_nodes_share_their_beginning() -> None:
+    one, other = (
+        initiator(choice_of(NAMES, CRYPT), FakeChooser(prefer=(f"http/0x{CRYPT:x}/0x{NAMES:x}/tcp",))),
+        responder(FakeChooser(prefer=(NAMED, f"http/0x{CRYPT:x}/0x{NAMES:x}/tcp")), [(NAMES,), (NAMES, CRYPT)]),
+    )
+    run(one, other)
+    assert agreed(one, other) == f"http/0x{CRYPT:x}/0x{NAMES:x}/tcp"
+    assert len(sent(other, 1)) == 5
+
+
+def test_only_what_the_initiator_lists_is_offered_and_nothing_is_a_reason() -> None:
+    one, other = initiator(choice_of(CRYPT), ANY), responder(FakeChooser(secure=True), [(NAMES,)])
+    run(one, other)
+    assert one.aborted is not None
+    assert one.aborted.reason is Reason.INSECURE
+    one, other = initiator(choice_of(CRYPT), ANY), responder(ANY, [(NAMES,)])
+    run(one, other)
+    assert agreed(one, other) == "http/tcp"
+    assert sent(other, 1)[0].pruned == {2: Reason.UNFILLED}
+
+
+def test_the_responder_s_policy_holds_for_what_it_offers() -> None:
+    secure = FakeChooser(secure=True)
+    one, other = (
+        initiator(choice_of(CRYPT, NAMES), FakeChooser(prefer=(NAMED,))),
+        responder(secure, [(NAMES,), (CRYPT,)]),
+    )
+    run(one, other)
+    assert agreed(one, other) == CRYPTED
+
+
+def test_an_initiator_that_likes_nothing_of_what_is_offered_says_so() -> None:
+    one, other = (
+        initiator(choice_of(NAMES), FakeChooser(secure=True)),
+        responder(FakeChooser(prefer=(NAMED,)), [(NAMES,)]),
+    )
+    run(one, other)
+    assert one.aborted is not None
+    assert one.aborted.reason is Reason.INSECURE
+    assert other.aborted is not None
+    assert other.aborted.by_peer
+
+
+# ---- Deferred elaboration ----
+
+
+@pytest.mark.parametrize(
+    ("prefer", "stack", "count"),
+    [
+        (("http/tls/tcp", "http/subgraph/tcp"), "http/tls/tcp", 5),
+        (("http/tcp",), "http/tcp", 3),
+        (("http/subgraph", f"http/0x{DTLS:x}/0x{DCCP:x}"), f"http/0x{DTLS:x}/0x{DCCP:x}", 5),
+    ],
+)
+def test_what_is_not_revealed_is_filled_in_after_the_first_answer(
+    prefer: tuple[str, ...], stack: str, count: int
+) -> None:
+    one, other = initiator(HIDDEN, ANY), responder(FakeChooser(prefer=prefer))
+    run(one, other)
+    assert agreed(one, other) == stack
+    assert steps(one, other) == list(range(count))
+    shown = {node.protocol for node in sent(one, 0).values()}
+    assert shown == {UDP, TCP, HTTP, SUBGRAPH}
+    assert all(not node.filling[1] for node in sent(one, 0).values() if node.placeholder)
+
+
+def test_only_what_the_responder_knows_is_revealed() -> None:
+    one, other = (
+        initiator(HIDDEN, FakeChooser(secure=True)),
+        responder(FakeChooser(secure=True), supported=KNOWN - {TLS}),
+    )
+    run(one, other)
+    assert one.aborted is not None
+    assert one.aborted.reason is Reason.NO_COMMON_STACK
+    assert all(node.protocol != TLS for step in (0, 2) for node in sent(one, step).values())
+
+
+def test_of_several_that_are_revealed_the_responder_chooses() -> None:
+    shape = [
+        (0, UDP, (1,), {}),
+        (1, TCP, (2, 3), {}),
+        (2, TLS, (5,), {"within": 4}),
+        (3, NAMES, (5,), {"within": 4}),
+        (4, SUBGRAPH, (), {}),
+        (5, HTTP, (), {}),
+    ]
+    for prefer, stack in (((NAMED, "http/tls/tcp"), NAMED), (("http/tls/tcp", NAMED), "http/tls/tcp")):
+        one, other = initiator(shape, ANY), responder(FakeChooser(prefer=prefer))
+        run(one, other)
+        assert agreed(one, other) == stack
+        assert steps(one, other) == [0, 1, 2, 3, 4]
+        assert {node.protocol for node in sent(one, 2).values()} == {UDP, TCP, TLS, NAMES, HTTP}
+        assert len(sent(other, 3)[0].pruned) == 1
+
+
+def test_a_hidden_stack_that_turns_out_insecure_is_refused_by_who_requires_more() -> None:
+    shape = [
+        (0, UDP, (1,), {}),
+        (1, TCP, (2,), {}),
+        (2, DCCP, (4,), {"within": 3}),
+        (3, SUBGRAPH, (), {}),
+        (4, HTTP, (), {}),
+    ]
+    one, other = initiator(shape, ANY), responder(FakeChooser(secure=True))
+    run(one, other)
+    assert other.aborted is not None
+    assert other.aborted.reason is Reason.INSECURE
+    assert one.aborted is not None
+
+
+# ---- More rounds ----
+
+
+def test_a_handshake_of_two_round_trips_holds_back_what_is_above_it() -> None:
+    one = initiator([(0, UDP, (1,), {}), (1, TCP, (2,), {}), (2, TLS, (3,), {}), (3, HTTP, (), {})], ANY)
+    other = responder(ANY, rounds={TLS: 1})
+    run(one, other)
+    assert agreed(one, other) == "http/tls/tcp"
+    assert steps(one, other) == [0, 1, 2, 3, 4]
+    assert sent(other, 1)[0].continues == sent(one, 2)[0].continues == {2}
+    assert one.session(3).views["advance"].step == 3
+    assert one.session(1).views["advance"].step == 1
+    assert sent(one, 2)[1].payload == b""
+    assert sent(one, 4)[1].payload == b"finish 6"
+
+
+# ---- What callers may not propose ----
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        [(0, UDP, (1,), {}), (1, SUBGRAPH, (), {})],
+        [(0, UDP, (1,), {}), (1, TCP, (), {"within": 2})],
+        [(0, UDP, (1,), {}), (1, TCP, (), {"within": 2}), (2, SUBGRAPH, (), {})],
+        [
+            (0, UDP, (1,), {}),
+            (1, SUBGRAPH, (2,), {"choices": (CRYPT,)}),
+            (2, SUBGRAPH, (3,), {"choices": (CRYPT,)}),
+            (3, HTTP, (), {}),
+        ],
+        [(0, UDP, (1,), {}), (1, TLS, (), {"within": 2}), (2, SUBGRAPH, (), {"choices": (CRYPT,)})],
+    ],
+)
+def test_what_nobody_could_fill_is_the_caller_s_mistake(
+    wrong: list[tuple[int, int, tuple[int, ...], dict[str, object]]],
+) -> None:
+    with pytest.raises(ValueError, match=r"placeholder|explicit"):
+        initiator(wrong, ANY)
