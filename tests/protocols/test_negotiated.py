@@ -8,15 +8,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL import SSL
 
 from accord.negotiation.choice import CandidateStack
 from accord.negotiation.events import Aborted, Action, Committed, MessageComplete, NodeArrived, Resume, Send
 from accord.negotiation.initiator import Initiator, Proposed
 from accord.negotiation.interface import Answer, Outcome, Role, View
 from accord.negotiation.responder import Accepted, Responder
+from accord.protocols import tls_context
 from accord.protocols.http import HttpPlugin, HttpSession
 from accord.protocols.quic import QuicPlugin
-from accord.protocols.services import Carrier, CarrierSession, Plugin, Services
+from accord.protocols.services import Carrier, CarrierSession, Plugin, Security, Services
 from accord.protocols.tls import TlsPlugin
 from accord.wire.constants import Protocol, Reason
 from tests.protocols.conftest import Pki
@@ -214,6 +217,35 @@ def test_under_a_secure_stack_the_request_waits_for_the_stack(pki: Pki, prefer: 
         assert applications[1].fetched == []
         client, server = stream(both.committed[Role.INITIATOR]), stream(both.committed[Role.RESPONDER])
         assert await server.read() == REQUEST
+        await asyncio.gather(client.close(), server.close())
+
+    asyncio.run(asyncio.wait_for(talk(), 30))
+
+
+def test_a_server_of_other_groups_asks_again_and_the_stack_takes_one_round_trip_more(
+    pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    genuine = tls_context._make
+
+    def of_one_group(role: Role, security: Security) -> SSL.Context:
+        made = genuine(role, security)
+        if role is Role.RESPONDER:
+            made.set_tmp_ecdh(ec.SECP256R1())
+        return made
+
+    monkeypatch.setattr(tls_context, "_make", of_one_group)
+    monkeypatch.setattr(tls_context, "_cache", {})
+
+    async def talk() -> None:
+        both = exchange(pki, TLS_ID)
+        assert both.aborted == {}
+        assert both.sent == [0, 1, 2, 3, 4]
+        near, far = both.committed[Role.INITIATOR], both.committed[Role.RESPONDER]
+        assert list(reversed(near.protocols)) == [Protocol.HTTP, Protocol.TLS13, PIPE]
+        assert near.transcript == far.transcript
+        client, server = stream(near), stream(far)
+        await client.write(b"question")
+        assert await server.read() == b"question"
         await asyncio.gather(client.close(), server.close())
 
     asyncio.run(asyncio.wait_for(talk(), 30))

@@ -6,9 +6,13 @@
     commit      ChangeCipherSpec, Finished
 
 So the bytes in the nodes are those of a TLS connection over TCP, moved; after commit the same connection goes on
-over the carrier below, session tickets first. A HelloRetryRequest does not fit into three steps: the responder
-refuses the node (``HANDSHAKE_FAILED``). OpenSSL sends shares for X25519MLKEM768 and X25519, and prefers them, so that
-happens only with a peer that has neither or wants another.
+over the carrier below, session tickets first. A HelloRetryRequest (RFC 8446 section 4.1.4) takes a round trip more:
+
+    answer      HelloRetryRequest, ChangeCipherSpec      step 3     the server's whole flight
+    step 2      ChangeCipherSpec, ClientHello            commit     Finished
+
+OpenSSL sends shares for X25519MLKEM768 and X25519, and prefers them, so that happens only with a peer that has neither
+or wants another.
 
 The initiator verifies the certificate before it commits. The responder does not authenticate the initiator.
 """
@@ -18,7 +22,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping
 
-from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View
+from accord.negotiation.interface import Answer, Elaboration, Outcome, Refuse, Role, View
 from accord.protocols.alpn import wanted
 from accord.protocols.lifecycle import Call, Lifecycle
 from accord.protocols.services import Carrier, Security, Services
@@ -36,10 +40,12 @@ class TlsSession:
 
     protocol: int = Protocol.TLS13
     secure: bool = True
+    elaboration: Elaboration = Elaboration.FREE
 
     def __init__(self, role: Role, services: Services) -> None:
         self._security = services.security
         self._life = Lifecycle("tls", role)
+        self._retried = False
         self._tls: TlsConnection | None = None
         self.hello = b""
         """The ClientHello, once it is known."""
@@ -78,7 +84,8 @@ class TlsSession:
             return self._refuse(failure.reason, failure.detail)
         flight = self._tls.output()
         if is_retry(flight):
-            return self._refuse(Reason.HANDSHAKE_FAILED, "TLS: no share for a group in common, and no step for a retry")
+            self._retried = True
+            return Answer(flight, more=True)
         if self._tls.exporter() is None:
             return self._refuse(Reason.HANDSHAKE_FAILED, f"TLS: no whole ClientHello in {len(payload)} bytes")
         return Answer(flight)
@@ -88,7 +95,8 @@ class TlsSession:
         raise error(Reason.PLUGIN_FAILED, "tls: resume without a wait")
 
     def advance(self, view: View, payload: bytes) -> Outcome:
-        """Initiator: the server's flight in, Finished out. Responder: Finished in."""
+        """Initiator: the server's flight in, Finished out. Responder: Finished in. Before that, after a
+        HelloRetryRequest, once more: the second ClientHello out, or in, and the flight out."""
         self._life.enter(Call.ADVANCE)
         if self._tls is None:
             return self._refuse(Reason.HANDSHAKE_FAILED, "TLS: the handshake was refused before")
@@ -97,13 +105,15 @@ class TlsSession:
             done = self._tls.handshake()
         except AccordError as failure:
             return self._refuse(failure.reason, failure.detail)
+        if not done and view.role is Role.INITIATOR and is_retry(payload) and not self._retried:
+            self._retried = True
+            return Answer(self._tls.output(), more=True)
+        if not done and view.role is Role.RESPONDER and self._retried and self._tls.exporter() is not None:
+            self._retried = False
+            return Answer(self._tls.output())
         if not done:
-            return self._refuse(
-                Reason.HANDSHAKE_FAILED,
-                "TLS: the server asks for a retry, and there is no step for one"
-                if is_retry(payload)
-                else f"TLS: the handshake is not complete after {len(payload)} bytes",
-            )
+            detail = f"TLS: the handshake is not complete after {len(payload)} bytes"
+            return self._refuse(Reason.HANDSHAKE_FAILED, detail)
         # What the responder's OpenSSL has to say now (tickets) stays with it until there is a carrier.
         return Answer(self._tls.output() if view.role is Role.INITIATOR else b"")
 
@@ -141,6 +151,7 @@ class TlsPlugin:
 
     name: str = "tls"
     protocol: int = Protocol.TLS13
+    elaboration: Elaboration = Elaboration.FREE
     simultaneous = Simultaneous.ROLES
     """Who leads is the client, and verifies the other's certificate."""
 
