@@ -12,6 +12,8 @@ from typing import Any, Self
 from accord.controller.control import call, control_path, raise_failure
 from accord.controller.settings.policy import EffectivePolicy
 from accord.datapath.stream import SocketCarrier
+from accord.protocols.framed_carrier import FramedCarrier
+from accord.protocols.services import Carrier
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
@@ -24,12 +26,23 @@ class Association:
     """
 
     def __init__(
-        self, sock: socket.socket, report: dict[str, Any], control: str | os.PathLike[str] | None = None
+        self,
+        sock: socket.socket,
+        report: dict[str, Any],
+        control: str | os.PathLike[str] | None = None,
+        *,
+        messages: bool = False,
     ) -> None:
-        self.carrier = SocketCarrier(sock)
+        """``messages``: it was asked for with them, so that framing is agreed, and what ``sock`` carries is frames."""
+        self.carrier: Carrier = SocketCarrier(sock)
         """The stream itself, for whoever joins it to another."""
         self.report = report
         self._control = control
+        self._messages: FramedCarrier | None = None
+        if messages:
+            agreed = report["inside"]["framing"]
+            self._messages = FramedCarrier(self.carrier, agreed["longest_sent"], agreed["longest_received"])
+            self.carrier = self._messages
 
     @property
     def stack(self) -> list[str]:
@@ -80,6 +93,24 @@ class Association:
             raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
         raise_failure(answer[0])
         self.report.update(stack=answer[0]["stack"], generation=answer[0]["generation"])
+
+    async def send(self, message: bytes) -> None:
+        """Send one message (Post Sockets: Message), which arrives whole and by itself.
+
+        Raises ``UserError`` (BAD_CONFIG) when it is longer than the peer takes, and where messages were not asked for.
+        """
+        await self._framed().send(message)
+
+    async def receive(self) -> bytes | None:
+        """The next message; None once the peer has finished. Raises as ``send``, ``PeerError`` for what is none."""
+        return await self._framed().receive()
+
+    def _framed(self) -> FramedCarrier:
+        if self._messages is None:
+            raise error(
+                Reason.BAD_CONFIG, "this association carries a stream", "ask for messages=True in connect and listen"
+            )
+        return self._messages
 
     async def finish(self) -> None:
         """Nothing more will be written; reading goes on."""

@@ -36,6 +36,8 @@ class connect:
     ``server_name`` is the name that the peer's certificate must be for, when it is not ``host``; ``ca_file``
     holds the roots to trust instead of the system's, and is read by this process.
     ``family`` is 4 or 6; None: whichever works. ``ladder``: tell in ``report["ladder"]`` what happened when.
+    ``messages``: the peer is to speak framing, so that messages keep their boundaries (``Association.send`` and
+    ``receive``); there is no plain connection then, nor early data.
 
     Making one raises ``UserError`` (``BAD_CONFIG``) for a remote or a policy that cannot be read. Opening raises
     ``AccordError``; its class says whose fault it was: ``UserError`` ``NO_DAEMON`` without a daemon, ``PeerError``,
@@ -53,11 +55,15 @@ class connect:
         verify: bool = True,
         family: int | None = None,
         ladder: bool = False,
+        messages: bool = False,
         control: str | os.PathLike[str] | None = None,
     ) -> None:
         host, port = parse_remote(remote)
         # What cannot be read is told before the daemon is asked; what its policy forbids only it knows.
         EffectivePolicy().override(policy or {})
+        if messages and early:
+            raise error(Reason.BAD_CONFIG, "early data and messages", "send the first message over the association")
+        self._messages = messages
         self._request = {
             "op": "connect",
             "host": host,
@@ -69,6 +75,7 @@ class connect:
             "verify": verify,
             "family": family,
             "ladder": ladder,
+            "messages": messages,
         }
         self._ca_file = ca_file
         self._control = control_path(control)
@@ -86,7 +93,7 @@ class connect:
             raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
         message, fds = answer
         raise_failure(message)
-        return Association(socket.socket(fileno=fds[0]), message["report"], self._control)
+        return Association(socket.socket(fileno=fds[0]), message["report"], self._control, messages=self._messages)
 
     def __await__(self) -> Generator[Any, None, Association]:
         return self._open().__await__()

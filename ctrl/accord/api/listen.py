@@ -21,10 +21,16 @@ class Listener:
     """A port that the daemon listens on for this process, as long as this process keeps it open."""
 
     def __init__(
-        self, channel: Channel, details: dict[str, Any], control: str | os.PathLike[str] | None = None
+        self,
+        channel: Channel,
+        details: dict[str, Any],
+        control: str | os.PathLike[str] | None = None,
+        *,
+        messages: bool = False,
     ) -> None:
         self._channel = channel
         self._control = control
+        self._messages = messages
         self.details = details
 
     async def accept(self) -> Association:
@@ -34,7 +40,7 @@ class Listener:
             raise ConnectionAbortedError("the daemon closed the control connection")
         message, fds = answer
         raise_failure(message)
-        return Association(socket.socket(fileno=fds[0]), message["report"], self._control)
+        return Association(socket.socket(fileno=fds[0]), message["report"], self._control, messages=self._messages)
 
     async def __aiter__(self) -> AsyncIterator[Association]:
         while True:
@@ -64,7 +70,8 @@ class listen:
     ``secure`` (``required``, ``preferred``, ``no``) overrides the daemon's policy for this port; ``plain`` serves
     hosts without Accord on the same TCP port; ``early_limit`` is the longest request, in bytes, that may come in the
     proposal, in clear and perhaps replayed. ``share_udp``: the UDP port of that number is another program's, and only
-    negotiation packets are taken of what comes to it. Raises ``AccordError`` as ``connect`` does.
+    negotiation packets are taken of what comes to it. ``messages``: only for peers that speak framing, so that messages
+    keep their boundaries (``Association.send`` and ``receive``). Raises ``AccordError`` as ``connect`` does.
     """
 
     def __init__(
@@ -77,6 +84,7 @@ class listen:
         early_limit: int = 0,
         secure: str | None = None,
         plain: bool = True,
+        messages: bool = False,
         share_udp: bool = False,
         control: str | os.PathLike[str] | None = None,
     ) -> None:
@@ -85,6 +93,8 @@ class listen:
             raise error(Reason.BAD_CONFIG, f"port {port}", "ports are 1..65535")
         if secure is not None and secure not in tuple(Secure):
             raise error(Reason.BAD_CONFIG, f"secure = {secure!r}", f"allowed: {', '.join(Secure)}")
+        if messages and forward_to is not None:
+            raise error(Reason.BAD_CONFIG, "messages for a forwarded port", "a plain service takes a stream: drop one")
         self._request = {
             "op": "listen",
             "port": port,
@@ -94,6 +104,7 @@ class listen:
             "early_limit": early_limit,
             "secure": secure,
             "plain": plain,
+            "messages": messages,
             "share_udp": share_udp,
         }
         self._files = (certificate, private_key)
@@ -112,7 +123,7 @@ class listen:
         except BaseException:
             channel.close()
             raise
-        return Listener(channel, answer[0], self._control)
+        return Listener(channel, answer[0], self._control, messages=bool(self._request["messages"]))
 
     def __await__(self) -> Generator[Any, None, Listener]:
         return self._open().__await__()

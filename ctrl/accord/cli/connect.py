@@ -9,6 +9,7 @@ import os
 import socket
 import sys
 import threading
+import tomllib
 from concurrent.futures import CancelledError
 from pathlib import Path
 from typing import Any
@@ -67,6 +68,32 @@ def explain(report: dict[str, Any]) -> list[str]:
     if report["remembered"]:
         lines.append("remembered: " + "; ".join(_REMEMBERED[Learnt(what)] for what in report["remembered"]))
     return lines
+
+
+def inside_lines(report: dict[str, Any]) -> list[str]:
+    """What was agreed inside each node of the stack, top first; a line each."""
+    found = []
+    for name in report["stack"]:
+        agreed = report["inside"].get(name)
+        if agreed:
+            found.append(f"inside {name}: " + ", ".join(_option(key, value) for key, value in agreed.items()))
+    return found
+
+
+def _option(key: str, value: object) -> str:
+    word = key.replace("_", " ")
+    if isinstance(value, bool) or value is None:
+        return word if value else f"no {word}"
+    return f"{word} {value}" if value != "" else f"no {word}"
+
+
+def _word(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """``--preference`` as the policy's table. What its words mean the policy says."""
+    pairs = [text.partition("=") for text in given]
+    for name, equals, word in pairs:
+        if not (name and equals and word):
+            raise click.BadParameter("write PROTOCOL=WORD, as quic=avoid")
+    return {name: word for name, _, word in pairs}
 
 
 async def _pipe(association: Association) -> None:
@@ -137,7 +164,7 @@ async def _serve(address: str, options: dict[str, Any], remote: str, *, verbose:
         if as_json:
             click.echo(json.dumps(far.report), err=True)
         if verbose:
-            for line in (_describe(far.report), *explain(far.report)):
+            for line in (_describe(far.report), *inside_lines(far.report), *explain(far.report)):
                 click.echo(line, err=True)
         await bridge(near, far.carrier)
 
@@ -161,6 +188,21 @@ async def _serve(address: str, options: dict[str, Any], remote: str, *, verbose:
 @click.option("--secure", type=click.Choice(["required", "preferred", "no"]), help="Policy: is security needed?")
 @click.option("--prefer", multiple=True, metavar="STACK", help="Policy: tls/tcp, quic or tcp; best first, repeatable.")
 @click.option("--only", is_flag=True, help="Policy: nothing but the stacks named by --prefer.")
+@click.option(
+    "--preference",
+    "preferences",
+    multiple=True,
+    metavar="PROTOCOL=WORD",
+    callback=_word,
+    help="Policy: required, preferred, neutral, avoid or forbidden, as quic=avoid; repeatable.",
+)
+@click.option(
+    "--policy",
+    "lines",
+    multiple=True,
+    metavar="TOML",
+    help="Policy: any keys as a policy file has them, as 'tcp_options.sack = \"required\"'; repeatable.",
+)
 @click.option(
     "--fallback",
     type=click.Choice(["parallel", "delayed", "never"]),
@@ -190,6 +232,8 @@ def connect(
     secure: str | None,
     prefer: tuple[str, ...],
     only: bool,
+    preferences: dict[str, str],
+    lines: tuple[str, ...],
     fallback: str | None,
     context: str | None,
     tcp: str | None,
@@ -210,13 +254,18 @@ def connect(
     """
     if address is not None and early is not None:
         raise click.UsageError("--early is for one connection, --listen serves many")
-    policy: dict[str, Any] = {}
+    try:
+        policy: dict[str, Any] = tomllib.loads("\n".join(lines))
+    except tomllib.TOMLDecodeError as wrong:
+        raise click.BadParameter(f"no TOML: {wrong}", param_hint="--policy") from wrong
     if secure:
         policy["secure"] = secure
     if prefer:
         policy["prefer"] = list(prefer)
     if only:
         policy["only"] = True
+    if preferences:
+        policy["preferences"] = {**policy.get("preferences", {}), **preferences}
     if fallback:
         policy["fallback"] = fallback
     if context:
@@ -250,7 +299,8 @@ def connect(
                 if as_json:
                     click.echo(json.dumps(association.report), err=True)
                 if verbose:
-                    for line in (_describe(association.report), *explain(association.report)):
+                    report = association.report
+                    for line in (_describe(report), *inside_lines(report), *explain(report)):
                         click.echo(line, err=True)
                     click.echo(render(association.report["ladder"]), err=True)
                 await _pipe(association)

@@ -165,13 +165,15 @@ class Controller:
         security: Security | None = None,
         early: bytes = b"",
         family: int | None = None,
+        messages: bool = False,
     ) -> Association:
-        """A stack to a peer. Raises ``AccordError``."""
+        """A stack to a peer. ``messages``: the program frames messages itself. Raises ``AccordError``."""
 
         wishes = overrides or {}
 
         def policy_for(address: str) -> EffectivePolicy:
-            return self.policy_for(host, port, address, wishes)
+            policy = self.policy_for(host, port, address, wishes)
+            return policy.for_messages() if messages else policy
 
         security = security or Security(server_name=without_zone(host))
         security = dataclasses.replace(security, ca_file=security.ca_file or self._roots(), key_log=self.config.key_log)
@@ -254,7 +256,8 @@ class Controller:
             service=service,
             security=security,
             secure=config.secure,
-            policy=service_policy(self.config.policy, config.secure),
+            policy=service_policy(self.config.policy, config.secure, messages=config.messages),
+            messages=config.messages,
             source=source,
             early_limit=config.early_limit,
             deliver=forward(service, self.counts) if service is not None else _enqueue(accepted),
@@ -291,7 +294,7 @@ class Controller:
         self._policies.clear()
         self.renew()
         for exposed in self.exposed.values():
-            exposed.policy = service_policy(config.policy, exposed.secure)
+            exposed.policy = service_policy(config.policy, exposed.secure, messages=exposed.messages)
         self.associations.policy_changed()
 
     def status(self) -> dict[str, Any]:

@@ -55,6 +55,8 @@ class Exposed:
     early_limit: int
     deliver: Deliver
     counts: Counts
+    messages: bool = False
+    """The program that takes what comes up frames messages itself."""
     source: tuple[Path, Path] | None = None
     """Files of the configuration that the certificate and its key come from."""
     sockets: list[UdpSocket] = field(default_factory=list)
@@ -239,12 +241,13 @@ class Exposed:
         return bare, ["tcp"]
 
 
-def service_policy(policy: Policy, secure: Secure | None) -> EffectivePolicy:
+def service_policy(policy: Policy, secure: Secure | None, *, messages: bool = False) -> EffectivePolicy:
     """What holds for peers of an exposed port. Unless the policy file says which stacks this host prefers, the
     initiator's preference decides: whoever calls knows better what the call is for."""
     default = policy.default
     prefer = default.prefer if "prefer" in default.fixed else ()
-    return dataclasses.replace(default, prefer=prefer, secure=default.secure if secure is None else secure)
+    made = dataclasses.replace(default, prefer=prefer, secure=default.secure if secure is None else secure)
+    return made.for_messages() if messages else made
 
 
 def forward(service: LocalService, counts: Counts) -> Deliver:

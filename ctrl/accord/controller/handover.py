@@ -67,6 +67,7 @@ class Offer:
             "private_key": str(exposed.security.private_key),
             "early_limit": exposed.early_limit,
             "secure": None if exposed.secure is None else str(exposed.secure),
+            "messages": exposed.messages,
             "plain": bool(exposed.listeners),
             "share_udp": exposed.shared,
             "lent": [candidate.transaction.hex() for candidate in self.lent if candidate.transaction is not None],

@@ -195,6 +195,7 @@ class Operations:
                 security=security,
                 early=early,
                 family=_take(message, "family", int),
+                messages=bool(_take(message, "messages", bool, False)),
             )
         except asyncio.CancelledError:  # the daemon ends: whoever waits for an answer gets one
             _close_pair(made)
@@ -294,6 +295,7 @@ class Operations:
             early_limit=_take(message, "early_limit", int, 0),
             secure=_secure(message),
             plain=bool(_take(message, "plain", bool, True)),
+            messages=bool(_take(message, "messages", bool, False)),
             share_udp=bool(_take(message, "share_udp", bool, False)),
         )
         accepted: asyncio.Queue[Association] = asyncio.Queue(64)

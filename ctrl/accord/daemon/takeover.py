@@ -173,6 +173,7 @@ def _taken(message: Mapping[str, Any], fds: list[int]) -> Taken:
         early_limit=message["early_limit"],
         secure=None if message["secure"] is None else Secure(message["secure"]),
         plain=message["plain"],
+        messages=bool(message.get("messages", False)),
         share_udp=bool(message.get("share_udp", False)),
     )
     return Taken(config, sockets[:own], program, lent)

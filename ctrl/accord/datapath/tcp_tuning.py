@@ -40,7 +40,8 @@ def algorithm(connection: socket.socket) -> str:
 def describe(connection: socket.socket) -> Mapping[str, object]:
     """What the connection has, as the kernel says it: options that both ends agreed on, sizes in bytes."""
     info = tcp_sockopt.info(connection)
-    scales = info.window_scales
+    # An installed connection without window scaling shows scales of 0 on both sides, which is the same.
+    scales = None if info.window_scales == (0, 0) else info.window_scales
     return {
         "sack": info.sack,
         "timestamps": info.timestamps,

@@ -34,6 +34,7 @@ class FramingSession:
     def __init__(self, role: Role, services: Services) -> None:
         self._own = services.wishes.message_limit
         self._peers = 0
+        self._program_frames = services.wishes.program_frames
         self._life = Lifecycle("framing", role)
 
     @property
@@ -81,12 +82,12 @@ class FramingSession:
         """Nothing is kept."""
         self._life.leave()
 
-    def carrier(self, below: Carrier | None) -> FramedCarrier:
-        """Messages on the stream below."""
+    def carrier(self, below: Carrier | None) -> Carrier:
+        """Messages on the stream below; the stream itself, where the program at its end makes them."""
         self._life.enter(Call.CARRIER)
         if below is None:
             raise error(Reason.PLUGIN_FAILED, "framing: no stream below to run over")
-        return FramedCarrier(below, self._peers, self._own)
+        return below if self._program_frames else FramedCarrier(below, self._peers, self._own)
 
     def _take(self, payload: bytes) -> Refuse | None:
         if len(payload) != _BYTES:

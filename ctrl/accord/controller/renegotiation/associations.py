@@ -53,6 +53,8 @@ class Associations:
         negotiation, committed, carrier = won.negotiation, won.committed, won.carrier
         if negotiation is None or committed is None or (carrier.kernel_socket is not None and not policy.lasting):
             return carrier, ""
+        if policy.inside.program_frames:  # the program's frames are those of this stack
+            return carrier, ""
         lasting = _lasting(carrier, Role.INITIATOR, committed)
         handle = self._handle(negotiation.transaction)
         standing = _standing(committed, policy)
@@ -65,6 +67,8 @@ class Associations:
         """As ``initiated``, at the other end."""
         policy = exposed.policy
         if exposed.service is None and carrier.kernel_socket is not None and not policy.lasting:
+            return carrier, ""
+        if policy.inside.program_frames:
             return carrier, ""
         lasting = _lasting(carrier, Role.RESPONDER, committed)
         handle = self._handle(transaction)

@@ -68,6 +68,8 @@ class ExposeConfig:
     """Hosts without Accord are served on the same TCP port."""
     secure: Secure | None = None
     """None: as the policy says for the peer."""
+    messages: bool = False
+    """The program that connections go to sends and receives messages, and frames them itself."""
     share_udp: bool = False
     """The UDP port of this number is another program's; of what comes to it only negotiation packets are taken."""
 

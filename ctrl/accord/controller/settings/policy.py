@@ -268,6 +268,20 @@ class EffectivePolicy:
                 _overridden[key] = known
         return known
 
+    def for_messages(self) -> EffectivePolicy:
+        """This policy for a program that sends and receives messages, and frames them itself.
+
+        Raises ``UserError`` (POLICY) where the policy file forbids framing.
+        """
+        framing = int(Protocol.FRAMING)
+        if self.word_of(framing) is Word.FORBIDDEN:
+            raise error(
+                Reason.POLICY, "messages need framing, which this host's policy forbids", "change the policy file"
+            )
+        words = {**dict(self.preferences), framing: Word.REQUIRED}
+        inside = replace(self.inside, program_frames=True)
+        return replace(self, preferences=tuple(sorted(words.items())), inside=inside, early=Early.NEVER)
+
     def _override(self, wishes: Mapping[str, Any]) -> EffectivePolicy:
         document = Document("", "policy of the application")
         table = Table(document, (), wishes)
