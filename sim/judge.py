@@ -46,7 +46,7 @@ _TRANSMISSIONS: Final = 4
 _UNREACHED: Final = frozenset({Reason.TIMEOUT, Reason.LIFETIME, Reason.UNREACHABLE})
 _LINGER_US: Final = 10_000_000
 _ROOMY: Final = 64
-_FIRST_BYTES_SECONDS: Final = exposed._PLAIN_HANDSHAKE_SECONDS
+_FIRST_BYTES_SECONDS: Final = exposed._SILENT_SECONDS
 _SOCKETS: Final = 2
 """Of a daemon that does nothing: its port's UDP socket and its listener."""
 

@@ -94,3 +94,18 @@ def test_closed_while_it_waits_for_descriptors_it_stays_closed() -> None:
                 assert len(rest(listener)) == 1
 
     run(main())
+
+
+def test_what_waits_in_the_queue_can_be_taken_in_one_turn() -> None:
+    async def main() -> None:
+        taken: list[socket.socket] = []
+        with listening() as listener:
+            acceptor = Acceptor(listener, taken.append)
+            callers = [socket.create_connection(listener.getsockname()) for _ in range(100)]
+            acceptor.empty()
+            assert len(taken) == 100
+            acceptor.close()
+            for sock in callers + taken:
+                sock.close()
+
+    run(main())

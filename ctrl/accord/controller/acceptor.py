@@ -18,6 +18,8 @@ log = logging.getLogger("accord.acceptor")
 
 _BATCH = 64
 """Of one turn of the event loop."""
+_QUEUES = 8
+"""Batches: a few times the listener's queue."""
 _PAUSE_SECONDS = 0.1
 """Out of descriptors or memory: others may end meanwhile."""
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -44,21 +46,30 @@ class Acceptor:
             self._pause.cancel()
         self._loop.remove_reader(self._listener.fileno())
 
+    def empty(self) -> None:
+        """Take what waits in the queue now, and what comes meanwhile, in bounds."""
+        for _ in range(_QUEUES):
+            if self._pause is not None or not self._accept():
+                return
+
     def _read(self) -> None:
+        self._pause = None
         self._loop.add_reader(self._listener.fileno(), self._accept)
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """False: nothing is left, or nothing can be taken."""
         for _ in range(_BATCH):
             try:
                 client, _ = self._listener.accept()
             except BlockingIOError:
-                return
+                return False
             except OSError as refusal:
                 if refusal.errno in _EXHAUSTED:
                     log.warning("accepting connections: %s", refusal.strerror)
                     self._loop.remove_reader(self._listener.fileno())
                     self._pause = self._loop.call_later(_PAUSE_SECONDS, self._read)
-                    return
+                    return False
                 continue  # the client has gone again (accept(2): ECONNABORTED, and errors of its network)
             client.setblocking(False)
             self._take(client)
+        return True

@@ -28,12 +28,15 @@ from accord.datapath.syn_option import ExId, SynOptions, saved_syn
 from accord.negotiation.interface import Role
 from accord.protocols import tls
 from accord.protocols.services import Carrier, Security
-from accord.wire.constants import Reason
+from accord.wire.constants import Limit, Reason
 from accord.wire.errors import AccordError, error
 
 log = logging.getLogger("accord.exposed")
 
 _PLAIN_HANDSHAKE_SECONDS = 10.0
+_SILENT_SECONDS = Limit.MAX_LIFETIME_MS / 1000 + _PLAIN_HANDSHAKE_SECONDS
+"""An accepted connection may say nothing for as long as the negotiation beside it lives, and then begin as a plain one.
+Of that negotiation we need not know: the path may have taken the option off its SYN."""
 # A legacy client is asked for nothing before it has spoken; as many as this may be in that state.
 _PLAIN_PENDING = 256
 _TLS_HANDSHAKE_RECORD = 0x16  # RFC 8446 section 5.1
@@ -134,6 +137,11 @@ class Exposed:
         """Take plain connections, from now on or again."""
         self.accepting = [Acceptor(listener, self._accepted) for listener in self.listeners]
 
+    def accept_waiting(self) -> None:
+        """Take the plain connections that wait in the listeners' queues, in this turn."""
+        for acceptor in self.accepting:
+            acceptor.empty()
+
     def pause(self) -> None:
         """Leave plain connections in the listeners' queues; those that were accepted go on."""
         for acceptor in self.accepting:
@@ -211,14 +219,16 @@ class Exposed:
         """A plain connection, unless a negotiated stack takes it."""
         client = candidate.connection
         try:
-            async with asyncio.timeout(_PLAIN_HANDSHAKE_SECONDS):
+            async with asyncio.timeout(_SILENT_SECONDS):
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 tcp_liveness.watch(client)
                 if await asyncio.shield(candidate.fate) is not Fate.PLAIN:
                     return
+            async with asyncio.timeout(_PLAIN_HANDSHAKE_SECONDS):
                 carrier, stack = await self._greet(SocketCarrier(client))
         except (AccordError, OSError) as failure:  # TimeoutError is an OSError
-            log.info("plain connection from %s: %s", candidate.address, failure)
+            why = "no handshake in time" if isinstance(failure, TimeoutError) else failure
+            log.info("plain connection from %s: %s", candidate.address, why)
             candidate.discard()
             return
         except BaseException:

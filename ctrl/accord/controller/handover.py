@@ -119,13 +119,16 @@ class Handover:
         self._controller.detach()
         self._offers = [Offer(exposed) for exposed in self._controller.exposed.values()]
         for offer in self._offers:
-            # A proposal leaves before its SYN: those of connections that were accepted are read here, and none may
+            # A proposal leaves before its SYN: those of connections that were accepted are read below, and none may
             # begin to look for a connection that is not.
             if offer.exposed.adopter is not None:
                 offer.exposed.adopter.refuse()
-            offer.exposed.pause()
         made = self._made = self._connect_all()
         for offer in self._offers:
+            # That took its time, with peers whose commit was read meanwhile: their connections are here by now, and
+            # the new daemon would make nothing of them.
+            offer.exposed.accept_waiting()
+            offer.exposed.pause()
             if offer.exposed.adopter is not None:
                 offer.exposed.adopter.abandon()
                 offer.lent = offer.exposed.adopter.lend()

@@ -39,6 +39,8 @@ DRAIN_SECONDS = 3600.0
 """How long the old daemon keeps its associations, unless told otherwise."""
 _TAKEN_SECONDS = 5.0
 """For the new daemon to take what it is handed. Meanwhile packets wait in their sockets."""
+_GIVEN_SECONDS = 15.0
+"""For the old daemon to hand over: it waits for a good moment, then makes a socket for each peer in flight."""
 _IN_FLIGHT_SECONDS = 2 * Limit.MAX_LIFETIME_MS / 1000 + 5.0
 """Longer than a negotiation lives, and one that a peer begins from the same port meanwhile."""
 _POLL_SECONDS = 0.1
@@ -141,7 +143,7 @@ class Predecessor:
 
 async def _receive(channel: Channel) -> tuple[dict[str, Any], list[int]]:
     try:
-        received = await asyncio.wait_for(channel.receive(), _TAKEN_SECONDS)
+        received = await asyncio.wait_for(channel.receive(), _GIVEN_SECONDS)
     except TimeoutError as late:
         raise error(
             Reason.NO_DAEMON, "the running daemon does not answer", "end it (kill -9), then start without --takeover"
