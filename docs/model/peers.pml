@@ -1,29 +1,31 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Peer to peer (HotNets 2009, section 2.3): two hosts may propose to each other at once, or one after the other. No code
- * does this yet; the model is its design:
+ * Peer to peer (HotNets 2009, section 2.3; PROTOCOL.md, section 17; negotiation/meeting.py): two hosts propose to each
+ * other, at once or one after the other.
  *
- * - Whoever has neither proposed nor answered may propose. Whoever has answered does not: that negotiation is the one.
- * - A proposal that arrives at a host without one of its own is answered, as ever.
- * - Proposals cross when one arrives at a host with one of its own in flight. Both proposals together say, by a symmetric
- *   function that looks at nothing else, which host leads and which stack it is: the lower transaction ID leads (`LEADS`),
- *   and of the stacks that both offer the one with the highest sum of preferences, the lower number among equals (`best`).
- * - Who does not lead lets its own proposal go as one to be answered, but repeats it until the leader has it; and answers the
- *   leader's, saying in the answer that it crossed. So T(1) covers both proposals.
- * - Who leads does not answer the other's proposal. It takes an answer that says "crossed" once it has the other's proposal,
- *   checks the choice over both, and commits. From there it is the three-step exchange.
+ * - Whoever is going to propose answers nobody before it has: until then a proposal to it is lost, as nobody listens. A
+ *   host that does not propose answers, as ever.
+ * - Proposals cross when one arrives at a host with one of its own in flight. Both together say, by a symmetric function
+ *   that looks at nothing else, which host leads (`LEADS`), and which stack it is: of those that both offer the one with
+ *   the best sum of preferences, the lower number among equals (`best`).
+ * - Who does not lead lets its own proposal go as one to be answered, but repeats it until the leader has it (`HEARD`, in
+ *   the code PEER_PROPOSED); and answers the leader's, saying in the answer that it crossed. So T(1) covers both proposals.
+ * - Who leads does not answer the other's proposal. It takes an answer that says "crossed" once it has the other's
+ *   proposal, checks the choice over both, and commits. From there it is the three-step exchange.
+ * - Whatever was sent before the other's proposal came may have met a closed door: it is sent again then.
  *
- * Two equal transaction IDs have to be drawn anew: one chance in 2^96, left out.
+ * Two equal identities refuse each other: one chance in 2^128, left out. So are several paths between the two.
  *
  * MISTAKE_1 the tie is broken by arrival order: whoever hears a proposal yields
  * MISTAKE_2 nobody yields: each leads its own
  * MISTAKE_3 one's own preferences count twice
- * MISTAKE_4 a host that has answered proposes all the same
+ * MISTAKE_4 a host that is going to propose answers before, and proposes all the same
  * MISTAKE_5 a proposal that yielded is not repeated
  * MISTAKE_6 the leader takes an answer without the other proposal at hand
  * MISTAKE_7 a repeated proposal of a negotiation that is over begins another one
  * MISTAKE_8 a commit is not repeated
  * MISTAKE_9 (liveness) who has yielded waits for the leader for ever
+ * MISTAKE_10 what was sent to nobody is not sent again when the other's proposal comes
  *
  * LARGE LOSSES=2 DUPLICATES=1 EVERY_TROUBLE
  *
@@ -37,7 +39,7 @@
 #define LOSSES 1
 #endif
 #ifndef DUPLICATES
-#define DUPLICATES 1
+#define DUPLICATES 0
 #endif
 #define SENDS (LOSSES + 1)
 
@@ -102,7 +104,16 @@ byte losses, duplicates;
 #ifdef MISTAKE_7
 #define FRESH (state[me] == IDLE || OVER(me))
 #else
+#ifdef MISTAKE_4
 #define FRESH (state[me] == IDLE)
+#else
+#define FRESH (state[me] == IDLE && !wants[me])
+#endif
+#endif
+#ifdef MISTAKE_10
+#define REOPENS false
+#else
+#define REOPENS true
 #endif
 #ifdef MISTAKE_8
 #define REPEATS_COMMIT false
@@ -166,8 +177,13 @@ end:
 	:: atomic {
 		!dead[me] && net & BIT(OTHER, PROPOSAL) ->
 		take(PROPOSAL);
-		has[me] = true;
 		if
+		:: !has[me] && REOPENS && state[me] == PROPOSED -> own_sends[me] = 0
+		:: else -> skip
+		fi;
+		has[me] = state[me] != IDLE || FRESH;
+		if
+		:: state[me] == IDLE && !FRESH -> skip          /* nobody listens */
 		:: FRESH -> wants[me] = PROPOSES_TOO; answer(ANSWER)
 		:: state[me] == PROPOSED && !LEADS -> yielded[me] = true; crossed = true; answer(CROSSED)
 		:: state[me] == PROPOSED && LEADS ->
@@ -184,7 +200,9 @@ end:
 		!dead[me] && net & BIT(OTHER, ANSWER) ->
 		take(ANSWER);
 		if
-		:: state[me] == PROPOSED -> accept()
+		:: state[me] == PROPOSED ->
+			assert(!has[me]);                       /* who proposes answers by both, or not at all */
+			accept()
 		:: else -> skip
 		fi
 	   }
@@ -320,8 +338,12 @@ proctype Judge() {
 init {
 	atomic {
 		if :: leader = 0 :: leader = 1 fi;
-#if defined(LIVENESS) && !defined(EVERY_TROUBLE)
+#ifndef EVERY_TROUBLE
+#ifdef LIVENESS
 		likes[0] = 2;
+#else
+		if :: likes[0] = 0 :: likes[0] = 2 fi;
+#endif
 		if :: likes[1] = 1 :: likes[1] = 3 fi;
 #else
 		if :: likes[0] = 0 :: likes[0] = 2 :: likes[0] = 3 fi;

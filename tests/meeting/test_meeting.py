@@ -235,6 +235,13 @@ def test_another_address_is_not_offered_other_stacks() -> None:
     assert one.reasons == {"POLICY"}
 
 
+def test_nobody_is_answered_before_this_side_has_proposed() -> None:
+    one, other = pair()
+    (proposal,) = one.start()
+    answer = next(letter for letter in other.take(proposal) if letter.message.step == Step.ANSWER)
+    assert decode_descriptor(*answer.message.nodes[0]).reason == Reason.NO_SERVICE
+
+
 @pytest.mark.parametrize("size", [0, 15, 17])
 def test_an_identity_has_sixteen_bytes(size: int) -> None:
     with pytest.raises(ValueError, match="16"):

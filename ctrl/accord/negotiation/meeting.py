@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two hosts that propose to each other at once, sans-IO (HotNets 2009, section 2.3; PROTOCOL.md, section 7.4).
+"""Two hosts that propose to each other at once, sans-IO (HotNets 2009, section 2.3; PROTOCOL.md, section 17).
 
 Each side opens transactions of its own, one to each address at which the other may be, and hears the other's. Both
 proposals together say who leads and which stack it is (``merge``):
@@ -80,6 +80,11 @@ class Meeting:
     def heard(self) -> bool:
         """Somebody has proposed to us."""
         return bool(self._heard)
+
+    @property
+    def proposed(self) -> bool:
+        """This side has a proposal."""
+        return self._own is not None
 
     def offer(self, graph: Graph) -> bool:
         """Our proposal, as it leaves. False where it offers other stacks than our first one: then it must not."""
@@ -277,6 +282,8 @@ class MeetingResponder:
             return Refuse(Reason.NO_SERVICE, "this port is there for another meeting")
         if self._meeting.decided is not None:
             return Refuse(Reason.PEER_PROPOSED, "the meeting is decided")
+        if not self._meeting.proposed:
+            return Refuse(Reason.NO_SERVICE, "this side has not proposed yet")
         merged = self._meeting.hear(value[MEETING_BYTES:], graph)
         self._heard()
         if not merged.stacks:
