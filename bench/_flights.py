@@ -2,7 +2,8 @@
 """A long server flight over a link that loses packets: Accord's negotiation and aioquic's handshake, in turns.
 
 Both verify the same certificate chain over the same link; the time is from the call until application data may be sent.
-``accord`` knows the peer, ``accord_first`` has just forgotten it; ``quic`` is aioquic with what it has by itself.
+Of ``accord`` both know each other, of ``accord_first`` neither knows anything any more; ``quic`` is aioquic with what
+it has by itself.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ class Flights:
             }
             return self._quic.ask(order)
         if kind == "accord_first":
-            self._site.flush(self._lab.client)
+            for host in (self._lab.client, self._lab.server):
+                self._site.flush(host)
         return self._contact.ask(self._site.order("accord", ACCORD_PORT, policy=_POLICY, timeout=_PATIENCE, pause=0.05))
 
 

@@ -166,6 +166,8 @@ int accord_engine_round_trip(struct accord_engine *engine, uint32_t handle, uint
 int accord_engine_probe(struct accord_engine *engine, uint64_t now, uint32_t handle);
 /* Bytes of descriptors that may be sent now without breaking the amplification limit (a floor). */
 int64_t accord_engine_budget(const struct accord_engine *engine, uint32_t handle);
+/* What the paths to peers carried lately is not known any more (docs/PROTOCOL.md, section 4.4). */
+void accord_engine_forget_paths(struct accord_engine *engine);
 /* Forget a transaction. linger: keep answering its retransmissions for so long, then forget. */
 int accord_engine_close(struct accord_engine *engine, uint64_t now, uint32_t handle, uint64_t linger);
 int accord_engine_info(const struct accord_engine *engine, uint32_t handle, struct accord_transaction_info *info);

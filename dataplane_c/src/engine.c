@@ -146,6 +146,7 @@ int64_t accord_engine_open(struct accord_engine *engine, uint64_t now, const uin
 	transaction = transaction_new(&engine->table, engine->now, id, ROLE_INITIATOR, path, &reason);
 	if (!transaction)
 		return -(int64_t)reason;
+	remembered_apply(&engine->remembered, engine->table.seed, engine->now, path, &transaction->recovery);
 	reach(transaction, ACCORD_STAGE_OPENED, ACCORD_STEP_PROPOSAL, ACCORD_REASON_OK);
 	transmit_schedule(engine, transaction);
 	return transaction->handle;
@@ -213,6 +214,11 @@ int accord_engine_send(struct accord_engine *engine, uint64_t now, uint32_t hand
 	return 0;
 }
 
+static void remember(struct accord_engine *engine, const struct transaction *transaction)
+{
+	remembered_learn(&engine->remembered, engine->table.seed, engine->now, &transaction->path, &transaction->recovery);
+}
+
 int accord_engine_prove(struct accord_engine *engine, uint32_t handle)
 {
 	struct transaction *transaction = transaction_of(&engine->table, handle);
@@ -220,6 +226,7 @@ int accord_engine_prove(struct accord_engine *engine, uint32_t handle)
 	if (!transaction)
 		return -ACCORD_REASON_UNKNOWN_TRANSACTION;
 	transaction_prove(&engine->table, &engine->slab, transaction);
+	remember(engine, transaction); /* the next one there may begin before this one is closed */
 	transmit_schedule(engine, transaction);
 	return 0;
 }
@@ -262,6 +269,8 @@ int accord_engine_close(struct accord_engine *engine, uint64_t now, uint32_t han
 	if (!transaction)
 		return -ACCORD_REASON_UNKNOWN_TRANSACTION;
 	reach(transaction, ACCORD_STAGE_CLOSED, 0, ACCORD_REASON_OK);
+	if (!transaction->share.unproven)
+		remember(engine, transaction);
 	if (linger == 0) {
 		engine_forget(engine, transaction);
 		return 0;
@@ -274,6 +283,11 @@ int accord_engine_close(struct accord_engine *engine, uint64_t now, uint32_t han
 	transaction->expires = linger < UINT64_MAX - engine->now ? engine->now + linger : UINT64_MAX - 1;
 	transmit_schedule(engine, transaction);
 	return 0;
+}
+
+void accord_engine_forget_paths(struct accord_engine *engine)
+{
+	memset(&engine->remembered, 0, sizeof(engine->remembered));
 }
 
 int accord_engine_info(const struct accord_engine *engine, uint32_t handle, struct accord_transaction_info *info)

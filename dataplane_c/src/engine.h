@@ -11,6 +11,7 @@
 
 #include "core.h"
 #include "event.h"
+#include "remembered.h"
 #include "slab.h"
 #include "timer.h"
 #include "transaction.h"
@@ -37,6 +38,7 @@ struct accord_engine {
 	struct slab slab;
 	struct timer timer;
 	struct event_queue events;
+	struct remembered remembered;
 	uint8_t *scratch;
 	/* Pure acknowledgements, from accord_engine_output to the next call. */
 	uint8_t acknowledgements[ENGINE_OUTPUT_BATCH][ACCORD_HEADER_BYTES];

@@ -7,9 +7,43 @@
 
 /* ---- What there is to send ---- */
 
+/* TSN offset of the longest packet of the proposal that is still kept; total: none is. */
+static uint16_t repeatable(const struct transaction *transaction, const struct slab *slab)
+{
+	const struct outbox *outbox = &transaction->outbox;
+	uint16_t longest = outbox->total;
+
+	if (outbox->step != ACCORD_STEP_PROPOSAL)
+		return outbox->total;
+	for (uint16_t offset = 0; offset < outbox->sent; offset++) {
+		if (outbox->buffers[offset] == SLAB_NONE)
+			continue;
+		if (longest == outbox->total ||
+		    slab_head(slab, outbox->buffers[offset])->length > slab_head(slab, outbox->buffers[longest])->length)
+			longest = offset;
+	}
+	return longest;
+}
+
+static uint32_t longest_of_proposal(const struct transaction *transaction, const struct slab *slab)
+{
+	uint16_t offset = repeatable(transaction, slab);
+
+	if (offset == transaction->outbox.total)
+		return 0;
+	return slab_head(slab, transaction->outbox.buffers[offset])->length + transaction_overhead(transaction);
+}
+
 static uint16_t pick(const struct transaction *transaction, const struct slab *slab, bool open)
 {
 	const struct outbox *outbox = &transaction->outbox;
+
+	if (outbox->repeats) {
+		uint16_t offset = repeatable(transaction, slab);
+
+		if (offset != outbox->total)
+			return offset;
+	}
 
 	for (uint16_t offset = outbox->retained ? 0 : outbox->oldest; offset < outbox->total; offset++) {
 		const struct slab_head *head;
@@ -58,10 +92,49 @@ bool outbox_awaits(const struct transaction *transaction)
 	return transaction->recovery.in_flight || transaction->outbox.retained;
 }
 
+/* Packets of the answer up to the highest that came, and how many of them are missing. */
+static uint32_t seen_of_answer(const struct transaction *transaction, uint32_t *missing)
+{
+	const struct ackrange *range = &transaction->range;
+
+	*missing = 0;
+	for (int32_t offset = range->prefix; offset < range->highest; offset++)
+		*missing += !ackrange_has(range, (uint32_t)offset);
+	return (uint32_t)(range->highest + 1);
+}
+
+void outbox_unlock(struct transaction *transaction, const struct slab *slab)
+{
+	struct outbox *outbox = &transaction->outbox;
+	const struct step_in *answer = &transaction->reassembly.steps[ACCORD_STEP_ANSWER / 2];
+	uint64_t whole = ACCORD_MIN_MTU_PACKET + transaction_overhead(transaction);
+	uint64_t allowed = ACCORD_AMPLIFICATION * (transaction->wire_sent - transaction->unheard);
+	uint64_t each = longest_of_proposal(transaction, slab);
+	uint64_t gain = ACCORD_AMPLIFICATION * each;
+	uint32_t missing, seen, wanted;
+
+	if (transaction->role != ROLE_INITIATOR || outbox->step != ACCORD_STEP_PROPOSAL || answer->complete || !gain)
+		return;
+	seen = seen_of_answer(transaction, &missing);
+	wanted = seen + missing;
+	if (answer->end < 0) {
+		if (allowed >= (wanted + OUTBOX_NEARLY) * whole)
+			return;
+		wanted += 2 * seen;
+	}
+	for (allowed += outbox->repeats * gain; allowed < wanted * whole; allowed += gain) {
+		/* As with acknowledgements that clock out a window: no more than comes in. */
+		if (transaction->repeated + (outbox->repeats + 1) * each > transaction->wire_received)
+			return;
+		outbox->repeats++;
+	}
+}
+
 void outbox_release_retained(struct transaction *transaction, struct slab *slab)
 {
 	struct outbox *outbox = &transaction->outbox;
 
+	outbox->repeats = 0;
 	for (uint16_t offset = 0; outbox->retained && offset < outbox->sent; offset++) {
 		uint32_t buffer = outbox->buffers[offset];
 
@@ -73,14 +146,14 @@ void outbox_release_retained(struct transaction *transaction, struct slab *slab)
 	}
 }
 
-static void probe_retained(struct outbox *outbox, struct slab *slab)
+/* The answer has stopped: its sender is at its limit, so it has heard no more than a third of what came from it. */
+static void note_unheard(struct transaction *transaction)
 {
-	for (uint16_t offset = 0; offset < outbox->sent; offset++) {
-		if (outbox->buffers[offset] == SLAB_NONE)
-			continue;
-		slab_head(slab, outbox->buffers[offset])->probe = 1;
-		return;
-	}
+	uint64_t whole = ACCORD_MIN_MTU_PACKET + transaction_overhead(transaction);
+	uint64_t heard = (uint64_t)(transaction->range.highest + 1) * whole / ACCORD_AMPLIFICATION;
+
+	if (transaction->range.highest >= 0 && heard < transaction->wire_sent)
+		transaction->unheard = transaction->wire_sent - heard;
 }
 
 void outbox_probe(struct transaction *transaction, struct slab *slab)
@@ -89,7 +162,15 @@ void outbox_probe(struct transaction *transaction, struct slab *slab)
 	uint32_t probes = 0;
 
 	if (!transaction->recovery.in_flight) {
-		probe_retained(outbox, slab);
+		/* As many as make room for one packet of the answer, of two if part of it is there. */
+		uint32_t packets = transaction->range.highest < 0 ? 1 : RECOVERY_PROBES;
+		uint32_t gain = ACCORD_AMPLIFICATION * longest_of_proposal(transaction, slab);
+
+		if (gain)
+			outbox->repeats = (uint16_t)((packets * ACCORD_MIN_MTU_PACKET + gain - 1) / gain);
+		if (outbox->repeats < packets)
+			outbox->repeats = (uint16_t)packets;
+		note_unheard(transaction);
 		return;
 	}
 	for (uint16_t offset = outbox->oldest; offset < outbox->sent && probes < RECOVERY_PROBES; offset++) {
@@ -135,6 +216,11 @@ void outbox_on_sent(struct transaction *transaction, struct slab *slab, uint64_t
 	struct recovery *recovery = &transaction->recovery;
 	struct slab_head *head = slab_head(slab, outbox->buffers[offset]);
 
+	if (outbox->repeats && offset == repeatable(transaction, slab)) {
+		outbox->repeats--;
+		transaction->repeated += head->length + transaction_overhead(transaction);
+		head->probe = 1;
+	}
 	supersede(recovery, head);
 	if (head->transmissions)
 		transaction->retransmitted++;
@@ -172,5 +258,5 @@ void outbox_release(struct transaction *transaction, struct slab *slab)
 		outbox->buffers[offset] = SLAB_NONE;
 	}
 	outbox->oldest = outbox->total;
-	outbox->retained = 0;
+	outbox->retained = outbox->repeats = 0;
 }

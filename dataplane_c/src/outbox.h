@@ -8,6 +8,10 @@
 #include "slab.h"
 #include "transaction.h"
 
+enum outbox_constant {
+	OUTBOX_NEARLY = 2, /* packets that a responder has left at its limit, when it is time to lift that */
+};
+
 /* Does this range acknowledge only what was sent? */
 bool outbox_sent(const struct transaction *transaction, uint32_t ack_tsn, uint16_t count);
 /* Queued, and not acknowledged. */
@@ -26,6 +30,14 @@ void outbox_detect_losses(struct transaction *transaction, struct slab *slab, ui
  * initiator keeps its proposal until the answer is whole, and repeats a packet of it.
  */
 bool outbox_awaits(const struct transaction *transaction);
+/*
+ * The responder to an unproven address has to stop at ACCORD_AMPLIFICATION times what came from there. What it may have
+ * sent so far can be counted here: when that is nearly all that it was allowed and its message is not whole, packets
+ * of the proposal leave again, as many as it takes for three times as many of its packets, and no more bytes than
+ * came from there. So a message of any length arrives in a few round trips, from a peer of which it was not known that
+ * its answers are long (RFC 9000 section 8.1 leaves it to padding).
+ */
+void outbox_unlock(struct transaction *transaction, const struct slab *slab);
 /* Mark the first unacknowledged packets to be sent again regardless of the window. */
 void outbox_probe(struct transaction *transaction, struct slab *slab);
 /* The answer is whole, or no longer wanted: give the proposal's packets back. */

@@ -218,6 +218,8 @@ static uint32_t consume_new(struct accord_engine *engine, struct transaction *tr
 		reason = complete_messages(engine, transaction, packet->step, &complete);
 	if (!reason)
 		schedule_acknowledgement(engine, transaction, packet, complete);
+	if (!reason)
+		outbox_unlock(transaction, &engine->slab);
 	return reason;
 }
 
@@ -304,6 +306,7 @@ static uint32_t admit(struct accord_engine *engine, const struct accord_path *pa
 		engine_forget(engine, transaction);
 		return reason;
 	}
+	remembered_apply(&engine->remembered, engine->table.seed, engine->now, path, &transaction->recovery);
 	engine_tell(engine, transaction, ACCORD_EVENT_OPENED, 0, ACCORD_REASON_OK);
 	return receive_live(engine, transaction, path, packet, reason);
 }

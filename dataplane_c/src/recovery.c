@@ -42,7 +42,7 @@ static uint64_t pace_interval(const struct recovery *recovery)
 	const struct congestion *congestion = &recovery->congestion;
 	uint64_t pace = congestion->window < congestion->threshold ? RECOVERY_PACE_SLOW_START : RECOVERY_PACE;
 
-	return UINT64_C(100) * recovery->srtt_us / (pace * congestion->window);
+	return UINT64_C(100) * (recovery->srtt_us ? recovery->srtt_us : recovery->pace_us) / (pace * congestion->window);
 }
 
 /*

@@ -40,6 +40,7 @@ struct recovery {
 	uint32_t acked_order; /* one past the latest that was acknowledged; 0: none */
 	uint64_t timer_base;  /* when the probe timer was started */
 	uint64_t loss_time;   /* when a packet will count as lost; 0: none may */
+	uint32_t pace_us;     /* round trip to pace by before there is a sample; 0: not known */
 	uint64_t pace;        /* when the next packet would leave if all of them kept to the pace */
 	/* For persistent congestion. 0: none. */
 	uint64_t sampled_at;         /* the first sample came */

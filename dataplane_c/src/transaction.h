@@ -53,6 +53,7 @@ struct outbox {
 	uint16_t oldest;                           /* all before it are acknowledged */
 	uint16_t retained;                         /* packets kept although they are; see outbox_awaits */
 	int8_t step;                               /* latest; -1: none */
+	uint16_t repeats;                          /* packets to be sent again that the peer has; see outbox_unlock */
 	uint16_t unacknowledged[REASSEMBLY_STEPS]; /* packets, by step / 2 */
 	uint32_t buffers[ACCORD_MAX_PACKETS];      /* of [0, total); SLAB_NONE once given back */
 };
@@ -82,6 +83,8 @@ struct transaction {
 	bool alone;                        /* no packet shares a datagram any more: too many of these were lost */
 	uint64_t wire_received, wire_sent; /* bytes with UDP and IP, for the amplification limit */
 
+	uint64_t unheard;  /* of wire_sent: as much as the peer behaves as if it had not come */
+	uint64_t repeated; /* bytes with UDP and IP, sent for the sake of the peer's amplification limit */
 	uint32_t packets_sent, packets_received, retransmitted, duplicates;
 	uint64_t bytes_sent, bytes_received;
 	uint32_t events; /* in the queue */

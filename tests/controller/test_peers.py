@@ -224,3 +224,17 @@ def test_it_counts_its_answers_and_what_it_learns(peers: Peers, clock: Clock) ->
     silent(peers, clock)
     assert (peers.hits, peers.misses) == (1, 1)
     assert peers.learnt == {Learnt.ANSWERED: 1, Learnt.SILENT: 2}
+
+
+def test_the_length_of_the_last_answer_is_remembered_of_who_is_known_until_it_is_flushed(peers: Peers) -> None:
+    peers.measure("192.0.2.7", 443, 9000)
+    assert peers.answer_bytes("192.0.2.7", 443) == 0, "of a peer that is not known"
+    peers.learn("192.0.2.7", 443, Learnt.ANSWERED, protocols=(6,))
+    peers.measure("192.0.2.7", 443, 9000)
+    peers.measure("192.0.2.7", 443, 7000)
+    assert peers.answer_bytes("::ffff:192.0.2.7", 443) == 7000
+    assert peers.answer_bytes("192.0.2.7", 80) == 0
+    peers.network_changed()
+    assert peers.answer_bytes("192.0.2.7", 443) == 7000, "it is the peer's, not the path's"
+    peers.flush("192.0.2.7")
+    assert peers.answer_bytes("192.0.2.7", 443) == 0

@@ -30,7 +30,7 @@ from accord.negotiation.initiator import Initiator
 from accord.negotiation.interface import Role
 from accord.protocols.sealed.configuration import KeyConfiguration
 from accord.protocols.services import Security
-from accord.wire.constants import Protocol, Reason
+from accord.wire.constants import Limit, Protocol, Reason
 from accord.wire.errors import error
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ enough for this to matter the response is not here yet."""
 
 _TRANSACTION_BYTES = 12
 _GREASE_BYTES = 16
+_PACKET_BYTES = Limit.MIN_MTU_PACKET + 28
+"""With the shorter of the IP headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +142,9 @@ def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepa
             context_protocol=path.context,
             service_port=target.port if direct else None,
             grease=secrets.token_bytes(_GREASE_BYTES),
-            packets_min=target.policy.packets_min,
+            packets_min=max(
+                target.policy.packets_min, padding(controller.peers.answer_bytes(target.address, target.port))
+            ),
             renegotiates=None if target.renews is None else target.renews.claim(Role.INITIATOR, transaction),
         )
         return Prepared(path, bound, channel, held, transaction, syn, remarks, machine, machine.start())
@@ -148,6 +152,16 @@ def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepa
         if bound is not None:
             endpoint.unbind(bound)
         raise
+
+
+def padding(answer_bytes: int) -> int:
+    """Full packets that a proposal needs for an answer of so many IP bytes to come at once; 0: it has enough as it is.
+
+    A responder sends three times what it has received (docs/PROTOCOL.md, section 4.5). One packet is what a proposal
+    has by itself. More than the initial window do not leave at once.
+    """
+    packets = -(-answer_bytes // (Limit.AMPLIFICATION * _PACKET_BYTES))
+    return min(packets, Limit.INITIAL_WINDOW) if packets > 1 else 0
 
 
 def _udp_path(target: Target, bound: UdpSocket) -> Path:

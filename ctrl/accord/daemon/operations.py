@@ -383,4 +383,7 @@ class Operations:
         await PeersOperations(self._controller.peers, self._keeper).list(message, channel)
 
     async def _flush_peers(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
+        # What was made, or is believed, on the strength of it goes as well, of all peers: it comes again soon.
+        self._controller.proposals.clear()
+        self._controller.endpoint.engine.forget_paths()
         await PeersOperations(self._controller.peers, self._keeper).flush(message, channel)

@@ -170,6 +170,10 @@ class Engine:
         """The path to the peer has opened: what it has not acknowledged leaves again, before its timer says so."""
         _check(lib.accord_engine_probe(self.pointer, now, handle), "no such negotiation")
 
+    def forget_paths(self) -> None:
+        """What the paths to peers carried lately is not known any more."""
+        lib.accord_engine_forget_paths(self.pointer)
+
     def budget(self, handle: int) -> int:
         """Bytes of descriptors that the amplification limit allows to be sent now."""
         return _check(lib.accord_engine_budget(self.pointer, handle), "no such negotiation")

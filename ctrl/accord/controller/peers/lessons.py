@@ -41,6 +41,8 @@ _STALLED: Final = 3
 _WAITS_IN_VAIN: Final = 2
 _IN_VAIN_PEERS: Final = 1024
 _ANSWERS: Final = (Learnt.ANSWERED, Learnt.LATE_ANSWER, Learnt.REFUSED)
+_IP_BYTES: Final = {4: 20 + 8, 6: 40 + 8}
+"""With UDP's."""
 _CONTEXTS: Final = (Protocol.UDP, Protocol.DIRECT)
 
 
@@ -106,6 +108,13 @@ class Lesson:
             return decode_list(self._peers.key_of(*self._peer, name))
         except ValueError:  # from a file that somebody has written
             return ()
+
+    def measure(self, negotiation: Negotiation) -> None:
+        """How long the answer was that has just come."""
+        figures = negotiation.exchange.figures()
+        if figures is not None:
+            headers = _IP_BYTES[figures.path.family] * figures.packets_received
+            self._peers.measure(*self._peer, figures.bytes_received + headers)
 
     def listen_on(self, negotiation: Negotiation, round_trip: float) -> None:
         """The plain connection has won: see whether the peer answers all the same. Ends the negotiation.

@@ -15,6 +15,9 @@ without it as well, and what is authenticated is authenticated anew each time.
 - *NO_SYN works.* ``tcp = "auto"`` installs TCP without a SYN instead of adopting the SYN's connection. Wrong: one such
   connection stalls, and the next adopts a SYN.
 - *NO_SYN broken.* ``auto`` installs nothing, which it did not before either. Wrong: a SYN more than was needed.
+- *The length of its last answer.* The next proposal is padded to a third of that, where that is more than it has by
+  itself: so much the peer may send before it knows that the address is not forged. Wrong: some packets of padding in
+  vain, or a round trip more.
 - *OPTION broken.* SYNs bear no option, so nothing can be suppressed or marked. Wrong: a SYN more, a mark less.
 
 Losing something good takes one failure, for that is only caution. Believing a black hole takes failures in a row, as in
@@ -193,6 +196,8 @@ class Entry:
     """Key configurations that it gave, as a list on the wire; empty: none."""
     key_name: str = ""
     """The name that it was authenticated by when it gave them: they are for no other."""
+    answer_bytes: int = 0
+    """IP bytes of its last answer: what a proposal has to be padded for. Not kept over a restart."""
 
     def over(self, now: float) -> bool:
         """Nothing of it matters any more."""
@@ -278,6 +283,16 @@ class Peers:
         entry = self._entries.get(peer_key(address, port))
         known = entry is not None and not entry.over(self._now()) and entry.key_name == name
         return entry.key if entry is not None and known else b""
+
+    def measure(self, address: str, port: int, answer_bytes: int) -> None:
+        """The answer of a peer that is known took so many bytes on the wire, with IP and UDP headers."""
+        if (entry := self._entries.get(peer_key(address, port))) is not None:
+            entry.answer_bytes = answer_bytes
+
+    def answer_bytes(self, address: str, port: int) -> int:
+        """Of its last answer; 0: not known."""
+        entry = self._entries.get(peer_key(address, port))
+        return 0 if entry is None else entry.answer_bytes
 
     def network_changed(self) -> None:
         """This host's addresses or routes have changed: what was learnt of paths is about other ones."""

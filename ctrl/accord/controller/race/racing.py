@@ -318,6 +318,7 @@ class Contest:
             self._lose(failure)
             return
         self._lesson.learn(Learnt.ANSWERED, committed.protocols)
+        self._lesson.measure(self._negotiation)
         if self._target.adopts and Protocol.TCP in committed.protocols:
             self._controller.counts.adopted(marked=self._marked)
             self._lesson.learn(Learnt.ADOPTED_MARKED if self._marked else Learnt.ADOPTED_UNMARKED)
