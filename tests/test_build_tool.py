@@ -433,8 +433,8 @@ with stamps.build_lock():
 """
 
     def start() -> subprocess.Popen[str]:
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-        return subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, text=True, **pipes)
+        command, pipe = [sys.executable, "-c", program], subprocess.PIPE
+        return subprocess.Popen(command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe)
 
     def line(process: subprocess.Popen[str]) -> str:
         assert process.stdout is not None

@@ -37,7 +37,7 @@ def test_packets_are_counted_by_what_they_are(tmp_path: Path) -> None:
     assert counted.syn_packets == 3
     assert counted.reset_packets == 1
     assert counted.negotiation_packets == 2
-    assert counted.bytes == sum(len(packet[1]) for packet in packets[1:9])
+    assert counted.bytes == sum(len(packet.payload) for packet in packets[1:9])
 
 
 @pytest.mark.parametrize("data", [b"", b"\x0a\x0d\x0d\x0a" + bytes(60), b"\xa1\xb2\xc3\xd4" + bytes(20)])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Dot1AD, Dot1Q, Ether
-from scapy.packet import Raw
+from scapy.packet import Packet, Raw
 
 from accord.datapath.path import Path
 from accord.wire.constants import Reason
@@ -48,7 +48,7 @@ def test_scapy_computes_the_same_lengths_and_checksums_as_a_built_frame_has(
     frame = build(path, link_bytes(link, family), packet)
     assert isinstance(frame, bytes)
     if family == 4:
-        network = IP(src=local, dst=remote, flags="DF", id=0, ttl=64, proto=context)
+        network: Packet = IP(src=local, dst=remote, flags="DF", id=0, ttl=64, proto=context)
     else:
         network = IPv6(src=local, dst=remote, hlim=64, nh=context)
     transport = UDP(sport=ports[0], dport=ports[1]) / Raw(packet) if context == 17 else Raw(packet)

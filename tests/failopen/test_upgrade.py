@@ -34,7 +34,7 @@ two processors can answer within a negotiation's life."""
 
 def daemons(both: Deployment) -> list[subprocess.Popen[bytes]]:
     """The server's, in the order of their start."""
-    return [process for process in both.server.processes if "daemon" in process.args]
+    return [process for process in both.server.processes if "daemon" in list(map(str, process.args))]
 
 
 async def until_replaced(both: Deployment, pid: int) -> int:

@@ -25,7 +25,7 @@ from accord.negotiation.machine import EVENT_KINDS, Machine
 from accord.negotiation.responder import Responder, ResponderState
 from accord.wire.constants import Reason
 from accord.wire.node import encode_descriptor
-from tests.negotiation.peers import FakeChooser, Side, initiator, responder
+from tests.negotiation.peers import FakeChooser, FakeSession, Side, initiator, responder
 from tests.negotiation.test_tampering import MESSAGES
 from tests.wire.strategies import nodes
 
@@ -88,4 +88,6 @@ def test_any_history_ends_a_negotiation_at_most_once_and_tells_every_session(
         assert side.actions[-1] == side.aborted
         assert all(session.ended for row in side.sessions.values() for session in row)
     if side.committed:
-        assert not any(session.ended for session in side.committed.sessions) or side.aborted
+        sessions = [session for session in side.committed.sessions if isinstance(session, FakeSession)]
+        assert len(sessions) == len(side.committed.sessions)
+        assert not any(session.ended for session in sessions) or side.aborted

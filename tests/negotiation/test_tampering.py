@@ -319,7 +319,7 @@ _MEANS_SOMETHING = {
 
 @pytest.mark.parametrize("step", [Step.ANSWER, Step.COMMIT])
 @pytest.mark.parametrize("missing", [TlvType.COOKIE, TlvType.PRUNED, TlvType.MAC, TlvType.TRANSCRIPT])
-def test_a_message_without_a_tlv_that_it_needs_is_refused(step: int, missing: TlvType) -> None:
+def test_a_message_without_a_tlv_that_it_needs_is_refused(step: Step, missing: TlvType) -> None:
     def remove(_: int, nodes: list[Encoded]) -> Iterable[Encoded]:
         decoded = [decode_descriptor(*node) for node in nodes]
         assert any(node.tlv(missing) for node in decoded) or missing not in _NEEDED[step]

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from accord.negotiation.interface import Answer, Refuse, Role, View, Wait
-from accord.protocols.services import Services
 from accord.protocols.tcp import TcpPlugin, TcpSession
 from accord.wire.constants import Protocol, Reason, TcpOption
 from accord.wire.errors import AccordError, error
@@ -74,7 +73,7 @@ class Kept:
 
 
 def session(role: Role, syn: Syn | None = None, kept: Kept | None = None) -> TcpSession:
-    host: Services = services(role)
+    host: Any = services(role)
     host.syn, host.adoptions = syn, kept
     return TcpPlugin().open(role, host)
 

@@ -122,8 +122,8 @@ def test_both_kernels_and_every_segment_have_the_options_that_the_words_come_to(
             info = tcp_sockopt.info(each)
             scaled = info.window_scales not in (None, (0, 0))  # repair mode knows no other way to have none
             assert (info.sack, info.timestamps, scaled) == (sack, timestamps, scale)
-        for each in said:
-            assert (each["way"], each["sack"], each["timestamps"]) == ("no-syn", sack, timestamps)
+        for words in said:
+            assert (words["way"], words["sack"], words["timestamps"]) == ("no-syn", sack, timestamps)
         exchange(sockets)
         port = sockets[0].getsockname()[1]
         seen = [each for each in tap.segments() if port in (each.sport, each.dport) and bytes(each.payload)]

@@ -8,6 +8,7 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scapy.packet import Packet
 
 from accord.datapath._core import ffi, lib
 from accord.datapath.engine import Engine, EventKind
@@ -128,7 +129,7 @@ def test_scapy_takes_shared_datagrams_apart_into_the_packets_that_travel_alone_e
     while sent := datagrams(made):
         for datagram in sent:
             longest = max(longest, len(datagram))
-            packet = Accord(datagram)
+            packet: Packet = Accord(datagram)
             while isinstance(packet, Accord):
                 alone = packet.copy()
                 alone.remove_payload()
@@ -204,7 +205,7 @@ def test_the_engine_and_python_refuse_the_same_descriptors(
 
 def test_the_engine_reports_the_reason_that_the_specification_names() -> None:
     good: dict[str, Any] = {"transaction": bytes(12), "flags": "I+E", "chunks": [AccordChunk(data=bytes(4))]}
-    cases = {
+    cases: dict[str, dict[str, Any]] = {
         "BAD_VERSION": {"version": 5},
         "BAD_MAGIC": {"magic": 1},
         "BAD_CHECKSUM": {"checksum": 1},
