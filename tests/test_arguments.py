@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -78,3 +79,28 @@ def test_the_doctor_names_an_interface_that_is_not_there_and_what_shows_those_th
     assert "nosuch" in done.stderr
     assert "ip -br link" in done.stderr
     assert "NO_INTERFACE" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "word"),
+    [
+        ((), USAGE, "where the peer is"),
+        (("10.0.0.1",), USER, "HOST:PORT"),
+        (("10.0.0.1:5", "--prefer", "tls/carrier-pigeon"), USER, "carrier-pigeon"),
+        (("10.0.0.1:5", "--seconds", "0"), USAGE, "--seconds"),
+    ],
+)
+def test_a_meeting_that_cannot_be_is_told_without_a_daemon(
+    tmp_path: Path, arguments: tuple[str, ...], code: int, word: str
+) -> None:
+    (tmp_path / "a.pem").touch()
+    files = ("--certificate", str(tmp_path / "a.pem"), "--private-key", str(tmp_path / "a.pem"), "--insecure")
+    done = command("meet", "tea", *arguments, *files, control=tmp_path / "nobody.sock")
+    assert done.returncode == code
+    assert word in done.stderr
+    assert "NO_DAEMON" not in done.stderr
+
+
+def test_a_meeting_needs_a_name_for_the_peer_s_certificate(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, pytest.raises(UserError, match="server_name"):
+        accord.rendezvous(sock, [("10.0.0.1", 5)], "tea", certificate=tmp_path / "a", private_key=tmp_path / "b")

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from accord.cli.capture import tally
 from accord.lab.hosts import Hosts
-from tests.meeting.callers import PORT, begin, both, finished, met, two_peers
+from tests.meeting.callers import INTRODUCER, NAMES, PORT, begin, both, finished, met, two_peers
 
 pytestmark = pytest.mark.root
 
@@ -65,3 +67,36 @@ def test_tcp_without_a_syn_is_refused_behind_a_nat_and_quic_taken(hosts: Hosts) 
     assert met(one, other) == ["http", "quic"]
     follower = one if one["role"] == "responder" else other
     assert "ADDRESS_TRANSLATED" in json.dumps(follower["ladder"])
+
+
+def test_the_command_is_a_pipe_between_both(hosts: Hosts) -> None:
+    commands = []
+    for role, other in (("client", "server"), ("server", "client")):
+        files = ("--certificate", f"{hosts.directory / role}.pem", "--private-key", f"{hosts.directory / role}.key")
+        where = ("--introducer", f"{hosts.lab.role('rendezvous').address4}:{INTRODUCER}", "--server-name", NAMES[other])
+        host = hosts.lab.role(role)
+        argv = [
+            sys.executable,
+            "-m",
+            "accord.cli.main",
+            "meet",
+            "pipe",
+            *where,
+            *files,
+            "--ca",
+            str(hosts.ca),
+            "--json",
+        ]
+        commands.append(host.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE))
+    said = []
+    for role, process in zip(("client", "server"), commands, strict=True):
+        assert process.stdin is not None
+        process.stdin.write(f"from {role}".encode())
+        process.stdin.close()
+        process.stdin = None
+    for process in commands:
+        out, errors = process.communicate(timeout=40)
+        assert process.returncode == 0, errors.decode() + hosts.logs()
+        said.append(out.decode())
+        assert json.loads(errors.decode().splitlines()[-1])["stack"] == ["http", "quic"]
+    assert said == ["from server", "from client"]

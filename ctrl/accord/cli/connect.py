@@ -29,7 +29,8 @@ from accord.wire.errors import AccordError, error
 _CHUNK = 65536
 
 
-def _describe(report: dict[str, Any]) -> str:
+def describe(report: dict[str, Any]) -> str:
+    """What came up, in a line."""
     way = "negotiated" if report["negotiated"] else f"plain connection ({report['reason']})"
     path = f"{report['back_end']}, attach {report['attach_mode']}"
     return f"{'/'.join(report['stack'])} to {report['peer']}, {way}, ready in {report['ready_ms']:.1f} ms, {path}"
@@ -96,7 +97,7 @@ def _word(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict
     return {name: word for name, _, word in pairs}
 
 
-async def _pipe(association: Association) -> None:
+async def pipe(association: Association) -> None:
     """Standard input to the peer, the peer to standard output; ends when the peer has finished."""
     loop = asyncio.get_running_loop()
     pieces: asyncio.Queue[bytes] = asyncio.Queue(4)
@@ -164,7 +165,7 @@ async def _serve(address: str, options: dict[str, Any], remote: str, *, verbose:
         if as_json:
             click.echo(json.dumps(far.report), err=True)
         if verbose:
-            for line in (_describe(far.report), *inside_lines(far.report), *explain(far.report)):
+            for line in (describe(far.report), *inside_lines(far.report), *explain(far.report)):
                 click.echo(line, err=True)
         await bridge(near, far.carrier)
 
@@ -300,10 +301,10 @@ def connect(
                     click.echo(json.dumps(association.report), err=True)
                 if verbose:
                     report = association.report
-                    for line in (_describe(report), *inside_lines(report), *explain(report)):
+                    for line in (describe(report), *inside_lines(report), *explain(report)):
                         click.echo(line, err=True)
                     click.echo(render(association.report["ladder"]), err=True)
-                await _pipe(association)
+                await pipe(association)
         except AccordError as failure:
             if verbose and failure.trace:
                 click.echo(render(failure.trace), err=True)

@@ -21,6 +21,7 @@ _COMMANDS = {
     "expose": ("accord.cli.expose", "expose", "Offer a local plain service over negotiated stacks."),
     "keys": ("accord.cli.keys", "keys", "Make and show this host's keys for sealed negotiations."),
     "lab": ("accord.cli.lab", "lab", "Two hosts and a slow link between them, in network namespaces."),
+    "meet": ("accord.cli.meet", "meet", "Meet a peer that calls this host too, each perhaps behind a NAT."),
     "peers": ("accord.cli.peers", "peers", "Show what is remembered of peers, or have it forgotten."),
     "renegotiate": (
         "accord.cli.renegotiate",

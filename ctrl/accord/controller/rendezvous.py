@@ -9,7 +9,6 @@ NATs: the first may die at the peer's, and is sent again as soon as anything of 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ipaddress
 import logging
 import secrets
@@ -54,6 +53,8 @@ _GREASE_BYTES: Final = 16
 _AGAIN_SECONDS: Final = 3.0
 """After the peer's word that its own proposal goes on: longer than it may take that to be repeated."""
 _PAUSE_SECONDS: Final = 0.5
+_LINGER_SECONDS: Final = 3.0
+"""After the leader's commit has come: its acknowledgement may be lost, and the socket is what answers the next one."""
 _PASSING: Final = frozenset({Reason.TIMEOUT, Reason.LIFETIME, Reason.UNREACHABLE, Reason.PEER_PROPOSED, Reason.CLOSED})
 """What ends a negotiation, but not the meeting: the peer may still come, or come back."""
 _OTHERS: Final = frozenset({Reason.NO_SERVICE, Reason.NOT_MERGED})
@@ -130,6 +131,8 @@ class Rendezvous:
         """Why the peer, or this side, did not go on with the peer's negotiation."""
         self._timers: set[asyncio.TimerHandle] = set()
         self._over = False
+        self._until = 0.0
+        """The socket stays until then, in the loop's time."""
         self.ladder = Ladder(clock.now)
 
     async def run(self, places: list[tuple[str, int]], seconds: float) -> Association:
@@ -362,6 +365,8 @@ class Rendezvous:
         """All other negotiations end; the socket stays as long as the stack needs it."""
         self._over = True
         self._meeting.decided = self._meeting.decided or self
+        if won is not None and won.role is Role.RESPONDER:
+            self._until = asyncio.get_running_loop().time() + _LINGER_SECONDS
         for timer in self._timers:
             timer.cancel()
         for talk in list(self._talks):
@@ -374,14 +379,11 @@ class Rendezvous:
     def _end_if_over(self) -> None:
         if self._over and not self._talks:
             ended, self._ended = self._ended, lambda: None
-            ended()
-
-    def close(self) -> None:
-        """The host stops, or takes the socket back: whoever waits is told."""
-        for talk in list(self._talks):
-            if not talk.exchange.committed.done():
-                with contextlib.suppress(AccordError):
-                    talk.exchange.feed(events.Stop(Reason.SHUTDOWN))
+            loop = asyncio.get_running_loop()
+            if self._until > loop.time():
+                loop.call_at(self._until, ended)
+            else:
+                ended()
 
 
 async def meet(
