@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -14,6 +15,7 @@ from accord.negotiation.interface import Answer, Outcome, Refuse, Role, Session,
 from accord.protocols.alpn import decode_names, encode_names
 from accord.protocols.http import HttpPlugin, HttpSession
 from accord.protocols.services import Carrier
+from accord.protocols.wishes import Wishes
 from accord.wire.constants import Reason
 from accord.wire.errors import PeerError
 from tests.protocols.support import (
@@ -75,6 +77,30 @@ def test_without_a_request_the_payloads_are_the_two_name_lists() -> None:
     assert server.advance(view(Role.RESPONDER, 2), b"") == Answer(b"")
     assert client.alpn_selected == server.alpn_selected == "http/1.1"
     assert client.alpn == ("http/1.1",)
+
+
+def test_what_the_security_session_has_selected_is_selected_here_too() -> None:
+    host = replace(services(Role.RESPONDER), wishes=Wishes(alpn=("h2", "http/1.1")))
+    agreed = below(Neighbour(protocol=0x0304, secure=True, alpn_selected="http/1.1"), Neighbour())
+    server = HttpPlugin().open(Role.RESPONDER, host)
+    assert payload(respond(server, encode_names(["h2", "http/1.1"]), under=agreed)) == NAMES + b"\x00"
+    assert server.inside == {"alpn": "http/1.1"}
+
+
+@pytest.mark.parametrize(("selected", "offered"), [("h2", ["http/1.1"]), ("spdy/1", ["spdy/1", "http/1.1"])])
+def test_two_nodes_that_would_select_different_names_are_refused(selected: str, offered: list[str]) -> None:
+    host = replace(services(Role.RESPONDER), wishes=Wishes(alpn=("h2", "http/1.1")))
+    agreed = below(Neighbour(protocol=0x0304, secure=True, alpn_selected=selected), Neighbour())
+    refused = refusal(respond(HttpPlugin().open(Role.RESPONDER, host), encode_names(offered), under=agreed))
+    assert refused.reason is Reason.HANDSHAKE_FAILED
+    assert f"{selected} in the security session" in refused.detail
+
+
+def test_the_names_are_the_policys() -> None:
+    host = replace(services(Role.INITIATOR), wishes=Wishes(alpn=("h2", "http/1.1")))
+    client = HttpPlugin().open(Role.INITIATOR, host)
+    assert client.alpn == ("h2", "http/1.1")
+    assert propose(client) == encode_names(["h2", "http/1.1"])
 
 
 def test_a_request_taken_is_answered_in_the_answer_and_the_reader_gets_it_first() -> None:

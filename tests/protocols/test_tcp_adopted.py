@@ -10,7 +10,9 @@ import pytest
 
 from accord.negotiation.interface import Answer, Refuse, Role, View, Wait
 from accord.protocols.tcp import TcpPlugin, TcpSession
-from accord.wire.constants import Protocol, Reason, TcpOption
+from accord.protocols.tcp_wishes import Offer, Verdict, encode_offer, encode_verdict
+from accord.protocols.wishes import TcpWishes, Wishes
+from accord.wire.constants import Protocol, Reason, TcpOption, Word
 from accord.wire.errors import AccordError, error
 from accord.wire.tcp_option import encode
 from tests.protocols.support import Neighbour, below, services
@@ -219,3 +221,122 @@ def test_commit_without_an_agreement_and_a_second_stream_are_mistakes_of_the_cal
         initiator.commit(view)
     with pytest.raises(RuntimeError, match="only after commit"):
         initiator.carrier(None)
+
+
+# ---- what the policies say of the insides of TCP
+
+
+class Tuning:
+    """A kernel that has two algorithms."""
+
+    def __init__(self) -> None:
+        self.used: list[str] = []
+
+    def algorithms(self) -> tuple[str, ...]:
+        return ("bbr", "reno")
+
+    def use(self, stream: object, algorithm: str) -> None:
+        self.used.append(algorithm)
+
+    def describe(self, stream: object) -> dict[str, object]:
+        return {"congestion": self.used[-1]}
+
+
+def wishing(
+    role: Role, wishes: TcpWishes, syn: Syn | None = None, kept: Kept | None = None
+) -> tuple[TcpSession, Tuning]:
+    host: Any = services(role)
+    tuning = Tuning()
+    host.syn, host.adoptions, host.tuning, host.wishes = syn, kept, tuning, Wishes(tcp=wishes)
+    return TcpPlugin().open(role, host), tuning
+
+
+class Settled(Syn):
+    """A connection whose SYN had these options, or not."""
+
+    def __init__(self, **options: bool) -> None:
+        super().__init__()
+        self.found = {"sack": True, "timestamps": True, "window_scale": True} | options
+
+    def options(self) -> dict[str, bool]:
+        return self.found
+
+
+def test_both_sides_of_an_adopted_connection_use_the_algorithm_that_was_agreed() -> None:
+    syn, kept = Settled(), Kept()
+    client, here = wishing(Role.INITIATOR, TcpWishes(congestion=(("reno", Word.PREFERRED),)), syn)
+    server, there = wishing(Role.RESPONDER, TcpWishes(), kept=kept)
+    mine, yours = seen(Role.INITIATOR, TLS), seen(Role.RESPONDER, TLS)
+    proposal = client.propose(mine)
+    offer = Offer(algorithms=(("reno", Word.PREFERRED), ("bbr", Word.NEUTRAL)))
+    assert proposal == Answer(b"\0\0" + PREFACE + encode_offer(offer))
+    assert isinstance(proposal, Answer)
+    answer = server.respond(yours, proposal.payload)
+    assert answer == Answer(b"\0\0" + PREFACE + encode_verdict(Verdict(algorithm="reno")))
+    assert isinstance(answer, Answer)
+    assert client.adopted
+    assert server.adopted
+    assert isinstance(client.advance(mine, answer.payload), Wait)
+    syn.connected = True
+    commit = client.resume(mine)
+    assert isinstance(commit, Answer)
+    client.commit(mine)
+    assert server.advance(yours, commit.payload) == Answer()
+    server.commit(yours)
+    client.carrier(None)
+    server.carrier(None)
+    assert here.used == there.used == ["reno"]
+    assert client.inside == {"way": "parallel-syn", "congestion": "reno"}
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "settled", "reason"),
+    [
+        (TcpWishes(timestamps=Word.FORBIDDEN), TcpWishes(), {}, Reason.POLICY),
+        (TcpWishes(sack=Word.REQUIRED), TcpWishes(), {"sack": False}, Reason.REQUIRED_MISSING),
+        (TcpWishes(mss=900, sack=Word.PREFERRED), TcpWishes(timestamps=Word.FORBIDDEN), {}, Reason.POLICY),
+        (TcpWishes(sack=Word.PREFERRED), TcpWishes(window_scale=Word.REQUIRED), {"window_scale": False},
+         Reason.REQUIRED_MISSING),
+        (TcpWishes(sack=Word.REQUIRED), TcpWishes(sack=Word.FORBIDDEN), {}, Reason.REQUIRED_MISSING),
+        (TcpWishes(sack=Word.PREFERRED), TcpWishes(sack=Word.AVOID), {"sack": False}, None),
+    ],
+)  # fmt: skip
+def test_what_the_kernels_settled_is_refused_where_a_word_of_either_side_is_against_it(
+    ours: TcpWishes, theirs: TcpWishes, settled: dict[str, bool], reason: Reason | None
+) -> None:
+    syn = Settled(**settled)
+    client, _ = wishing(Role.INITIATOR, ours, syn)
+    server, _ = wishing(Role.RESPONDER, theirs, kept=Kept())
+    proposal = client.propose(seen(Role.INITIATOR))
+    assert isinstance(proposal, Answer)
+    answer = server.respond(seen(Role.RESPONDER), proposal.payload)
+    assert isinstance(answer, Answer)
+    syn.connected = True
+    outcome = client.advance(seen(Role.INITIATOR), answer.payload)
+    if reason is None:
+        assert isinstance(outcome, Answer)
+        return
+    assert isinstance(outcome, Refuse)
+    assert outcome.reason is reason
+    assert 'tcp = "no-syn"' in outcome.detail
+
+
+def test_an_algorithm_that_is_required_and_lacking_refuses_the_node_before_a_place_is_kept() -> None:
+    kept = Kept()
+    server, _ = wishing(Role.RESPONDER, TcpWishes(congestion=(("vegas", Word.REQUIRED),)), kept=kept)
+    refused = server.respond(seen(Role.RESPONDER), PREFACE)
+    assert isinstance(refused, Refuse)
+    assert refused.reason is Reason.REQUIRED_MISSING
+    assert kept.done == []
+
+
+@pytest.mark.parametrize("behind", [b"\0", encode_offer(Offer())[:-1], encode_verdict(Verdict(algorithm="x"))[:3]])
+def test_junk_behind_the_option_is_refused_on_both_sides(behind: bytes) -> None:
+    server, _ = wishing(Role.RESPONDER, TcpWishes(), kept=Kept())
+    refused = server.respond(seen(Role.RESPONDER), b"\0\0" + PREFACE + behind)
+    assert isinstance(refused, Refuse)
+    assert refused.reason is Reason.HANDSHAKE_FAILED
+    for wishes in (TcpWishes(), TcpWishes(sack=Word.AVOID)):
+        client, _ = wishing(Role.INITIATOR, wishes, Settled())
+        client.propose(seen(Role.INITIATOR))
+        assert isinstance(client.advance(seen(Role.INITIATOR), b"\0\0" + PREFACE + behind), Refuse)

@@ -6,13 +6,18 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scapy.layers.inet import IP
+from scapy.layers.inet import TCP as ScapyTCP
+from scapy.layers.l2 import Ether
 from scapy.layers.tls.all import TLS, TLS_Ext_ALPN, TLS_Ext_ServerName, TLSClientHello
+from scapy.utils import wrpcap
 
 from accord.datapath.stream import SocketCarrier
 from accord.negotiation.interface import Answer, Refuse, Role, Session
@@ -329,6 +334,41 @@ def test_openssl_s_server_that_asks_for_another_share_gets_it_and_verifies_what_
         assert isinstance(finished, Answer)
         assert not finished.more
         assert client.exporter() is not None
+
+
+def test_a_client_that_has_only_tls_1_2_is_refused_for_that(pki: Pki) -> None:
+    server = responder(pki.being(pki.good))
+    with listener() as (listening, port), program(["openssl", "s_client", "-tls1_2", "-connect", f"127.0.0.1:{port}"]):
+        connection, _ = listening.accept()
+        with connection:
+            refused = refusal(server.respond(view(Role.RESPONDER, 0), read_records(connection, 0, 1)))
+    assert refused.reason is Reason.HANDSHAKE_FAILED
+    assert refused.detail.startswith("TLS: the peer has no TLS 1.3, and this side nothing else (")
+
+
+def test_a_server_that_has_only_tls_1_2_is_refused_for_that(pki: Pki) -> None:
+    client, port = initiator(pki.trusting()), free_port()
+    argv: list[str | Path] = ["openssl", "s_server", "-accept", f"127.0.0.1:{port}", "-cert", pki.good.certificate]
+    with program([*argv, "-key", pki.good.private_key, "-tls1_2", "-quiet"]), connect_when_up(port) as connection:
+        connection.sendall(payload(client.propose(view(Role.INITIATOR, 0))))
+        refused = refusal(client.advance(view(Role.INITIATOR, 1), read_records(connection, 0, 1)))
+    assert refused.reason is Reason.HANDSHAKE_FAILED
+    assert "the peer has no TLS 1.3" in refused.detail
+
+
+def test_the_client_hello_offers_version_1_3_alone_and_the_names_of_the_policy_as_tshark_reads_it(
+    pki: Pki, tmp_path: Path
+) -> None:
+    names = below(Neighbour(0x0800, alpn=("h2", "http/1.1")))
+    hello = payload(initiator(pki.trusting()).propose(view(Role.INITIATOR, 0, over=names)))
+    wrpcap(str(tmp_path / "hello.pcap"), Ether() / IP() / ScapyTCP(sport=40000, dport=443, flags="PA") / hello)
+    command = ["tshark", "-r", str(tmp_path / "hello.pcap"), "-T", "fields"]
+    for field in ("tls.handshake.extensions.supported_version", "tls.handshake.extensions_alpn_str"):
+        command += ["-e", field]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    versions, offered = done.stdout.strip().split("\t")
+    assert versions == "0x0304"
+    assert offered == "h2,http/1.1"
 
 
 def test_a_second_request_for_another_share_is_refused(pki: Pki) -> None:

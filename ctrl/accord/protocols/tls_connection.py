@@ -19,6 +19,8 @@ EXPORTER_LABEL: Final = b"EXPORTER-accord-transcript"
 EXPORTER_BYTES: Final = 32
 
 _BIO_BYTES: Final = 65536
+_OTHER_VERSION: Final = ("unsupported protocol", "protocol version")
+"""OpenSSL's words for a peer's hello, and for a peer's alert."""
 _RECORD_HANDSHAKE: Final = 22
 _SERVER_HELLO: Final = 2
 # SHA-256 of "HelloRetryRequest": the random of a ServerHello that is none (RFC 8446 section 4.1.3).
@@ -75,7 +77,10 @@ class TlsConnection:
         except SSL.WantReadError:
             return False
         except SSL.Error as failure:
-            raise self._check.failure or error(Reason.HANDSHAKE_FAILED, f"TLS: {openssl_text(failure)}") from failure
+            text = openssl_text(failure)
+            if any(words in text for words in _OTHER_VERSION):
+                text = f"the peer has no TLS 1.3, and this side nothing else ({text})"
+            raise self._check.failure or error(Reason.HANDSHAKE_FAILED, f"TLS: {text}") from failure
         return True
 
     def exporter(self) -> bytes | None:
