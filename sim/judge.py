@@ -242,13 +242,17 @@ def _accused(world: World, sides: list[Side]) -> None:
 def _repeated(world: World, others: list[Side]) -> None:
     """Repetitions are no new negotiation, for as long as a side lingers, unless it has no room (MUST-28)."""
     for first in others:
-        if first.up_at < 0 or world.scenario.hosts[first.host].transactions < _ROOMY:
+        if first.decided_at < 0 or world.scenario.hosts[first.host].transactions < _ROOMY:
             continue
         if _has(world, Trouble.SUSPEND):  # time enough has passed for that host
             continue
         for second in others:
-            if second.life is first.life and 0 <= second.began_at - first.up_at < _LINGER_US and second is not first:
-                _complain(world, "diverged", f"{second.name} began again with repetitions of what it had committed")
+            if (
+                second.life is first.life
+                and 0 <= second.began_at - first.decided_at < _LINGER_US
+                and second is not first
+            ):
+                _complain(world, "diverged", f"{second.name} began again with repetitions of what it had decided")
 
 
 def _graph(side: Side) -> Any:
@@ -262,7 +266,7 @@ def _graph(side: Side) -> Any:
 def _streams(world: World) -> None:
     by_call: dict[int, list[Served]] = {}
     for served in world.records.served:
-        if len(served.heard) >= 4 and not _is_record(served):
+        if len(served.heard) >= 4:
             by_call.setdefault(int.from_bytes(served.heard[:4], "big"), []).append(served)
     forged = _has(world, Trouble.FORGERY)
     for called in world.records.calls:
@@ -307,26 +311,24 @@ def _unreached(world: World, called: Called) -> None:
         _complain(world, "diverged", f"call {called.number} failed: {called.reason or 'without a reason'}")
 
 
-def _is_record(served: Served) -> bool:
-    """Where a plain connection may begin with anything, one that an initiator has adopted, and whose commit never came,
-    can only be told from it by what it says; a record of TLS's application data is taken for a plain stream's
-    (PROTOCOL.md, section 9.1)."""
-    return not served.negotiated and served.stack == "tcp" and served.heard[:1] == b"\x17"
-
-
 def _excused(world: World, called: Called) -> bool:
     """A stream may be broken when an end was away, or never had it; when its service refuses what it is; and when the
-    network withheld the first bytes of an accepted connection for so long that the port's owner reset it."""
+    network withheld its first bytes for so long that the port's owner gave it up: a plain one's since it was accepted,
+    a stack's since its commit came (PROTOCOL.md, MUST-58)."""
     call = world.scenario.calls[called.number]
     if called.crashed or _away(world, call.source) or _away(world, call.target):
         return True
-    if not called.negotiated and (called.took < _FIRST_BYTES_SECONDS or not _has(world, *_LOSING)):
+    if not called.negotiated:
+        if called.took >= _FIRST_BYTES_SECONDS and _has(world, *_LOSING):
+            return True
         return (
             called.association == "tcp" and world.hosts[call.target].spec.accord and _wants_security(world, call.target)
         )
-    if called.took >= _FIRST_BYTES_SECONDS and _has(world, *_LOSING):
-        return True
     sides = [side for side in world.records.sides.values() if side.transaction == called.transaction]
+    broken_at = call.at + called.took * 1e6
+    kept = [side.decided_at for side in sides if side.role is Role.RESPONDER and side.committed is not None]
+    if _has(world, *_LOSING) and any(broken_at - decided_at >= _LINGER_US for decided_at in kept):
+        return True
     if _has(world, Trouble.FORGERY) and not any(side.secure for side in sides if side.role is Role.RESPONDER):
         return True  # whoever forges can always prevent a commit, and without security also change one
     return any(side.unconfirmed or side.aborted is not None for side in sides if side.role is Role.INITIATOR)

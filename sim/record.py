@@ -38,8 +38,8 @@ class Side:
     proven: bool = False
     transcript: bytes = b""
     """T(1), as this side has it."""
-    up_at: int = -1
-    """When it committed, virtual microseconds."""
+    decided_at: int = -1
+    """When it was decided, committed or aborted: virtual microseconds."""
     began_at: int = 0
     failures: list[str] = field(default_factory=list)
 
@@ -88,7 +88,7 @@ class Side:
                     if self.committed is not None:
                         self.failures.append(f"{self.name} committed twice")
                     self.committed = action
-                    self.up_at = network.now_us
+                    self.decided_at = network.now_us
                     network.note(f"{self.name}: committed to {action.name}")
                 case events.Confirmed():
                     self.confirmed = True
@@ -98,6 +98,7 @@ class Side:
                     if self.aborted is not None:
                         self.failures.append(f"{self.name} aborted twice")
                     self.aborted = action
+                    self.decided_at = network.now_us if self.decided_at < 0 else self.decided_at
                     by = " by the peer" if action.by_peer else ""
                     network.note(f"{self.name}: aborted {action.reason.name}{by}")
                     network.remark(f"    {action.detail}")

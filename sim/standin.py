@@ -1,34 +1,60 @@
 # SPDX-License-Identifier: Apache-2.0
 """A fast stand-in for TLS 1.3: the same calls, the same shape on the wire, one hash in the place of the cryptography.
 
-    proposal   0x16, 32 random bytes, the names of ALPN
+    proposal   a hello: 0x16 and so many bytes that tell nothing, as long as TLS's up to its random; 32 random bytes;
+               the names of ALPN, their length in front
     answer     0x16, 32 random bytes, the chosen name, a flight as long as the scenario says
     commit     the initiator's finished: HMAC over both randoms
 
 Its exporter depends on every byte of both flights, so whoever changes one is found out as with TLS. Whoever reads them
-could compute it: nobody in the simulator does. Its stream has records like TLS's, which the adoption of connections
-looks at.
+could compute it: nobody in the simulator does. Its hellos and its stream are in records like TLS's, which the adoption
+of connections looks at.
 """
 
 from __future__ import annotations
 
 import hmac
 import socket
+from dataclasses import dataclass
 from typing import Final
 
 from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View
 from accord.protocols.alpn import wanted
-from accord.protocols.lifecycle import Call, Lifecycle
+from accord.protocols.lifecycle import Call, Lifecycle, Phase
 from accord.protocols.services import Carrier, Security, Services
+from accord.protocols.tls import tell_below
 from accord.wire.constants import Protocol, Reason
-from accord.wire.errors import error
+from accord.wire.errors import AccordError, error
 from sim.chance import Entropy, digest
 
 _HELLO: Final = b"\x16"
-_RECORD: Final = 0x17
+_RECORD: Final = b"\x17\x03\x03"
+_HELLO_RECORD: Final = b"\x16\x03\x01"
+_HEADER: Final = 5
+_UNTIL_RANDOM: Final = 6
 _RANDOM: Final = 32
 _TAG: Final = 8
 _KEY: Final = b"accord simulator"
+
+
+def hello_of(random: bytes, names: str) -> bytes:
+    """A client's."""
+    body = bytes(_UNTIL_RANDOM) + random + bytes([len(names)]) + names.encode()
+    return _HELLO_RECORD + len(body).to_bytes(2, "big") + body
+
+
+def names_in(hello: bytes) -> list[bytes] | None:
+    """The names of ALPN in a client's hello; None: it is no whole one."""
+    at = _HEADER + _UNTIL_RANDOM + _RANDOM
+    whole = hello[:3] == _HELLO_RECORD and len(hello) == _HEADER + int.from_bytes(hello[3:5], "big") > at
+    return hello[at + 1 :].split(b",") if whole else None
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A client's side whose hello has been said."""
+
+    hello: bytes
 
 
 class StandInSession:
@@ -41,31 +67,44 @@ class StandInSession:
         self._services = services
         self._life = Lifecycle("stand-in", role)
         self._flight = flight
-        self._hello = b""
+        self.hello = b""
         self._exporter: bytes | None = None
         self.alpn_selected: str | None = None
+
+    @property
+    def begun(self) -> Begun | None:
+        """As ``TlsSession.begun``."""
+        return Begun(self.hello) if self._life.phase is Phase.PROPOSED else None
+
+    @property
+    def fresh(self) -> bool:
+        """As ``TlsSession.fresh``."""
+        return self._exporter is None
 
     def propose(self, view: View) -> Outcome:
         """The hello."""
         self._life.enter(Call.PROPOSE)
-        names = ",".join(wanted(view.above, ()))
-        self._hello = _HELLO + self._services.random(_RANDOM) + names.encode()
-        return Answer(self._hello)
+        self.hello = hello_of(self._services.random(_RANDOM), ",".join(wanted(view.above, ())))
+        return Answer(self.hello)
 
     def respond(self, view: View, payload: bytes) -> Outcome:
         """Hello in, flight out."""
         self._life.enter(Call.RESPOND)
         if not view.below:
             return Refuse(Reason.HANDSHAKE_FAILED, "stand-in: no stream below to run over")
-        offered = payload[1 + _RANDOM :].split(b",")
+        offered = names_in(payload)
         mine = [name.encode() for name in wanted(view.above, ())]
-        chosen = next((name for name in mine if name in offered), b"")
-        if payload[:1] != _HELLO or len(payload) < 1 + _RANDOM or (mine and not chosen):
+        chosen = next((name for name in mine if name in (offered or ())), b"")
+        if offered is None or (mine and not chosen):
             return Refuse(Reason.HANDSHAKE_FAILED, "stand-in: no hello, or no common ALPN protocol")
         own = _HELLO + self._services.random(_RANDOM) + len(chosen).to_bytes(1) + chosen
         own += bytes(min(self._flight, max(0, view.budget - len(own))))
         self.alpn_selected = chosen.decode() or None
         self._exporter = digest(_KEY, payload, own)
+        try:
+            tell_below(view, payload)
+        except AccordError as failure:
+            return Refuse(failure.reason, failure.detail)
         return Answer(own)
 
     def resume(self, view: View) -> Outcome:
@@ -82,7 +121,7 @@ class StandInSession:
             return Refuse(Reason.HANDSHAKE_FAILED, "stand-in: no flight")
         length = payload[1 + _RANDOM]
         self.alpn_selected = payload[2 + _RANDOM : 2 + _RANDOM + length].decode("latin-1") or None
-        self._exporter = digest(_KEY, self._hello, payload)
+        self._exporter = digest(_KEY, self.hello, payload)
         return Answer(digest(b"finished", self._exporter))
 
     def exporter(self) -> bytes | None:
@@ -125,7 +164,7 @@ class StandInPlugin:
 
 
 class Records:
-    """The stream below in records: 0x17, u16 length, 8 bytes that tell key and sender, data. One of none is the end."""
+    """The stream below in records: 0x17, 3, 3, u16 length, 8 bytes that tell key and sender, data; none at the end."""
 
     def __init__(self, below: Carrier, key: bytes, role: Role) -> None:
         self._below = below
@@ -144,12 +183,12 @@ class Records:
     async def read(self, limit: int = 65536) -> bytes:
         """As ``Carrier.read``. Raises ``PeerError`` (STREAM_BROKEN) for what is no record, or a cut."""
         while not self._plain and not self._ended:
-            if len(self._held) >= 3:
-                length = int.from_bytes(self._held[1:3], "big")
-                if self._held[0] != _RECORD:
+            if len(self._held) >= _HEADER:
+                length = int.from_bytes(self._held[3:5], "big")
+                if self._held[:3] != _RECORD:
                     raise error(Reason.STREAM_BROKEN, f"stand-in: no record begins with {self._held[0]:#x}")
-                if len(self._held) >= 3 + length:
-                    record, self._held = self._held[3 : 3 + length], self._held[3 + length :]
+                if len(self._held) >= _HEADER + length:
+                    record, self._held = self._held[_HEADER : _HEADER + length], self._held[_HEADER + length :]
                     if record[:_TAG] == self._tags[self._role] or record[:_TAG] not in self._tags.values():
                         raise error(Reason.STREAM_BROKEN, "stand-in: a record that the peer did not write")
                     self._plain = record[_TAG:]
@@ -169,7 +208,7 @@ class Records:
             await self._below.write(self._record(piece))
 
     def _record(self, data: bytes) -> bytes:
-        return bytes([_RECORD]) + (_TAG + len(data)).to_bytes(2, "big") + self._tags[self._role] + data
+        return _RECORD + (_TAG + len(data)).to_bytes(2, "big") + self._tags[self._role] + data
 
     async def finish(self) -> None:
         """The end, and the stream below's."""
@@ -200,26 +239,33 @@ class StandInTls:
         """There is nothing to be made ahead."""
 
     async def client(
-        self, carrier: Carrier, security: Security, alpn: tuple[str, ...], begun: object = None
+        self, carrier: Carrier, security: Security, alpn: tuple[str, ...], begun: Begun | None = None
     ) -> Records:
-        """Hello out, hello in."""
-        own = _HELLO + self._entropy.token_bytes(_RANDOM)
-        await carrier.write(own)
-        return Records(carrier, digest(own, await self._hello(carrier)), Role.INITIATOR)
+        """Hello out, unless it has been said, hello in."""
+        own = hello_of(self._entropy.token_bytes(_RANDOM), "") if begun is None else begun.hello
+        if begun is None:
+            await carrier.write(own)
+        theirs = await self._read(carrier, 1 + _RANDOM)
+        if theirs[:1] != _HELLO:
+            raise error(Reason.HANDSHAKE_FAILED, "stand-in: the peer says no hello")
+        return Records(carrier, digest(own, theirs), Role.INITIATOR)
 
     async def server(self, carrier: Carrier, security: Security, alpn: tuple[str, ...]) -> Records:
         """Hello in, hello out."""
-        theirs = await self._hello(carrier)
+        theirs = await self._read(carrier, _HEADER)
+        if theirs[:3] != _HELLO_RECORD:
+            raise error(Reason.HANDSHAKE_FAILED, "stand-in: the peer says no hello")
+        theirs += await self._read(carrier, int.from_bytes(theirs[3:5], "big"))
         own = _HELLO + self._entropy.token_bytes(_RANDOM)
         await carrier.write(own)
         return Records(carrier, digest(theirs, own), Role.RESPONDER)
 
     @staticmethod
-    async def _hello(carrier: Carrier) -> bytes:
+    async def _read(carrier: Carrier, count: int) -> bytes:
         heard = b""
-        while len(heard) < 1 + _RANDOM:
-            more = await carrier.read(1 + _RANDOM - len(heard))
-            if not more or (heard + more)[:1] != _HELLO:
-                raise error(Reason.HANDSHAKE_FAILED, "stand-in: the peer says no hello")
+        while len(heard) < count:
+            more = await carrier.read(count - len(heard))
+            if not more:
+                raise error(Reason.HANDSHAKE_FAILED, "stand-in: the peer closed the connection during the handshake")
             heard += more
         return heard

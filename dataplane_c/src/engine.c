@@ -104,10 +104,15 @@ void engine_forget(struct accord_engine *engine, struct transaction *transaction
 void engine_make_room(struct accord_engine *engine, enum role role)
 {
 	struct transaction_table *table = &engine->table;
+	struct transaction *unproven;
 
-	if (table->live < table->count || table->lingering_head == TRANSACTION_NONE)
+	if (role == ROLE_RESPONDER && table->unproven >= table->unproven_limit) {
+		unproven = transaction_unproven_lingering(table);
+		if (unproven)
+			engine_forget(engine, unproven);
 		return;
-	if (role == ROLE_INITIATOR || table->unproven < table->unproven_limit)
+	}
+	if (table->live >= table->count && table->lingering_head != TRANSACTION_NONE)
 		engine_forget(engine, &table->slots[table->lingering_head]);
 }
 

@@ -63,7 +63,8 @@ struct event *engine_tell(struct accord_engine *engine, struct transaction *tran
 bool engine_fail(struct accord_engine *engine, struct transaction *transaction, uint32_t reason);
 /* Take everything of a transaction back, its events included, and free its slot. */
 void engine_forget(struct accord_engine *engine, struct transaction *transaction);
-/* With no slot free, what has lingered for longest gives way to a negotiation that could begin. */
+/* With no slot free, or none for who is not proven, what has lingered for longest gives way to a negotiation that could
+ * begin. */
 void engine_make_room(struct accord_engine *engine, enum role role);
 
 /* transmit.c: when does this transaction next have something to do? */

@@ -161,10 +161,25 @@ void transaction_linger(struct transaction_table *table, struct transaction *tra
 	else
 		table->slots[table->lingering_tail].later = transaction->slot;
 	table->lingering_tail = transaction->slot;
+	table->lingering_unproven += transaction->share.unproven;
+}
+
+struct transaction *transaction_unproven_lingering(struct transaction_table *table)
+{
+	struct transaction *transaction;
+
+	if (!table->lingering_unproven)
+		return NULL;
+	for (uint32_t slot = table->lingering_head;; slot = transaction->later) {
+		transaction = &table->slots[slot];
+		if (transaction->share.unproven)
+			return transaction;
+	}
 }
 
 static void end_lingering(struct transaction_table *table, const struct transaction *transaction)
 {
+	table->lingering_unproven -= transaction->share.unproven;
 	if (transaction->sooner == TRANSACTION_NONE)
 		table->lingering_head = transaction->later;
 	else

@@ -105,6 +105,7 @@ struct transaction_table {
 	uint32_t resting[TRANSACTION_RESTING];   /* a ring of slots, free too, but only for want of others */
 	uint32_t rested;                         /* that has rested for longest: index in the ring */
 	uint32_t lingering_head, lingering_tail; /* in the order in which they began to */
+	uint32_t lingering_unproven;             /* of them, so many never proved their address */
 	uint64_t seed;
 	enum accord_congestion congestion; /* of each */
 };
@@ -121,6 +122,9 @@ struct transaction *transaction_new(struct transaction_table *table, uint64_t no
                                     const struct accord_path *path, uint32_t *reason);
 /* LINGERING from now on. */
 void transaction_linger(struct transaction_table *table, struct transaction *transaction);
+
+/* Of those that linger and never proved their address the one that began to first; NULL: there is none. */
+struct transaction *transaction_unproven_lingering(struct transaction_table *table);
 void transaction_free(struct transaction_table *table, struct transaction *transaction);
 void transaction_prove(struct transaction_table *table, struct slab *slab, struct transaction *transaction);
 

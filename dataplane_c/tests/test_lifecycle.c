@@ -360,6 +360,39 @@ static void with_no_slot_free_what_has_lingered_for_longest_gives_way(void)
 	bench_end(&bench);
 }
 
+static void with_no_quota_left_what_lingers_without_having_proven_its_address_gives_way(void)
+{
+	struct bench bench;
+	uint32_t packets, first;
+
+	bench_begin(&bench);
+	linger_as(&bench, 0, 5 * SECOND); /* proven: takes nothing of the quota of two */
+	CHECK_EQUAL(propose(&bench, 1), 0);
+	take_events(&bench);
+	CHECK_EQUAL(accord_engine_close(bench.engine, bench.now, bench.handle, 5 * SECOND), 0);
+	CHECK_EQUAL(propose(&bench, 2), 0);
+	take_events(&bench);
+	first = bench.handle;
+	CHECK_EQUAL(bench.engine->table.unproven, 2);
+	CHECK_EQUAL(propose(&bench, 1), -ACCORD_REASON_DUPLICATE);
+
+	CHECK_EQUAL(propose(&bench, 3), 0); /* number 1 gives way, and not number 0, which began to linger before */
+	take_events(&bench);
+	CHECK_EQUAL(propose(&bench, 0), -ACCORD_REASON_DUPLICATE);
+	CHECK_EQUAL(bench.engine->table.unproven, 2);
+	CHECK_EQUAL(propose(&bench, 1), -ACCORD_REASON_QUOTA); /* what lives stays */
+	CHECK_EQUAL(accord_engine_close(bench.engine, bench.now, bench.handle, SECOND), 0);
+	bench.now += SECOND;
+	drain(&bench, &packets); /* ended by itself */
+	CHECK_EQUAL(bench.engine->table.unproven, 1);
+	CHECK_EQUAL(bench.engine->table.lingering_unproven, 0);
+	accord_engine_close(bench.engine, bench.now, first, 0);
+	bench.now += 5 * SECOND;
+	drain(&bench, &packets);
+	bench.handle = 0;
+	bench_end(&bench);
+}
+
 int main(void)
 {
 	RUN(packets_from_another_address_or_port_do_not_belong_to_the_transaction);
@@ -368,6 +401,7 @@ int main(void)
 	RUN(what_was_sent_before_closing_still_goes_out_and_is_repeated);
 	RUN(a_failed_transaction_lingers_in_silence);
 	RUN(with_no_slot_free_what_has_lingered_for_longest_gives_way);
+	RUN(with_no_quota_left_what_lingers_without_having_proven_its_address_gives_way);
 	RUN(a_slow_proposal_ends_with_its_lifetime_and_an_unanswered_one_in_a_time_out);
 	RUN(a_handle_of_a_closed_transaction_is_refused_for_long_after);
 	RUN(every_slot_serves_again_and_again);

@@ -14,6 +14,10 @@
  * MISTAKE_7 a preface for which nobody waits is given to the service
  * MISTAKE_8 the connection of a stranger takes the place of the peer's own
  * MISTAKE_9 the initiator commits before it has the SYN-ACK
+ * MISTAKE_10 a ClientHello is served at once although its negotiation is in flight
+ * MISTAKE_11 a proposal is answered although its ClientHello was served before
+ * MISTAKE_12 a record for which no commit comes is given to the service
+ * MISTAKE_13 the plain words of a stranger end the negotiation
  *
  * LARGE LOSSES=1 DUPLICATES=1 EVERY_TROUBLE
  *
@@ -22,6 +26,9 @@
  * WITNESS_3 the wait at a mark is in vain and the connection is the plain one
  * WITNESS_4 the commit comes before the connection
  * WITNESS_5 a stranger is put out of the place by the peer's own connection
+ * WITNESS_6 a connection is found by its ClientHello and adopted
+ * WITNESS_7 a peer without Accord answers the proposal's ClientHello
+ * WITNESS_8 the SYN leaves before the proposal and its connection is adopted
  */
 
 #ifndef LOSSES
@@ -49,13 +56,13 @@
 #define SYN_ACK_MARKED 256
 
 mtype = { LEGACY, ACCEPTS, OTHER_STACK, REFUSES, HUNG };
-mtype = { NOTHING, OPENING, OPEN, SECURING, SECURE, ADOPTED };
-mtype = { SILENT, BY_PREFACE, BY_RECORD, BY_PLAIN };
+mtype = { NOTHING, OPENING, OPEN, GREETED, SECURING, SECURE, ADOPTED };
+mtype = { SILENT, BY_PREFACE, BY_HELLO, BY_RECORD, BY_END, BY_PLAIN };
 mtype = { UNDECIDED, PLAIN, JOINED, DROPPED };
 
 /* What is so. */
 mtype peer, fallback;
-bool bare, tls_above, patient, trusts_mark, early, intruder, strips_option, strips_mark, remembers;
+bool bare, tls_above, patient, trusts_mark, made, early, intruder, strips_option, strips_mark, remembers;
 
 /* The initiator. */
 mtype race = RACE_READY, event, connection = NOTHING;
@@ -63,12 +70,13 @@ byte proposals, syns, commits;
 bool lost, spoken, final, marked, was_marked;
 bool negotiating, expired, waits, committed_i, adopting, finished;
 bool plain_i, behind_i;         /* bytes of a plain stream have left; the commit says "behind the preface" */
+bool greeted;                   /* the proposal's ClientHello was said over the connection */
 
 /* The responder. */
-mtype place = PLACE_ABSENT, newcomer = NOBODY, held = NOBODY, before = NOBODY;
+mtype place = PLACE_ABSENT, newcomer = NOBODY, held = NOBODY, spare = NOBODY, before = NOBODY;
 mtype served[3] = UNDECIDED, said[3] = SILENT;
 bool accepted[3], seen[3];
-bool heard, known, over, ends, refused, claimed, names_it;
+bool heard, known, over, ends, refused, claimed, names_it, hello_served;
 byte answers;
 
 short net;
@@ -96,18 +104,30 @@ inline do_propose() { negotiating = true; proposals = 1; net = net | PROPOSAL }
 inline do_open(option) { assert(connection == NOTHING && option == SYN_ADOPT); connection = OPENING; syns = 1; net = net | SYN }
 inline do_close() {
 	if
-	:: connection != OPENING && said[1] == SILENT -> said[1] = BY_RECORD    /* it ends, which only a stack's may */
+	:: connection != OPENING && said[1] == SILENT -> said[1] = BY_END
 	:: else -> skip
 	fi;
 	connection = NOTHING
 }
 inline do_secure() {
-	assert((connection == OPEN || connection == ADOPTED) && !bare && fallback != NEVER);
+	assert((connection == OPEN || connection == GREETED || connection == ADOPTED) && !bare && fallback != NEVER);
 	assert(!committed_i);
 	connection = SECURING; adopting = false;
-	said[1] = BY_PLAIN; plain_i = true
+	if
+	:: greeted -> skip
+	:: else -> said[1] = BY_PLAIN
+	fi;
+	plain_i = true
 }
-inline do_adopt() { assert(connection == OPEN && negotiating); connection = ADOPTED; adopting = true }
+inline do_greet() {
+	assert(connection == OPEN && negotiating && !bare && fallback == PARALLEL);
+	connection = GREETED; greeted = true;
+	said[1] = BY_HELLO
+}
+inline do_adopt() {
+	assert((connection == OPEN || connection == GREETED) && negotiating);
+	connection = ADOPTED; adopting = true
+}
 inline do_wait(why) {
 #ifdef MISTAKE_1
 	waits = waits
@@ -115,7 +135,9 @@ inline do_wait(why) {
 	waits = true
 #endif
 }
-inline do_give_up() { assert(negotiating); negotiating = false; adopting = false; net = net | GIVE_UP }
+inline do_give_up() {
+	assert(negotiating); negotiating = false; adopting = false; net = net | GIVE_UP
+}
 inline do_negotiated() {
 	finish();
 	assert(committed_i && !plain_i && (connection == ADOPTED || connection == NOTHING))     /* the loser is closed first */
@@ -127,7 +149,13 @@ inline do_fell_back() {
 #ifdef WITNESS_3
 	assert(!was_marked || peer != HUNG);
 #endif
-	said[1] = BY_PLAIN;
+#ifdef WITNESS_7
+	assert(!greeted || peer != LEGACY);
+#endif
+	if
+	:: greeted -> skip
+	:: else -> said[1] = BY_PLAIN
+	fi;
 	plain_i = true
 }
 inline do_failed() {
@@ -158,9 +186,11 @@ inline tell() {
 #ifdef MISTAKE_5
 #define NEEDS_PREFACE (!tls_above)
 #else
-#define NEEDS_PREFACE !(was_marked && tls_above)
+#define NEEDS_PREFACE (greeted || !(was_marked && tls_above))
 #endif
 #endif
+
+#define ACCORD (peer != LEGACY)
 
 proctype Initiator() {
 	atomic { race_start() };
@@ -190,9 +220,18 @@ end:
 		adopting ->                             /* the stack commits: the preface first, or the stack's own bytes */
 		assert(connection == ADOPTED);          /* nothing is committed before the SYN-ACK, or to a plain stream */
 		adopting = false; negotiating = false; committed_i = true;
-		behind_i = NEEDS_PREFACE;
 		if
-		:: behind_i -> said[1] = BY_PREFACE
+		:: greeted && !tls_above ->             /* what was said is of no such stack */
+			committed_i = false; net = net | GIVE_UP; event = ON_NEGOTIATION_FAILED; spoken = true; goto handle
+		:: else -> skip
+		fi;
+		behind_i = NEEDS_PREFACE;
+#ifdef WITNESS_8
+		assert(made);
+#endif
+		if
+		:: greeted -> skip
+		:: !greeted && behind_i -> said[1] = BY_PREFACE
 		:: !behind_i && tls_above -> said[1] = BY_RECORD
 		:: !behind_i && tls_above -> skip       /* the application says nothing yet */
 		:: !behind_i && !tls_above -> said[1] = BY_PLAIN
@@ -209,7 +248,11 @@ end:
 		:: else -> marked = false
 		fi
 	   }
-	:: atomic { connection == SECURING -> connection = SECURE; event = ON_PLAIN_READY; goto handle }
+	:: atomic { connection == GREETED && (!ACCORD || served[1] == PLAIN) -> event = ON_PLAIN_SPOKEN; goto handle }
+	:: atomic {
+		connection == SECURING && (!ACCORD || !greeted || served[1] == PLAIN) ->
+		connection = SECURE; event = ON_PLAIN_READY; goto handle
+	   }
 	:: atomic { negotiating && !expired && !(net & PROPOSAL) && MAY_SEND(proposals) -> net = net | PROPOSAL; COUNT(proposals) }
 	:: atomic { committed_i && !(claimed || over) && !(net & COMMIT) && MAY_SEND(commits) -> net = net | COMMIT; COUNT(commits) }
 	:: atomic {
@@ -219,7 +262,7 @@ end:
 	:: atomic {
 		expired && negotiating ->
 		/* Whoever may be served plainly has not waited for the whole of a lifetime. */
-		assert(early || !(race == RACE_WAITING && fallback == PARALLEL));
+		assert(early || !((race == RACE_WAITING || race == RACE_GREETED) && fallback == PARALLEL));
 		expired = false; negotiating = false; adopting = false; event = ON_NEGOTIATION_FAILED; goto handle
 	   }
 	:: atomic {
@@ -241,45 +284,62 @@ handle:		tell();
 inline serve(who) {
 	assert(served[AT(who)] == UNDECIDED);                           /* never both plain and adopted */
 	assert(said[AT(who)] != BY_PREFACE || !seen[AT(who)]);          /* no service is given a preface */
+	assert(who != OWN || said[1] != BY_RECORD || !seen[1]);         /* nor a stack's records */
 	assert(who != OWN || EXCUSED || intruder || !(committed_i && peer == ACCEPTS));  /* no stack's bytes are served */
 	served[AT(who)] = PLAIN
 }
-inline do_plain(who) {
+inline be_plain(who) {
 	if
 	:: seen[AT(who)] -> serve(who)
 	:: else -> skip                                                 /* its first bytes are waited for */
 	fi
 #ifdef WITNESS_5
-	; assert(!(who == STRANGER && newcomer == OWN && who == held))
+	; assert(!(who == STRANGER && newcomer == OWN && who == before))
 #endif
 }
-inline do_drop(who) {
+inline be_dropped(who) {
 	assert(served[AT(who)] == UNDECIDED);
 	assert(who != OWN || EXCUSED || intruder || !committed_i);      /* the peer's own is not reset */
 	served[AT(who)] = DROPPED
 }
-inline joins(who) {
+inline be_joined(who, behind) {
 	assert(served[AT(who)] == UNDECIDED);
 	assert(who != OWN || (committed_i && !plain_i));                /* bytes of one stream are not read as another's */
-	assert(who == OWN || held != OWN);                              /* nor is the peer's own put out of its place */
+	assert(who == OWN || before != OWN);                            /* nor is the peer's own put out of its place */
+	assert(who != OWN || (behind == behind_i));
+	assert(who != OWN || !behind || said[1] == BY_PREFACE || said[1] == BY_HELLO);
+#ifdef WITNESS_1
+	assert(behind);
+#endif
+#ifdef WITNESS_2
+	assert(said[AT(who)] != BY_PREFACE);
+#endif
+#ifdef WITNESS_6
+	assert(said[AT(who)] != BY_HELLO);
+#endif
 	served[AT(who)] = JOINED
 }
-inline do_join(who) {
-	assert(who != OWN || !behind_i);
-#ifdef WITNESS_1
-	assert(false);
-#endif
-	joins(who)
-}
-inline do_join_behind(who) {
-	assert(who != OWN || (behind_i && said[1] == BY_PREFACE));
-#ifdef WITNESS_2
-	assert(false);
-#endif
-	joins(who)
+
+/* What the table says is to be done with a connection; done when it has said all. */
+mtype = { NO_MORE, TO_PLAIN, TO_DROP, TO_JOIN, TO_JOIN_BEHIND };
+mtype todo[3] = NO_MORE;
+inline do_plain(who) { todo[AT(who)] = TO_PLAIN }
+inline do_spare(who) { todo[AT(who)] = TO_PLAIN }
+inline do_drop(who) { todo[AT(who)] = TO_DROP }
+inline do_join(who) { todo[AT(who)] = TO_JOIN }
+inline do_join_behind(who) { todo[AT(who)] = TO_JOIN_BEHIND }
+inline fulfil(who) {
+	if
+	:: todo[AT(who)] == TO_PLAIN -> be_plain(who)
+	:: todo[AT(who)] == TO_DROP -> be_dropped(who)
+	:: todo[AT(who)] == TO_JOIN -> be_joined(who, false)
+	:: todo[AT(who)] == TO_JOIN_BEHIND -> be_joined(who, true)
+	:: else -> skip
+	fi;
+	todo[AT(who)] = NO_MORE
 }
 inline do_refuse() { refused = true }
-inline do_stop() { over = true; ends = true; net = net | REFUSAL }
+inline do_stop() { assert(plain_i); over = true; ends = true; net = net | REFUSAL }
 inline do_fail() { assert(EXCUSED || intruder || peer != ACCEPTS) }
 
 inline place_now() { place = PLACE_PARKED; held = newcomer }
@@ -295,9 +355,18 @@ inline happen() {
 #ifdef MISTAKE_8
 	:: event == MET_SYN && newcomer == STRANGER && place == PLACE_SILENT -> do_plain(held); held = newcomer
 #endif
+#ifdef MISTAKE_12
+	:: (event == MET_END || event == MET_EXPIRE) && place == PLACE_SPOKEN -> do_plain(held); held = NOBODY; place = PLACE_ABSENT
+#endif
+#ifdef MISTAKE_13
+	:: event == MET_SAYS_PLAIN && place == PLACE_SILENT -> do_plain(held); held = NOBODY; do_stop(); place = PLACE_SPENT
+#endif
 	:: else -> place_receive()
 	fi;
-	assert(!(before == OWN && held == STRANGER));   /* nobody from elsewhere takes the place of the peer's own */
+	fulfil(OWN);
+	fulfil(STRANGER);
+	/* Nobody from elsewhere takes the place of the peer's own. */
+	assert(!(before == OWN && held == STRANGER && served[1] == UNDECIDED));
 	before = NOBODY
 }
 
@@ -309,14 +378,33 @@ inline happen() {
 #endif
 bool option_seen, syn_seen;
 
+/* The proposal's ClientHello is known from its answer on, for as long as anybody waits for a connection. */
+#ifdef MISTAKE_10
+#define HELLO_KNOWN false
+#else
+#define HELLO_KNOWN (known && peer == ACCEPTS && tls_above && place != PLACE_ABSENT && place != PLACE_PARKED)
+#endif
+
 /* The first bytes of a connection, or a SYN that names the transaction, or nothing yet. */
 inline look(who) {
 	seen[AT(who)] = true;
 	if
+	:: spare == who -> spare = NOBODY
+	:: else -> skip
+	fi;
+	if
+	:: said[AT(who)] == BY_HELLO && !HELLO_KNOWN -> hello_served = true
+	:: else -> skip
+	fi;
+	if
 	:: held == who && said[AT(who)] == BY_PREFACE -> event = MET_SAYS_PREFACE
+	:: held == who && said[AT(who)] == BY_HELLO && HELLO_KNOWN -> event = MET_SAYS_HELLO
 	:: held == who && said[AT(who)] == BY_RECORD -> event = MET_SAYS_RECORD
-	:: held == who && said[AT(who)] == BY_PLAIN -> event = MET_SAYS_PLAIN
+	:: held == who && said[AT(who)] == BY_END -> event = MET_SAYS_END
+	:: held == who && (said[AT(who)] == BY_PLAIN || (said[AT(who)] == BY_HELLO && !HELLO_KNOWN)) -> event = MET_SAYS_PLAIN
 	:: held != who && said[AT(who)] == BY_PREFACE -> event = MET_PREFACE; newcomer = who
+	:: held != who && said[AT(who)] == BY_HELLO && HELLO_KNOWN -> event = MET_HELLO; newcomer = who
+	:: held != who && said[AT(who)] == BY_RECORD && (who == STRANGER || names_it) -> be_dropped(who)
 	:: else -> serve(who)
 	fi
 }
@@ -333,7 +421,12 @@ end:
 			if
 			:: peer == REFUSES -> over = true; net = net | REFUSAL
 			:: peer == OTHER_STACK -> net = net | ANSWER
-			:: else -> event = MET_EXPECT; goto handle
+#ifndef MISTAKE_11
+			:: peer == ACCEPTS && hello_served -> over = true; net = net | REFUSAL
+			:: peer == ACCEPTS && !hello_served -> event = MET_EXPECT; goto handle
+#else
+			:: peer == ACCEPTS -> event = MET_EXPECT; goto handle
+#endif
 			fi
 		:: else -> skip
 		fi
@@ -396,7 +489,11 @@ end:
 		accepted[2] && said[2] == SILENT && served[2] == UNDECIDED ->
 		if
 		:: said[2] = BY_PREFACE
+		:: said[2] = BY_PLAIN
+#ifdef EVERY_TROUBLE
 		:: said[2] = BY_RECORD
+		:: said[2] = BY_HELLO           /* which was seen in the proposal */
+#endif
 		fi
 	   }
 	:: atomic { accepted[1] && said[1] != SILENT && !seen[1] && served[1] == UNDECIDED -> look(OWN); goto handle }
@@ -412,7 +509,7 @@ handle:		happen();
 		:: event == MET_EXPECT && refused -> over = true; net = net | REFUSAL
 		:: event == MET_EXPECT && !refused -> net = net | ANSWER
 		:: (event == MET_COMMIT_FIRST || event == MET_COMMIT_BEHIND) && refused ->
-			assert(EXCUSED || intruder);    /* an honest commit in time is taken */
+			assert(EXCUSED);                /* an honest commit in time is taken, whatever a stranger says */
 			over = true; net = net | REFUSAL
 		:: else -> skip
 		fi;
@@ -466,8 +563,10 @@ proctype Judge() {
 
 #ifdef EVERY_TROUBLE
 #define ALSO true
+#define ALWAYS true
 #define TOUCHED true
 #else
+#define ALWAYS false
 #define TOUCHED (peer == ACCEPTS || (peer == HUNG && fallback == PARALLEL))
 #define ALSO !(intruder || strips_option || strips_mark)
 #endif
@@ -478,7 +577,7 @@ init {
 		if :: peer = ACCEPTS :: peer = REFUSES :: peer = HUNG fi;
 		if :: fallback = PARALLEL :: fallback = DELAYED :: fallback = NEVER fi;
 		if :: bare = true :: skip fi;
-		tls_above = true; trusts_mark = true; remembers = true;
+		tls_above = true; trusts_mark = true; remembers = true; made = true;
 #else
 		if :: peer = HUNG :: peer = ACCEPTS :: peer = OTHER_STACK :: peer = REFUSES :: peer = LEGACY fi;
 		if :: fallback = PARALLEL :: fallback = DELAYED :: fallback = NEVER fi;
@@ -489,11 +588,13 @@ init {
 		if :: fallback == PARALLEL && !patient -> trusts_mark = false :: skip fi;
 		remembers = true;
 		if
-		:: peer == ACCEPTS -> intruder = true
+		:: peer == ACCEPTS && (tls_above || ALWAYS) -> intruder = true
 		:: TOUCHED -> strips_option = true
 		:: TOUCHED -> strips_mark = true
 		:: skip
 		fi;
+		made = true;
+		if :: ALSO && peer == ACCEPTS && fallback == PARALLEL && !patient && !bare -> made = false :: skip fi;
 		if
 		:: ALSO && peer == ACCEPTS -> remembers = false
 		:: ALSO && TOUCHED -> early = true

@@ -60,7 +60,7 @@ mtype = { NOTHING, OPENING, OPEN, SECURING, SECURE };
 
 /* What is so. */
 mtype peer, fallback;
-bool bare, asks, listens, has_tls, early, parallel_syn, patient, trusts_mark;
+bool bare, asks, listens, has_tls, early, parallel_syn, patient, trusts_mark, made;
 
 /* The initiator. */
 mtype race = RACE_READY, event, connection = NOTHING, syn;
@@ -92,6 +92,7 @@ inline take(message) { net = net & ~(message) }
 /* ---- what the table tells the initiator to do ---- */
 
 inline finish() { assert(!finished); finished = true }                  /* exactly one end */
+inline do_greet() { assert(false) }     /* that is parallel-syn's */
 inline do_propose() { negotiating = true; proposals = 1; net = net | PROPOSAL }
 inline do_open(option) {
 	assert(connection == NOTHING);
@@ -390,6 +391,7 @@ init {
 		if :: asks = true :: peer == LEGACY || fallback == NEVER -> skip fi;
 		listens = true;
 		has_tls = true;
+		if :: fallback == PARALLEL && !bare && peer == ACCEPTS -> skip :: made = true fi;
 #ifdef LIVENESS
 		early = true;
 #endif

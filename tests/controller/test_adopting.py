@@ -32,6 +32,8 @@ HERE = "192.0.2.1"
 PREFACE = encode(TcpOption.EXID_ADOPT, ID)
 RECORD = b"\x17\x03\x03\x00\x01x"
 HELLO = b"\x16\x03\x01\x00\x01x"
+PROPOSED = b"\x16\x03\x01\x01\x00" + bytes(range(256))
+"""The ClientHello of a proposal."""
 
 
 class Port:
@@ -205,11 +207,159 @@ def test_what_only_an_adopted_connection_begins_with_waits_for_the_commit_or_the
                 place.claim(behind_preface=False)
                 assert await candidate.fate is Fate.TAKEN
                 assert await place.carrier().read() == (RECORD if end == "record" else b"")
+            elif end == "record":
+                place.release()
+                assert await candidate.fate is Fate.DROPPED, "no service is given the records of a stack"
+                assert await reset(theirs)
             else:
                 place.release()
-                await plain(candidate, RECORD if end == "record" else b"")
+                await plain(candidate, b"")
 
     ports(test)()
+
+
+@pytest.mark.parametrize("transaction", [None, ID], ids=["without an option", "found by its SYN"])
+@pytest.mark.parametrize("order", ["hello first", "commit first", "in pieces"])
+def test_the_proposal_s_own_client_hello_is_taken_off_and_the_stream_begins_behind_it(
+    order: str, transaction: bytes | None
+) -> None:
+    async def test(port: Port) -> None:
+        place = port.expect()
+        place.greeted_by(PROPOSED)
+        candidate, theirs = port.connection(transaction)
+        if order == "commit first":
+            place.claim(behind_preface=True)
+        for start, end in pairwise([0, *((1, 43, 44, 200) if order == "in pieces" else ()), len(PROPOSED)]):
+            theirs.send(PROPOSED[start:end])
+            await asyncio.sleep(0.01)
+        theirs.send(RECORD)
+        await asyncio.sleep(0.01)
+        assert port.stopped == []
+        if order != "commit first":
+            assert not candidate.fate.done()
+            place.claim(behind_preface=True)
+        assert await candidate.fate is Fate.TAKEN
+        assert await place.carrier().read() == RECORD
+        assert place.found == f"from {HERE}, found by its ClientHello"
+        assert candidate.connection.getsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT) == 1
+
+    ports(test)()
+
+
+@pytest.mark.parametrize("transaction", [None, ID], ids=["without an option", "found by its SYN"])
+def test_a_connection_with_the_proposal_s_client_hello_is_plain_and_whole_when_the_negotiation_ends(
+    transaction: bytes | None,
+) -> None:
+    async def test(port: Port) -> None:
+        place = port.expect()
+        place.greeted_by(PROPOSED)
+        candidate, theirs = port.connection(transaction)
+        theirs.send(PROPOSED)
+        await asyncio.sleep(0.01)
+        assert not candidate.fate.done()
+        place.release()
+        assert await candidate.fate is Fate.PLAIN
+        assert candidate.connection.recv(1000) == PROPOSED
+
+    ports(test)()
+
+
+@pytest.mark.parametrize("transaction", [None, ID], ids=["without an option", "found by its SYN"])
+def test_a_client_hello_that_was_served_before_its_proposal_came_is_never_adopted(transaction: bytes | None) -> None:
+    async def test(port: Port) -> None:
+        candidate, theirs = port.connection(transaction)
+        theirs.send(PROPOSED)
+        assert await candidate.fate is Fate.PLAIN
+        places = port.places()
+        place = places.expect()
+        with pytest.raises(AccordError) as refused:
+            place.greeted_by(PROPOSED)
+        assert refused.value.reason is Reason.LEGACY_FIRST
+        place.release()
+        with pytest.raises(AccordError) as refused:  # nor by another stack of the same proposal
+            places.expect()
+        assert refused.value.reason is Reason.LEGACY_FIRST
+
+    ports(test)()
+
+
+@pytest.mark.parametrize("at", [3, 20, 43, 44, 100, len(PROPOSED) - 1])
+def test_a_client_hello_that_differs_in_one_bit_is_another_one(at: int) -> None:
+    async def test(port: Port) -> None:
+        place = port.expect()
+        place.greeted_by(PROPOSED)
+        candidate, theirs = port.connection(None)
+        other = bytearray(PROPOSED)
+        other[at] ^= 1
+        theirs.send(other)
+        assert await candidate.fate is Fate.PLAIN
+        place.release()
+
+    ports(test)()
+
+
+@pytest.mark.parametrize("negotiated", [True, False], ids=["negotiated about", "not"])
+@pytest.mark.parametrize("kind", [0x14, 0x15, 0x17])
+def test_what_begins_with_a_record_and_whose_syn_named_a_negotiation_reaches_no_service(
+    kind: int, negotiated: bool
+) -> None:
+    async def test(port: Port) -> None:
+        place = port.expect() if negotiated else None
+        candidate, theirs = port.connection()
+        theirs.send(bytes([kind]) + RECORD[1:])
+        await asyncio.sleep(0.01)
+        if place is not None:
+            place.release()
+        assert await candidate.fate is Fate.DROPPED
+        assert await reset(theirs)
+        anybody, theirs = port.connection(None)  # a service without TLS may expect anything
+        theirs.send(bytes([kind]) + RECORD[1:])
+        assert await anybody.fate is Fate.PLAIN
+
+    ports(test)()
+
+
+@ports
+async def test_a_stranger_who_is_faster_than_the_proposal_does_not_keep_the_peer_s_own_out(port: Port) -> None:
+    thief, evil = port.connection(address="203.0.113.9")
+    candidate, theirs = port.connection()
+    place = port.expect()
+    place.claim(behind_preface=False)
+    assert await candidate.fate is Fate.TAKEN
+    evil.send(HELLO)
+    await plain(thief, HELLO)
+    theirs.send(RECORD)
+    assert await place.carrier().read() == RECORD
+
+
+@pytest.mark.parametrize("word", [HELLO, b"GET /", b"", None], ids=["hello", "bare", "end", "reset"])
+def test_a_stranger_who_speaks_first_and_leaves_does_not_make_the_peer_s_own_forgotten(word: bytes | None) -> None:
+    async def test(port: Port) -> None:
+        thief, evil = port.connection(address="203.0.113.9")
+        candidate, _ = port.connection()
+        if word is None:
+            thief.discard()
+        else:
+            evil.send(word)
+            evil.shutdown(socket.SHUT_WR)
+            await plain(thief, word)
+        place = port.expect()
+        place.claim(behind_preface=False)
+        assert await candidate.fate is Fate.TAKEN
+
+    ports(test)()
+
+
+@ports
+async def test_plain_words_of_a_stranger_do_not_end_the_negotiation(port: Port) -> None:
+    place = port.expect()
+    thief, evil = port.connection(address="203.0.113.9")
+    evil.send(b"GET /")
+    await plain(thief, b"GET /")
+    assert port.stopped == []
+    candidate, _ = port.connection()
+    place.claim(behind_preface=False)
+    assert await candidate.fate is Fate.TAKEN
 
 
 @settings(max_examples=60, deadline=None)
@@ -217,7 +367,7 @@ def test_what_only_an_adopted_connection_begins_with_waits_for_the_commit_or_the
     data=st.one_of(
         st.binary(max_size=40),
         st.integers(0, 16).flatmap(lambda kept: st.binary(max_size=20).map(lambda rest: PREFACE[:kept] + rest)),
-        st.binary(max_size=20).map(lambda rest: b"\x17" + rest),
+        st.binary(max_size=20).map(lambda rest: b"\x17\x03\x03" + rest),
     ),
     cuts=st.lists(st.integers(0, 40), max_size=3),
 )
@@ -235,7 +385,10 @@ def test_the_first_bytes_decide_alone_however_they_are_cut_and_none_is_lost(data
             assert await candidate.fate is Fate.DROPPED, "another negotiation's preface"
             place.release()
             return
-        prefaced, record = data.startswith(PREFACE), data[:1] in (b"", b"\x17")
+        prefaced = data.startswith(PREFACE)
+        length = int.from_bytes(data[3:5], "big")
+        record = not data or (data[:2] in (b"\x14\x03", b"\x15\x03", b"\x17\x03") and 0 < length <= 16640)
+        record = record and len(data) not in range(1, 5)
         if not prefaced and not record:
             await plain(candidate, data)
             place.release()
@@ -254,7 +407,7 @@ def test_the_first_bytes_decide_alone_however_they_are_cut_and_none_is_lost(data
 
 @ports
 async def test_an_unknown_id_is_plain_as_soon_as_it_speaks_and_leaves_nothing(port: Port) -> None:
-    for first in (HELLO, b"GET /", RECORD):
+    for first in (HELLO, b"GET /"):
         candidate, theirs = port.connection()
         theirs.send(first)
         await plain(candidate, first)

@@ -15,9 +15,14 @@ from accord.wire.errors import AccordError
 
 ID = bytes(range(12))
 NEAR, FAR = "192.0.2.1", "203.0.113.9"
-# Two connections whose SYN bore the ID and two that have but the preface; one each of the peer's address.
-CONNECTIONS = {"a": (Event.SYN, NEAR), "b": (Event.SYN, FAR), "p": (Event.PREFACE, NEAR), "q": (Event.PREFACE, FAR)}
-SAYS = (Event.SAYS_PREFACE, Event.SAYS_RECORD, Event.SAYS_PLAIN)
+# Two connections whose SYN bore the ID and two that have but the preface, one each of the peer's address; and the
+# peer's with but the ClientHello.
+CONNECTIONS = {
+    "a": (Event.SYN, NEAR), "b": (Event.SYN, FAR), "p": (Event.PREFACE, NEAR), "q": (Event.PREFACE, FAR),
+    "h": (Event.HELLO, NEAR),
+}  # fmt: skip
+BROUGHT = (Event.SYN, Event.PREFACE, Event.HELLO)
+SAYS = (Event.SAYS_PREFACE, Event.SAYS_HELLO, Event.SAYS_RECORD, Event.SAYS_END, Event.SAYS_PLAIN)
 JOINS = {Do.JOIN_NEW, Do.JOIN_HELD}
 JOINS_BEHIND = {Do.JOIN_NEW_BEHIND, Do.JOIN_HELD_BEHIND}
 PLAIN = {Do.PLAIN_NEW, Do.PLAIN_HELD}
@@ -30,7 +35,10 @@ Move = tuple[str, Event]
 class World:
     """What an onlooker knows, and the rules that he holds the registry to."""
 
+    among: str = ""
+    """The connections that there are in it."""
     arrived: frozenset[str] = frozenset()
+    spared: frozenset[str] = frozenset()
     said: tuple[tuple[str, Event], ...] = ()
     fates: tuple[tuple[str, Do], ...] = ()
     gone: frozenset[str] = frozenset()
@@ -41,7 +49,8 @@ class World:
     outcome: Do | None = None
 
     def moves(self) -> Iterator[Move]:
-        for name, (how, _) in CONNECTIONS.items():
+        for name in self.among:
+            how, _ = CONNECTIONS[name]
             if name not in self.arrived:
                 yield name, how
             elif name not in dict(self.fates) and name not in self.gone:
@@ -60,6 +69,9 @@ class World:
     def preface(self, name: str) -> bool:
         return CONNECTIONS[name][0] is Event.PREFACE or dict(self.said).get(name) is Event.SAYS_PREFACE
 
+    def hello(self, name: str) -> bool:
+        return CONNECTIONS[name][0] is Event.HELLO or dict(self.said).get(name) is Event.SAYS_HELLO
+
     def check(self, do: Do, name: str | None) -> World:
         """One thing that is to be done, against the rules; the world after it."""
         if do is Do.STOP:
@@ -70,27 +82,29 @@ class World:
             assert self.outcome is None
             return replace(self, outcome=do)
         assert name is not None
-        if do is Do.HOLD_NEW:
-            return self
+        if do in (Do.HOLD_NEW, Do.SPARE_NEW):
+            return replace(self, spared=self.spared ^ {name} if do is Do.SPARE_NEW else self.spared - {name})
         assert name not in dict(self.fates), f"{name} has a fate already"
         assert name not in self.gone
         world = replace(self, fates=tuple(sorted((*self.fates, (name, do)), key=lambda fate: fate[0])))
         if do in PLAIN:
             assert not self.preface(name), "a service would be given the preface"
+            assert dict(self.said).get(name) is not Event.SAYS_RECORD, "a service would be given a stack's records"
         elif do in JOINS | JOINS_BEHIND:
             assert self.committed
             assert self.outcome is None, "two connections for one stack, or one that was given up"
             if do in JOINS:
                 assert self.negotiation is Event.COMMIT_FIRST
                 assert CONNECTIONS[name][0] is Event.SYN
-                assert dict(self.said).get(name) in (None, Event.SAYS_RECORD)
+                assert dict(self.said).get(name) in (None, Event.SAYS_RECORD, Event.SAYS_END)
             else:
                 assert self.negotiation is Event.COMMIT_BEHIND
-                assert self.preface(name)
+                assert self.preface(name) or self.hello(name)
             world = replace(world, outcome=do)
         else:
             assert do in DROPS
-            assert self.preface(name), "only what nobody could make sense of is reset"
+            record = dict(self.said).get(name) is Event.SAYS_RECORD
+            assert self.preface(name) or record, "only what nobody could make sense of is reset"
         return world
 
 
@@ -104,7 +118,9 @@ class Run:
     def key(self) -> object:
         entries = self.registry._entries
         entry = entries.get(ID)
-        place = None if entry is None else (entry.state, entry.held, entry.address, entry.held_address)
+        place = None
+        if entry is not None:
+            place = (entry.state, entry.held, entry.address, entry.held_address, tuple(entry.spares))
         return self.world, place
 
     def move(self, move: Move) -> None:
@@ -113,8 +129,17 @@ class Run:
         before = registry.state(ID)
         entry = registry._entries.get(ID)
         held = None if entry is None else entry.held
+        if entry is not None and name in entry.spares.values():
+            registry.unspare(ID, name)
+            world = replace(world, spared=world.spared - {name})
+            if event is Event.GONE:
+                self.world = replace(world, gone=world.gone | {name})
+            else:  # it has no place, so it is what it says
+                fates = (*world.fates, (name, Do.PLAIN_NEW))
+                self.world = replace(world, fates=tuple(sorted(fates, key=lambda fate: fate[0])))
+            return
         try:
-            if event in (Event.SYN, Event.PREFACE):
+            if event in BROUGHT:
                 world = replace(world, arrived=world.arrived | {name})
                 steps = registry.accepted(ID, event, name, CONNECTIONS[name][1])
             elif event in SAYS:
@@ -124,8 +149,8 @@ class Run:
                 steps = registry.said(ID, event, name)
                 world = replace(world, gone=world.gone | {name})
             elif event is Event.EXPECT:
-                registry.expect(ID, NEAR)
-                steps, world = [], replace(world, negotiation=event)
+                steps = registry.expect(ID, NEAR)
+                world = replace(world, negotiation=event)
             elif event in (Event.COMMIT_FIRST, Event.COMMIT_BEHIND):
                 assert world.negotiation is Event.EXPECT
                 steps = registry.commit(ID, behind_preface=event is Event.COMMIT_BEHIND)
@@ -138,14 +163,20 @@ class Run:
             assert world.stopped
             assert refusal.reason is Reason.LEGACY_FIRST  # noqa: PT017 - one of many moves, most of which do not raise
             return
-        if event is Event.SAYS_PLAIN and held == name and before in (State.SILENT,):
+        own = held is not None and CONNECTIONS[held][1] == NEAR
+        if event is Event.SAYS_PLAIN and held == name and before is State.SILENT and own:
             assert (Do.STOP, None) in [(do, None) for do, _ in steps]
         for do, whose in steps:
             world = world.check(do, whose)
         if event in (Event.END, Event.EXPIRE):
             world = replace(world, negotiation=Event.END)
+        entry = registry._entries.get(ID)
+        for spared in world.spared - set(entry.spares.values() if entry is not None else ()):
+            fates = (*world.fates, (spared, Do.PLAIN_NEW))
+            world = replace(world, spared=world.spared - {spared}, fates=tuple(sorted(fates, key=lambda fate: fate[0])))
         self.world = world
         self.check_the_peer_s_own_is_preferred(before, steps)
+        self.check_a_stranger_does_not_end_it()
 
     def check_the_peer_s_own_is_preferred(self, before: State, steps: list[tuple[Do, str | None]]) -> None:
         """From elsewhere nobody is joined who had the place when the peer's own connection came."""
@@ -153,12 +184,18 @@ class Run:
             if do is Do.JOIN_HELD and name == "b":
                 assert "a" not in self.world.arrived or "a" in self.world.gone or "a" in dict(self.world.fates)
 
+    def check_a_stranger_does_not_end_it(self) -> None:
+        """Whatever is said from elsewhere, the peer's commit is taken until the peer's own connection was plain."""
+        if self.world.stopped:
+            assert any(CONNECTIONS[name][1] == NEAR for name, do in self.world.fates if do in PLAIN)
+
     def settle(self) -> None:
         """Everything ends: whoever waited is told, and nothing is left."""
         if self.world.negotiation not in (None, Event.END):
             self.move(("", Event.EXPIRE))
         for name in sorted(self.world.arrived - set(dict(self.world.fates)) - self.world.gone):
-            assert self.registry._entries[ID].held == name, f"{name} is forgotten"
+            entry = self.registry._entries[ID]
+            assert name == entry.held or name in entry.spares.values(), f"{name} is forgotten"
             self.move((name, Event.GONE))
         assert len(self.registry) == 0
         assert self.registry._negotiating == 0
@@ -167,7 +204,7 @@ class Run:
 
 def test_every_order_of_two_syns_two_prefaces_first_bytes_commit_abort_and_expiry_keeps_the_rules() -> None:
     seen: dict[object, None] = {}
-    waiting = [Run()]
+    waiting = [Run(world=World(among)) for among in ("abp", "abh", "apq", "pqh")]
     taken: set[tuple[State, Event]] = set()
     while waiting:
         run = waiting.pop()

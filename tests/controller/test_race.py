@@ -23,10 +23,10 @@ REFUSED = error(Reason.NO_COMMON_STACK, "refused")
 FORGED = error(Reason.BAD_CERTIFICATE, "forged")
 BROKEN = error(Reason.UNREACHABLE, "connection refused")
 ALL_RULES = [
-    Rules(tcp, fallback, bare, propose, patient, trusts_mark)
+    Rules(tcp, fallback, bare, propose, patient, trusts_mark, made)
     for tcp in (TcpOpen.NO_SYN, TcpOpen.PARALLEL_SYN)
     for fallback in Fallback
-    for bare, propose, patient, trusts_mark in itertools.product((False, True), repeat=4)
+    for bare, propose, patient, trusts_mark, made in itertools.product((False, True), repeat=5)
 ]
 
 
@@ -40,7 +40,7 @@ class World:
     stack_is_above_tcp: bool = False
     answered: bool = False
     connection: str = ""
-    """Empty: none; opening, open, securing, secure, adopted."""
+    """Empty: none; opening, open, greeted, securing, secure, adopted."""
     syn: e.Syn | None = None
     waiting: e.Patience | None = None
     failures: list[AccordError] = field(default_factory=list)
@@ -67,10 +67,16 @@ class World:
                     self.connection = ""
                 case e.Adopt():
                     assert self.negotiating
-                    assert self.connection == "open"
+                    assert self.connection in ("open", "greeted")
                     self.connection = "adopted"
+                case e.Greet():
+                    assert self.negotiating, "else it is TLS alone"
+                    assert self.connection == "open"
+                    assert not self.rules.bare
+                    assert self.rules.fallback is not Fallback.NEVER
+                    self.connection = "greeted"
                 case e.Secure():
-                    assert self.connection in ("open", "adopted"), "adopted: and then let go"
+                    assert self.connection in ("open", "greeted", "adopted"), "adopted: and then let go"
                     assert not self.rules.bare
                     assert self.rules.fallback is not Fallback.NEVER
                     self.connection = "securing"
@@ -133,8 +139,10 @@ class World:
         if self.connection == "opening":
             marks = (False, True) if self.syn is e.Syn.ADOPT else (False,)
             events += [*(e.SynAck(mark) for mark in marks), e.TcpFailed(BROKEN)]
-        if self.connection == "open":
+        if self.connection in ("open", "greeted"):
             events.append(e.TcpFailed(BROKEN))
+        if self.connection == "greeted":
+            events.append(e.PlainSpoken())
         if self.connection == "securing":
             events += [e.PlainReady(), e.TcpFailed(FORGED), e.TcpFailed(BROKEN)]
         if self.waiting is not None:
@@ -192,6 +200,7 @@ events = st.sampled_from(
         e.SynAck(True),
         e.TcpFailed(BROKEN),
         e.TcpFailed(FORGED),
+        e.PlainSpoken(),
         e.PlainReady(),
         e.Waited(),
     ]
@@ -246,9 +255,19 @@ def play(rules: Rules, *happened: e.Event) -> tuple[list[e.Action], State]:
     return [action for event in happened for action in race.receive(event)], race.state
 
 
-def test_the_proposal_leaves_before_the_syn() -> None:
+def test_a_proposal_that_is_ready_leaves_before_the_syn() -> None:
     assert Race(NO_SYN).start() == (e.Propose(), e.Open(e.Syn.FALLBACK))
     assert Race(PARALLEL).start() == (e.Propose(), e.Open(e.Syn.ADOPT))
+
+
+def test_a_syn_does_not_wait_for_a_proposal_that_has_to_be_made() -> None:
+    assert Race(replace(NO_SYN, made=False)).start() == (e.Open(e.Syn.FALLBACK), e.Propose())
+    assert Race(replace(PARALLEL, made=False)).start() == (e.Open(e.Syn.ADOPT), e.Propose())
+
+
+@pytest.mark.parametrize("change", [{"bare": True}, {"patient": True}, {"fallback": Fallback.DELAYED}], ids=str)
+def test_but_it_does_where_the_answer_is_what_counts(change: dict[str, object]) -> None:
+    assert Race(replace(PARALLEL, made=False, **change)).start()[0] == e.Propose()  # type: ignore[arg-type]
 
 
 def test_without_a_syn_the_answer_closes_the_other_connection() -> None:
@@ -284,14 +303,29 @@ def test_a_marked_syn_ack_waits_for_the_answer_and_no_longer_than_that() -> None
     assert actions[1:3] == [e.GiveUp(Reason.LEGACY_FIRST), e.Secure()]
 
 
-def test_an_unmarked_syn_ack_is_waited_at_only_for_a_peer_that_is_known_to_answer() -> None:
-    assert play(PARALLEL, e.SynAck(False))[0] == [e.GiveUp(Reason.LEGACY_FIRST), e.Secure()]
+def test_at_an_unmarked_syn_ack_the_client_hello_leaves_at_once_and_the_first_to_answer_it_wins() -> None:
+    actions, state = play(PARALLEL, e.SynAck(False))
+    assert (actions, state) == ([e.Greet(), e.Wait(e.Patience.ANSWER)], State.GREETED)
+    actions, _ = play(PARALLEL, e.SynAck(False), e.Answered(), e.Committed())
+    assert actions[2:] == [e.Adopt(), e.Negotiated()]
+    actions, state = play(PARALLEL, e.SynAck(False), e.PlainSpoken(), e.Answered(), e.PlainReady())
+    assert actions[2:] == [e.GiveUp(Reason.LEGACY_FIRST), e.Secure(), e.FellBack(Reason.LEGACY_FIRST)]
+    actions, state = play(PARALLEL, e.SynAck(False), e.Waited(), e.Answered())
+    assert actions[2:] == [e.GiveUp(Reason.LEGACY_FIRST), e.Secure()], "whoever held it back is told"
+    actions, _ = play(PARALLEL, e.SynAck(False), e.NegotiationFailed(FORGED, spoken=True))
+    assert actions[2:] == [e.Close(), e.Failed(FORGED)]
+
+
+def test_an_unmarked_syn_ack_is_waited_at_in_silence_only_for_a_peer_that_is_known_to_answer() -> None:
+    assert play(replace(PARALLEL, bare=True), e.SynAck(False))[0] == [
+        e.GiveUp(Reason.LEGACY_FIRST), e.FellBack(Reason.LEGACY_FIRST)
+    ]  # fmt: skip
     assert play(replace(PARALLEL, patient=True), e.SynAck(False))[0] == [e.Wait(e.Patience.ANSWER)]
 
 
 def test_a_mark_that_was_no_promise_is_not_waited_at_again() -> None:
     actions, _ = play(replace(PARALLEL, trusts_mark=False), e.SynAck(True))
-    assert actions == [e.GiveUp(Reason.LEGACY_FIRST), e.Secure()]
+    assert actions == [e.Greet(), e.Wait(e.Patience.ANSWER)]
 
 
 def test_an_answer_before_the_syn_ack_waits_for_it() -> None:

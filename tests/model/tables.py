@@ -120,7 +120,9 @@ def _race_inputs() -> Iterator[tuple[race_events.Event, dict[str, str]]]:
     for marked in (False, True):
         yield race_events.SynAck(marked), {**other, "marked": _is("marked", marked)}
     yield race_events.TcpFailed(error(Reason.UNREACHABLE)), other
-    for kind in (race_events.Answered, race_events.Committed, race_events.PlainReady, race_events.Waited):
+    for kind in (
+        race_events.Answered, race_events.Committed, race_events.PlainReady, race_events.PlainSpoken, race_events.Waited
+    ):  # fmt: skip
         yield kind(), other
 
 
@@ -147,7 +149,7 @@ def race_table() -> str:
     """The race, under all rules, after everything that can have happened."""
     begun, seen = [], []
     for tcp, fallback in itertools.product((TcpOpen.NO_SYN, TcpOpen.PARALLEL_SYN), Fallback):
-        for bare, propose, patient, trusts in itertools.product((False, True), repeat=4):
+        for bare, propose, patient, trusts, made in itertools.product((False, True), repeat=5):
             here = {
                 "tcp": _is("parallel_syn", tcp is TcpOpen.PARALLEL_SYN),
                 "fallback": f"fallback == {fallback.name}",
@@ -155,11 +157,12 @@ def race_table() -> str:
                 "patient": _is("patient", patient),
                 "trusts": _is("trusts_mark", trusts),
             }
-            fresh = race.Race(race.Rules(tcp, fallback, bare, propose, patient, trusts))
+            fresh = race.Race(race.Rules(tcp, fallback, bare, propose, patient, trusts, made))
             first = copy.copy(fresh)
             did = _race_did(fresh, first, first.start())
-            begun.append(Seen({**here, "propose": _is("asks", propose)}, did))
-            seen += _race_runs(first, here)
+            begun.append(Seen({**here, "propose": _is("asks", propose), "made": _is("made", made)}, did))
+            if made:  # it tells what leaves first, and nothing else
+                seen += _race_runs(first, here)
     order = list(race.State)
     seen.sort(key=lambda row: (order.index(race.State[row.when["state"].split("RACE_")[1]]), row.when["event"]))
     return "\n".join(
@@ -169,7 +172,9 @@ def race_table() -> str:
             names("SYN_", (syn.name for syn in race_events.Syn)),
             names("FOR_", (patience.name for patience in race_events.Patience)),
             names("", (fallback.name for fallback in Fallback)),
-            inline("race_start", commands(begun, (), ("propose", "tcp", "fallback", "bare", "patient", "trusts"))),
+            inline(
+                "race_start", commands(begun, (), ("propose", "made", "tcp", "fallback", "bare", "patient", "trusts"))
+            ),
             inline("race_receive", commands(seen, ("state", "event"), _RACE_COLUMNS)),
         ]
     )
@@ -203,9 +208,10 @@ def _race_runs(first: race.Race, here: Mapping[str, str]) -> Iterator[Seen]:
 
 _ID: Final = bytes(12)
 _ADDRESSES: Final = {"OWN": "192.0.2.1", "STRANGER": "192.0.2.2"}
-_BROUGHT: Final = (adoption.Event.SYN, adoption.Event.PREFACE)
+_BROUGHT: Final = (adoption.Event.SYN, adoption.Event.PREFACE, adoption.Event.HELLO)
 _SAID: Final = (
-    adoption.Event.SAYS_PREFACE, adoption.Event.SAYS_RECORD, adoption.Event.SAYS_PLAIN, adoption.Event.GONE
+    adoption.Event.SAYS_PREFACE, adoption.Event.SAYS_HELLO, adoption.Event.SAYS_RECORD, adoption.Event.SAYS_END,
+    adoption.Event.SAYS_PLAIN, adoption.Event.GONE,
 )  # fmt: skip
 Registry = adoption.Registry[str]
 
@@ -215,13 +221,20 @@ def _held(registry: Registry) -> str:
     return "NOBODY" if entry is None or entry.held is None else entry.held
 
 
-def _place_inputs(held: str) -> Iterator[tuple[adoption.Event, str, Callable[[Registry], list[Any]]]]:
+def _spare(registry: Registry) -> str:
+    entry = registry._entries.get(_ID)
+    return "NOBODY" if entry is None or not entry.spares else next(iter(entry.spares.values()))
+
+
+def _place_inputs(
+    held: str, taken: Sequence[str]
+) -> Iterator[tuple[adoption.Event, str, Callable[[Registry], list[Any]]]]:
     for event, who in itertools.product(_BROUGHT, _ADDRESSES):
-        if who != held:
+        if who not in taken:
             yield event, who, lambda it, event=event, who=who: it.accepted(_ID, event, who, _ADDRESSES[who])  # type: ignore[misc]
     for event in _SAID:
         yield event, "", lambda it, event=event: it.said(_ID, event, held)  # type: ignore[misc]
-    yield adoption.Event.EXPECT, "", lambda it: it.expect(_ID, _ADDRESSES["OWN"]) or []  # type: ignore[func-returns-value]
+    yield adoption.Event.EXPECT, "", lambda it: it.expect(_ID, _ADDRESSES["OWN"])
     for event in (adoption.Event.COMMIT_FIRST, adoption.Event.COMMIT_BEHIND):
         behind = event is adoption.Event.COMMIT_BEHIND
         yield event, "", lambda it, behind=behind: it.commit(_ID, behind_preface=behind)  # type: ignore[misc]
@@ -242,8 +255,10 @@ def _place_did(before: Registry, after: Registry, who: str, call: Callable[[Regi
             done.append(f"do_{verb}({whose})")
     if after.state(_ID) is not before.state(_ID):
         done.append(f"place = PLACE_{after.state(_ID).name}")
-    if _held(after) != _held(before):
-        done.append("held = " + ("NOBODY" if _held(after) == "NOBODY" else "newcomer"))
+    if (held := _held(after)) != _held(before):
+        done.append("held = " + ("NOBODY" if held == "NOBODY" else "spare" if held == _spare(before) else "newcomer"))
+    if (spare := _spare(after)) != _spare(before):
+        done.append("spare = " + ("NOBODY" if spare == "NOBODY" else "newcomer"))
     return tuple(done)
 
 
@@ -253,16 +268,17 @@ def adoption_table() -> str:
     todo: list[Registry] = [adoption.Registry(8)]
     while todo:
         before = todo.pop()
-        if (key := (before.state(_ID), _held(before))) in known:
+        if (key := (before.state(_ID), _held(before), _spare(before))) in known:
             continue
         known.add(key)
-        for event, who, call in _place_inputs(key[1]):
+        for event, who, call in _place_inputs(key[1], key[1:]):
             after = copy.deepcopy(before)
             did = _place_did(before, after, who, call)
             when = {
                 "state": f"place == PLACE_{key[0].name}",
                 "event": f"event == MET_{event.name}",
                 "held": f"held == {key[1]}",
+                "spare": f"spare == {key[2]}",
                 "who": f"newcomer == {who}" if who else "",
             }
             seen.append(Seen(when, did))
@@ -274,7 +290,7 @@ def adoption_table() -> str:
             names("PLACE_", (state.name for state in adoption.State)),
             names("MET_", (event.name for event in adoption.Event)),
             names("", ("NOBODY", *_ADDRESSES)),
-            inline("place_receive", commands(seen, ("state", "event"), ("who", "held"))),
+            inline("place_receive", commands(seen, ("state", "event"), ("who", "held", "spare"))),
         ]
     )
 

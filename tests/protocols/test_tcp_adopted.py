@@ -28,7 +28,7 @@ class Syn:
     option = PREFACE
 
     def __init__(self) -> None:
-        self.connected = self.marked = False
+        self.connected = self.marked = self.greeted = False
         self.failure: AccordError | None = None
         self.taken: list[bytes] = []
         self.aborted = False
@@ -60,6 +60,11 @@ class Kept:
             raise self.refusal
         self.done.append("expect")
         return self
+
+    def greeted_by(self, hello: bytes) -> None:
+        if self.refusal is not None and self.refusal.reason is Reason.LEGACY_FIRST:
+            raise self.refusal
+        self.done.append(f"greeted by {len(hello)}")
 
     def claim(self, *, behind_preface: bool) -> None:
         if self.refusal is not None:
@@ -121,6 +126,29 @@ def test_the_stream_begins_behind_the_preface_unless_the_mark_and_tls_make_it_ne
         "once it is somebody's stream, abort is too late"
     )
     assert not syn.aborted
+
+
+@pytest.mark.parametrize("marked", [True, False])
+def test_a_stream_on_which_the_client_hello_was_said_begins_behind_it_and_has_no_preface(marked: bool) -> None:
+    syn = Syn()
+    initiator, mine = session(Role.INITIATOR, syn), seen(Role.INITIATOR, TLS, HTTP)
+    initiator.propose(mine)
+    initiator.advance(mine, PREFACE)
+    syn.connected, syn.marked, syn.greeted = True, marked, True
+    assert initiator.resume(mine) == Answer(b"\1")
+    initiator.commit(mine)
+    assert syn.taken == [b""]
+
+
+@pytest.mark.parametrize("above", [(HTTP,), (Neighbour(0x7E000001, secure=True),), ()])
+def test_no_other_stack_is_put_on_a_connection_that_has_begun_with_tls(above: tuple[Neighbour, ...]) -> None:
+    syn = Syn()
+    initiator, mine = session(Role.INITIATOR, syn), seen(Role.INITIATOR, *above)
+    initiator.propose(mine)
+    initiator.advance(mine, PREFACE)
+    syn.connected = syn.greeted = True
+    assert refused(initiator.resume(mine)) is Reason.LEGACY_FIRST
+    assert syn.taken == []
 
 
 def refused(outcome: object) -> Reason:

@@ -76,7 +76,8 @@ class Exchange:
         self._released: Callable[[], None] | None = released
         self._incoming: dict[int, list[str]] = {}
         self._release_timer: asyncio.TimerHandle | None = None
-        self._linger = 0.0
+        # Whatever it has come to: a proposal that is repeated, or late, begins no other (PROTOCOL.md, MUST-28).
+        self._linger = _LINGER_SECONDS if role is Role.RESPONDER else 0.0
 
     def run(self, machine: Machine, first: Sequence[events.Action] = ()) -> None:
         """Begin: carry out the machine's first actions, and from now on give it what happens."""
@@ -203,7 +204,6 @@ class Exchange:
                     else:  # the commit could not be sent, or nobody waits for it any more
                         build_carrier(action.sessions).abort()
                     if self._role is Role.RESPONDER:
-                        self._linger = _LINGER_SECONDS
                         self._release_later(_ANSWER_SECONDS)
                 case events.Confirmed():
                     self._release_later(_DYING_SECONDS)  # until then the peer may still refuse

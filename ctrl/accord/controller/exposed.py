@@ -219,11 +219,10 @@ class Exposed:
         """A plain connection, unless a negotiated stack takes it."""
         client = candidate.connection
         try:
-            async with asyncio.timeout(_SILENT_SECONDS):
-                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                tcp_liveness.watch(client)
-                if await asyncio.shield(candidate.fate) is not Fate.PLAIN:
-                    return
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            tcp_liveness.watch(client)
+            if await _fate(candidate) is not Fate.PLAIN:
+                return
             async with asyncio.timeout(_PLAIN_HANDSHAKE_SECONDS):
                 carrier, stack = await self._greet(SocketCarrier(client))
         except (AccordError, OSError) as failure:  # TimeoutError is an OSError
@@ -281,6 +280,21 @@ def forward(service: LocalService, counts: Counts) -> Deliver:
             log.info("%s: %s", association.report.peer, broken)
 
     return deliver
+
+
+async def _fate(candidate: Candidate) -> Fate:
+    """What becomes of it. Raises ``TimeoutError`` when it says nothing for too long.
+
+    Where a stack waits for a connection it has that stack's time: from the commit until the connection's first bytes
+    (docs/PROTOCOL.md, MUST-58).
+    """
+    for seconds in (_SILENT_SECONDS, Limit.MAX_LIFETIME_MS / 1000):
+        done, _ = await asyncio.wait({candidate.fate}, timeout=seconds)
+        if done:
+            return candidate.fate.result()
+        if not candidate.awaited:
+            break
+    raise TimeoutError("nothing was said")
 
 
 def _to_be_adopted(client: socket.socket) -> bytes | None:

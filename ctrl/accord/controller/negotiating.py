@@ -31,12 +31,18 @@ _IPV6, _IP_MTU, _IPV6_MTU = socket.IPPROTO_IPV6, 14, 24  # linux/in.h, linux/in6
 class Negotiation:
     """When it is made the proposal has left. ``exchange.on_progress`` is for whoever made it."""
 
-    def __init__(self, controller: Controller, target: Target, early: bytes, ladder: Ladder) -> None:
-        """``early``: travels in the proposal, in clear. Raises ``AccordError``, and leaves nothing behind then."""
+    def __init__(
+        self, controller: Controller, target: Target, early: bytes, ladder: Ladder, transaction: bytes | None = None
+    ) -> None:
+        """``early``: travels in the proposal, in clear. ``transaction``: the ID that a SYN bears already.
+
+        Raises ``AccordError``, and leaves nothing behind then.
+        """
         self._controller, self._target = controller, target
         endpoint = controller.endpoint
-        ready = controller.proposals.take(target) if not early and target.renews is None else None
-        prepared = ready or prepare(controller, target, early)
+        asked = not early and transaction is None and target.renews is None
+        ready = controller.proposals.take(target) if asked else None
+        prepared = ready or prepare(controller, target, early, transaction)
         # The socket goes when the negotiation and all in-band data have ended, and nobody keeps it.
         in_use = self._in_use = contextlib.ExitStack()
         self._kept = False
@@ -53,6 +59,8 @@ class Negotiation:
         self.transaction = prepared.transaction
         self.syn: ParallelSyn | None = prepared.syn
         """The connection that the proposal speaks of; None: it speaks of none."""
+        self.tls = prepared.tls
+        """The session that would be on it."""
         self.exchange = Exchange(
             endpoint,
             handle,
@@ -72,11 +80,11 @@ class Negotiation:
             self.exchange.give_up()
             raise
 
-    def adopt(self, connection: socket.socket, *, marked: bool) -> None:
-        """The SYN's connection is open: the session that waits for it goes on."""
+    def adopt(self, connection: socket.socket, *, marked: bool, greeted: bool = False) -> None:
+        """The SYN's connection is open: the session that waits for it goes on. As ``ParallelSyn.opened``."""
         assert self.syn is not None, "nothing else is waited for"
         node = self.exchange.waiting
-        self.syn.opened(connection, marked=marked)
+        self.syn.opened(connection, marked=marked, greeted=greeted)
         if node is not None:
             self.exchange.feed(events.Resume(node))
 

@@ -12,7 +12,7 @@ import secrets
 import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from accord.controller.adoption.parallel import ParallelSyn
 from accord.controller.endpoint import UdpSocket
@@ -26,10 +26,11 @@ from accord.datapath import clock
 from accord.datapath.path import Path
 from accord.datapath.port import Rung
 from accord.negotiation import events
-from accord.negotiation.initiator import Initiator
+from accord.negotiation.initiator import Initiator, Proposed
 from accord.negotiation.interface import Role
 from accord.protocols.sealed.configuration import KeyConfiguration
 from accord.protocols.services import Security
+from accord.protocols.tls import TlsSession
 from accord.wire.constants import Limit, Protocol, Reason
 from accord.wire.errors import error
 
@@ -97,13 +98,23 @@ class Prepared:
     syn: ParallelSyn | None
     """Parallel-syn: the connection that the proposal speaks of, for whoever opens it."""
     remarks: Remarks
+    tls: TlsSession | None
+    """Parallel-syn: the session that would be on that connection."""
     machine: Initiator
     actions: Sequence[events.Action]
     """The machine's first ones: the proposal to be sent, or why there is none."""
 
 
-def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepared:
-    """Everything up to the first packet. Raises ``AccordError``, and leaves nothing behind then."""
+def new_transaction() -> bytes:
+    """An ID that nobody has had (docs/PROTOCOL.md, MUST-6)."""
+    return secrets.token_bytes(_TRANSACTION_BYTES)
+
+
+def prepare(controller: Controller, target: Target, early: bytes = b"", transaction: bytes | None = None) -> Prepared:
+    """Everything up to the first packet. ``transaction``: its ID, if it is on a SYN already.
+
+    Raises ``AccordError``, and leaves nothing behind then.
+    """
     endpoint = controller.endpoint
     direct = target.policy.context is Context.DIRECT
     if direct and endpoint.port.report.rung is Rung.UDP:
@@ -117,7 +128,7 @@ def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepa
         path = _direct_path(target) if bound is None else _udp_path(target, bound)
         held = HeldClock()
         channel = None if bound is None else endpoint.channel(bound, path)
-        transaction = secrets.token_bytes(_TRANSACTION_BYTES)
+        transaction = transaction or new_transaction()
         syn = ParallelSyn(transaction) if target.adopts else None
         remarks = Remarks()
         application = HostApplication(_nobody_waits, early_request=early if target.policy.early_in_clear else b"")
@@ -135,9 +146,10 @@ def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepa
         )
         if target.policy.hides:
             services.inner = proposing(controller, transaction, target.policy, services, target.key, early, remarks)
+        proposed = propose(controller.plugins, target.policy, services, context=path.context)
         machine = Initiator(
             transaction,
-            propose(controller.plugins, target.policy, services, context=path.context),
+            proposed,
             target.policy,
             context_protocol=path.context,
             service_port=target.port if direct else None,
@@ -147,7 +159,8 @@ def prepare(controller: Controller, target: Target, early: bytes = b"") -> Prepa
             ),
             renegotiates=None if target.renews is None else target.renews.claim(Role.INITIATOR, transaction),
         )
-        return Prepared(path, bound, channel, held, transaction, syn, remarks, machine, machine.start())
+        tls = None if syn is None or target.policy.hides else _on_tcp(proposed)
+        return Prepared(path, bound, channel, held, transaction, syn, remarks, tls, machine, machine.start())
     except BaseException:
         if bound is not None:
             endpoint.unbind(bound)
@@ -162,6 +175,13 @@ def padding(answer_bytes: int) -> int:
     """
     packets = -(-answer_bytes // (Limit.AMPLIFICATION * _PACKET_BYTES))
     return min(packets, Limit.INITIAL_WINDOW) if packets > 1 else 0
+
+
+def _on_tcp(proposed: Sequence[Proposed]) -> TlsSession | None:
+    """The session of TLS right above TCP."""
+    above = {child for node in proposed if node.protocol == Protocol.TCP for child in node.children}
+    sessions = [node.session for node in proposed if node.id in above and node.protocol == Protocol.TLS13]
+    return cast("TlsSession | None", next(iter(sessions), None))
 
 
 def _udp_path(target: Target, bound: UdpSocket) -> Path:

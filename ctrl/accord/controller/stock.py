@@ -49,6 +49,11 @@ class Stock(Generic[K, T]):
         self.hits += 1
         return found[1]
 
+    def __contains__(self, key: K) -> bool:
+        """Whether ``take`` would find one now."""
+        self._expire()
+        return key in self._made
+
     def order(self, key: K, make: Callable[[], T], delay: float) -> None:
         """Make one for ``key`` in ``delay`` seconds, unless there is one then.
 

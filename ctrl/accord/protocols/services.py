@@ -124,6 +124,10 @@ class SynConnection(Protocol):
         """The SYN-ACK bore the option as well: the responder finds the connection by its SYN."""
 
     @property
+    def greeted(self) -> bool:
+        """The proposal's ClientHello has been said over it: only a stack with that TLS can still have it."""
+
+    @property
     def failure(self) -> AccordError | None:
         """Why there is no connection to be had, for good; None while there may be."""
 
@@ -143,8 +147,15 @@ class SynConnection(Protocol):
 class Adoption(Protocol):
     """Responder, parallel SYN: a place that is kept for one connection of the peer's, found by transaction ID."""
 
+    def greeted_by(self, hello: bytes) -> None:
+        """The proposal's ClientHello on top of this node, by which the connection may be found as by the preface.
+
+        Raises ``AccordError`` (LEGACY_FIRST) when a connection has begun with it already, and is a plain one.
+        """
+
     def claim(self, *, behind_preface: bool) -> None:
-        """The commit is here: the connection belongs to the stack, from its first byte or behind the preface.
+        """The commit is here: the connection belongs to the stack, from its first byte, or behind the preface or the
+        ClientHello.
 
         Raises ``AccordError`` (LEGACY_FIRST) when the peer has gone on with it as with a plain connection.
         """

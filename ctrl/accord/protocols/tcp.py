@@ -6,7 +6,7 @@
     answer      the SYN-ACK's: the options that both have,       the same 16 bytes
                 TSecr, ISN + 1 acknowledged
     commit      empty                                            u8, where the stream begins: 0 at the connection's
-                                                                 first byte, 1 behind the preface
+                                                                 first byte, 1 behind the preface or the ClientHello
 
 Headers are TCP's own, options and checksum included. Where a policy says anything of TCP's options, one more follows,
 WISHES (``tcp_wishes``): behind the header, or behind ADOPT, which then has two bytes of zeros in front of it. No header
@@ -61,6 +61,9 @@ class TcpWay(Interface):
     def carrier(self, below: Carrier | None) -> Carrier:
         """Its stream."""
 
+    def greeted_by(self, hello: bytes) -> None:
+        """Responder: the ClientHello of the node above. Raises ``AccordError`` (LEGACY_FIRST)."""
+
     def drop(self) -> None:
         """The node is out."""
 
@@ -103,6 +106,13 @@ class TcpSession:
         way = AdoptedTcp if adopted else InstalledTcp
         self._way = way(self._role, self._services)
         return self._way.respond(view, payload)
+
+    def greeted_by(self, hello: bytes) -> None:
+        """Responder: the ClientHello of the TLS node above, which may be said over the connection as well.
+
+        Raises ``AccordError`` (LEGACY_FIRST) when it has been, and the connection is served as a plain one.
+        """
+        self._way.greeted_by(hello)
 
     def advance(self, view: View, payload: bytes) -> Outcome:
         """Initiator: the answer in, the commit out. Responder: the commit in."""

@@ -3,8 +3,9 @@
 
 It works wherever TCP does, behind address translators and strict firewalls too, and if the negotiation comes to
 nothing the same connection is the plain one. The responder finds it by the transaction ID: in the option of the SYN,
-or, when the SYN-ACK did not say that the option had been understood (the mark), in the *preface*, the same 16 bytes
-at the beginning of the stream (docs/PROTOCOL.md, section 9.1).
+or, when the SYN-ACK did not say that the option had been understood (the mark), by how the stream begins: with the
+*preface*, the same 16 bytes, or with the proposal's own ClientHello, which is a plain connection's beginning too and so
+may be said before anybody knows whether there will be an answer (docs/PROTOCOL.md, section 9.1).
 
 The kernels have settled TCP's options between them, by SYN and SYN-ACK. What the policies say of them (``tcp_wishes``)
 is exchanged all the same, and the initiator, who has the connection before it commits, sees whether it is as they say.
@@ -74,6 +75,11 @@ class AdoptedTcp:
             return _refuse(refusal)
         return Answer(WITH_WISHES + adoptions.option + verdict if verdict else adoptions.option)
 
+    def greeted_by(self, hello: bytes) -> None:
+        """Responder: the ClientHello of the node above. Raises ``AccordError`` (LEGACY_FIRST)."""
+        if self._adoption is not None:
+            self._adoption.greeted_by(hello)
+
     def advance(self, view: View, payload: bytes) -> Outcome:
         """Initiator: waits for the SYN-ACK, then says where the stream begins. Responder: is told."""
         if self._role is Role.INITIATOR:
@@ -105,7 +111,9 @@ class AdoptedTcp:
         # A first byte that tells an adopted stream from a plain one: TLS in a node leaves application data for the
         # stream, plain TLS begins with a handshake record. Any other protocol may begin with anything.
         tells = bool(view.above) and view.above[0].protocol == Protocol.TLS13
-        self._behind_preface = not (syn.marked and tells)
+        if syn.greeted and not tells:
+            return Refuse(Reason.LEGACY_FIRST, "TCP: TLS has begun on the connection, and is not in the answer")
+        self._behind_preface = syn.greeted or not (syn.marked and tells)
         return Answer(BEHIND_PREFACE if self._behind_preface else FROM_FIRST_BYTE)
 
     def commit(self, view: View) -> None:
@@ -116,7 +124,7 @@ class AdoptedTcp:
             raise RuntimeError("commit of a TCP session that has no agreed beginning of its stream")
         if self._role is Role.INITIATOR:
             syn = self._syn()
-            self._stream = syn.take(syn.option if self._behind_preface else b"")
+            self._stream = syn.take(syn.option if self._behind_preface and not syn.greeted else b"")
         else:
             assert self._adoption is not None, "a commit without an answer"
             self._adoption.claim(behind_preface=self._behind_preface)

@@ -85,6 +85,9 @@ class InstalledTcp:
         self._endpoint.installed()
         self._committed = True
 
+    def greeted_by(self, hello: bytes) -> None:
+        """Nothing is said over a connection that is still to be installed."""
+
     def drop(self) -> None:
         """Give up port and socket, silently; what was handed over as a stream is not ours any more."""
         endpoint, self._endpoint = self._endpoint, None

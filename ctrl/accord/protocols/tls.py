@@ -24,7 +24,7 @@ from collections.abc import Mapping
 
 from accord.negotiation.interface import Answer, Elaboration, Outcome, Refuse, Role, View
 from accord.protocols.alpn import wanted
-from accord.protocols.lifecycle import Call, Lifecycle
+from accord.protocols.lifecycle import Call, Lifecycle, Phase
 from accord.protocols.services import Carrier, Security, Services
 from accord.protocols.simultaneous import Simultaneous
 from accord.protocols.tls_carrier import TlsCarrier
@@ -49,6 +49,18 @@ class TlsSession:
         self._tls: TlsConnection | None = None
         self.hello = b""
         """The ClientHello, once it is known."""
+        self._answered = False
+
+    @property
+    def begun(self) -> TlsConnection | None:
+        """Initiator: the connection that ``hello`` begins, before there is an answer to it: it can go on over a stream
+        on which ``hello`` has been said, if the negotiation does not, as long as this session is ``fresh``."""
+        return self._tls if self._life.phase is Phase.PROPOSED else None
+
+    @property
+    def fresh(self) -> bool:
+        """Initiator: no answer was given to it."""
+        return not self._answered
 
     @property
     def alpn_selected(self) -> str | None:
@@ -88,6 +100,10 @@ class TlsSession:
             return Answer(flight, more=True)
         if self._tls.exporter() is None:
             return self._refuse(Reason.HANDSHAKE_FAILED, f"TLS: no whole ClientHello in {len(payload)} bytes")
+        try:
+            tell_below(view, payload)
+        except AccordError as failure:
+            return self._refuse(failure.reason, failure.detail)
         return Answer(flight)
 
     def resume(self, view: View) -> Outcome:
@@ -98,6 +114,7 @@ class TlsSession:
         """Initiator: the server's flight in, Finished out. Responder: Finished in. Before that, after a
         HelloRetryRequest, once more: the second ClientHello out, or in, and the flight out."""
         self._life.enter(Call.ADVANCE)
+        self._answered = True
         if self._tls is None:
             return self._refuse(Reason.HANDSHAKE_FAILED, "TLS: the handshake was refused before")
         self._tls.feed(payload)
@@ -144,6 +161,13 @@ class TlsSession:
     def _refuse(self, reason: Reason, detail: str) -> Refuse:
         self._tls = None
         return Refuse(reason, detail)
+
+
+def tell_below(view: View, hello: bytes) -> None:
+    """Responder: the ClientHello, to a session below that may find its connection by it. Raises ``AccordError``."""
+    greeted_by = getattr(view.below[0], "greeted_by", None)
+    if greeted_by is not None:
+        greeted_by(hello)
 
 
 class TlsPlugin:

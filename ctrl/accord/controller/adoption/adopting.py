@@ -15,7 +15,9 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from accord.controller.adoption.awaited import AwaitedCarrier
+from accord.controller.adoption.beginnings import Hellos, is_record
 from accord.controller.adoption.table import UNFOUND, Do, Event, Registry, Result, State, Step
+from accord.datapath import clock
 from accord.datapath.stream import SocketCarrier
 from accord.protocols.services import Carrier
 from accord.wire.constants import Limit, Reason, TcpOption
@@ -30,7 +32,6 @@ WAIT_SECONDS: Final = Limit.MAX_LIFETIME_MS / 1000
 """For the connection after the commit. Its handshake was complete for the initiator, which has our SYN-ACK, so all that
 can be missing is the acknowledgement, and whatever the initiator sends is one."""
 
-_APPLICATION_DATA: Final = 0x17  # RFC 8446, section 5.1
 _PREFIX: Final = encode(TcpOption.EXID_ADOPT, bytes(12))[:4]
 
 
@@ -54,8 +55,14 @@ class Candidate:
         self.address = address
         self.transaction: bytes | None = None
         """Of the negotiation in whose place it is."""
+        self.named = False
+        """Its SYN bore an ID: it is the connection of somebody with Accord."""
+        self.spare: bytes | None = None
+        """Of the transaction whose place may become its own."""
+        self.beginning = 0
+        """Bytes before the stack's first, once they are there whole: of the preface, or the ClientHello."""
         self._adopter = adopter
-        self._partial = False
+        self._wanted = 1
         self._watching = False
 
     def watch(self) -> None:
@@ -67,6 +74,13 @@ class Candidate:
     def look_away(self) -> None:
         """Until ``watch`` is called again."""
         self._stop_watching()
+
+    @property
+    def awaited(self) -> bool:
+        """A negotiation or its stack may still have to do with it: each of them waits for a bounded time."""
+        if self.transaction is not None:
+            return self._adopter.negotiates(self.transaction)
+        return self._adopter.searching
 
     def discard(self) -> None:
         """It failed, was too slow, or the port is withdrawn: reset, unless it is a stack's."""
@@ -88,7 +102,9 @@ class Candidate:
         if self.fate.done():
             return
         self._stop_watching()
-        if self._partial:
+        if self.spare is not None:
+            self._adopter.unspare(self)
+        if self._wanted > 1:
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
         if fate is Fate.DROPPED:
             _reset(self.connection)
@@ -101,26 +117,43 @@ class Candidate:
 
     def _readable(self) -> None:
         try:
-            ahead = self.connection.recv(OPTION_BYTES, socket.MSG_PEEK)
+            ahead = self.connection.recv(self._adopter.hellos.look, socket.MSG_PEEK)
         except (BlockingIOError, InterruptedError):
             return
         except OSError:
             self.discard()
             return
-        if len(ahead) < OPTION_BYTES and ahead and ahead[:4] == _PREFIX[: len(ahead)] and not self._partial:
-            # A preface in pieces: wake again when it is whole, or when nothing more can come.
-            self._partial = True
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, OPTION_BYTES)
+        wanted = self._adopter.hellos.wanted(ahead)
+        if len(ahead) < wanted > self._wanted:
+            # Not whole: wake again when it is, or when nothing more can come.
+            self._wanted = wanted
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
             return
         self._stop_watching()
-        found = decode(ahead)
+        self._begins(ahead)
+
+    def _begins(self, ahead: bytes) -> None:
+        found = decode(ahead[:OPTION_BYTES])
         if found is not None and found[0] is TcpOption.EXID_ADOPT:
+            self.beginning = OPTION_BYTES
             self._preface(found[1])
-        elif self.transaction is None:
-            self.settle(Fate.PLAIN)
+        elif (greets := self._adopter.hellos.find(ahead)) is not None and self.transaction in (None, greets[0]):
+            transaction, self.beginning = greets
+            if self.transaction is None:
+                self._adopter.found(self, transaction, Event.HELLO)
+            else:
+                self._adopter.said(self, Event.SAYS_HELLO)
+        elif is_record(ahead) and (self.named or self.transaction is not None):
+            if self.transaction is None:
+                self.settle(Fate.DROPPED)
+            else:
+                self._adopter.said(self, Event.SAYS_RECORD)
         else:
-            record = not ahead or ahead[0] == _APPLICATION_DATA
-            self._adopter.said(self, Event.SAYS_RECORD if record else Event.SAYS_PLAIN)
+            self._adopter.hellos.served(ahead)
+            if self.transaction is None:
+                self.settle(Fate.PLAIN)
+            else:
+                self._adopter.said(self, Event.SAYS_PLAIN if ahead else Event.SAYS_END)
 
     def _preface(self, transaction: bytes) -> None:
         if self.transaction is None:
@@ -137,6 +170,7 @@ class Adopter:
     def __init__(self, results: Counter[Result]) -> None:
         """``results``: where to count how adoptions end."""
         self._registry: Registry[Candidate] = Registry(LIMIT, results)
+        self.hellos = Hellos(clock.now)
         self._places: dict[bytes, Place] = {}
         self._refusing = False
 
@@ -147,6 +181,7 @@ class Adopter:
         candidate = Candidate(self, connection, address)
         candidate.watch()
         if transaction is not None:
+            candidate.named = True
             self.found(candidate, transaction, Event.SYN)
         return candidate
 
@@ -164,14 +199,24 @@ class Adopter:
         assert transaction is not None, "a candidate without a place says nothing about one"
         self._perform(transaction, self._registry.said(transaction, event, candidate))
 
+    def negotiates(self, transaction: bytes) -> bool:
+        """As ``Registry.negotiates``."""
+        return self._registry.negotiates(transaction)
+
+    def unspare(self, candidate: Candidate) -> None:
+        """As ``Registry.unspare``."""
+        if candidate.spare is not None:
+            self._registry.unspare(candidate.spare, candidate)
+
     # ---- the negotiation's side ----
 
     def expect(self, place: Place) -> None:
         """Keep a place. Raises ``AccordError``."""
         if self._refusing:
             raise error(Reason.SHUTDOWN, "another daemon takes over this port", "go on with the plain connection")
-        self._registry.expect(place.transaction, place.address)
+        steps = self._registry.expect(place.transaction, place.address)
         self._places[place.transaction] = place
+        self._perform(place.transaction, steps)
 
     def claim(self, place: Place, *, behind_preface: bool) -> None:
         """The commit. Raises ``AccordError``."""
@@ -181,7 +226,7 @@ class Adopter:
         """The place is not needed any more, or was kept for too long."""
         if self._places.get(place.transaction) is place:
             self._perform(place.transaction, self._registry.end(place.transaction, event))
-            self._places.pop(place.transaction, None)
+            self._forget(place.transaction)
 
     # ---- ends ----
 
@@ -242,7 +287,10 @@ class Adopter:
     def _decide(self, transaction: bytes, do: Do, candidate: Candidate) -> None:
         match do:
             case Do.HOLD_NEW:
-                candidate.transaction = transaction
+                candidate.transaction, candidate.spare = transaction, None
+            case Do.SPARE_NEW:
+                candidate.spare = transaction
+                candidate.be_plain()
             case Do.PLAIN_NEW | Do.PLAIN_HELD:
                 candidate.be_plain()
             case Do.DROP_NEW | Do.DROP_HELD:
@@ -250,16 +298,32 @@ class Adopter:
             case _:
                 candidate.settle(Fate.TAKEN)
                 if do in (Do.JOIN_NEW_BEHIND, Do.JOIN_HELD_BEHIND):
-                    candidate.connection.recv(OPTION_BYTES)  # it was seen whole
+                    candidate.connection.recv(candidate.beginning)  # it was seen whole
                 found = "its SYN" if do in (Do.JOIN_NEW, Do.JOIN_HELD) else "its preface"
-                self._places.pop(transaction).join(candidate, found)
+                if candidate.beginning > OPTION_BYTES:
+                    found = "its ClientHello"
+                place = self._places[transaction]
+                self._forget(transaction)
+                place.join(candidate, found)
+
+    def _forget(self, transaction: bytes) -> None:
+        self._places.pop(transaction, None)
+        self.hellos.forget(transaction)
 
 
 class Place:
     """``Adoption`` of one negotiation."""
 
-    def __init__(self, adopter: Adopter, transaction: bytes, address: str, stop: Callable[[Reason], None]) -> None:
-        """``stop`` ends the negotiation. Raises ``AccordError`` when no place can be kept."""
+    def __init__(
+        self,
+        adopter: Adopter,
+        transaction: bytes,
+        address: str,
+        stop: Callable[[Reason], None],
+        refuse: Callable[[AccordError], None],
+    ) -> None:
+        """``stop`` ends the negotiation; ``refuse`` is told why no other place is to be asked for. Raises
+        ``AccordError`` when no place can be kept."""
         self.transaction = transaction
         self.address = address
         self.stop = stop
@@ -268,11 +332,21 @@ class Place:
         self.found = ""
         """How, once the connection is there."""
         self._adopter = adopter
+        self._refuse = refuse
         self._coming: asyncio.Future[Carrier] = asyncio.get_running_loop().create_future()
         self._coming.add_done_callback(lambda future: future.cancelled() or future.exception())
         self._timer: asyncio.TimerHandle | None = None
         self._handed_over = False
         adopter.expect(self)
+
+    def greeted_by(self, hello: bytes) -> None:
+        """The connection may begin with the ClientHello of the proposal. Raises ``AccordError`` (LEGACY_FIRST) when one
+        has, and is served as a plain one."""
+        try:
+            self._adopter.hellos.expect(self.transaction, hello)
+        except AccordError as failure:
+            self._refuse(failure)
+            raise
 
     def claim(self, *, behind_preface: bool) -> None:
         """The commit is here. Raises ``AccordError`` (LEGACY_FIRST, TIMEOUT)."""
@@ -326,6 +400,8 @@ class Places:
     def __init__(self, adopter: Adopter, transaction: bytes, address: str, stop: Callable[[Reason], None]) -> None:
         self.place: Place | None = None
         """The latest one."""
+        self.failure: AccordError | None = None
+        """Why there is no connection to be had any more."""
         self._option = encode(TcpOption.EXID_ADOPT, transaction)
         self._adopter, self._transaction, self._address, self._stop = adopter, transaction, address, stop
 
@@ -335,9 +411,14 @@ class Places:
         return self._option
 
     def expect(self) -> Place:
-        """Keep a place. Raises ``AccordError``: NO_MEMORY, SHUTDOWN."""
-        self.place = Place(self._adopter, self._transaction, self._address, self._stop)
+        """Keep a place. Raises ``AccordError``: NO_MEMORY, SHUTDOWN, LEGACY_FIRST."""
+        if self.failure is not None:
+            raise self.failure
+        self.place = Place(self._adopter, self._transaction, self._address, self._stop, self._refuse)
         return self.place
+
+    def _refuse(self, failure: AccordError) -> None:
+        self.failure = failure
 
 
 def _reset(connection: socket.socket) -> None:

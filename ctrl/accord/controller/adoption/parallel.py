@@ -25,20 +25,22 @@ class ParallelSyn:
         self._option = encode(TcpOption.EXID_ADOPT, transaction)
         self._socket: socket.socket | None = None
         self._marked = False
+        self._greeted = False
         self._failure: AccordError | None = None
         self._callbacks: list[Callable[[], None]] = []
 
     # ---- whoever opens the connection ----
 
-    def opened(self, connection: socket.socket, *, marked: bool) -> None:
-        """The SYN-ACK is there, with the option or without; ``connection`` is ours from now on."""
+    def opened(self, connection: socket.socket, *, marked: bool, greeted: bool = False) -> None:
+        """The SYN-ACK is there, with the option or without; ``connection`` is ours from now on. ``greeted``: the
+        proposal's ClientHello has been said over it."""
         if self._failure is not None or self._socket is not None:
             connection.close()
             return
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         tcp_liveness.watch(connection)
-        self._socket, self._marked = connection, marked
+        self._socket, self._marked, self._greeted = connection, marked, greeted
         self._tell()
 
     def failed(self, failure: AccordError) -> None:
@@ -72,6 +74,11 @@ class ParallelSyn:
     def marked(self) -> bool:
         """The SYN-ACK bore the option as well."""
         return self._marked
+
+    @property
+    def greeted(self) -> bool:
+        """The proposal's ClientHello has been said over it."""
+        return self._greeted
 
     @property
     def failure(self) -> AccordError | None:

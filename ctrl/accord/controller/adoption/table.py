@@ -12,23 +12,29 @@ PARKED      A connection whose SYN bore the ID has said nothing yet, and nobody 
             handshake of TCP is faster than our answer to the proposal.
 EXPECTED    The proposal is answered; the connection is still to come.
 SILENT      Both are there; the connection has said nothing.
-SPOKEN      Both are there; the connection began with what no plain one begins with (a TLS record of application
-            data), or has ended already. The commit tells whether it is the stack's.
+SPOKEN      Both are there; the connection began with what no plain one begins with, a TLS record that is no
+            handshake's: it is the stack's, and the commit is late. If that never comes no service is given those
+            bytes.
+ENDED       Both are there; the connection has ended without a word. The commit tells whether it is the stack's.
 PREFACED    Both are there; the connection began with the preface, so its initiator has committed.
+GREETED     Both are there; the connection began with the ClientHello of the proposal, which is a plain one's beginning
+            as well: the commit, or the end of the negotiation, tells.
 SPENT       The negotiation was still in flight when its connection began as a plain one: the initiator has fallen
             back. The negotiation is told to stop, and its commit, should it still come, is refused: bytes of one
             stream must not be read as those of two.
 CLAIMED     Committed, the stream from the connection's first byte; the connection is still to come.
-BEHIND      Committed, the stream behind the preface; a connection with that preface is still to come.
-MUTE        As BEHIND, and a connection whose SYN bore the ID is there; its preface is still to come.
+BEHIND      Committed, the stream behind the preface or the ClientHello; a connection with that is still to come.
+MUTE        As BEHIND, and a connection whose SYN bore the ID is there; its first bytes are still to come.
 
 A connection that does not fit is a plain one, and the place is kept for the one that does. Only what began with the
-preface is never a plain one: a service must not be given those bytes.
+preface, or with a record, is never a plain one: a service must not be given those bytes.
 
 One connection has a place. A second one is plain, unless it comes from the address of the negotiation and the first
 does not: whoever has seen the ID on the path can use it from elsewhere, but cannot take the place of the peer that
-way. A connection from elsewhere is taken, for an address translator with several addresses may well use another
-one for TCP than for UDP. None of this authenticates anybody: that is TLS's part, above.
+way, nor, by what he says, end the negotiation. As long as nobody negotiates (PARKED) that address is not known: a few
+connections from other addresses are kept in mind until then, as *spares*. A connection from elsewhere is taken, for an
+address translator with several addresses may well use another one for TCP than for UDP. None of this authenticates
+anybody: that is TLS's part, above.
 """
 
 from __future__ import annotations
@@ -36,7 +42,7 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 from accord.wire.constants import Reason
@@ -53,6 +59,8 @@ class State(enum.Enum):
     EXPECTED = "expected"
     SILENT = "silent"
     SPOKEN = "spoken"
+    ENDED = "ended"
+    GREETED = "greeted"
     PREFACED = "prefaced"
     SPENT = "spent"
     CLAIMED = "claimed"
@@ -66,12 +74,15 @@ class Event(enum.Enum):
     EXPECT = "the proposal is answered"
     SYN = "a connection was accepted whose SYN bore the ID"
     PREFACE = "a connection whose SYN did not begins with the preface"
+    HELLO = "a connection whose SYN did not begins with the ClientHello of the proposal"
     SAYS_PREFACE = "the connection that has the place begins with the preface"
-    SAYS_RECORD = "it begins with a record of application data, or ends"
+    SAYS_HELLO = "it begins with the ClientHello of the proposal"
+    SAYS_RECORD = "it begins with a TLS record that is no handshake's"
+    SAYS_END = "it ends without a word"
     SAYS_PLAIN = "it begins with anything else"
     GONE = "it is gone: reset, or silent for too long"
     COMMIT_FIRST = "the commit: from the first byte"
-    COMMIT_BEHIND = "the commit: behind the preface"
+    COMMIT_BEHIND = "the commit: behind the preface, or the ClientHello"
     END = "the negotiation came to nothing"
     EXPIRE = "too late"
 
@@ -80,10 +91,11 @@ class Do(enum.Enum):
     """What is to be done. HELD: with the connection that had the place; NEW: with the one that the event brought."""
 
     HOLD_NEW = "give it the place"
+    SPARE_NEW = "serve it as a plain one, unless it is given the place after all"
     PLAIN_NEW = "serve it as a plain one"
     DROP_NEW = "reset it"
     JOIN_NEW = "it is the stack's, from its first byte"
-    JOIN_NEW_BEHIND = "it is the stack's, behind the preface"
+    JOIN_NEW_BEHIND = "it is the stack's, behind the preface or the ClientHello"
     PLAIN_HELD = "as PLAIN_NEW"
     DROP_HELD = "as DROP_NEW"
     JOIN_HELD = "as JOIN_NEW"
@@ -94,16 +106,19 @@ class Do(enum.Enum):
 
 
 _S, _E, _D = State, Event, Do
-_SECOND: Final = {_E.SYN: (None, (_D.PLAIN_NEW,)), _E.PREFACE: (None, (_D.DROP_NEW,))}
-_NO_CONNECTION: Final = {
-    _E.SAYS_PREFACE: (None, ()), _E.SAYS_RECORD: (None, ()), _E.SAYS_PLAIN: (None, ()), _E.GONE: (None, ())
+_SECOND: Final = {
+    _E.SYN: (None, (_D.PLAIN_NEW,)), _E.PREFACE: (None, (_D.DROP_NEW,)), _E.HELLO: (None, (_D.PLAIN_NEW,))
 }  # fmt: skip
+_SPOKE_ALREADY: Final = {
+    _E.SAYS_PREFACE: (None, ()), _E.SAYS_HELLO: (None, ()), _E.SAYS_RECORD: (None, ()), _E.SAYS_END: (None, ()),
+    _E.SAYS_PLAIN: (None, ()),
+}  # fmt: skip
+_NO_CONNECTION: Final = {**_SPOKE_ALREADY, _E.GONE: (None, ())}
 _NO_NEGOTIATION: Final = {
     _E.COMMIT_FIRST: (None, (_D.REFUSE,)), _E.COMMIT_BEHIND: (None, (_D.REFUSE,)),
     _E.END: (None, ()), _E.EXPIRE: (None, ()),
 }  # fmt: skip
 _IN_USE: Final = {_E.EXPECT: (None, (_D.REFUSE,))}
-_SPOKE_ALREADY: Final = {_E.SAYS_PREFACE: (None, ()), _E.SAYS_RECORD: (None, ()), _E.SAYS_PLAIN: (None, ())}
 _COMMITTED: Final = {**_IN_USE, _E.COMMIT_FIRST: (None, (_D.REFUSE,)), _E.COMMIT_BEHIND: (None, (_D.REFUSE,))}
 
 Row = Mapping[Event, tuple[State | None, tuple[Do, ...]]]
@@ -112,6 +127,7 @@ TABLE: Final[Mapping[State, Row]] = {
         _E.EXPECT: (_S.EXPECTED, ()),
         _E.SYN: (_S.PARKED, (_D.HOLD_NEW,)),
         _E.PREFACE: (None, (_D.DROP_NEW,)),
+        _E.HELLO: (None, (_D.PLAIN_NEW,)),
         **_NO_CONNECTION,
         **_NO_NEGOTIATION,
     },
@@ -120,7 +136,9 @@ TABLE: Final[Mapping[State, Row]] = {
         **_NO_NEGOTIATION,
         _E.EXPECT: (_S.SILENT, ()),
         _E.SAYS_PREFACE: (_S.ABSENT, (_D.DROP_HELD,)),
-        _E.SAYS_RECORD: (_S.ABSENT, (_D.PLAIN_HELD,)),
+        _E.SAYS_HELLO: (_S.ABSENT, (_D.PLAIN_HELD,)),
+        _E.SAYS_RECORD: (_S.ABSENT, (_D.DROP_HELD,)),
+        _E.SAYS_END: (_S.ABSENT, (_D.PLAIN_HELD,)),
         _E.SAYS_PLAIN: (_S.ABSENT, (_D.PLAIN_HELD,)),
         _E.GONE: (_S.ABSENT, ()),
     },
@@ -129,6 +147,7 @@ TABLE: Final[Mapping[State, Row]] = {
         **_NO_CONNECTION,
         _E.SYN: (_S.SILENT, (_D.HOLD_NEW,)),
         _E.PREFACE: (_S.PREFACED, (_D.HOLD_NEW,)),
+        _E.HELLO: (_S.GREETED, (_D.HOLD_NEW,)),
         _E.COMMIT_FIRST: (_S.CLAIMED, ()),
         _E.COMMIT_BEHIND: (_S.BEHIND, ()),
         _E.END: (_S.ABSENT, ()),
@@ -138,7 +157,9 @@ TABLE: Final[Mapping[State, Row]] = {
         **_IN_USE,
         **_SECOND,
         _E.SAYS_PREFACE: (_S.PREFACED, ()),
+        _E.SAYS_HELLO: (_S.GREETED, ()),
         _E.SAYS_RECORD: (_S.SPOKEN, ()),
+        _E.SAYS_END: (_S.ENDED, ()),
         _E.SAYS_PLAIN: (_S.SPENT, (_D.PLAIN_HELD, _D.STOP)),
         _E.GONE: (_S.EXPECTED, ()),
         _E.COMMIT_FIRST: (_S.ABSENT, (_D.JOIN_HELD,)),
@@ -152,7 +173,27 @@ TABLE: Final[Mapping[State, Row]] = {
         **_SPOKE_ALREADY,
         _E.GONE: (_S.EXPECTED, ()),
         _E.COMMIT_FIRST: (_S.ABSENT, (_D.JOIN_HELD,)),
+        _E.COMMIT_BEHIND: (_S.BEHIND, (_D.DROP_HELD,)),
+        _E.END: (_S.ABSENT, (_D.DROP_HELD,)),
+        _E.EXPIRE: (_S.ABSENT, (_D.DROP_HELD,)),
+    },
+    _S.ENDED: {
+        **_IN_USE,
+        **_SECOND,
+        **_SPOKE_ALREADY,
+        _E.GONE: (_S.EXPECTED, ()),
+        _E.COMMIT_FIRST: (_S.ABSENT, (_D.JOIN_HELD,)),
         _E.COMMIT_BEHIND: (_S.BEHIND, (_D.PLAIN_HELD,)),
+        _E.END: (_S.ABSENT, (_D.PLAIN_HELD,)),
+        _E.EXPIRE: (_S.ABSENT, (_D.PLAIN_HELD,)),
+    },
+    _S.GREETED: {
+        **_IN_USE,
+        **_SECOND,
+        **_SPOKE_ALREADY,
+        _E.GONE: (_S.EXPECTED, ()),
+        _E.COMMIT_FIRST: (_S.CLAIMED, (_D.PLAIN_HELD,)),
+        _E.COMMIT_BEHIND: (_S.ABSENT, (_D.JOIN_HELD_BEHIND,)),
         _E.END: (_S.ABSENT, (_D.PLAIN_HELD,)),
         _E.EXPIRE: (_S.ABSENT, (_D.PLAIN_HELD,)),
     },
@@ -178,6 +219,7 @@ TABLE: Final[Mapping[State, Row]] = {
         **_NO_CONNECTION,
         _E.SYN: (_S.ABSENT, (_D.JOIN_NEW,)),
         _E.PREFACE: (None, (_D.DROP_NEW,)),
+        _E.HELLO: (None, (_D.PLAIN_NEW,)),
         _E.END: (_S.ABSENT, (_D.FAIL,)),
         _E.EXPIRE: (_S.ABSENT, (_D.FAIL,)),
     },
@@ -186,6 +228,7 @@ TABLE: Final[Mapping[State, Row]] = {
         **_NO_CONNECTION,
         _E.SYN: (_S.MUTE, (_D.HOLD_NEW,)),
         _E.PREFACE: (_S.ABSENT, (_D.JOIN_NEW_BEHIND,)),
+        _E.HELLO: (_S.ABSENT, (_D.JOIN_NEW_BEHIND,)),
         _E.END: (_S.ABSENT, (_D.FAIL,)),
         _E.EXPIRE: (_S.ABSENT, (_D.FAIL,)),
     },
@@ -193,8 +236,11 @@ TABLE: Final[Mapping[State, Row]] = {
         **_COMMITTED,
         _E.SYN: (None, (_D.PLAIN_NEW,)),
         _E.PREFACE: (_S.ABSENT, (_D.JOIN_NEW_BEHIND, _D.PLAIN_HELD)),
+        _E.HELLO: (_S.ABSENT, (_D.JOIN_NEW_BEHIND, _D.PLAIN_HELD)),
         _E.SAYS_PREFACE: (_S.ABSENT, (_D.JOIN_HELD_BEHIND,)),
-        _E.SAYS_RECORD: (_S.BEHIND, (_D.PLAIN_HELD,)),
+        _E.SAYS_HELLO: (_S.ABSENT, (_D.JOIN_HELD_BEHIND,)),
+        _E.SAYS_RECORD: (_S.BEHIND, (_D.DROP_HELD,)),
+        _E.SAYS_END: (_S.BEHIND, (_D.PLAIN_HELD,)),
         _E.SAYS_PLAIN: (_S.BEHIND, (_D.PLAIN_HELD,)),
         _E.GONE: (_S.BEHIND, ()),
         _E.END: (_S.PARKED, (_D.FAIL,)),
@@ -204,11 +250,15 @@ TABLE: Final[Mapping[State, Row]] = {
 """By state and event: the state after it (None: the same), and what is to be done, in order."""
 
 UNFOUND: Final = frozenset({State.EXPECTED, State.CLAIMED, State.BEHIND, State.MUTE})
-"""Somebody still waits for a connection, or for its preface."""
+"""Somebody still waits for a connection, or for its first bytes."""
+SPARES: Final = 3
+"""Connections that are kept in mind beside a parked one: who needs more addresses than that has them for a flood."""
 _NEGOTIATING: Final = frozenset(State) - {State.ABSENT, State.PARKED}
 _REPLACEABLE: Final = {
     State.SILENT: (State.EXPECTED, Do.PLAIN_HELD),
-    State.SPOKEN: (State.EXPECTED, Do.PLAIN_HELD),
+    State.SPOKEN: (State.EXPECTED, Do.DROP_HELD),
+    State.ENDED: (State.EXPECTED, Do.PLAIN_HELD),
+    State.GREETED: (State.EXPECTED, Do.PLAIN_HELD),
     State.PREFACED: (State.EXPECTED, Do.DROP_HELD),
     State.MUTE: (State.BEHIND, Do.PLAIN_HELD),
 }
@@ -233,6 +283,8 @@ class _Entry(Generic[C]):
     """The negotiation's peer."""
     held: C | None = None
     held_address: str = ""
+    spares: dict[str, C] = field(default_factory=dict)
+    """PARKED: one from each of a few other addresses, by address."""
 
 
 class Registry(Generic[C]):
@@ -263,13 +315,25 @@ class Registry(Generic[C]):
         entries = self._entries.items()
         return [(key, entry.held) for key, entry in entries if entry.state is State.PARKED and entry.held is not None]
 
-    def expect(self, transaction: bytes, address: str) -> None:
+    def negotiates(self, transaction: bytes) -> bool:
+        """A negotiation, or its stack, has to do with what is in this place."""
+        return self.state(transaction) in _NEGOTIATING
+
+    def expect(self, transaction: bytes, address: str) -> list[Step[C]]:
         """The negotiation of a peer at ``address`` wants to adopt. Raises ``AccordError``: NO_MEMORY, LEGACY_FIRST."""
         entry = self._entries.get(transaction, _Entry())
         if self._negotiating >= self._limit:
             raise error(Reason.NO_MEMORY, f"{self._limit} connections are being waited for already", "try again")
         self._apply(transaction, entry, Event.EXPECT, None, "")
         entry.address = address
+        if entry.held is None or entry.held_address == address or address not in entry.spares:
+            entry.spares.clear()
+            return []
+        # Whoever was first is not the peer, and the peer's own connection is here.
+        steps: list[Step[C]] = [(Do.PLAIN_HELD, entry.held), (Do.HOLD_NEW, entry.spares[address])]
+        entry.held, entry.held_address = entry.spares[address], address
+        entry.spares.clear()
+        return steps
 
     def accepted(self, transaction: bytes, event: Event, connection: C, address: str) -> list[Step[C]]:
         """A connection that names the transaction: ``Event.SYN`` or ``Event.PREFACE``."""
@@ -281,8 +345,12 @@ class Registry(Generic[C]):
             entry.state, do = _REPLACEABLE[entry.state]
             steps.append((do, entry.held))
             entry.held = None
-        if entry.state is State.MUTE and event is Event.PREFACE and entry.held_address == entry.address != address:
-            return [(Do.DROP_NEW, connection)]  # the peer's own has the place, and its preface is on the way
+        if entry.state is State.MUTE and event is not Event.SYN and entry.held_address == entry.address != address:
+            # The peer's own has the place, and its first bytes are on the way.
+            return [(Do.DROP_NEW if event is Event.PREFACE else Do.PLAIN_NEW, connection)]
+        if entry.state is State.PARKED and event is Event.SYN and self._may_spare(entry, address):
+            entry.spares[address] = connection
+            return [(Do.SPARE_NEW, connection)]
         return steps + self._apply(transaction, entry, event, connection, address)
 
     def said(self, transaction: bytes, event: Event, connection: C) -> list[Step[C]]:
@@ -290,7 +358,22 @@ class Registry(Generic[C]):
         entry = self._entries.get(transaction)
         if entry is None or entry.held is not connection:
             return []
+        if entry.state is State.PARKED and entry.spares:
+            _, todo = TABLE[State.PARKED][event]
+            address = next(iter(entry.spares))
+            entry.held, entry.held_address = entry.spares.pop(address), address
+            return [*((do, connection) for do in todo), (Do.HOLD_NEW, entry.held)]
+        if entry.state is State.SILENT and event is Event.SAYS_PLAIN and entry.held_address != entry.address:
+            # Perhaps a stranger; if it was the peer's own it has given the negotiation up, and says so there.
+            entry.state, entry.held, entry.held_address = State.EXPECTED, None, ""
+            return [(Do.PLAIN_HELD, connection)]
         return self._apply(transaction, entry, event, None, "")
+
+    def unspare(self, transaction: bytes, connection: C) -> None:
+        """A spare has become a plain connection for good, or is gone."""
+        entry = self._entries.get(transaction)
+        if entry is not None:
+            entry.spares = {address: spare for address, spare in entry.spares.items() if spare is not connection}
 
     def commit(self, transaction: bytes, *, behind_preface: bool) -> list[Step[C]]:
         """The commit. Raises ``AccordError``: LEGACY_FIRST when the peer has fallen back, TIMEOUT when it is late."""
@@ -301,6 +384,10 @@ class Registry(Generic[C]):
         """The negotiation, or a stack that still waits, is over: END or EXPIRE."""
         entry = self._entries.get(transaction)
         return [] if entry is None else self._apply(transaction, entry, event, None, "")
+
+    @staticmethod
+    def _may_spare(entry: _Entry[C], address: str) -> bool:
+        return address not in (entry.held_address, *entry.spares) and len(entry.spares) < SPARES
 
     def _apply(
         self, transaction: bytes, entry: _Entry[C], event: Event, connection: C | None, address: str

@@ -39,6 +39,11 @@ class SynAck:
 
 
 @dataclass(frozen=True, slots=True)
+class PlainSpoken:
+    """The peer says something on the connection that the proposal's ClientHello was said over: it serves it plainly."""
+
+
+@dataclass(frozen=True, slots=True)
 class TcpFailed:
     """The plain connection did not open, broke, or TLS on it came to nothing."""
 
@@ -55,7 +60,7 @@ class Waited:
     """The time of the last ``Wait`` is over."""
 
 
-Event = Answered | Committed | NegotiationFailed | SynAck | TcpFailed | PlainReady | Waited
+Event = Answered | Committed | NegotiationFailed | SynAck | PlainSpoken | TcpFailed | PlainReady | Waited
 EVENT_KINDS: Final[tuple[type, ...]] = get_args(Event)
 
 # ---- Actions ------------------------------------------------------------------------------------
@@ -80,7 +85,7 @@ class Patience(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Propose:
-    """Let the negotiation begin; before any SYN, so that it arrives first."""
+    """Let the negotiation begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +101,13 @@ class Adopt:
 
 
 @dataclass(frozen=True, slots=True)
+class Greet:
+    """Say the proposal's ClientHello over the open connection, which may still become the negotiation's."""
+
+
+@dataclass(frozen=True, slots=True)
 class Secure:
-    """Set up TLS on the open connection."""
+    """Set up TLS on the open connection, or go on with it where it has been greeted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,4 +149,4 @@ class Failed:
     failure: AccordError
 
 
-Action = Propose | Open | Adopt | Secure | Close | Wait | GiveUp | Negotiated | FellBack | Failed
+Action = Propose | Open | Adopt | Greet | Secure | Close | Wait | GiveUp | Negotiated | FellBack | Failed

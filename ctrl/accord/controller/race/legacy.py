@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Final
 
 from accord.controller.ladder import Ladder, Way
@@ -26,6 +26,11 @@ from accord.wire.errors import AccordError, error
 
 Address = tuple[str, int]
 """Textual, with a zone where needed; and a port."""
+Secured = Callable[
+    [SocketCarrier, Address, Secure, Security, Ladder, TlsConnection | None],
+    Coroutine[None, None, tuple[Carrier, list[str]]],
+]
+"""``secure_stream``, or what takes its place."""
 
 _CONNECT_SECONDS: Final = 20.0
 _HANDSHAKE_SECONDS: Final = 30.0
@@ -125,6 +130,40 @@ def begin(security: Security) -> TlsConnection:
     return tls.begin(security, security.alpn)
 
 
+async def go_on(
+    bare: SocketCarrier,
+    address: Address,
+    secure: Secure,
+    security: Security,
+    ladder: Ladder,
+    begun: TlsConnection | None,
+) -> tuple[Carrier, list[str]]:
+    """As ``secure_stream``, over a connection on which ``begun`` has said its ClientHello; None: its answer came by the
+    negotiation, and was of no use. A handshake that fails there is tried once more by itself: a proposal's ClientHello
+    names what the stacks above it can do, which a server may not like."""
+    if begun is not None:
+        try:
+            async with asyncio.timeout(_HANDSHAKE_SECONDS):
+                carrier = await tls.client(bare, security, security.alpn, begun)
+        except (AccordError, OSError) as failure:
+            if isinstance(failure, TimeoutError) or (isinstance(failure, AccordError) and failure.reason in _FINAL):
+                bare.abort()
+                raise _named(failure) from failure
+            ladder.note(Way.HERE, f"TLS with the proposal's ClientHello: {failure}; once more with its own")
+        else:
+            ladder.note(Way.HERE, "TLS 1.3 over the plain connection is ready")
+            return carrier, ["tls", "tcp"]
+    bare.abort()
+    ladder.note(Way.OUT, f"TCP SYN to port {address[1]}")
+    return await secure_stream(SocketCarrier(await open_tcp(address)), address, secure, security, ladder)
+
+
+def _named(failure: AccordError | OSError) -> AccordError:
+    if isinstance(failure, AccordError):
+        return failure
+    return error(Reason.HANDSHAKE_FAILED, f"TLS over plain TCP: {failure or 'no answer in time'}")
+
+
 async def secure_stream(
     bare: SocketCarrier,
     address: Address,
@@ -145,9 +184,7 @@ async def secure_stream(
     except (AccordError, OSError) as failure:  # TimeoutError is an OSError
         bare.abort()
         if secure is Secure.REQUIRED or (isinstance(failure, AccordError) and failure.reason in _FINAL):
-            if isinstance(failure, AccordError):
-                raise
-            raise error(Reason.HANDSHAKE_FAILED, f"TLS over plain TCP: {failure or 'no answer in time'}") from failure
+            raise _named(failure) from failure
         ladder.note(Way.HERE, "peer speaks no TLS on this port; security is only preferred, so once more without")
         ladder.note(Way.OUT, f"TCP SYN to port {address[1]}")
         return SocketCarrier(await open_tcp(address)), ["tcp"]

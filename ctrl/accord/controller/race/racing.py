@@ -15,9 +15,10 @@ from accord.controller.ladder import Ladder, Way
 from accord.controller.negotiating import Negotiation
 from accord.controller.peers.lessons import Lesson
 from accord.controller.peers.memory import Learnt
-from accord.controller.prepared import Target
+from accord.controller.prepared import Target, new_transaction
 from accord.controller.race import events as do
 from accord.controller.race import legacy
+from accord.controller.race.greeting import Greeting
 from accord.controller.race.proving import Proving
 from accord.controller.race.table import Race, Rules, State
 from accord.controller.settings.policy import Fallback, Secure, TcpOpen
@@ -73,8 +74,12 @@ class Contest:
                 propose=lesson.known.propose,
                 patient=lesson.known.answers_late and lesson.may_wait,
                 trusts_mark=lesson.may_wait,
+                made=bool(early) or target.renews is not None or target in controller.proposals,
             )
         )
+        self._transaction: bytes | None = None
+        """Of a SYN that has left before its proposal."""
+        self._greeting: Greeting | None = None
         self._loop = asyncio.get_running_loop()
         self._won: asyncio.Future[Won] = self._loop.create_future()
         self._events: deque[do.Event] = deque()
@@ -133,6 +138,8 @@ class Contest:
         if not exchange.committed.done():
             # Only the SYN's connection is ever waited for by a session of ours on this side.
             if self._negotiation.syn is not None and not self._negotiation.syn.connected:
+                if self._greeting is not None:
+                    self._greeting.look()  # what has come already came first
                 self._happened(do.Answered())
             return
         exchange.on_progress = None
@@ -199,6 +206,8 @@ class Contest:
                 self._open(syn)
             case do.Adopt():
                 self._adopt()
+            case do.Greet():
+                self._greet()
             case do.Secure():
                 self._secure()
             case do.Close():
@@ -216,7 +225,9 @@ class Contest:
 
     def _propose(self) -> None:
         try:
-            self._negotiation = Negotiation(self._controller, self._target, self._early, self._ladder)
+            self._negotiation = Negotiation(
+                self._controller, self._target, self._early, self._ladder, self._transaction
+            )
         except Exception as failure:
             self._happened(do.NegotiationFailed(_named(failure)))
             return
@@ -228,6 +239,8 @@ class Contest:
     def _open(self, syn: do.Syn) -> None:
         target, options = self._target, self._controller.syn_options
         transaction = self._negotiation.transaction if self._negotiation is not None else b""
+        if self._negotiation is None and not self._race.rules.made and syn is not do.Syn.NOTHING:
+            transaction = self._transaction = new_transaction()  # the proposal follows
         self._asked = _EX_IDS.get(syn) if options is not None and transaction and self._lesson.known.option else None
 
         def before(connection: socket.socket) -> None:
@@ -250,8 +263,24 @@ class Contest:
     def _adopt(self) -> None:
         assert self._negotiation is not None
         assert self._connection is not None
+        if self._greeting is not None:
+            self._greeting.close()
         connection, self._connection = self._connection.detach(), None
-        self._negotiation.adopt(connection, marked=self._marked)
+        self._negotiation.adopt(connection, marked=self._marked, greeted=self._greeting is not None)
+
+    def _greet(self) -> None:
+        assert self._connection is not None
+        tls = None if self._negotiation is None else self._negotiation.tls
+        connection = self._connection.kernel_socket
+        if tls is None or tls.begun is None or connection is None:  # the proposal speaks of no TLS on it
+            self._happened(do.PlainSpoken())
+            return
+        self._ladder.note(Way.OUT, f"TCP: the proposal's ClientHello, {len(tls.hello)} bytes")
+        try:
+            self._greeting = Greeting(connection, tls, lambda: self._happened(do.PlainSpoken()))
+        except AccordError as failure:
+            self._close()
+            self._happened(do.TcpFailed(failure))
 
     def _connected(self) -> SocketCarrier:
         """The open connection. Raises ``AccordError`` when the negotiation has used it."""
@@ -270,8 +299,12 @@ class Contest:
             return
         address, policy = (target.address, target.port), target.policy
         begun, self._begun = self._begun, None
+        secured: legacy.Secured = legacy.secure_stream
+        if self._greeting is not None:
+            self._greeting.close()
+            begun, secured = self._greeting.begun, legacy.go_on
         self._securing = self._loop.create_task(
-            legacy.secure_stream(bare, address, policy.plain_secure, target.security, self._ladder, begun)
+            secured(bare, address, policy.plain_secure, target.security, self._ladder, begun)
         )
         self._securing.add_done_callback(self._secured)
 
@@ -281,6 +314,8 @@ class Contest:
             self._opening = None
         if self._negotiation is not None and self._negotiation.syn is not None:
             self._negotiation.syn.close()
+        if self._greeting is not None:
+            self._greeting.close()
         connection, self._connection = self._connection, None
         securing, self._securing = self._securing, None
         if connection is not None:
@@ -296,14 +331,16 @@ class Contest:
 
     def _waited(self) -> None:
         self._timer = None
-        if self._race.state is State.WAITING and self._race.rules.fallback is Fallback.PARALLEL:
+        if self._race.state in (State.WAITING, State.GREETED) and self._race.rules.fallback is Fallback.PARALLEL:
             self._lesson.learn(Learnt.WAITED_IN_VAIN)
         self._happened(do.Waited())
 
     def _give_up(self, reason: Reason) -> None:
         if self._negotiation is None:
             return
-        if reason in (Reason.LEGACY_FIRST, Reason.TIMEOUT):
+        if self._greeting is not None and not self._greeting.answered:
+            self._negotiation.stop(reason)  # the connection may be held back for it
+        elif reason in (Reason.LEGACY_FIRST, Reason.TIMEOUT):
             self._lesson.listen_on(self._negotiation, self._round_trip)
         else:
             self._negotiation.stop(reason)

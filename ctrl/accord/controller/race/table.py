@@ -18,8 +18,11 @@ OFFERED     parallel-syn: on its way, by a SYN whose connection may become the n
             one. There is no other SYN, and nothing to be suppressed.
 WAITING     parallel-syn: open. The answer is worth a wait: the SYN-ACK bore the mark, so a proposal has been heard
             over there; or this peer is known to answer; or the policy has no plain connection, or not before a while.
-            Not marked and not known, it is plain at once: bytes that have left belong to a plain stream, so from then
-            on the answer comes too late, and is only remembered.
+            Not marked and not known, bare TCP is plain at once: its bytes belong to a plain stream, so from then on
+            the answer comes too late, and is only remembered.
+GREETED     parallel-syn: open, and the proposal's ClientHello has been said over it. A peer without Accord takes that
+            for what it is, and answers there; one with Accord finds the connection by it, and its answer is the
+            negotiation's. Whichever comes first decides, and neither has waited for the other.
 ANSWERED    parallel-syn: on its way, and the answer is here, with a stack that lacks only this connection.
 ADOPTING    parallel-syn: open, and the negotiation's own.
 
@@ -52,11 +55,13 @@ from accord.controller.race.events import (
     Failed,
     FellBack,
     GiveUp,
+    Greet,
     Negotiated,
     NegotiationFailed,
     Open,
     Patience,
     PlainReady,
+    PlainSpoken,
     Propose,
     Secure,
     Syn,
@@ -100,6 +105,8 @@ class Rules:
     """The peer is known to answer, so that its answer is worth a wait at an unmarked SYN-ACK (parallel-syn)."""
     trusts_mark: bool = True
     """A mark is worth that wait. False: lately it was in vain, more than once."""
+    made: bool = True
+    """The proposal is ready to leave. Otherwise the SYN leaves while it is made."""
 
 
 class State(enum.Enum):
@@ -111,6 +118,7 @@ class State(enum.Enum):
     RACING = "racing"
     OFFERED = "offered"
     WAITING = "waiting"
+    GREETED = "greeted"
     ANSWERED = "answered"
     ADOPTING = "adopting"
     OPENING = "opening"
@@ -147,6 +155,12 @@ TABLE: Final[Mapping[tuple[State, type], str]] = {
     (_S.WAITING, NegotiationFailed): "_go_on_plain",
     (_S.WAITING, TcpFailed): "_go_on_alone",
     (_S.WAITING, Waited): "_end_wait",
+    (_S.GREETED, Answered): "_adopt",
+    (_S.GREETED, Committed): "_close_and_take_negotiated",
+    (_S.GREETED, NegotiationFailed): "_go_on_plain",
+    (_S.GREETED, PlainSpoken): "_give_up_and_go_on_plain",
+    (_S.GREETED, TcpFailed): "_go_on_alone",
+    (_S.GREETED, Waited): "_end_wait",
     (_S.ANSWERED, NegotiationFailed): "_go_on_plain",
     (_S.ANSWERED, SynAck): "_adopt",
     (_S.ANSWERED, TcpFailed): "_fail_without_connection",
@@ -189,6 +203,11 @@ class Race:
             self._why = (Reason.KNOWN_LEGACY, "it is asked again when that is forgotten: accord peers")
             return self._enter(State.OPENING, Open(Syn.NOTHING))
         silence = (Wait(Patience.SILENCE),) if rules.fallback is Fallback.DELAYED else ()
+        # Bare TCP that is not marked, or not suppressed, is plain: there the proposal has to be first.
+        if not (rules.made or rules.bare or rules.patient) and rules.fallback is Fallback.PARALLEL:
+            if rules.tcp is TcpOpen.PARALLEL_SYN:
+                return self._enter(State.OFFERED, Open(Syn.ADOPT), Propose())
+            return self._enter(State.BESIDE, Open(Syn.FALLBACK), Propose())
         if rules.tcp is TcpOpen.PARALLEL_SYN:
             return self._enter(State.OFFERED, Propose(), Open(Syn.ADOPT), *silence)
         if rules.fallback is Fallback.PARALLEL:
@@ -254,7 +273,7 @@ class Race:
         self._blame(event.failure)
         if self.state is State.RACING:
             return self._enter(State.SECURING)  # TLS has begun
-        if self.state in (State.WAITING, State.ADOPTING):
+        if self.state in (State.WAITING, State.GREETED, State.ADOPTING):
             return self._plain()
         return self._enter(State.OPENING)
 
@@ -285,6 +304,11 @@ class Race:
             return self._enter(State.WAITING)  # bounded by silence, or by the negotiation's own end
         if self.rules.patient or (event.marked and self.rules.trusts_mark):
             return self._enter(State.WAITING, Wait(Patience.ANSWER))
+        if not self.rules.bare:
+            return self._enter(State.GREETED, Greet(), Wait(Patience.ANSWER))
+        return self._plain(GiveUp(Reason.LEGACY_FIRST))
+
+    def _give_up_and_go_on_plain(self, event: PlainSpoken) -> tuple[Action, ...]:
         return self._plain(GiveUp(Reason.LEGACY_FIRST))
 
     def _end_wait(self, event: Waited) -> tuple[Action, ...]:
