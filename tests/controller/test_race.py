@@ -261,12 +261,16 @@ def test_a_proposal_that_is_ready_leaves_before_the_syn() -> None:
 
 
 def test_a_syn_does_not_wait_for_a_proposal_that_has_to_be_made() -> None:
-    assert Race(replace(NO_SYN, made=False)).start() == (e.Open(e.Syn.FALLBACK), e.Propose())
     assert Race(replace(PARALLEL, made=False)).start() == (e.Open(e.Syn.ADOPT), e.Propose())
 
 
-@pytest.mark.parametrize("change", [{"bare": True}, {"patient": True}, {"fallback": Fallback.DELAYED}], ids=str)
+@pytest.mark.parametrize(
+    "change",
+    [{"bare": True}, {"patient": True}, {"fallback": Fallback.DELAYED}, {"tcp": TcpOpen.NO_SYN}],
+    ids=str,
+)
 def test_but_it_does_where_the_answer_is_what_counts(change: dict[str, object]) -> None:
+    """A mark that bare TCP needs, an answer that is known to come, a SYN that is to be suppressed."""
     assert Race(replace(PARALLEL, made=False, **change)).start()[0] == e.Propose()  # type: ignore[arg-type]
 
 

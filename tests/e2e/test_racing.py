@@ -133,15 +133,17 @@ def hosts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Hosts]:
 
 
 @MODES
-def test_the_proposal_is_on_the_wire_before_the_syn_which_bears_its_transaction(
+def test_the_syn_bears_its_proposal_s_transaction_and_is_first_only_where_the_proposal_must_be_made(
     hosts: Hosts, tmp_path: Path, mode: str
 ) -> None:
-    for _ in range(2):  # made on the spot; made ahead
+    flush(hosts)
+    for made_ahead in (False, True):
         run = connected(hosts, "--tcp", mode, capture=tmp_path / "c.pcap")
         assert run.page == PAGE
         first = next(i for i, frame in enumerate(run.wire) if frame.proposal)
         syn = next(i for i, frame in enumerate(run.wire) if frame.syn)
-        assert first < syn
+        assert (first < syn) == (made_ahead or mode == "no-syn")
+        assert run.report["negotiated"], "at the first contact, too"
         option = bytes([TcpOption.KIND, TcpOption.BYTES, *EX_IDS[mode].to_bytes(2, "big")])
         assert option + run.wire[first].data[8:20] in run.wire[syn].options
         assert sum(frame.syn for frame in run.wire) == 1

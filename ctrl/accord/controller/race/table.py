@@ -203,12 +203,10 @@ class Race:
             self._why = (Reason.KNOWN_LEGACY, "it is asked again when that is forgotten: accord peers")
             return self._enter(State.OPENING, Open(Syn.NOTHING))
         silence = (Wait(Patience.SILENCE),) if rules.fallback is Fallback.DELAYED else ()
-        # Bare TCP that is not marked, or not suppressed, is plain: there the proposal has to be first.
-        if not (rules.made or rules.bare or rules.patient) and rules.fallback is Fallback.PARALLEL:
-            if rules.tcp is TcpOpen.PARALLEL_SYN:
-                return self._enter(State.OFFERED, Open(Syn.ADOPT), Propose())
-            return self._enter(State.BESIDE, Open(Syn.FALLBACK), Propose())
         if rules.tcp is TcpOpen.PARALLEL_SYN:
+            # Where the SYN-ACK may be greeted it need not be marked, so the SYN need not come second.
+            if not (rules.made or rules.bare or rules.patient) and rules.fallback is Fallback.PARALLEL:
+                return self._enter(State.OFFERED, Open(Syn.ADOPT), Propose())
             return self._enter(State.OFFERED, Propose(), Open(Syn.ADOPT), *silence)
         if rules.fallback is Fallback.PARALLEL:
             return self._enter(State.BESIDE, Propose(), Open(Syn.FALLBACK))
