@@ -95,15 +95,15 @@ class TlsSession:
         except AccordError as failure:
             return self._refuse(failure.reason, failure.detail)
         flight = self._tls.output()
+        try:
+            tell_below(view, payload)
+        except AccordError as failure:
+            return self._refuse(failure.reason, failure.detail)
         if is_retry(flight):
             self._retried = True
             return Answer(flight, more=True)
         if self._tls.exporter() is None:
             return self._refuse(Reason.HANDSHAKE_FAILED, f"TLS: no whole ClientHello in {len(payload)} bytes")
-        try:
-            tell_below(view, payload)
-        except AccordError as failure:
-            return self._refuse(failure.reason, failure.detail)
         return Answer(flight)
 
     def resume(self, view: View) -> Outcome:
