@@ -219,6 +219,7 @@ async def _serve(address: str, options: dict[str, Any], remote: str, *, verbose:
 @click.option("--key", metavar="BASE64", help="Policy: what it is sealed to, as the peer's accord keys show has it.")
 @click.option("--early", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True), metavar="FILE",
               help="A request that may be repeated without harm, to travel in the first message.")  # fmt: skip
+@click.option("--renegotiate", is_flag=True, help="Policy: either side can change the stack later, whatever it is.")
 @click.option("--server-name", help="Name that the certificate must be for, when it is not HOST.")
 @click.option("--ca", "ca_file", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Roots to trust.")
 @click.option("--insecure", is_flag=True, help="Do not verify the certificate.")
@@ -241,6 +242,7 @@ def connect(
     inner: str | None,
     key: str | None,
     early: Path | None,
+    renegotiate: bool,
     server_name: str | None,
     ca_file: Path | None,
     insecure: bool,
@@ -277,6 +279,8 @@ def connect(
         policy["inner"] = inner
     if key:
         policy["key"] = key
+    if renegotiate:
+        policy["renegotiate"] = True
     request = b""
     if early is not None:
         policy["early"] = "idempotent"

@@ -57,7 +57,7 @@ class Associations:
             return carrier, ""
         lasting = _lasting(carrier, Role.INITIATOR, committed)
         handle = self._handle(negotiation.transaction)
-        standing = _standing(committed, policy)
+        standing = Standing.of(committed, policy)
         self._add(InitiatorEnd(self._controller, handle, lasting, standing, origin, negotiation))
         return lasting, handle
 
@@ -72,7 +72,7 @@ class Associations:
             return carrier, ""
         lasting = _lasting(carrier, Role.RESPONDER, committed)
         handle = self._handle(transaction)
-        standing = _standing(committed, policy)
+        standing = Standing.of(committed, policy)
         self._add(ResponderEnd(self._controller, handle, peer, lasting, standing, exposed, path))
         return lasting, handle
 
@@ -154,7 +154,3 @@ class Associations:
 
 def _lasting(carrier: Carrier, role: Role, committed: events.Committed) -> LastingCarrier:
     return LastingCarrier(carrier, role, lambda: Identity.of(committed.sessions, committed.transcript))
-
-
-def _standing(committed: events.Committed, policy: EffectivePolicy) -> Standing:
-    return Standing(committed.protocols, any(session.secure for session in committed.sessions), policy)

@@ -23,6 +23,7 @@ from accord.controller.settings.policy import Context, Early, EffectivePolicy, F
 from accord.datapath import clock
 from accord.datapath.path import NO_SOCKET, Path
 from accord.negotiation.interface import Refuse, Role
+from accord.protocols.sealed.configuration import KeyConfiguration, best
 from accord.protocols.services import Security
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import AccordError, error
@@ -103,8 +104,7 @@ class InitiatorEnd(Member):
         negotiation, committed = won.negotiation, won.committed
         assert negotiation is not None
         assert committed is not None
-        secure = any(session.secure for session in committed.sessions)
-        self.expect(Standing(committed.protocols, secure, policy))
+        self.expect(Standing.of(committed, policy))
         self._asked, self._next_context = asked, negotiation
         if policy.lasting:
             negotiation.keep()
@@ -120,15 +120,23 @@ class InitiatorEnd(Member):
         policy = dataclasses.replace(policy, fallback=Fallback.NEVER, early=Early.NEVER)
         source, mtu = route(asked.address, asked.port)
         lesson = controller.lessons.of(asked.address, asked.port, source)
+        security = asked.security
+        if policy.inside.alpn:
+            security = dataclasses.replace(security, alpn=policy.inside.alpn)
+        key: KeyConfiguration | None = None
+        if policy.hides:
+            known = (*policy.keys, *lesson.keys(security.server_name or ""))
+            key = best(known, controller.recursion.wall())
         target = Target(
             source,
             asked.address,
             asked.port,
             policy,
-            asked.security,
+            security,
             mtu,
             tcp_open(controller.plugins, policy, works=bool(lesson.known.no_syn)) is TcpOpen.PARALLEL_SYN,
             self.carrier.identity,
+            key,
         )
         won = await Contest(controller, target, lesson, b"", Ladder(clock.now)).run()
         if won.negotiation is None or won.committed is None:

@@ -12,16 +12,18 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from accord.controller.proposal import APPLICATION
 from accord.controller.renegotiation.lasting import LastingCarrier
 from accord.controller.settings.policy import EffectivePolicy
+from accord.controller.stack import stack_names
 from accord.datapath import clock
+from accord.negotiation import events
 from accord.negotiation.choice import CandidateStack
 from accord.negotiation.interface import Refuse
-from accord.wire.constants import Reason, protocol_name
+from accord.wire.constants import Protocol, Reason, protocol_name
 from accord.wire.errors import AccordError, error
 
 if TYPE_CHECKING:
@@ -48,16 +50,20 @@ class Standing:
     """IDs, bottom to top."""
     secure: bool
     policy: EffectivePolicy
+    names: list[str]
+    """The whole stack, top first, with what was agreed inside of its nodes."""
 
-    @property
-    def names(self) -> list[str]:
-        """Top first."""
-        return [protocol_name(protocol) for protocol in reversed(self.protocols)]
+    @classmethod
+    def of(cls, committed: events.Committed, policy: EffectivePolicy) -> Standing:
+        """A stack that is committed."""
+        secure = any(session.secure for session in committed.sessions)
+        return cls(committed.protocols, secure, policy, stack_names(committed))
 
     @property
     def below(self) -> tuple[str, ...]:
-        """Bottom to top, without the application's node."""
-        return tuple(name for name in reversed(self.names) if name != APPLICATION)
+        """Bottom to top, without the application's node and an inner negotiation's."""
+        hidden = (Protocol.HTTP, Protocol.INNER)
+        return tuple(protocol_name(protocol) for protocol in self.protocols if protocol not in hidden)
 
     @property
     def candidate(self) -> CandidateStack:
@@ -169,7 +175,7 @@ class Member:
         policy, before = self.policy_now(), self.standing
         if policy == before.policy:
             return
-        self.standing = Standing(before.protocols, before.secure, policy)
+        self.standing = replace(before, policy=policy)
         self.arm()
         if not policy.order([before.candidate]):
             if self._enforcing is None or self._enforcing.done():

@@ -91,8 +91,7 @@ class ResponderEnd(Member):
 
     def up(self, committed: events.Committed, carrier: Carrier, path: Path) -> None:
         """What was admitted is committed here."""
-        secure = any(session.secure for session in committed.sessions)
-        self.expect(Standing(committed.protocols, secure, self.policy_now()))
+        self.expect(Standing.of(committed, self.policy_now()))
         self._next_path = path
         self.carrier.came_up(carrier, Identity.of(committed.sessions, committed.transcript))
 
