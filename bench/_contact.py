@@ -2,8 +2,9 @@
 """Connections from where this process runs: one for each line of its standard input, a JSON object, answered by one.
 
 Ways: ``plain`` is TCP and TLS by the library's own code for hosts without Accord, in this process (so what it takes is
-measured as the daemon measures: from the call until application data may be sent); ``accord`` asks the host's daemon.
-Of each: ``ready_ms``, as measured in the process that made it; ``wall_ms``, until it was in this process's hands.
+measured as the daemon measures: from the call until application data may be sent); ``accord`` asks the host's daemon;
+``early`` likewise, with a request for the first message, and tells ``first_ms``, when the answer was here. Of each:
+``ready_ms``, as measured in the process that made it; of most ``wall_ms``, until it was in this process's hands.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _ledger import ask
+from _ledger import ask, request
 
 from accord.api import connect
 from accord.controller.ladder import Ladder
@@ -78,6 +79,28 @@ async def accord(order: dict[str, Any]) -> dict[str, Any]:
     return {**found, "wall_ms": wall * 1000}
 
 
+async def early(order: dict[str, Any]) -> dict[str, Any]:
+    """Through the daemon, the request in the first message if it may be; ``first_ms`` is when the answer was here."""
+    sent, expected = request(_REQUEST_BYTES)
+    begin = time.perf_counter()
+    async with connect(
+        f"{order['host']}:{order['port']}",
+        order["policy"],
+        early=sent,
+        server_name=order["server_name"],
+        ca_file=order["ca_file"],
+        control=order["control"],
+    ) as association:
+        answer = b""
+        while len(answer) < len(expected) and (piece := await association.read()):
+            answer += piece
+        first = time.perf_counter() - begin
+        report = association.report
+    if answer != expected:
+        raise ValueError(f"{len(answer)} bytes came back, and not the right answer")
+    return {**{name: report[name] for name in ("ready_ms", "stack", "early")}, "first_ms": first * 1000}
+
+
 async def round_trip(order: dict[str, Any]) -> dict[str, Any]:
     """Milliseconds of a bare TCP connect: from SYN to SYN-ACK."""
     begin = time.perf_counter()
@@ -89,7 +112,7 @@ async def round_trip(order: dict[str, Any]) -> dict[str, Any]:
     return {"ready_ms": taken * 1000}
 
 
-WAYS = {"plain": plain, "accord": accord, "round_trip": round_trip}
+WAYS = {"plain": plain, "accord": accord, "early": early, "round_trip": round_trip}
 
 
 async def one(order: dict[str, Any]) -> dict[str, Any]:

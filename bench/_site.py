@@ -28,6 +28,8 @@ LEGACY_PORT = 8443
 """The ledger as a plain TLS server, of which no daemon knows."""
 LEGACY_BARE_PORT = 8080
 _SERVICE_PORT = 7000
+EARLY_WINDOW_S = 2
+"""A sealed request is served within it, and not in the first one of a daemon."""
 
 
 class Worker:
@@ -126,6 +128,7 @@ class Site:
         text = f'[daemon]\ninterface = "{host.interface}"\nattach = "{self._attach}"\n'
         text += f'control = "{self.hosts.control(host)}"\n{self._policy}\n'
         if host.name == self.lab.server.name:
+            text += f"[keys]\nearly_window_s = {EARLY_WINDOW_S}\n"
             for port, secure in ((ACCORD_PORT, "preferred"), (BARE_PORT, "no")):
                 text += f'[[expose]]\nlisten = {port}\nto = "127.0.0.1:{_SERVICE_PORT}"\nsecure = "{secure}"\n'
                 text += f'certificate = "{self.hosts.certificate}"\nkey = "{self.hosts.key}"\n'

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import json
 import os
@@ -17,6 +18,8 @@ import pytest
 
 from accord.lab.hosts import PORT, SERVER_NAME, Hosts
 from accord.lab.lab import Lab
+from accord.protocols.sealed.configuration import Aead, Kem
+from accord.protocols.sealed.host_keys import make
 from accord.scapy_layer import Accord, is_accord
 from accord.wire.constants import Protocol
 from tests.e2e.conftest import PAGE, RTT
@@ -113,6 +116,31 @@ def test_a_sealed_request_is_answered_in_the_first_round_trip(sealing: Sealing, 
     assert report["early"] is True
     assert steps(tmp_path / "c.pcap") == {0, 1, 2}
     shows_nothing(tmp_path / "c.pcap", (Protocol.TCP, Protocol.TLS13))
+
+
+def test_an_unknown_key_is_asked_for_learnt_and_known_the_next_time(sealing: Sealing, tmp_path: Path) -> None:
+    request = tmp_path / "request"
+    request.write_bytes(GET)
+    asking, knowing = tmp_path / "asking.pcap", tmp_path / "knowing.pcap"
+    page, report, said = sealing.connect(asking, "--early", str(request), stdin=b"")
+    assert page == PAGE
+    assert "sealing to the key that the answer brought" in said
+    assert steps(asking) == {0, 1, 2, 3, 4}
+    shows_nothing(asking, (Protocol.TCP, Protocol.TLS13))
+    page, report, said = sealing.connect(knowing)
+    assert page == PAGE
+    assert "learnt from the peer" in said
+    assert steps(knowing) == {0, 1, 2}
+    assert report["stack"] == ["http", "inner", "tls", "tcp"]
+
+
+@pytest.mark.parametrize("kem", list(Kem))
+def test_a_key_that_is_not_the_peers_costs_one_round_trip(sealing: Sealing, tmp_path: Path, kem: Kem) -> None:
+    wrong = make(kem, Aead.CHACHA20_POLY1305, time.time()).configuration.encode()
+    page, _, said = sealing.connect(tmp_path / "c.pcap", "--key", base64.b64encode(wrong).decode())
+    assert page == PAGE
+    assert "is not the peer's key (WRONG_KEY)" in said
+    assert steps(tmp_path / "c.pcap") == {0, 1, 2, 3, 4}
 
 
 def test_where_the_policy_hides_no_plain_connection_shows_what(sealing: Sealing, tmp_path: Path) -> None:

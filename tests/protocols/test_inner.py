@@ -86,3 +86,16 @@ def test_without_the_right_key_it_is_one_round_trip_longer_and_correct(
         await talk(both)
 
     run(work)
+
+
+def test_a_request_sealed_after_the_key_was_asked_for_is_served_too(pki: Pki) -> None:
+    async def work() -> None:
+        apps = Application(REQUEST), Application(early_limit=200)
+        both = pair(pki, key=None, applications=apps).start()
+        assert both.steps == [0, 1, 2]
+        both.answer_early(apps[1], RESPONSE)
+        assert both.aborted == {}
+        assert both.steps == [0, 1, 2, 3, 4]
+        assert await stream(both.committed[Role.INITIATOR]).read() == RESPONSE
+
+    run(work)
