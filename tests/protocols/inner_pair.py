@@ -34,7 +34,8 @@ START = 1_800_000_000.0
 HYBRID = make(Kem.HYBRID, Aead.CHACHA20_POLY1305, START)
 PLAIN = make(Kem.X25519, Aead.AES_128_GCM, START)
 
-Tamper = Callable[[int, Sequence[Encoded]], Sequence[Encoded]]
+Tamper = Callable[[int, Sequence[Encoded]], Sequence[Encoded] | None]
+"""Step and nodes in, nodes out; None: the message is lost."""
 
 
 @dataclass
@@ -73,6 +74,8 @@ class Pair:
             elif isinstance(action, Send):
                 self.sent.append(action)
                 nodes = self.tamper(action.step, action.nodes) if self.tamper else action.nodes
+                if nodes is None:
+                    continue
                 for node, protocol, data in nodes:
                     self.carry(other, machine.receive(NodeArrived(action.step, node, protocol, data)))
                 self.carry(other, machine.receive(MessageComplete(action.step)))
@@ -101,14 +104,15 @@ def pair(
     tamper: Tamper | None = None,
     transaction: bytes = TRANSACTION,
     now: float = START,
-    inner: tuple[int, ...] = (Protocol.HTTP,),
+    server_name: str = HOST,
+    supported: tuple[int, ...] = (Protocol.HTTP,),
 ) -> Pair:
     """``key``: what the initiator takes for the peer's; ``keys``: those of the responder. ``now``: the initiator's."""
     near_pipe, far_pipe = memory_pair()
     near_end, far_end = (DatagramEnd(NextTurn(), lambda: [0.0]) for _ in range(2))
     near_end.peer, far_end.peer = far_end, near_end
     apps = applications or (Application(), Application())
-    trusting = dataclasses.replace(pki.trusting(HOST), sni=False)
+    trusting = dataclasses.replace(pki.trusting(server_name), sni=False)
     near = services(Role.INITIATOR, trusting, datagrams=near_end)
     far = services(Role.RESPONDER, pki.being(pki.good), datagrams=far_end)
     far.random = near.random = lambda count: bytes(count)
@@ -117,8 +121,8 @@ def pair(
 
     def inner_graph() -> Sequence[Proposed]:
         inside = dataclasses.replace(near, application=apps[0], inner=None)
-        tops = [Proposed(1 + n, protocol, http.open(Role.INITIATOR, inside)) for n, protocol in enumerate(inner)]
-        return [Proposed(0, Protocol.INNER, None, tuple(top.id for top in tops)), *tops]
+        top = Proposed(1, Protocol.HTTP, http.open(Role.INITIATOR, inside))
+        return [Proposed(0, Protocol.INNER, None, (1,)), top]
 
     def accept_inner(early: bool) -> Accepted:
         service = apps[1] if early else Application()
@@ -128,7 +132,7 @@ def pair(
     admit = replay.admit if replay is not None else lambda digest, sealed_at: True
     ring = keys or key_ring(HYBRID)
     near.inner = Proposing(transaction, inner_graph, FirstIsBest(), key, lambda: now, notes[Role.INITIATOR].append)
-    far.inner = Offering(transaction, ring, {Protocol.HTTP}, accept_inner, admit, notes[Role.RESPONDER].append)
+    far.inner = Offering(transaction, ring, supported, accept_inner, admit, notes[Role.RESPONDER].append)
     plugins: dict[int, Plugin] = {TLS_ID: TlsPlugin(), QUIC_ID: QuicPlugin(), INNER_ID: InnerPlugin()}
 
     def open_session(role: Role, node: int) -> CarrierSession:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Key configurations: the public keys that a host's peers seal inner negotiations to (docs/PROTOCOL.md, section 17).
+"""Key configurations: the public keys that a host's peers seal inner negotiations to (docs/PROTOCOL.md, section 19).
 
     version u16 = 0xacc1 | length u16 | KEM u16 | KDF u16 | AEAD u16 | not after u64 | public key, to the end
 
