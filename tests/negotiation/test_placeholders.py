@@ -171,6 +171,15 @@ def test_what_is_not_revealed_is_filled_in_after_the_first_answer(
     assert all(not node.filling[1] for node in sent(one, 0).values() if node.placeholder)
 
 
+def test_nobody_above_an_unfilled_subgraph_is_asked_before_it_is_clear_what_is_below() -> None:
+    one, other = initiator(HIDDEN, ANY), responder(FakeChooser(prefer=("http/tls/tcp", "http/subgraph/tcp")))
+    run(one, other)
+    view = other.session(4).views["respond"]
+    assert (view.step, [session.protocol for session in view.below]) == (2, [TLS, TCP])
+    assert other.session(1).views["respond"].step == 0
+    assert sent(other, 1)[4].filling == (True, frozenset())
+
+
 def test_only_what_the_responder_knows_is_revealed() -> None:
     one, other = (
         initiator(HIDDEN, FakeChooser(secure=True)),

@@ -217,6 +217,8 @@ async def _serve(address: str, options: dict[str, Any], remote: str, *, verbose:
 )
 @click.option("--inner", type=click.Choice(["no", "required"]), help="Policy: is what is above security sealed?")
 @click.option("--key", metavar="BASE64", help="Policy: what it is sealed to, as the peer's accord keys show has it.")
+@click.option("--defer", multiple=True, metavar="PROTOCOL", help="Policy: not shown before the peer has answered.")
+@click.option("--choose", multiple=True, metavar="PROTOCOL", help="Policy: for the peer to offer, for us to choose.")
 @click.option("--early", type=click.Path(path_type=Path, exists=True, dir_okay=False, allow_dash=True), metavar="FILE",
               help="A request that may be repeated without harm, to travel in the first message.")  # fmt: skip
 @click.option("--renegotiate", is_flag=True, help="Policy: either side can change the stack later, whatever it is.")
@@ -241,6 +243,8 @@ def connect(
     tcp: str | None,
     inner: str | None,
     key: str | None,
+    defer: tuple[str, ...],
+    choose: tuple[str, ...],
     early: Path | None,
     renegotiate: bool,
     server_name: str | None,
@@ -279,6 +283,10 @@ def connect(
         policy["inner"] = inner
     if key:
         policy["key"] = key
+    if defer:
+        policy["defer"] = list(defer)
+    if choose:
+        policy["choose"] = list(choose)
     if renegotiate:
         policy["renegotiate"] = True
     request = b""

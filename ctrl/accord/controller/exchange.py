@@ -16,8 +16,10 @@ from accord.datapath.engine import Event as EngineEvent
 from accord.datapath.engine import EventKind, TransactionInfo
 from accord.negotiation import events
 from accord.negotiation.interface import Role
-from accord.wire.constants import Reason, Step, protocol_name
+from accord.wire.constants import NodeId, Reason, Step, protocol_name
+from accord.wire.constants import Protocol as ProtocolId
 from accord.wire.errors import AccordError, error
+from accord.wire.node import decode_descriptor
 
 log = logging.getLogger("accord.exchange")
 
@@ -30,7 +32,14 @@ _LINGER_SECONDS = 10.0
 # Long enough for an answer from half around the world.
 _DISBELIEF_SECONDS = 1.0
 
-_STEP_NAMES = {0: "proposal", 1: "answer", 2: "commit"}
+
+def _step_name(step: int, context: bytes) -> str:
+    """``context``: the context node's descriptor, which says whether an initiator's later message is the commit."""
+    if step % 2:
+        return "answer"
+    if step == Step.PROPOSAL:
+        return "proposal"
+    return "further" if context and decode_descriptor(NodeId.CONTEXT, ProtocolId.UDP, context).continues else "commit"
 
 
 class Machine(Protocol):
@@ -75,6 +84,7 @@ class Exchange:
         self._handle = handle
         self._released: Callable[[], None] | None = released
         self._incoming: dict[int, list[str]] = {}
+        self._context = b""
         self._release_timer: asyncio.TimerHandle | None = None
         # Whatever it has come to: a proposal that is repeated, or late, begins no other (PROTOCOL.md, MUST-28).
         self._linger = _LINGER_SECONDS if role is Role.RESPONDER else 0.0
@@ -138,12 +148,14 @@ class Exchange:
             return
         if event.kind is EventKind.NODE:
             self._incoming.setdefault(event.step, []).append(protocol_name(event.protocol))
+            if event.node == NodeId.CONTEXT:
+                self._context = event.data
             self.feed(events.NodeArrived(event.step, event.node, event.protocol, event.data))
         elif event.kind is EventKind.SKIPPED:
             self.feed(events.NodeSkipped(event.step, event.node, event.protocol))
         elif event.kind is EventKind.MESSAGE:
             nodes = ", ".join(self._incoming.pop(event.step, []))
-            self.ladder.note(Way.IN, f"step {event.step} {_STEP_NAMES.get(event.step, '')}: {nodes}")
+            self.ladder.note(Way.IN, f"step {event.step} {_step_name(event.step, self._context)}: {nodes}")
             self.feed(events.MessageComplete(event.step, self._endpoint.engine.budget(self._handle)))
         elif event.kind is EventKind.ARRIVED:
             self.feed(events.MessageArrived(event.step))
@@ -226,7 +238,7 @@ class Exchange:
             self._release_later(0.0)
             return
         self._last_sent = action.step
-        self.ladder.note(Way.OUT, f"step {action.step} {_STEP_NAMES.get(action.step, '')}: {nodes} bytes")
+        self.ladder.note(Way.OUT, f"step {action.step} {_step_name(action.step, action.nodes[0][2])}: {nodes} bytes")
 
     def _aborted(self, failure: AccordError) -> None:
         self.ladder.note(Way.HERE, f"aborted: {failure}")

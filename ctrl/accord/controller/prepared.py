@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, cast
 from accord.controller.adoption.parallel import ParallelSyn
 from accord.controller.endpoint import UdpSocket
 from accord.controller.host import DatagramChannel, HostApplication
+from accord.controller.placeholders import hold_back
 from accord.controller.proposal import propose
 from accord.controller.recursion import Remarks, proposing
 from accord.controller.renegotiation.identity import Identity
@@ -147,13 +148,15 @@ def prepare(controller: Controller, target: Target, early: bytes = b"", transact
         if target.policy.hides:
             services.inner = proposing(controller, transaction, target.policy, services, target.key, early, remarks)
         proposed = propose(controller.plugins, target.policy, services, context=path.context)
+        by_protocol = {plugin.protocol: plugin for plugin in controller.plugins.values()}
         machine = Initiator(
             transaction,
-            proposed,
+            hold_back(proposed, target.policy),
             target.policy,
             context_protocol=path.context,
             service_port=target.port if direct else None,
             grease=secrets.token_bytes(_GREASE_BYTES),
+            open=lambda node, protocol: by_protocol[protocol].open(Role.INITIATOR, services),
             packets_min=max(
                 target.policy.packets_min, padding(controller.peers.answer_bytes(target.address, target.port))
             ),

@@ -15,6 +15,8 @@ from accord.controller.exchange import Exchange
 from accord.controller.exposed import Exposed
 from accord.controller.host import DatagramChannel, HostApplication, HostFetch
 from accord.controller.ladder import Ladder, Way
+from accord.controller.placeholders import known, offers
+from accord.controller.proposal import APPLICATION, HIDDEN
 from accord.controller.recursion import offering
 from accord.controller.renegotiation.responder_end import ResponderEnd
 from accord.controller.stack import build_carrier, inside_of, services_for, stack_names
@@ -122,7 +124,12 @@ def respond(
             sessions[node_id] = by_protocol[protocol].open(Role.RESPONDER, services)
             return sessions[node_id]
 
-        return Accepted(exposed.policy if renewed is None else renewed.chooser, open_session)
+        return Accepted(
+            exposed.policy if renewed is None else renewed.chooser,
+            open_session,
+            known=known(controller.plugins),
+            elaborate=offers(controller.plugins, exposed.policy, (APPLICATION, HIDDEN)),
+        )
 
     by_protocol = {plugin.protocol: plugin for plugin in controller.plugins.values()}
     cookie = secrets.token_bytes(COOKIE_BYTES)

@@ -175,6 +175,9 @@ class Responder(Machine):
         self._open_ended: set[int] = set()
         """Nodes whose sessions expect another message before they are done."""
         self._vouches: frozenset[int] = frozenset()
+        """Security nodes that bear a MAC in the answer, if their keys are there."""
+        self._unfilled: frozenset[int] = frozenset()
+        """Subgraphs of the stack that the initiator has still to fill."""
         self._hash = transcript.BEGIN
         self._proven = False
         self.proposed: Graph | None = None
@@ -297,6 +300,7 @@ class Responder(Machine):
             self._offered = [stack.ids for stack in ordered if places(self._graph, stack.ids) == at]
         self._shared = self._graph.along(self._offered)
         self._vouches = vouching(self._shared, self._secure)
+        self._unfilled = frozenset(each for each in self._stack if is_subgraph(self._graph.nodes[each]))
 
     def _order(self) -> Sequence[int]:
         """The nodes of the answer, bottom to top, without the context."""
@@ -315,6 +319,8 @@ class Responder(Machine):
         if node_id in self._answered:
             return self._advancing(view, node.payload) if node_id in self._graph.context.continues else None
         after = self._deferred.get(node_id, frozenset()) & self._shared.nodes.keys()
+        if self._unfilled:  # whoever does not know yet what is below it waits: it may be less secure, or more
+            after |= self._unfilled.intersection(self._shared.below(node_id))
         payload = self._heard.get(node_id, node.payload)
         return Call(node_id, session, view, partial(_respond, session, payload), after)
 

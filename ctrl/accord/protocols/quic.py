@@ -22,7 +22,7 @@ from __future__ import annotations
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import QuicEvent
 
-from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View
+from accord.negotiation.interface import Answer, Elaboration, Outcome, Refuse, Role, View
 from accord.protocols.alpn import ACCORD, wanted
 from accord.protocols.lifecycle import Call, Lifecycle
 from accord.protocols.quic_connection import (
@@ -66,6 +66,7 @@ class QuicSession:
     """One QUIC node."""
 
     protocol: int = Protocol.QUIC
+    elaboration: Elaboration = Elaboration.FREE
     secure: bool = True
 
     def __init__(self, role: Role, services: Services) -> None:
@@ -184,6 +185,7 @@ class QuicPlugin:
 
     name: str = "quic"
     protocol: int = Protocol.QUIC
+    elaboration: Elaboration = Elaboration.FREE
     simultaneous = Simultaneous.ROLES
     """Who leads is the client, and verifies the other's certificate."""
 

@@ -86,7 +86,7 @@ _EXPLAINED: Final = 4
 _BINDING: Final = (Word.FORBIDDEN, Word.REQUIRED)
 _KEYS: Final = (
     *("secure", "prefer", "only", "context", "fallback", "tcp", "early", "packets_min", "compress_encrypted"),
-    *("renegotiate", "renegotiate_s", "inner", "key"),
+    *("renegotiate", "renegotiate_s", "inner", "key", "defer", "choose"),
 )
 _MAX_RENEGOTIATE_S: Final = 30 * 24 * 3600
 
@@ -119,6 +119,10 @@ class EffectivePolicy:
     inner: Inner = Inner.NO
     keys: tuple[KeyConfiguration, ...] = ()
     """Pinned: what inner negotiations with the peer are sealed to, whatever else is known of it."""
+    defer: StackIds = ()
+    """Protocols that a proposal does not show: a placeholder stands for them until the peer has answered."""
+    choose: StackIds = ()
+    """Protocols that the peer is to offer, for this host to choose from."""
     fixed: frozenset[str] = field(default=frozenset(), compare=False)
     """Keys that the policy file sets: an application cannot take them back."""
     protocols: Mapping[str, int] = field(default_factory=lambda: PROTOCOLS, compare=False, repr=False)
@@ -301,6 +305,7 @@ class EffectivePolicy:
             "early": "early" in self.fixed and Early.NEVER is self.early is not wished.early,
             "inner": "inner" in self.fixed and self.hides and not wished.hides,
             "key": "key" in self.fixed and wished.keys != self.keys,
+            "defer": "defer" in self.fixed and not set(wished.defer) >= set(self.defer),
         }
         for key, is_forbidden in forbidden.items():
             if is_forbidden:
@@ -327,6 +332,8 @@ class EffectivePolicy:
 
     def _objection(self, stack: CandidateStack, present: Collection[int] = ()) -> tuple[Reason, str] | None:
         """Why a stack is not allowed. ``present``: protocols that are not missing although they are not in it."""
+        if Protocol.SUBGRAPH in stack.protocols:  # whatever is missing may be in it, and is asked for again then
+            present = (*present, *self.protocols.values())
         if Protocol.INNER in stack.protocols:
             present = (*present, *stacks.APPLICATIONS, *stacks.LAYERS)
         if self.preferences and (why := preferences.objection(self.preferences, stack, present)) is not None:
@@ -357,6 +364,9 @@ class EffectivePolicy:
 
     def _place(self, stack: CandidateStack) -> int:
         below = stacks.without_application(stack.protocols)
+        if Protocol.SUBGRAPH in below:
+            may_be = (place for place, each in enumerate(self.prefer) if stacks.may_become(below, each))
+            return next(may_be, len(self.prefer))
         listed = {below, stack.protocols}
         if self.preferences:
             listed.add(preferences.without_layers(below, self.preferences))
@@ -448,6 +458,11 @@ def _read(table: Table, base: EffectivePolicy, protocols: Mapping[str, int]) -> 
             f"{stacks.format_stack(crime, protocols)} compresses what it encrypts, so lengths tell of secrets (CRIME)",
             "say compress_encrypted = true if nobody else can put text beside them",
         )
+    defer = table.strings("defer", lambda name: stacks.parse_protocol(name, protocols), base.defer)
+    choose = table.strings("choose", lambda name: stacks.parse_protocol(name, protocols), base.choose)
+    for both in sorted(set(defer) & set(choose)):
+        name = stacks.format_stack((both,), protocols)
+        table.note("choose", f"{name} is in defer too", "either this host names it, later, or the peer does")
     words = preferences.read_words(table, base.preferences, lambda name: stacks.parse_protocol(name, protocols))
     return EffectivePolicy(
         secure=table.choice("secure", _names(Secure), base.secure),
@@ -465,6 +480,8 @@ def _read(table: Table, base: EffectivePolicy, protocols: Mapping[str, int]) -> 
         inside=inside.read_wishes(table, base.inside),
         inner=table.choice("inner", _names(Inner), base.inner),
         keys=table.converted("key", _read_keys, base.keys),
+        defer=defer,
+        choose=choose,
         fixed=base.fixed | present,
         protocols=protocols,
     )

@@ -72,6 +72,15 @@ def format_stack(stack: StackIds, protocols: Mapping[str, int] = PROTOCOLS) -> s
     return "/".join(names.get(number) or protocol_name(number) for number in reversed(stack))
 
 
+def may_become(stack: StackIds, wanted: StackIds) -> bool:
+    """Whether a stack with placeholders for subgraphs, each one protocol or more, may turn out to be another one."""
+    if not stack or not wanted:
+        return stack == wanted
+    if stack[0] != Protocol.SUBGRAPH:
+        return stack[0] == wanted[0] and may_become(stack[1:], wanted[1:])
+    return may_become(stack, wanted[1:]) or may_become(stack[1:], wanted[1:])
+
+
 def without_application(stack: StackIds) -> StackIds:
     """The stack below its application nodes."""
     while stack and stack[-1] in APPLICATIONS:
