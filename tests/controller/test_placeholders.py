@@ -87,7 +87,8 @@ def test_two_hosts_agree_on_what_the_proposal_did_not_show(tmp_path: Path, word:
             )
             other = await both.accept()
             assert association.report.stack == other.report.stack == ["http", "quic"]
-            steps = [line["text"] for line in association.report.ladder if str(line["text"]).startswith("step")]
+            texts = [str(line["text"]) for line in association.report.ladder]
+            steps = [text for text in texts if text.startswith("step")]
             assert [text.partition(":")[0] for text in steps] == [
                 "step 0 proposal",
                 "step 1 answer",

@@ -147,11 +147,11 @@ def prepare(controller: Controller, target: Target, early: bytes = b"", transact
         )
         if target.policy.hides:
             services.inner = proposing(controller, transaction, target.policy, services, target.key, early, remarks)
-        proposed = propose(controller.plugins, target.policy, services, context=path.context)
+        proposed = hold_back(propose(controller.plugins, target.policy, services, context=path.context), target.policy)
         by_protocol = {plugin.protocol: plugin for plugin in controller.plugins.values()}
         machine = Initiator(
             transaction,
-            hold_back(proposed, target.policy),
+            proposed,
             target.policy,
             context_protocol=path.context,
             service_port=target.port if direct else None,
@@ -183,7 +183,8 @@ def padding(answer_bytes: int) -> int:
 def _on_tcp(proposed: Sequence[Proposed]) -> TlsSession | None:
     """The session of TLS right above TCP."""
     above = {child for node in proposed if node.protocol == Protocol.TCP for child in node.children}
-    sessions = [node.session for node in proposed if node.id in above and node.protocol == Protocol.TLS13]
+    shown = [node for node in proposed if node.id in above and node.within is None]
+    sessions = [node.session for node in shown if node.protocol == Protocol.TLS13]
     return cast("TlsSession | None", next(iter(sessions), None))
 
 
