@@ -92,7 +92,7 @@ class Association:
         if answer is None:
             raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
         raise_failure(answer[0])
-        self.report.update(stack=answer[0]["stack"], generation=answer[0]["generation"])
+        self.report.update(stack=answer[0]["stack"], generation=answer[0]["generation"], inside={})
 
     async def send(self, message: bytes) -> None:
         """Send one message (Post Sockets: Message), which arrives whole and by itself.

@@ -14,7 +14,7 @@ import logging
 import secrets
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from accord.controller.association import Association, Report
@@ -27,7 +27,7 @@ from accord.controller.negotiating import route
 from accord.controller.proposal import propose
 from accord.controller.settings.policy import Context, EffectivePolicy
 from accord.controller.settings.stacks import SECURE
-from accord.controller.stack import build_carrier, services_for
+from accord.controller.stack import build_carrier, inside_of, services_for
 from accord.datapath import clock
 from accord.datapath.engine import Event
 from accord.datapath.path import Path
@@ -38,6 +38,7 @@ from accord.negotiation.merge import IDENTITY_BYTES
 from accord.negotiation.responder import COOKIE_BYTES
 from accord.protocols.services import Security, Services
 from accord.protocols.simultaneous import Simultaneous, rule_of
+from accord.protocols.wishes import NONE
 from accord.wire.constants import NodeId, Protocol, Reason, protocol_name
 from accord.wire.errors import AccordError, error
 
@@ -291,7 +292,11 @@ class Rendezvous:
         channel: DatagramChannel,
     ) -> Services:
         application = HostApplication(lambda: None)
-        services = services_for(self._controller, role, local, remote, self._security, channel, application)
+        # A connection of two SYNs has the options of both headers: there is no answer in which one side could choose.
+        wishes = replace(self._policy_for(remote[0]).inside, tcp=NONE.tcp)
+        services = services_for(
+            self._controller, role, local, remote, self._security, channel, application, wishes=wishes
+        )
         if services.tcp is not None:
             crossing = self._crossings.get(remote) or CrossingTcp(services.tcp, local[1])
             services.tcp = self._crossings[remote] = crossing
@@ -352,6 +357,7 @@ class Rendezvous:
             attach_mode=self._controller.attach_mode,
             role=talk.role.value,
         )
+        report.inside = inside_of(committed)
         figures = talk.exchange.figures()
         if figures is not None:
             report.packets_sent, report.packets_received = figures.packets_sent, figures.packets_received

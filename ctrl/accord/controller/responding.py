@@ -234,7 +234,8 @@ class Stack:
             association=handle,
             ladder=ladder.as_dicts(),
         )
-        report.inside = inside_of(self.committed)
+        if self.exposed.service is None:  # a program is told
+            report.inside = inside_of(self.committed)
         controller.counts.came_up(Role.RESPONDER, report)
         log.info("port %d, %s: %s", self.exposed.port, self.peer, self.committed.name)
         self.exposed.hand_out(Association(carrier, report), self.fetch)
