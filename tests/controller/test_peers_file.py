@@ -32,8 +32,11 @@ from accord.controller.peers.memory import Learnt as L
 from accord.controller.peers.state_file import StateFile
 from accord.controller.peers.text import encode, parse
 from accord.controller.settings.config import DaemonConfig, PeersConfig, state_path
+from accord.protocols.sealed.configuration import Aead, Kem
+from accord.protocols.sealed.host_keys import make
 from accord.wire.errors import HostError
 
+KEY = make(Kem.HYBRID, Aead.CHACHA20_POLY1305, 1_767_225_600).configuration.encode()
 WALL = 1_767_225_600.0
 """The first moment of 2026."""
 
@@ -56,6 +59,7 @@ def filled(clock: Clock) -> Peers:
         peers.learn("fe80::1%eth0", 80, L.SILENT)
         peers.learn("192.0.2.3", 1, L.OPTION_SYN_LOST)
     peers.learn("192.0.2.4", 65535, L.SILENT)
+    peers.learn_key("2001:db8::1", 80, "one.example", KEY)
     return peers
 
 

@@ -81,6 +81,7 @@ def status(as_json: bool, control: Path | None) -> None:
         "negotiations",
     ):
         table.add_row(name.replace("_", " "), str(answer[name]))
+    table.add_row("sealing keys", ", ".join(answer["sealing_keys"]))
     table.add_row("privileges", describe(answer["privileges"]))
     for rung in answer["rungs_refused"]:
         table.add_row(f"not {rung['rung']}", f"{rung['reason']}: {rung['detail']}")

@@ -321,6 +321,8 @@ class Controller:
             "associations": self.associations.rows(_ASSOCIATIONS_SHOWN),
             "associations_more": max(0, len(self.associations) - _ASSOCIATIONS_SHOWN),
             "plugins": sorted(self.plugins),
+            "sealing_keys": [key.name for key in self.recursion.keys.published],
+            "early_refused": self.recursion.replay.refused,
             "listeners": [
                 {
                     "port": exposed.port,

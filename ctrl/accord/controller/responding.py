@@ -111,16 +111,17 @@ def respond(
             wishes=exposed.policy.inside,
         )
 
-        services.inner = offering(
-            controller,
-            transaction,
-            exposed.policy,
-            services,
-            HostApplication(resume, ladder=ladder, target=exposed.target),
-            lambda text: ladder.note(Way.HERE, text),
-        )
-
         def open_session(node_id: int, protocol: int) -> Session:
+            if protocol == Protocol.INNER:  # only for those who want it: it is made for each negotiation
+                without_early = HostApplication(resume, ladder=ladder, target=exposed.target)
+                services.inner = offering(
+                    controller,
+                    transaction,
+                    exposed.policy,
+                    services,
+                    without_early,
+                    lambda text: ladder.note(Way.HERE, text),
+                )
             sessions[node_id] = by_protocol[protocol].open(Role.RESPONDER, services)
             return sessions[node_id]
 
