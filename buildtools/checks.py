@@ -20,6 +20,10 @@ TIDIED = r"dataplane_c/(src|lab|bench)/(?!test_)[^.]*\.c$"
 PYTHON_SOURCES = ("build.py", "setup.py", "buildtools", "ctrl", "sim", "tests", "bench", "vagrant")
 
 
+C_FLAGS = "-std=c11 -D_GNU_SOURCE -Iinclude -Idataplane_c/src -Idataplane_c/tests"
+# As setup.py compiles them; the headers of this machine's own architecture are not on clang's path then.
+BPF_FLAGS = f"-target bpf -O2 -mcpu=v3 -Iinclude -Iebpf -isystem /usr/include/{os.uname().machine}-linux-gnu"
+
 XDP = "xdp"
 """The fuzz target that is no libFuzzer program: dataplane_c/campaign."""
 
@@ -29,7 +33,7 @@ PROCESSES = max(2, min(4, os.cpu_count() or 1))
 SIDE_BY_SIDE = ("-n", str(PROCESSES), "--dist", "loadfile", "--no-loadscope-reorder")
 
 # A check that takes long, and whose verdict is the same as long as its input is: name -> what it depends on.
-CACHED = {"clang-tidy": (*C_SOURCES, ".clang-tidy")}
+CACHED = dict.fromkeys(("clang-tidy", "clang-tidy-bpf"), (*C_SOURCES, ".clang-tidy"))
 
 
 def run(quick: bool, expression: str | None, rest: Sequence[str], fuzz_seconds: int) -> int:
@@ -81,13 +85,13 @@ def static_checks(quick: bool) -> list[tuple[str, list[str]]]:
         ("clang-format", ["clang-format", "--dry-run", "--Werror", *c_files]),
     ]
     if not quick:
-        checks.append(("clang-tidy", tidy([path for path in c_files if re.match(TIDIED, path)])))
+        checks.append(("clang-tidy", tidy([path for path in c_files if re.match(TIDIED, path)], C_FLAGS)))
+        checks.append(("clang-tidy-bpf", tidy([path for path in c_files if path.endswith(".bpf.c")], BPF_FLAGS)))
     return checks
 
 
-def tidy(c_files: Sequence[str]) -> list[str]:
+def tidy(c_files: Sequence[str], flags: str) -> list[str]:
     """clang-tidy on all processors; it has no way to do that itself, and one file knows nothing of the others."""
-    flags = "-std=c11 -D_GNU_SOURCE -Iinclude -Idataplane_c/src -Idataplane_c/tests"
     each = f'clang-tidy --quiet "$@" -- {flags}'
     pipeline = f"""printf '%s\\n' "$@" | xargs -n 2 -P {os.cpu_count() or 1} sh -c '{each}' tidy"""
     return ["sh", "-c", pipeline, "tidy", *c_files]
