@@ -67,6 +67,16 @@ static int set_capabilities(const struct __user_cap_data_struct *sets)
 	return (int)syscall(SYS_capset, &header, sets);
 }
 
+/* What this process does not have it cannot keep, and asking for it would fail. */
+static int may_lock_memory(void)
+{
+	struct __user_cap_header_struct header = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = {{0}};
+
+	return !syscall(SYS_capget, &header, sets) &&
+	       sets[CAP_TO_INDEX(CAP_IPC_LOCK)].permitted & CAP_TO_MASK(CAP_IPC_LOCK);
+}
+
 static int change_user(uint32_t user, uint32_t group)
 {
 	if (user == getuid() && user == geteuid())
@@ -86,6 +96,7 @@ int accord_privilege_drop(uint32_t user, uint32_t group, uint32_t keep_memlock, 
 	struct __user_cap_data_struct sets[_LINUX_CAPABILITY_U32S_3] = {{0}};
 	const char *call = "PR_SET_KEEPCAPS";
 
+	keep_memlock = keep_memlock && may_lock_memory();
 	if (keep_memlock) {
 		sets[CAP_TO_INDEX(CAP_IPC_LOCK)].permitted = CAP_TO_MASK(CAP_IPC_LOCK);
 		sets[CAP_TO_INDEX(CAP_IPC_LOCK)].effective = CAP_TO_MASK(CAP_IPC_LOCK);

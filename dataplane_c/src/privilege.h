@@ -120,8 +120,8 @@ int accord_link_bell(struct accord_failure *failure);
 /*
  * Give everything up: user and group IDs (where they are not this process's already), supplementary groups, all
  * capability sets and the bounding set; no new privileges, no core dumps or ptrace by others; and the process ends with
- * its parent, the broker, even when it hangs. What cannot be given up is a failure. keep_memlock: CAP_IPC_LOCK stays,
- * for UMEMs where RLIMIT_MEMLOCK cannot be raised.
+ * its parent, the broker, even when it hangs. What cannot be given up is a failure. keep_memlock: CAP_IPC_LOCK stays if
+ * it is there, for UMEMs where RLIMIT_MEMLOCK cannot be raised.
  */
 int accord_privilege_drop(uint32_t user, uint32_t group, uint32_t keep_memlock, struct accord_failure *failure);
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ import pytest
 
 from accord.datapath.attached import attached
 from accord.lab.deployment import Deployment, kill
+from accord.lab.pair import pair
 from tests.failopen.conftest import deployed
 from tests.privilege.conftest import NOBODY
 
@@ -142,3 +144,21 @@ def test_the_capabilities_of_the_service_unit_are_enough(tmp_path: Path) -> None
         process.terminate()
         assert process.wait(20) == 0
         assert not both.control(both.server).exists()
+
+
+@pytest.mark.parametrize(
+    ("lacks", "back_end", "left"),
+    [("-sys_resource", "af_xdp", CAP_IPC_LOCK), ("-sys_resource,-ipc_lock", "af_packet", 0)],
+    ids=["it may lock memory", "it may not"],
+)
+def test_where_the_limit_on_locked_memory_cannot_be_raised_the_rung_is_the_best_that_it_allows(
+    tmp_path: Path, lacks: str, back_end: str, left: int
+) -> None:
+    with pair() as (client, server), contextlib.closing(Deployment(client, server, tmp_path)) as both:
+        command = ["prlimit", "--memlock=65536:65536", "setpriv", "--bounding-set", lacks]
+        command += [sys.executable, "-m", "accord.cli.main", "daemon", "--config", str(both.configuration(server))]
+        server.popen(command)
+        state = both.wait_for(server)
+        assert state["back_end"] == back_end
+        assert [each["reason"] for each in state["rungs_refused"]] == ([] if left else ["NO_MEMORY"])
+        assert int(status_of(state["pid"])["CapEff"], 16) == left
