@@ -16,6 +16,13 @@ from accord.controller.settings.policy import Secure
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
+Files = tuple[str | None, str | None]
+"""Of a certificate and its private key."""
+
+
+def _absolute(path: str | os.PathLike[str] | None) -> str | None:
+    return None if path is None else os.path.abspath(path)
+
 
 class Listener:
     """A port that the daemon listens on for this process, as long as this process keeps it open."""
@@ -27,8 +34,10 @@ class Listener:
         control: str | os.PathLike[str] | None = None,
         *,
         messages: bool = False,
+        files: Files = (None, None),
     ) -> None:
         self._channel = channel
+        self._files = files
         self._control = control
         self._messages = messages
         self.details = details
@@ -48,6 +57,26 @@ class Listener:
                 yield await self.accept()
             except ConnectionAbortedError:
                 return
+
+    async def renew(self) -> None:
+        """Read the files of the certificate and its key again, and show what they hold to whoever comes from now on.
+
+        Raises ``AccordError``; then the port goes on with what it had.
+        """
+        port, (certificate, private_key) = self.details["port"], self._files
+        if certificate is None or private_key is None:
+            raise error(Reason.BAD_CONFIG, f"port {port} has no certificate of its own", "listen with one")
+        request = {"op": "renew", "port": port, "certificate": os.fspath(certificate)}
+        channel = call(control_path(self._control))
+        try:
+            with opened(self._files) as files:
+                await channel.send({**request, "private_key": os.fspath(private_key)}, files)
+            answer = await channel.receive()
+        finally:
+            channel.close()
+        if answer is None:
+            raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
+        raise_failure(answer[0])
 
     async def close(self) -> None:
         """Stop listening. Associations that were accepted stay, but for those over QUIC, which share the port."""
@@ -99,15 +128,16 @@ class listen:
             "op": "listen",
             "port": port,
             "forward_to": list(forward_to) if forward_to else None,
-            "certificate": None if certificate is None else os.path.abspath(certificate),
-            "private_key": None if private_key is None else os.path.abspath(private_key),
+            "certificate": _absolute(certificate),
+            "private_key": _absolute(private_key),
             "early_limit": early_limit,
             "secure": secure,
             "plain": plain,
             "messages": messages,
             "share_udp": share_udp,
         }
-        self._files = (certificate, private_key)
+        # A program may go elsewhere before it renews.
+        self._files: Files = (_absolute(certificate), _absolute(private_key))
         self._control = control_path(control)
         self._listener: Listener | None = None
 
@@ -123,7 +153,8 @@ class listen:
         except BaseException:
             channel.close()
             raise
-        return Listener(channel, answer[0], self._control, messages=bool(self._request["messages"]))
+        messages = bool(self._request["messages"])
+        return Listener(channel, answer[0], self._control, messages=messages, files=self._files)
 
     def __await__(self) -> Generator[Any, None, Listener]:
         return self._open().__await__()

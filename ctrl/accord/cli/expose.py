@@ -4,12 +4,20 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
+import signal
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from accord.api.connect import parse_remote
-from accord.api.listen import listen
+from accord.api.listen import Listener, listen
+from accord.wire.errors import AccordError
+
+_LOOK_SECONDS = 60.0
+"""Between two looks at the files of the certificate, as the daemon looks at its own; SIGHUP has one at once."""
 
 
 @click.command()
@@ -49,7 +57,8 @@ def expose(
 ) -> None:
     """Offer a local plain service over negotiated stacks, until interrupted.
 
-    Hosts without Accord reach it too, by TLS over plain TCP on the same port.
+    Hosts without Accord reach it too, by TLS over plain TCP on the same port. When the files of the certificate are
+    others, those are shown from then on; it is looked once a minute, and at once on SIGHUP.
 
     Example: accord expose --listen 443 --to 127.0.0.1:8080
     """
@@ -72,8 +81,48 @@ def expose(
         click.echo(f"exposed: port {port} -> {host}:{service_port}, certificate {listener.details['certificate']}")
         if warning := listener.details.get("warning"):
             click.echo(f"accord: {warning}; peers are refused until then", err=True)
+        renewing = None
+        if certificate is not None and private_key is not None:
+            wake = asyncio.Event()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, wake.set)
+            renewing = asyncio.create_task(_renew(listener, [certificate, private_key], wake))
         async for _ in listener:  # nothing is handed to us while the daemon forwards; this ends with the daemon
             pass
+        if renewing is not None:
+            renewing.cancel()
         raise click.ClickException("the daemon is gone; start it again and expose the service again")
 
     asyncio.run(run())
+
+
+async def _renew(listener: Listener, files: Sequence[Path], wake: asyncio.Event) -> None:
+    """Whenever the files have changed, and whenever somebody says so."""
+    shown = _stamps(files)
+    while True:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await wake.wait()
+        found = _stamps(files)
+        if not wake.is_set() and found == shown:
+            continue
+        wake.clear()
+        try:
+            await listener.renew()
+        except AccordError as wrong:  # one of the two may be there before the other: the next look tries again
+            click.echo(f"accord: the certificate is not renewed: {wrong}", err=True)
+        else:
+            shown = found
+            click.echo(f"renewed: port {listener.details['port']}, certificate {files[0]}")
+
+
+def _stamps(files: Sequence[Path]) -> list[tuple[int, int, int] | None]:
+    """What tells that a file is another, or was written to; None: it is not there."""
+    found: list[tuple[int, int, int] | None] = []
+    for file in files:
+        try:
+            status = os.stat(file)
+        except OSError:
+            found.append(None)
+        else:
+            found.append((status.st_mtime_ns, status.st_ino, status.st_size))
+    return found

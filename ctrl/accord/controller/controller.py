@@ -409,11 +409,7 @@ class Controller:
             if (source := exposed.source) is None:
                 continue
             try:
-                certificate, key = (files.readable(path) for path in source)
-                security = dataclasses.replace(exposed.security, certificate=certificate, private_key=key)
-                if security != exposed.security:
-                    load_identity(security)
-                    exposed.security = security
+                exposed.show(*(files.readable(path) for path in source))
             except AccordError as wrong:
                 log.warning("port %d: certificate not renewed: %s", exposed.port, wrong)
 

@@ -27,6 +27,7 @@ from accord.datapath.stream import SocketCarrier
 from accord.datapath.syn_option import ExId, SynOptions, saved_syn
 from accord.negotiation.interface import Role
 from accord.protocols import tls
+from accord.protocols.certificates import load_identity
 from accord.protocols.services import Carrier, Security
 from accord.wire.constants import Limit, Reason
 from accord.wire.errors import AccordError, error
@@ -136,6 +137,14 @@ class Exposed:
     def accept(self) -> None:
         """Take plain connections, from now on or again."""
         self.accepting = [Acceptor(listener, self._accepted) for listener in self.listeners]
+
+    def show(self, certificate: Path, private_key: Path) -> None:
+        """Another chain and its key from now on; what is up stays as it is. Raises ``AccordError``, and then nothing
+        has changed."""
+        security = dataclasses.replace(self.security, certificate=certificate, private_key=private_key)
+        if security != self.security:
+            load_identity(security)
+            self.security = security
 
     def accept_waiting(self) -> None:
         """Take the plain connections that wait in the listeners' queues, in this turn."""

@@ -16,7 +16,7 @@ from typing import Any
 from accord import __version__
 from accord.controller.association import Association
 from accord.controller.bridge import bridge
-from accord.controller.control import Channel, failure_message
+from accord.controller.control import Channel, failure_message, peer_credentials
 from accord.controller.controller import Controller
 from accord.controller.exposed import Exposed
 from accord.controller.held import hold
@@ -57,6 +57,7 @@ def _port(message: dict[str, Any]) -> int:
 _FILES = {
     "connect": ("ca_file",),
     "listen": ("certificate", "private_key"),
+    "renew": ("certificate", "private_key"),
     "rendezvous": ("ca_file", "certificate", "private_key"),
 }
 """What a program may pass with a message, by its ``op``: open files, in this order, those that the message names."""
@@ -147,6 +148,7 @@ class Operations:
         self._handlers: dict[str, Callable[[dict[str, Any], Channel, list[Path | None]], Awaitable[None]]] = {
             "connect": self._connect,
             "listen": self._listen,
+            "renew": self._renew,
             "rendezvous": self._rendezvous,
             "renegotiate": self._renegotiate,
             "status": self._status,
@@ -308,6 +310,22 @@ class Operations:
             self._controller.withdraw(exposed)
             raise
         await self.keep(exposed, accepted, channel)
+
+    async def _renew(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
+        """A program has another certificate for the port that it listens on; it, or root, says so on a connection of
+        its own."""
+        port = _port(message)
+        exposed, program, _ = self._programs.get(port, (None, channel, None))
+        if exposed is None:
+            raise error(Reason.BAD_CONFIG, f"no program listens on port {port}", "see: accord status")
+        user = peer_credentials(channel.sock)[1]
+        if user not in (0, peer_credentials(program.sock)[1]):
+            raise error(Reason.NOT_PERMITTED, f"port {port} is another user's", "renew as that user, or as root")
+        certificate, private_key = files
+        if certificate is None or private_key is None:
+            raise error(Reason.BAD_CONFIG, f"port {port}", "give the certificate and its private key together")
+        exposed.show(certificate, private_key)
+        await channel.send({"ok": True, "port": port, "certificate": str(certificate)})
 
     async def keep(self, exposed: Exposed, accepted: asyncio.Queue[Association], channel: Channel) -> None:
         """Keep a port exposed, and hand what is accepted to the program, as long as that stays connected.
