@@ -81,6 +81,8 @@ def _names(kind: type[enum.StrEnum]) -> dict[str, Any]:
 _SECURITY_ORDER: Final = tuple(Secure)
 _REMEMBERED_WISHES: Final = 64
 _REMEMBERED_LETTERS: Final = 1024
+_WEIGHTLESS: Final = (0, 0)
+_SUBGRAPH, _INNER, _COMPRESSION = int(Protocol.SUBGRAPH), int(Protocol.INNER), int(Protocol.COMPRESSION)
 _EXPLAINED: Final = 4
 """Stacks that an error explains; the others are counted."""
 _BINDING: Final = (Word.FORBIDDEN, Word.REQUIRED)
@@ -222,6 +224,17 @@ class EffectivePolicy:
 
         ``available``: names of the plug-ins that work on this host; ``secure``: IDs of those that secure a stack.
         """
+        # Asked before each connection, and mostly of the same policies.
+        key = (self, tuple(self.protocols.items()), frozenset(available), frozenset(secure))
+        known = _wanted.get(key)
+        if known is None:
+            known = self._stacks_wanted(available, secure)
+            if len(_wanted) >= _REMEMBERED_WISHES:
+                _wanted.clear()
+            _wanted[key] = known
+        return list(known)
+
+    def _stacks_wanted(self, available: Collection[str], secure: Collection[int]) -> list[tuple[str, ...]]:
         ids = {self.protocols[name] for name in available if name in self.protocols}
         wanted = [stacks.without_application(stack) for stack in self.prefer]
         if not self.only:
@@ -332,15 +345,16 @@ class EffectivePolicy:
 
     def _objection(self, stack: CandidateStack, present: Collection[int] = ()) -> tuple[Reason, str] | None:
         """Why a stack is not allowed. ``present``: protocols that are not missing although they are not in it."""
-        if Protocol.SUBGRAPH in stack.protocols:  # whatever is missing may be in it, and is asked for again then
+        if _SUBGRAPH in stack.protocols:  # whatever is missing may be in it, and is asked for again then
             present = (*present, *self.protocols.values())
-        if Protocol.INNER in stack.protocols:
+        if _INNER in stack.protocols:
             present = (*present, *stacks.APPLICATIONS, *stacks.LAYERS)
         if self.preferences and (why := preferences.objection(self.preferences, stack, present)) is not None:
             return why
-        if not self.compress_encrypted and preferences.compresses_encrypted(stack.protocols, secure=stack.secure):
+        crime = _COMPRESSION in stack.protocols and not self.compress_encrypted
+        if crime and preferences.compresses_encrypted(stack.protocols, secure=stack.secure):
             return Reason.POLICY, "it compresses what it encrypts, and this host's policy has not compress_encrypted"
-        if self.hides and Protocol.INNER not in (*stack.protocols, *present):
+        if self.hides and _INNER not in (*stack.protocols, *present):
             return Reason.POLICY, "this host's policy hides what is above security (inner)"
         if (self.secure is Secure.REQUIRED or self.hides) and not stack.secure:
             return Reason.INSECURE, "this host's policy requires security"
@@ -350,7 +364,8 @@ class EffectivePolicy:
 
     def _worth(self, stack: CandidateStack) -> tuple[bool, int, int]:
         """The rules that both sides share."""
-        return self.secure is not Secure.NO and not stack.secure, *preferences.weigh(self.preferences, stack)
+        weight = preferences.weigh(self.preferences, stack) if self.preferences or stack.words else _WEIGHTLESS
+        return self.secure is not Secure.NO and not stack.secure, *weight
 
     def _rank(self, stack: CandidateStack) -> tuple[tuple[bool, int, int], int, int, int, StackIds, tuple[int, ...]]:
         return (
@@ -364,15 +379,20 @@ class EffectivePolicy:
 
     def _place(self, stack: CandidateStack) -> int:
         below = stacks.without_application(stack.protocols)
-        if Protocol.SUBGRAPH in below:
+        if _SUBGRAPH in below:
             may_be = (place for place, each in enumerate(self.prefer) if stacks.may_become(below, each))
             return next(may_be, len(self.prefer))
-        listed = {below, stack.protocols}
-        if self.preferences:
-            listed.add(preferences.without_layers(below, self.preferences))
-        return next((place for place, each in enumerate(self.prefer) if each in listed), len(self.prefer))
+        bare = preferences.without_layers(below, self.preferences) if self.preferences else below
+        return next(
+            (place for place, each in enumerate(self.prefer) if each in (below, stack.protocols, bare)),
+            len(self.prefer),
+        )
 
 
+_wanted: dict[
+    tuple[EffectivePolicy, tuple[tuple[str, int], ...], frozenset[str], frozenset[int]], list[tuple[str, ...]]
+] = {}
+"""By all that the outcome depends on."""
 _overridden: dict[tuple[EffectivePolicy, frozenset[str], tuple[tuple[str, int], ...], str], EffectivePolicy] = {}
 """By all that the outcome depends on: two policies are equal whatever their ``fixed`` and ``protocols`` are."""
 
