@@ -16,7 +16,9 @@ from accord.controller.association import Association
 from accord.controller.controller import Controller
 from accord.controller.settings.config import DaemonConfig
 from accord.protocols.authority import issue, make_ca
+from accord.protocols.quic import QuicPlugin
 from accord.protocols.services import Security
+from accord.protocols.simultaneous import Simultaneous
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError
 from tests.controller.pairs import run
@@ -168,6 +170,20 @@ def test_a_certificate_for_another_name_ends_the_meeting_at_both(tmp_path: Path)
             )
             assert Reason.CERTIFICATE_NAME in {getattr(result, "reason", None) for result in results}
             assert all(isinstance(result, AccordError) for result in results)
+
+    run(work())
+
+
+def test_a_protocol_that_stands_no_two_initiators_is_not_offered(tmp_path: Path) -> None:
+    class Lonely(QuicPlugin):
+        simultaneous = Simultaneous.NEVER
+
+    async def work() -> None:
+        async with peers(tmp_path) as (ada, bob):
+            ada.controller.plugins["quic"] = Lonely()
+            with pytest.raises(AccordError, match="no stack is left") as failure:
+                await ada.meet(bob.address)
+            assert failure.value.reason is Reason.POLICY
 
     run(work())
 

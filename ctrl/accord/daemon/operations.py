@@ -271,8 +271,13 @@ class Operations:
         try:
             await asyncio.wait({meeting, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not meeting.done():
+                gone.result()
                 return
             association = meeting.result()
+        except asyncio.CancelledError:  # the daemon ends: whoever waits for an answer gets one
+            with contextlib.suppress(OSError):
+                await channel.send(failure_message(error(Reason.SHUTDOWN, "a meeting", "ask again later")))
+            raise
         finally:
             self._connecting -= 1
             for task in (meeting, gone):
