@@ -97,8 +97,11 @@ def _word(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict
     return {name: word for name, _, word in pairs}
 
 
-async def pipe(association: Association) -> None:
-    """Standard input to the peer, the peer to standard output; ends when the peer has finished."""
+async def pipe(association: Association, *, to_the_end: bool = False) -> None:
+    """Standard input to the peer, the peer to standard output; ends when the peer has finished.
+
+    ``to_the_end``: not before all of standard input was sent, unless that is a terminal.
+    """
     loop = asyncio.get_running_loop()
     pieces: asyncio.Queue[bytes] = asyncio.Queue(4)
 
@@ -123,8 +126,8 @@ async def pipe(association: Association) -> None:
         while data := await association.read():
             sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
-        if sender.done():
-            sender.result()
+        if sender.done() or (to_the_end and not sys.stdin.isatty()):
+            await sender
     finally:
         sender.cancel()
 

@@ -83,7 +83,8 @@ def meet(
     """Meet a peer that calls this host too, and pipe the stack to standard input and output.
 
     NAME is what both sides call the meeting. Each says where the other's UDP port is, or both ask an introducer that
-    they can reach. Whichever leads is the TLS client, so both bring a certificate.
+    they can reach. Whichever leads is the TLS client, so both bring a certificate. It ends when the peer has
+    finished and standard input was sent.
     """
     if not peers and introducer is None:
         raise click.UsageError("say where the peer is, or name an --introducer")
@@ -115,7 +116,7 @@ def meet(
                 if verbose:
                     click.echo(describe(association.report), err=True)
                     click.echo(render(association.report["ladder"]), err=True)
-                await pipe(association)
+                await pipe(association, to_the_end=True)
         except AccordError as failure:
             if verbose and failure.trace:
                 click.echo(render(failure.trace), err=True)
