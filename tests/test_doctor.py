@@ -14,9 +14,9 @@ import pytest
 from click.testing import CliRunner
 from pyroute2 import IPRoute
 
-from accord.cli.doctor import best_back_end, doctor
+from accord.cli.doctor import best_back_end, doctor, tried_first
+from accord.datapath import attach, probe_interface, probe_syn, syn_option
 from accord.datapath import probe as probes
-from accord.datapath import probe_syn, syn_option
 from accord.datapath.cgroup import MOUNT
 from accord.datapath.probe import Finding, probe
 from accord.datapath.probe_interface import interface, xdp_features
@@ -338,6 +338,43 @@ def test_the_back_end_that_is_announced_is_the_first_rung_that_holds(
     yes: set[str], on_link: set[str] | None, best: str | None
 ) -> None:
     assert best_back_end(None if on_link is None else "eth0", findings_of(yes, on_link)) == best
+
+
+@pytest.mark.parametrize(
+    ("yes", "on_link", "native", "first"),
+    [
+        (EVERYTHING, FREE_LINK, True, "native XDP"),
+        (EVERYTHING, FREE_LINK, False, None),
+        (EVERYTHING - {"AF_XDP"}, FREE_LINK, True, None),
+        (EVERYTHING - {"native XDP"}, FREE_LINK, True, None),
+        (EVERYTHING, FREE_LINK - {"XDP slot"}, True, None),
+        (EVERYTHING, FREE_LINK - {"link"}, True, None),
+    ],
+)
+def test_where_the_kernel_does_not_tell_of_native_xdp_what_the_daemon_tries_first_is_announced_too(
+    yes: set[str], on_link: set[str], native: bool, first: str | None
+) -> None:
+    told = findings_of(yes, on_link)
+    assert tried_first("eth0", told, native) is None
+    without = findings_of(yes, on_link - {"native XDP"})
+    untold = [*without[:-1], probe_interface._native("interface eth0", None, 1500, "a driver of tomorrow")]
+    assert tried_first("eth0", untold, native) == first
+    assert best_back_end("eth0", untold, native) == best_back_end("eth0", without)
+
+
+@pytest.mark.root
+def test_the_command_says_what_is_tried_first_and_what_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    def asked() -> tuple[str, str]:
+        subprocess.run("ip link add probe0 type veth && ip link set probe0 up", shell=True, check=True)
+        done = CliRunner().invoke(doctor, ["--iface", "probe0"])
+        return done.stdout, CliRunner().invoke(doctor, ["--iface", "probe0", "--json"]).stdout
+
+    monkeypatch.setattr(probe_interface, "xdp_features", lambda _: None)
+    monkeypatch.setattr(attach, "driver", lambda _: "a driver of tomorrow")
+    table, answer = in_scratch_namespace(asked)
+    assert json.loads(answer)["tried_first"] == "native XDP"
+    assert "native XDP if the driver takes a program" in " ".join(table.split())
+    assert f"else {json.loads(answer)['back_end']}" in " ".join(table.split())
 
 
 def test_json_holds_every_finding_that_the_table_shows() -> None:

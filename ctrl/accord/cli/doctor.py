@@ -15,6 +15,7 @@ from rich.text import Text
 
 from accord.datapath.netdev import interface_index
 from accord.datapath.probe import Finding, probe
+from accord.datapath.probe_interface import NOT_TOLD
 from accord.wire.errors import AccordError
 
 # Best first: what the daemon would settle for, by the names of the findings that it needs.
@@ -60,6 +61,15 @@ def best_back_end(interface: str | None, findings: Sequence[Finding], native: bo
     return next((rung for rung, needed in LADDER if yes.issuperset(needed)), None)
 
 
+def tried_first(interface: str | None, findings: Sequence[Finding], native: bool = True) -> str | None:
+    """A rung above ``best_back_end`` that the daemon tries and of which only its trial tells whether it holds."""
+    if not any(finding.name == LADDER[0][0] and finding.reason == NOT_TOLD for finding in findings):
+        return None
+    hoped = [dataclasses.replace(each, ok=True) if each.reason == NOT_TOLD else each for each in findings]
+    first = best_back_end(interface, hoped, native)
+    return None if first == best_back_end(interface, findings, native) else first
+
+
 def auto_is_native(interface: str | None) -> bool:
     """Whether ``--attach auto`` would try native XDP on the interface."""
     try:
@@ -73,11 +83,13 @@ def auto_is_native(interface: str | None) -> bool:
 
 def report(interface: str | None, findings: Sequence[Finding]) -> dict[str, object]:
     """The JSON object: kernel, interface, best back end, findings with all of their fields."""
+    native = auto_is_native(interface)
     return {
         "kernel": os.uname().release,
         "machine": os.uname().machine,
         "interface": interface,
-        "back_end": best_back_end(interface, findings, auto_is_native(interface)),
+        "back_end": best_back_end(interface, findings, native),
+        "tried_first": tried_first(interface, findings, native),
         "findings": [dataclasses.asdict(finding) for finding in findings],
     }
 
@@ -96,8 +108,9 @@ def show(interface: str | None, findings: Sequence[Finding], console: Console) -
             table.add_row(mark, finding.name, found)
         console.print(Text(f"\n{group}", style="bold"))
         console.print(table)
-    best = best_back_end(interface, findings, auto_is_native(interface))
+    native = auto_is_native(interface)
+    best, first = best_back_end(interface, findings, native), tried_first(interface, findings, native)
     where = f" on {interface}" if interface is not None else ""
-    console.print(
-        f"\nThe daemon would use{where}: {best or 'nothing, there are not even UDP sockets'}", highlight=False
-    )
+    trial = f"{first} if the driver takes a program, which only a trial tells; else " if first is not None else ""
+    used = best or "nothing, there are not even UDP sockets"
+    console.print(f"\nThe daemon would use{where}: {trial}{used}", highlight=False)

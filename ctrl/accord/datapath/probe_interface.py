@@ -26,6 +26,9 @@ _NETDEV_CMD_DEV_GET = 1
 _XDP_MTU = 3498
 _MAX_QUEUES = 64  # ACCORD_MAX_QUEUES
 
+NOT_TOLD = "the kernel does not tell (Linux 6.3 does)"
+"""The reason of a finding that only a trial could decide, on the interface itself, which others use."""
+
 _IFF_UP = 0x1
 _INSTALL = "install Accord again: pip install ."
 
@@ -124,25 +127,23 @@ def _queues(group: str, name: str, link: Any) -> Finding:
 
 def _native(group: str, features: int | None, mtu: int, driver: str) -> Finding:
     name, purpose = "native XDP", "packets taken in the driver"
+    if mtu > _XDP_MTU:
+        reason = f"an MTU of {mtu} is more than a page holds for XDP"
+        return Finding(group, name, purpose, False, reason, f"an MTU of at most {_XDP_MTU}; or generic XDP")
     if features is None:
-        reason = "the kernel does not tell (Linux 6.3 does)"
-        mend = "the daemon tries it: accord status says which rung was reached"
-        return Finding(group, name, purpose, False, reason, mend)
+        mend = "the daemon tries it where its attach mode allows: accord status says which rung was reached"
+        return Finding(group, name, purpose, False, NOT_TOLD, mend)
     needed = XDP_BASIC | XDP_REDIRECT
     if features & needed != needed:
         reason = f"driver {driver} declares {'no XDP' if not features & XDP_BASIC else 'XDP without redirect'}"
         return Finding(group, name, purpose, False, reason, "generic XDP serves on any interface; or another NIC")
-    if mtu > _XDP_MTU:
-        reason = f"an MTU of {mtu} is more than a page holds for XDP"
-        return Finding(group, name, purpose, False, reason, f"an MTU of at most {_XDP_MTU}; or generic XDP")
     return Finding(group, name, purpose, True, "the driver declares XDP and redirect")
 
 
 def _zero_copy(group: str, features: int | None, driver: str) -> Finding:
     name, purpose = "zero-copy AF_XDP", "speed only: copying works too"
     if features is None:
-        reason, mend = "the kernel does not tell (Linux 6.3 does)", "nothing to do: it is used where it is there"
-        return Finding(group, name, purpose, False, reason, mend)
+        return Finding(group, name, purpose, False, NOT_TOLD, "nothing to do: it is used where it is there")
     if features & _XDP_XSK_ZEROCOPY:
         return Finding(group, name, purpose, True, "the driver declares it")
     return Finding(
