@@ -35,7 +35,8 @@ EARLY_WINDOW_S = 2
 class Worker:
     """``bench/_contact.py`` or another program that answers JSON lines by JSON lines, in a namespace."""
 
-    def __init__(self, where: Namespace, log: Path, *argv: str) -> None:
+    def __init__(self, where: Namespace, log: Path, *argv: str, path: str) -> None:
+        """``path``: PYTHONPATH."""
         with log.open("ab") as errors:
             self.process = where.popen(
                 [sys.executable, *argv],
@@ -44,7 +45,7 @@ class Worker:
                 stderr=errors,
                 # Ctrl-C is for the bench, which then ends this.
                 start_new_session=True,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(_PATHS)},
+                env={**os.environ, "PYTHONPATH": path},
             )
         self._log = log
 
@@ -98,11 +99,16 @@ class Site:
     Processes end with it, or with the lab at the latest.
     """
 
-    def __init__(self, lab: Lab, directory: Path, attach: str = "auto", policy: str = "") -> None:
+    def __init__(
+        self, lab: Lab, directory: Path, attach: str = "auto", policy: str = "", plugins: Path | None = None
+    ) -> None:
+        """``plugins``: where its processes find packages with more protocols."""
         self.lab = lab
         self.directory = directory
         self.hosts = Hosts(lab, directory)
         self._attach = attach
+        self._path = os.pathsep.join([*([str(plugins)] if plugins else []), *_PATHS])
+        self._plugins = plugins
         self._policy = policy
         self._stack = contextlib.ExitStack()
         self._stack.callback(self.hosts.close)
@@ -118,7 +124,7 @@ class Site:
 
     def worker(self, where: Namespace, script: str, *arguments: str) -> Worker:
         """A script of this folder, in a namespace."""
-        made = Worker(where, self.directory / "workers.log", str(BENCH / script), *arguments)
+        made = Worker(where, self.directory / "workers.log", str(BENCH / script), *arguments, path=self._path)
         self._stack.callback(made.close)
         return made
 
@@ -134,6 +140,8 @@ class Site:
                 text += f'certificate = "{self.hosts.certificate}"\nkey = "{self.hosts.key}"\n'
         path.write_text(text)
         command = [sys.executable, "-m", "accord.cli.main", "daemon", "--config", str(path)]
+        if self._plugins is not None:
+            command = ["env", f"PYTHONPATH={self._path}", *command]
         return self.hosts.start(host, command, ready="daemon ready")
 
     def order(self, way: str, port: int, **more: Any) -> dict[str, Any]:

@@ -19,13 +19,14 @@ from typing import Any
 import click
 from _flights import LOSSES, Flights
 from _site import Site
-from _stage import Case, Stage, load, row
+from _stage import BENCH, Case, Stage, load, row
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from accord.lab.lab import Lab
 
 FLIGHT_BYTES = 20 * 1024
+PLUGINS = BENCH / "plugins"
 _FLIGHT_STEPS = 3
 
 Step = Callable[[str], None]
@@ -37,7 +38,7 @@ def two_hosts(name: str, rtt: float, seed: int) -> Iterator[tuple[Lab, Site, Pat
     with (
         tempfile.TemporaryDirectory(prefix="accord-model-") as directory,
         Lab(f"model-{name}-{os.getpid()}", rtt=rtt, seed=seed) as lab,
-        Site(lab, Path(directory)) as site,
+        Site(lab, Path(directory), plugins=PLUGINS) as site,
     ):
         # The worker of a daemon that gives its privileges up has to read what lies here.
         Path(directory).chmod(0o755)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from accord.controller.known import check_wishes, known_protocols
 from accord.controller.placeholders import hold_back, known, offers
 from accord.controller.proposal import propose
 from accord.controller.settings.policy import EffectivePolicy, parse_policy
@@ -103,3 +104,10 @@ def test_two_hosts_agree_on_what_the_proposal_did_not_show(tmp_path: Path, word:
             await other.carrier.close()
 
     run(work())
+
+
+def test_a_program_s_policy_may_name_what_is_installed_and_nothing_else() -> None:
+    check_wishes({"prefer": ["tls/tcp"], "defer": ["tls"]})
+    with pytest.raises(UserError, match="no protocol; allowed: tcp"):
+        check_wishes({"prefer": ["nonsense/tcp"]})
+    assert {"tcp", "framing"} <= known_protocols().keys()

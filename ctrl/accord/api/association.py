@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from accord.controller.control import call, control_path, raise_failure
-from accord.controller.settings.policy import EffectivePolicy
+from accord.controller.known import check_wishes
 from accord.datapath.stream import SocketCarrier
 from accord.protocols.framed_carrier import FramedCarrier
 from accord.protocols.services import Carrier
@@ -81,7 +81,7 @@ class Association:
                 "connect with the policy renegotiate = true; a plain connection never can",
             )
         if policy:
-            EffectivePolicy().override(policy)
+            check_wishes(policy)
         message = {"op": "renegotiate", "association": self.report["association"], "policy": dict(policy or {})}
         channel = call(control_path(self._control))
         try:

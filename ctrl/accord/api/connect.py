@@ -13,7 +13,7 @@ from typing import Any
 from accord.api.association import Association
 from accord.controller.control import call, control_path, raise_failure
 from accord.controller.held import opened
-from accord.controller.settings.policy import EffectivePolicy
+from accord.controller.known import check_wishes
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
@@ -60,7 +60,7 @@ class connect:
     ) -> None:
         host, port = parse_remote(remote)
         # What cannot be read is told before the daemon is asked; what its policy forbids only it knows.
-        EffectivePolicy().override(policy or {})
+        check_wishes(policy or {})
         if messages and early:
             raise error(Reason.BAD_CONFIG, "early data and messages", "send the first message over the association")
         self._messages = messages

@@ -15,7 +15,7 @@ from typing import Any
 from accord.api.association import Association
 from accord.controller.control import call, control_path, raise_failure
 from accord.controller.held import opened
-from accord.controller.settings.policy import EffectivePolicy
+from accord.controller.known import check_wishes
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
@@ -53,7 +53,7 @@ class rendezvous:
         ladder: bool = False,
         control: str | os.PathLike[str] | None = None,
     ) -> None:
-        EffectivePolicy().override(policy or {})
+        check_wishes(policy or {})
         if verify and server_name is None:
             raise error(
                 Reason.BAD_CONFIG, "no name that the peer's certificate is for", "give server_name, or verify=False"

@@ -15,7 +15,9 @@ import click
 
 from accord.cli.complaint import complain
 from accord.controller.control import control_path
+from accord.controller.known import known_protocols
 from accord.controller.settings.config import DaemonConfig, load_config
+from accord.controller.settings.policy import EffectivePolicy, Policy
 from accord.daemon.daemon import Daemon
 from accord.daemon.split import Split
 from accord.daemon.supervisor import Supervisor
@@ -88,7 +90,9 @@ def daemon(
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         level=(logging.WARNING, logging.INFO, logging.DEBUG)[min(verbose, 2)],
     )
-    config = load_config(config_file) if config_file else DaemonConfig()
+    protocols = known_protocols()
+    default = DaemonConfig(policy=Policy(EffectivePolicy(protocols=protocols)))
+    config = load_config(config_file, protocols) if config_file else default
     given = {
         "interface": iface,
         "attach": attach,
@@ -146,7 +150,7 @@ def _latest(config: DaemonConfig, config_file: Path | None, given: dict[str, Any
     if config_file is None:
         return config
     try:
-        return load_config(config_file).override(**given)
+        return load_config(config_file, known_protocols()).override(**given)
     except AccordError as wrong:
         log.error("configuration as of the supervisor's start: %s", wrong)
         return config

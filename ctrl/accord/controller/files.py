@@ -9,6 +9,7 @@ from pathlib import Path
 
 from accord.controller import certificate, keys
 from accord.controller.held import HeldPath, hold
+from accord.controller.known import known_protocols
 from accord.controller.settings.config import DaemonConfig, load_config
 from accord.datapath import privilege
 from accord.datapath.privilege import Ask
@@ -47,7 +48,7 @@ def host_keys(config: DaemonConfig) -> list[HostKey]:
 def configuration(path: Path) -> DaemonConfig:
     """The configuration file, read again. Raises ``UserError`` (``BAD_CONFIG``)."""
     if not privilege.asks():
-        return load_config(path)
+        return load_config(path, known_protocols())
     _, fds = privilege.ask(Ask.CONFIGURATION)
     with open(fds[0], "rb") as file:
         file.seek(0)

@@ -87,7 +87,8 @@ def known(plugins: Mapping[str, Plugin]) -> frozenset[int]:
 def offers(
     plugins: Mapping[str, Plugin], policy: EffectivePolicy, application: Collection[str]
 ) -> Callable[[frozenset[int]], Sequence[tuple[int, ...]]]:
-    """What this host would put into a placeholder: the parts of the stacks that its policy wants."""
+    """What this host would put into a placeholder: the parts of the stacks that its policy wants, then whatever else it
+    has, one at a time, as it takes unlisted stacks from proposals too. What its policy forbids is pruned again."""
 
     def elaborate(allowed: frozenset[int]) -> Sequence[tuple[int, ...]]:
         usable = allowed & known(plugins)
@@ -97,6 +98,8 @@ def offers(
             for fits, run in groupby(protocols, usable.__contains__):
                 if fits:
                     found[tuple(run)] = None
+        if not policy.only:
+            found.update(dict.fromkeys((protocol,) for protocol in sorted(usable)))
         return list(found)
 
     return elaborate

@@ -31,6 +31,7 @@ from typing import NoReturn
 from accord.controller import keys
 from accord.controller.certificate import own_certificate
 from accord.controller.control import control_path
+from accord.controller.known import known_protocols
 from accord.controller.peers.state_file import StateFile
 from accord.controller.settings.config import DaemonConfig, load_config, state_path
 from accord.daemon.life import ALIVE, READY, STOPPING, SUCCEEDED
@@ -236,7 +237,7 @@ class Split:
     def _read_configuration(self, path: Path) -> int:
         found: DaemonConfig | str
         try:
-            found = load_config(path)
+            found = load_config(path, known_protocols())
         except AccordError as wrong:
             found = wrong.detail
         else:

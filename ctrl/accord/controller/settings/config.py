@@ -17,7 +17,7 @@ from typing import Any, Final
 from accord.controller.certificate import STATE_DIRECTORY
 from accord.controller.control import DEFAULT_PATH
 from accord.controller.peers.memory import DAY, LIMIT, MAX_EXPIRY
-from accord.controller.settings.policy import Policy, Secure, load_policy, read_policy
+from accord.controller.settings.policy import EffectivePolicy, Policy, Secure, load_policy, read_policy
 from accord.controller.settings.stacks import PROTOCOLS
 from accord.controller.settings.toml import Document, Table
 from accord.wire.errors import AccordError
@@ -237,7 +237,7 @@ def _read(document: Document, directory: Path, protocols: Mapping[str, int]) -> 
 def _policy(top: Table, directory: Path, protocols: Mapping[str, int]) -> Policy:
     table = top.table("policy")
     if table is None:
-        return Policy()
+        return Policy(EffectivePolicy(protocols=protocols))
     path = _path(table, "file", directory)
     if path is None:
         policy = read_policy(table, protocols)
