@@ -20,7 +20,7 @@ def _chain(length: int) -> str:
 
 def _bare(stage: Stage, *stacks: str, **policy: Any) -> Iterator[Once]:
     contact = stage.contact()
-    wanted = {"secure": "no", "prefer": list(stacks), "only": True, "tcp": "no-syn", **policy}
+    wanted: dict[str, Any] = {"secure": "no", "prefer": list(stacks), "only": True, "tcp": "no-syn", **policy}
     yield lambda: stage.connection(contact, BARE_PORT, **wanted)
 
 
@@ -34,7 +34,13 @@ def initiator_choice(stage: Stage) -> Iterator[Once]:
 def deferred(stage: Stage) -> Iterator[Once]:
     """TLS over TCP, of which the proposal shows TCP."""
     contact = stage.contact()
-    policy = {"secure": "required", "prefer": ["tls/tcp"], "only": True, "tcp": "no-syn", "defer": ["tls"]}
+    policy: dict[str, Any] = {
+        "secure": "required",
+        "prefer": ["tls/tcp"],
+        "only": True,
+        "tcp": "no-syn",
+        "defer": ["tls"],
+    }
     yield lambda: stage.connection(contact, **policy)
 
 
