@@ -19,36 +19,52 @@ bool ackrange_holds(const struct ackrange *range, uint32_t from, uint32_t to)
 	return true;
 }
 
-/* Where the news is: the most recent packet, or else the highest that the peer has not been told of. */
-static uint32_t newest(const struct ackrange *range)
+struct worth {
+	uint32_t unreported, once;
+};
+
+static bool is_worth_more(struct worth one, struct worth other)
 {
-	if (ackrange_bit(range->unreported, range->recent))
-		return range->recent;
-	for (uint32_t word = ACKRANGE_WORDS; word-- > 0;)
-		if (range->unreported[word])
-			return word * 64 + 63 - (uint32_t)__builtin_clzll(range->unreported[word]);
-	return range->recent;
+	return one.unreported != other.unreported ? one.unreported > other.unreported : one.once > other.once;
 }
 
 uint16_t ackrange_next(const struct ackrange *range, uint16_t *first)
 {
-	uint32_t from, to;
+	struct worth best = {0}, present = {0};
+	uint16_t count = 0, from = 0;
 
-	if (range->highest < 0)
-		return 0;
-	from = to = newest(range);
-	while (from > 0 && ackrange_bit(range->received, from - 1))
-		from--;
-	while (to + 1 < ACCORD_MAX_PACKETS && ackrange_bit(range->received, to + 1))
-		to++;
-	*first = (uint16_t)from;
-	return (uint16_t)(to - from + 1);
+	/* Mostly there is one range, from the first on. */
+	if (range->prefix == range->highest + 1) {
+		*first = 0;
+		return range->prefix;
+	}
+	for (uint16_t offset = 0; offset <= (uint16_t)range->highest; offset++) {
+		if (!ackrange_bit(range->received, offset)) {
+			from = (uint16_t)(offset + 1);
+			present = (struct worth){0};
+			continue;
+		}
+		present.unreported += ackrange_bit(range->unreported, offset);
+		present.once += ackrange_bit(range->once, offset);
+		if (is_worth_more(best, present))
+			continue;
+		/* From the beginning of its range on: as the range grows so does its worth. */
+		best = present;
+		*first = from;
+		count = (uint16_t)(offset - from + 1);
+	}
+	return count;
 }
 
 void ackrange_reported(struct ackrange *range, uint16_t first, uint16_t count)
 {
-	for (uint32_t offset = first; offset < (uint32_t)first + count; offset++)
-		range->unreported[offset / 64] &= ~(UINT64_C(1) << (offset % 64));
+	for (uint32_t offset = first; offset < (uint32_t)first + count; offset++) {
+		uint64_t mark = UINT64_C(1) << (offset % 64);
+		uint64_t news = range->unreported[offset / 64] & mark;
+
+		range->unreported[offset / 64] &= ~mark;
+		range->once[offset / 64] = (range->once[offset / 64] & ~mark) | news;
+	}
 }
 
 bool ackrange_has_news(const struct ackrange *range)

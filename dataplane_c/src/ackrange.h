@@ -2,8 +2,10 @@
 /*
  * Which TSNs of a direction have come in, and which of them the peer has not been told of.
  *
- * A packet acknowledges one contiguous range (HotNets 2009, section 3.3, after SST): the one that holds
- * the most recently received TSN. Where several ranges have news, several packets tell it.
+ * A packet acknowledges one contiguous range (HotNets 2009, section 3.3, after SST): the one by which its receiver is
+ * likely to learn most. That is the one with the most TSNs that no packet has told of yet; among those the one with the
+ * most that only one has, which may have been lost; then the highest, since it is by what overtook them that losses are
+ * found. Where several ranges have news, several packets tell it. docs/PROTOCOL.md, section 4.2, has what it saves.
  */
 #ifndef ACCORD_ACKRANGE_H
 #define ACCORD_ACKRANGE_H
@@ -20,9 +22,9 @@ enum ackrange_constant {
 struct ackrange {
 	uint64_t received[ACKRANGE_WORDS];
 	uint64_t unreported[ACKRANGE_WORDS];
-	uint16_t recent; /* offset of the packet that came last; meaningless while highest is -1 */
-	int16_t highest; /* -1: nothing received */
-	uint16_t prefix; /* offsets [0, prefix) have all come */
+	uint64_t once[ACKRANGE_WORDS]; /* reported by one packet */
+	int16_t highest;               /* -1: nothing received */
+	uint16_t prefix;               /* offsets [0, prefix) have all come */
 };
 
 void ackrange_init(struct ackrange *range);
@@ -41,7 +43,7 @@ static inline void ackrange_add(struct ackrange *range, uint32_t offset)
 
 	range->received[offset / 64] |= mark;
 	range->unreported[offset / 64] |= mark;
-	range->recent = (uint16_t)offset;
+	range->once[offset / 64] &= ~mark;
 	if ((int32_t)offset > range->highest)
 		range->highest = (int16_t)offset;
 	while (range->prefix < ACCORD_MAX_PACKETS && ackrange_has(range, range->prefix))

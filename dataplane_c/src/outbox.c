@@ -109,11 +109,14 @@ void outbox_unlock(struct transaction *transaction, const struct slab *slab)
 	const struct step_in *answer = &transaction->reassembly.steps[ACCORD_STEP_ANSWER / 2];
 	uint64_t whole = ACCORD_MIN_MTU_PACKET + transaction_overhead(transaction);
 	uint64_t allowed = ACCORD_AMPLIFICATION * (transaction->wire_sent - transaction->unheard);
-	uint64_t each = longest_of_proposal(transaction, slab);
-	uint64_t gain = ACCORD_AMPLIFICATION * each;
 	uint32_t missing, seen, wanted;
+	uint64_t each, gain;
 
-	if (transaction->role != ROLE_INITIATOR || outbox->step != ACCORD_STEP_PROPOSAL || answer->complete || !gain)
+	if (outbox->step != ACCORD_STEP_PROPOSAL || answer->complete)
+		return;
+	each = longest_of_proposal(transaction, slab);
+	gain = ACCORD_AMPLIFICATION * each;
+	if (!gain)
 		return;
 	seen = seen_of_answer(transaction, &missing);
 	wanted = seen + missing;

@@ -218,7 +218,7 @@ static uint32_t consume_new(struct accord_engine *engine, struct transaction *tr
 		reason = complete_messages(engine, transaction, packet->step, &complete);
 	if (!reason)
 		schedule_acknowledgement(engine, transaction, packet, complete);
-	if (!reason)
+	if (!reason && transaction->role == ROLE_INITIATOR)
 		outbox_unlock(transaction, &engine->slab);
 	return reason;
 }

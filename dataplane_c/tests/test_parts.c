@@ -3,93 +3,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "ackrange.h"
 #include "check.h"
 #include "descriptor.h"
 #include "recovery.h"
 #include "slab.h"
 #include "timer.h"
 #include "world.h"
-
-/* ---- ackrange ---- */
-
-static void an_acknowledged_range_is_the_longest_run_around_the_most_recent_packet(void)
-{
-	uint64_t random = 11;
-
-	for (int round = 0; round < 2000; round++) {
-		struct ackrange range;
-		bool have[ACCORD_MAX_PACKETS] = {false};
-		uint32_t recent = 0, from, to, count = 1 + test_below(&random, 60);
-		uint32_t spread = round % 2 ? ACCORD_MAX_PACKETS : 40;
-		uint16_t first, length;
-
-		ackrange_init(&range);
-		for (uint32_t i = 0; i < count; i++) {
-			recent = test_below(&random, spread);
-			ackrange_add(&range, recent);
-			have[recent] = true;
-		}
-		from = to = recent;
-		while (from > 0 && have[from - 1])
-			from--;
-		while (to + 1 < ACCORD_MAX_PACKETS && have[to + 1])
-			to++;
-		length = ackrange_next(&range, &first);
-		CHECK_EQUAL(first, from);
-		CHECK_EQUAL(length, to - from + 1);
-	}
-}
-
-static void every_arrival_is_reported_after_as_many_packets_as_there_are_ranges(void)
-{
-	uint64_t random = 5;
-
-	for (int round = 0; round < 500; round++) {
-		struct ackrange range;
-		bool told[ACCORD_MAX_PACKETS] = {false};
-		uint32_t ranges = 0;
-		uint16_t first;
-
-		ackrange_init(&range);
-		for (int i = 0; i < 80; i++)
-			ackrange_add(&range, test_below(&random, ACCORD_MAX_PACKETS));
-		for (uint32_t i = 0; i < ACCORD_MAX_PACKETS; i++)
-			ranges += ackrange_has(&range, i) && (i == 0 || !ackrange_has(&range, i - 1));
-		for (uint32_t i = 0; i < ranges; i++) {
-			uint16_t count = ackrange_next(&range, &first);
-
-			CHECK(ackrange_has_news(&range));
-			for (uint32_t offset = first; offset < (uint32_t)first + count; offset++)
-				told[offset] = true;
-			ackrange_reported(&range, first, count);
-		}
-		CHECK(!ackrange_has_news(&range));
-		for (uint32_t i = 0; i < ACCORD_MAX_PACKETS; i++)
-			CHECK_EQUAL(told[i], ackrange_has(&range, i));
-	}
-}
-
-static void a_range_holds_what_came_and_nothing_else(void)
-{
-	struct ackrange range;
-
-	ackrange_init(&range);
-	CHECK_EQUAL(ackrange_next(&range, &(uint16_t){0}), 0);
-	for (uint32_t i = 0; i < ACCORD_MAX_PACKETS; i++)
-		if (i != 63 && i != 200)
-			ackrange_add(&range, i);
-	CHECK(ackrange_holds(&range, 0, 62));
-	CHECK(!ackrange_holds(&range, 0, 63));
-	CHECK(ackrange_holds(&range, 64, 199));
-	CHECK(!ackrange_holds(&range, 64, 200));
-	CHECK_EQUAL(range.prefix, 63);
-	ackrange_add(&range, 63);
-	CHECK_EQUAL(range.prefix, 200);
-	ackrange_add(&range, 200);
-	CHECK_EQUAL(range.prefix, ACCORD_MAX_PACKETS);
-	CHECK(ackrange_holds(&range, 0, 255));
-}
 
 /* ---- recovery ---- */
 
@@ -364,9 +283,6 @@ static void every_reason_has_a_name_a_text_and_a_culprit(void)
 
 int main(void)
 {
-	RUN(an_acknowledged_range_is_the_longest_run_around_the_most_recent_packet);
-	RUN(every_arrival_is_reported_after_as_many_packets_as_there_are_ranges);
-	RUN(a_range_holds_what_came_and_nothing_else);
 	RUN(the_first_probe_timeout_is_about_a_second);
 	RUN(the_estimator_follows_rfc_9002_section_5_3);
 	RUN(the_probe_timeout_doubles_up_to_a_bound_until_an_acknowledgement);
