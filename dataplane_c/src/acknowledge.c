@@ -155,6 +155,7 @@ uint32_t outbox_acknowledge(struct transaction *transaction, struct slab *slab, 
 		if (head->datagram)
 			transaction->lost_datagrams = 0;
 		if (awaits_answer(transaction, step)) {
+			transaction->acknowledged += head->length + transaction_overhead(transaction);
 			head->state = SENT_ARRIVED;
 			head->probe = 0;
 			outbox->retained++;

@@ -103,12 +103,21 @@ static uint32_t seen_of_answer(const struct transaction *transaction, uint32_t *
 	return (uint32_t)(range->highest + 1);
 }
 
+/* What the responder has heard, bytes with UDP and IP, as far as it is known here: what it has acknowledged, and what
+ * was sent again since, unless it behaves as if that had not come. */
+static uint64_t heard(const struct transaction *transaction)
+{
+	uint64_t heard = transaction->acknowledged + transaction->repeated;
+
+	return heard > transaction->unheard ? heard - transaction->unheard : 0;
+}
+
 void outbox_unlock(struct transaction *transaction, const struct slab *slab)
 {
 	struct outbox *outbox = &transaction->outbox;
 	const struct step_in *answer = &transaction->reassembly.steps[ACCORD_STEP_ANSWER / 2];
 	uint64_t whole = ACCORD_MIN_MTU_PACKET + transaction_overhead(transaction);
-	uint64_t allowed = ACCORD_AMPLIFICATION * (transaction->wire_sent - transaction->unheard);
+	uint64_t allowed = ACCORD_AMPLIFICATION * heard(transaction);
 	uint32_t missing, seen, wanted;
 	uint64_t each, gain;
 
@@ -119,7 +128,7 @@ void outbox_unlock(struct transaction *transaction, const struct slab *slab)
 	if (!gain)
 		return;
 	seen = seen_of_answer(transaction, &missing);
-	wanted = seen + missing;
+	wanted = seen + 2 * missing; /* what is sent again may be lost again */
 	if (answer->end < 0) {
 		if (allowed >= (wanted + OUTBOX_NEARLY) * whole)
 			return;
@@ -153,10 +162,10 @@ void outbox_release_retained(struct transaction *transaction, struct slab *slab)
 static void note_unheard(struct transaction *transaction)
 {
 	uint64_t whole = ACCORD_MIN_MTU_PACKET + transaction_overhead(transaction);
-	uint64_t heard = (uint64_t)(transaction->range.highest + 1) * whole / ACCORD_AMPLIFICATION;
+	uint64_t third = (uint64_t)(transaction->range.highest + 1) * whole / ACCORD_AMPLIFICATION;
 
-	if (transaction->range.highest >= 0 && heard < transaction->wire_sent)
-		transaction->unheard = transaction->wire_sent - heard;
+	if (transaction->range.highest >= 0 && heard(transaction) > third)
+		transaction->unheard += heard(transaction) - third;
 }
 
 void outbox_probe(struct transaction *transaction, struct slab *slab)

@@ -42,7 +42,8 @@ static uint64_t pace_interval(const struct recovery *recovery)
 	const struct congestion *congestion = &recovery->congestion;
 	uint64_t pace = congestion->window < congestion->threshold ? RECOVERY_PACE_SLOW_START : RECOVERY_PACE;
 
-	return UINT64_C(100) * (recovery->srtt_us ? recovery->srtt_us : recovery->pace_us) / (pace * congestion->window);
+	return UINT64_C(100) * (recovery->srtt_us ? recovery->srtt_us : recovery->remembered_us) /
+	       (pace * congestion->window);
 }
 
 /*
@@ -87,8 +88,15 @@ void recovery_on_timeout(struct recovery *recovery, uint64_t now)
 /* RFC 9002 section 6.2.1. */
 uint32_t recovery_pto(const struct recovery *recovery)
 {
-	uint32_t srtt = recovery->srtt_us ? recovery->srtt_us : RECOVERY_INITIAL_RTT_US;
-	uint32_t rttvar = recovery->srtt_us ? recovery->rttvar_us : RECOVERY_INITIAL_RTT_US / 2;
+	uint32_t srtt = recovery->srtt_us, rttvar = recovery->rttvar_us;
+
+	/* RFC 9002 section 6.2.2. */
+	if (!srtt) {
+		srtt = RECOVERY_INITIAL_RTT_US;
+		if (recovery->remembered_us)
+			srtt = larger(recovery->remembered_us, RECOVERY_REMEMBERED_MIN_US);
+		rttvar = srtt / 2;
+	}
 
 	return srtt + larger(4 * rttvar, RECOVERY_GRANULARITY_US) + RECOVERY_MAX_ACK_DELAY_US;
 }

@@ -17,6 +17,8 @@
 enum recovery_constant {
 	RECOVERY_GRANULARITY_US = 1000,   /* RFC 9002 section 6.1.2 */
 	RECOVERY_INITIAL_RTT_US = 333000, /* RFC 9002 section 6.2.2 */
+	/* The least that a remembered round trip counts for in time-outs: a busy host takes some milliseconds to answer. */
+	RECOVERY_REMEMBERED_MIN_US = 50000,
 	RECOVERY_MAX_ACK_DELAY_US = 25000,
 	RECOVERY_PACKET_THRESHOLD = 3, /* RFC 9002 section 6.1.1 */
 	RECOVERY_PROBES = 2,           /* packets per time-out; RFC 9002 section 6.2.4 */
@@ -34,14 +36,14 @@ enum recovery_constant {
 struct recovery {
 	uint32_t srtt_us, rttvar_us, latest_us, min_us; /* zero before the first sample */
 	struct congestion congestion;
-	uint32_t in_flight;   /* packets */
-	uint32_t timeouts;    /* in a row */
-	uint32_t next_order;  /* of the next transmission */
-	uint32_t acked_order; /* one past the latest that was acknowledged; 0: none */
-	uint64_t timer_base;  /* when the probe timer was started */
-	uint64_t loss_time;   /* when a packet will count as lost; 0: none may */
-	uint32_t pace_us;     /* round trip to pace by before there is a sample; 0: not known */
-	uint64_t pace;        /* when the next packet would leave if all of them kept to the pace */
+	uint32_t in_flight;     /* packets */
+	uint32_t timeouts;      /* in a row */
+	uint32_t next_order;    /* of the next transmission */
+	uint32_t acked_order;   /* one past the latest that was acknowledged; 0: none */
+	uint64_t timer_base;    /* when the probe timer was started */
+	uint64_t loss_time;     /* when a packet will count as lost; 0: none may */
+	uint32_t remembered_us; /* round trip to go by before there is a sample; 0: not known */
+	uint64_t pace;          /* when the next packet would leave if all of them kept to the pace */
 	/* For persistent congestion. 0: none. */
 	uint64_t sampled_at;         /* the first sample came */
 	uint64_t silent_since;       /* the first transmission behind all that was acknowledged left */

@@ -28,11 +28,8 @@ void remembered_learn(struct remembered *remembered, uint64_t seed, uint64_t now
 		window = recovery->congestion.threshold;
 	if (window > REMEMBERED_MAX_WINDOW)
 		window = REMEMBERED_MAX_WINDOW;
-	if (window <= ACCORD_INITIAL_WINDOW) {
-		if (remembered->paths[slot].key == key)
-			remembered->paths[slot].key = 0;
-		return;
-	}
+	if (window < ACCORD_INITIAL_WINDOW)
+		window = ACCORD_INITIAL_WINDOW;
 	remembered->paths[slot].key = key;
 	remembered->paths[slot].at = now;
 	remembered->paths[slot].window = window;
@@ -48,5 +45,5 @@ void remembered_apply(const struct remembered *remembered, uint64_t seed, uint64
 	if (remembered->paths[slot].key != key || now - remembered->paths[slot].at > REMEMBERED_US)
 		return;
 	recovery->congestion.window = remembered->paths[slot].window;
-	recovery->pace_us = remembered->paths[slot].srtt_us;
+	recovery->remembered_us = remembered->paths[slot].srtt_us;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * How much the path to an address carried lately: the window that a transaction there ended with, for the next one to
- * begin with (RFC 9040, temporal sharing). Only of peers that have proven their address, so that nobody else can make
- * an address's window large; a fixed table, where a new address takes an old one's place.
+ * How much the path to an address carried lately, and how far it is: the window that a transaction there ended with,
+ * for the next one to begin with (RFC 9040, temporal sharing), and its round trip. Only of peers that have proven their
+ * address, so that nobody else can make an address's window large; a fixed table, where a new address takes an old
+ * one's place.
  */
 #ifndef ACCORD_REMEMBERED_H
 #define ACCORD_REMEMBERED_H
@@ -30,7 +31,7 @@ struct remembered {
 /* A transaction with this remote end is over. */
 void remembered_learn(struct remembered *remembered, uint64_t seed, uint64_t now, const struct accord_path *path,
                       const struct recovery *recovery);
-/* One begins: its window and pace. Changes nothing when there is no more to go by than the initial window. */
+/* One begins: its window, never less than the initial one, its pace, and its first probe time-out. */
 void remembered_apply(const struct remembered *remembered, uint64_t seed, uint64_t now, const struct accord_path *path,
                       struct recovery *recovery);
 

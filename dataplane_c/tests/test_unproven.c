@@ -156,7 +156,10 @@ static void a_window_is_remembered_of_proven_peers_for_a_while_and_shrinks_by_lo
 	CHECK_EQUAL(next.congestion.window, ACCORD_INITIAL_WINDOW);
 	remembered_apply(&remembered, 7, 1000 + REMEMBERED_US, &path, &next);
 	CHECK_EQUAL(next.congestion.window, 40);
-	CHECK_EQUAL(next.pace_us, 100 * MS);
+	CHECK_EQUAL(next.remembered_us, 100 * MS);
+	CHECK_EQUAL(recovery_pto(&next), 100 * MS + 200 * MS + RECOVERY_MAX_ACK_DELAY_US);
+	next.remembered_us = 100; /* of a near peer, that may be busy */
+	CHECK_EQUAL(recovery_pto(&next), 50 * MS + 100 * MS + RECOVERY_MAX_ACK_DELAY_US);
 	congestion_on_lost(&recovery.congestion, 5, 6);
 	recovery.congestion.window = 35; /* grown again since */
 	remembered_learn(&remembered, 7, 1000, &path, &recovery);

@@ -31,11 +31,11 @@ def test_a_held_clock_stands_still_until_it_goes_and_then_runs_at_the_hosts_pace
         assert clock.now() <= host[0], "going twice changes nothing"
 
 
-@given(st.integers(0, 36_000))
-def test_a_padded_proposal_lets_the_whole_answer_come_and_is_no_packet_longer_than_that(answer: int) -> None:
+@given(st.integers(0, 26_000))
+def test_a_padded_proposal_lets_the_whole_answer_come_even_if_a_packet_in_four_is_lost(answer: int) -> None:
     packets = padding(answer)
-    assert 3 * 1228 * max(packets, 1) >= answer
-    assert packets == 0 or 3 * 1228 * (packets - 1) < answer
+    assert 3 * 1228 * max(packets, 1) >= answer * (4 / 3 if packets else 1)
+    assert packets == 0 or 3 * 1228 * (packets - 1) < 1.5 * answer
     assert packets != 1, "one packet it has in any case, and a short one stays short"
 
 

@@ -8,6 +8,7 @@ whoever asks again within seconds gets it at once. Nothing of it is on the wire 
 
 from __future__ import annotations
 
+import math
 import secrets
 import socket
 from collections.abc import Callable, Sequence
@@ -46,6 +47,7 @@ enough for this to matter the response is not here yet."""
 
 _TRANSACTION_BYTES = 12
 _GREASE_BYTES = 16
+_SPARE = 1.4
 _PACKET_BYTES = Limit.MIN_MTU_PACKET + 28
 """With the shorter of the IP headers."""
 
@@ -174,10 +176,13 @@ def padding(answer_bytes: int) -> int:
     """Full packets that a proposal needs for an answer of so many IP bytes to come at once; 0: it has enough as it is.
 
     A responder sends three times what it has received (docs/PROTOCOL.md, section 4.5). One packet is what a proposal
-    has by itself. More than the initial window do not leave at once.
+    has by itself. With something to spare, for packets of either that are lost. More than the initial window do not
+    leave at once.
     """
-    packets = -(-answer_bytes // (Limit.AMPLIFICATION * _PACKET_BYTES))
-    return min(packets, Limit.INITIAL_WINDOW) if packets > 1 else 0
+    makes_room_for = Limit.AMPLIFICATION * _PACKET_BYTES
+    if answer_bytes <= makes_room_for:
+        return 0
+    return min(math.ceil(_SPARE * answer_bytes / makes_room_for), Limit.INITIAL_WINDOW)
 
 
 def _on_tcp(proposed: Sequence[Proposed]) -> TlsSession | None:
