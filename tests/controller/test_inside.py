@@ -96,3 +96,21 @@ def test_a_program_that_frames_messages_gets_the_stream_below_and_keeps_its_stac
             assert await other.carrier.read() == b"whole", "the server's program asked for no messages"
 
     run(play())
+
+
+@pytest.mark.parametrize("key", ["defer", "choose"])
+@pytest.mark.parametrize("layer", ["framing", "compression"])
+def test_a_layer_may_be_held_back_or_left_to_the_peer(tmp_path: Path, key: str, layer: str) -> None:
+    async def play() -> None:
+        async with pair(tmp_path) as hosts:
+            words = "preferences = {framing = 'preferred', compression = 'preferred'}"
+            serving(hosts, f"compress_encrypted = true\n{words}")
+            wish = {**CRIME, key: [layer]}
+            one = await hosts.client.connect("127.0.0.1", hosts.relay.port, overrides=wish, security=hosts.security)
+            other = await hosts.accept()
+            assert one.report.stack == ["http", "framing", "compression", "quic"]
+            assert set(one.report.inside) == {"http", "framing", "compression", "quic"}
+            await one.carrier.write(b"word")
+            assert await other.carrier.read() == b"word"
+
+    run(play())

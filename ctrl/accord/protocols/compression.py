@@ -145,6 +145,7 @@ class CompressionPlugin:
 
     name: str = "compression"
     protocol: int = Protocol.COMPRESSION
+    elaboration: Elaboration = Elaboration.FREE
 
     def open(self, role: Role, services: Services) -> CompressionSession:
         """A session for one node of one negotiation."""

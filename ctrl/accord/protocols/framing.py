@@ -103,6 +103,7 @@ class FramingPlugin:
 
     name: str = "framing"
     protocol: int = Protocol.FRAMING
+    elaboration: Elaboration = Elaboration.FREE
 
     def open(self, role: Role, services: Services) -> FramingSession:
         """A session for one node of one negotiation."""

@@ -19,6 +19,8 @@ the flight fits when the certificate chain does not exceed about 3 kB; else the 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import QuicEvent
 
@@ -80,6 +82,11 @@ class QuicSession:
         """The initiator's first datagrams, as they are in the node, once they are known."""
         self.alpn_selected: str | None = None
         """The application protocol that the handshake agreed upon, once it has."""
+
+    @property
+    def inside(self) -> Mapping[str, object]:
+        """What was agreed; empty before anything was."""
+        return {} if self.alpn_selected is None else {"alpn": self.alpn_selected}
 
     def propose(self, view: View) -> Outcome:
         """The first datagrams. Refuses without datagrams in-band (``NO_KERNEL_SUPPORT``) or usable files."""
