@@ -126,9 +126,8 @@ def _dump(data: bytes) -> str:
     return "\n".join(lines) + "\n"
 
 
-def worked_example() -> str:
+def worked_example(built: example.Example) -> str:
     """The three packets and what was computed for them."""
-    built = example.build()
     parts = [
         ("transaction ID", example.TRANSACTION),
         ("cookie", example.COOKIE),
@@ -158,7 +157,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "states:adoption": places,
     "states:initiator_end": lambda: change(Role.INITIATOR),
     "states:responder_end": lambda: change(Role.RESPONDER),
-    "example": worked_example,
+    "example": lambda: worked_example(example.build()),
+    "figure": lambda: worked_example(example.figure()),
 }  # fmt: skip
 
 

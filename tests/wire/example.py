@@ -18,6 +18,8 @@ TRANSACTION = bytes.fromhex("00000100 00000200 61636364")
 COOKIE = bytes(range(0xA0, 0xB0))
 EXPORTER = bytes(range(0x20, 0x40))
 UDP, TCP, TLS, HTTP, UNSUPPORTED = 17, 6, 0x0304, 0x0800, 0x7E000001
+DCCP, DTLS = 33, 0x7E000002
+"""Of the paper's Figure 1. Below 256 an ID is the IP protocol number; nothing here has a number for DTLS."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,48 @@ def build() -> Example:
         ]
 
     third = extend(second, 2, list(commit(bytes(32))))
+    initiator_mac = hmac.digest(EXPORTER, b"accord initiator" + third, "sha256")
+    return Example(
+        _single(0, proposal),
+        _single(1, answer(responder_mac), ack=(0x100, 1)),
+        _single(2, commit(initiator_mac), ack=(0x200, 1)),
+        (first, second, third),
+        (responder_mac, initiator_mac),
+    )
+
+
+def figure() -> Example:
+    """Figure 1 of the paper: an application over TCP, over TLS over TCP, over DTLS over DCCP; all of it supported."""
+    proposal: list[tuple[int, int, bytes]] = [
+        (0, UDP, node(children=(1, 3))),
+        (1, TCP, node(children=(2, 5), handshake=b"SYN: SACK, timestamps")),
+        (2, TLS, node(children=(5,), handshake=b"ClientHello: AES, 3DES")),
+        (3, DCCP, node(children=(4,), handshake=b"Request: CCID 2, CCID 3")),
+        (4, DTLS, node(children=(5,), handshake=b"ClientHello: AES, 3DES")),
+        (5, HTTP, node(handshake=b"names")),
+    ]
+    first = extend(bytes(32), 0, [*proposal])
+
+    def answer(mac: bytes) -> list[tuple[int, int, bytes]]:
+        return [
+            (0, UDP, node(children=(1,), tlvs=((1, COOKIE), (2, bytes((3, 129, 4, 129)))))),
+            (1, TCP, node(children=(2,), handshake=b"SYN-ACK: SACK")),
+            (2, TLS, node(children=(5,), tlvs=((0x8004, mac),), handshake=b"ServerHello: AES..Finished")),
+            (5, HTTP, node(handshake=b"name")),
+        ]
+
+    second = extend(first, 1, [*answer(bytes(32))])
+    responder_mac = hmac.digest(EXPORTER, b"accord responder" + second, "sha256")
+
+    def commit(mac: bytes) -> list[tuple[int, int, bytes]]:
+        return [
+            (0, UDP, node(children=(1,), tlvs=((0x8003, second),))),
+            (1, TCP, node(children=(2,))),
+            (2, TLS, node(children=(5,), tlvs=((0x8004, mac),), handshake=b"Finished")),
+            (5, HTTP, node()),
+        ]
+
+    third = extend(second, 2, [*commit(bytes(32))])
     initiator_mac = hmac.digest(EXPORTER, b"accord initiator" + third, "sha256")
     return Example(
         _single(0, proposal),

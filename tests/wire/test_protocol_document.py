@@ -5,6 +5,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from accord.negotiation import transcript
 from accord.negotiation.events import Send
 from accord.negotiation.inbox import _ALLOWED, _ALLOWED_IN_ABORT
@@ -59,8 +61,8 @@ def test_numbers_in_the_prose_are_the_code_s() -> None:
         assert f'"{label.decode()}"' in TEXT
 
 
-def test_scapy_finds_the_example_s_packets_sound() -> None:
-    built = example.build()
+@pytest.mark.parametrize("built", [example.build(), example.figure()], ids=["example", "figure"])
+def test_scapy_finds_the_examples_packets_sound(built: example.Example) -> None:
     for data in (built.proposal, built.answer, built.commit):
         packet = Accord(data)
         assert packet.checksum_ok
@@ -68,29 +70,80 @@ def test_scapy_finds_the_example_s_packets_sound() -> None:
         assert bytes(Accord(ack_tsn=packet.ack_tsn, ack_count=packet.ack_count, **fields)) == data
 
 
-def test_the_state_machines_say_the_example_byte_for_byte() -> None:
-    built = example.build()
-    words = {
-        Role.INITIATOR: {1: [b"SYN", b""], 2: [b"ClientHello", b"Finished"], 3: [b"names", b""], 4: [b"?", b""]},
-        Role.RESPONDER: {1: [b"SYN-ACK"], 2: [b"ServerHello..Finished"], 3: [b"name"]},
-    }
+# Node IDs: protocol and children; then what each session says, on either side.
+SCENES: dict[
+    str, tuple[example.Example, dict[int, tuple[int, tuple[int, ...]]], dict[Role, dict[int, list[bytes]]]]
+] = {
+    "example": (
+        example.build(),
+        {
+            0: (example.UDP, (1, 4)),
+            1: (example.TCP, (2, 3)),
+            2: (example.TLS, (3,)),
+            3: (example.HTTP, ()),
+            4: (example.UNSUPPORTED, ()),
+        },
+        {
+            Role.INITIATOR: {1: [b"SYN", b""], 2: [b"ClientHello", b"Finished"], 3: [b"names", b""], 4: [b"?", b""]},
+            Role.RESPONDER: {1: [b"SYN-ACK"], 2: [b"ServerHello..Finished"], 3: [b"name"]},
+        },
+    ),
+    "figure": (
+        example.figure(),
+        {
+            0: (example.UDP, (1, 3)),
+            1: (example.TCP, (2, 5)),
+            2: (example.TLS, (5,)),
+            3: (example.DCCP, (4,)),
+            4: (example.DTLS, (5,)),
+            5: (example.HTTP, ()),
+        },
+        {
+            Role.INITIATOR: {
+                1: [b"SYN: SACK, timestamps", b""],
+                2: [b"ClientHello: AES, 3DES", b"Finished"],
+                3: [b"Request: CCID 2, CCID 3", b""],
+                4: [b"ClientHello: AES, 3DES", b""],
+                5: [b"names", b""],
+            },
+            Role.RESPONDER: {
+                1: [b"SYN-ACK: SACK"],
+                2: [b"ServerHello: AES..Finished"],
+                3: [b""],
+                4: [b""],
+                5: [b"name"],
+            },
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("scene", SCENES)
+def test_the_state_machines_say_the_examples_byte_for_byte(scene: str) -> None:
+    built, graph, words = SCENES[scene]
 
     def session(role: Role, node: int, protocol: int) -> Session:
         first, *second = words[role][node]
         script: dict[str, object] = {"propose": Answer(first), "respond": Answer(first), "exporter": example.EXPORTER}
-        return FakeSession(protocol, role, protocol == example.TLS, script | {"advance": Answer(b"".join(second))})
+        secure = protocol in (example.TLS, example.DTLS)
+        return FakeSession(protocol, role, secure, script | {"advance": Answer(b"".join(second))})
 
-    graph = {1: (example.TCP, (2, 3)), 2: (example.TLS, (3,)), 3: (example.HTTP, ()), 4: (example.UNSUPPORTED, ())}
     chooser = FakeChooser(prefer=("http/tls/tcp",))
-    proposed = [Proposed(0, example.UDP, None, (1, 4))] + [
-        Proposed(node, protocol, session(Role.INITIATOR, node, protocol), children, 5 if node == 2 else None)
+    proposed = [
+        Proposed(
+            node,
+            protocol,
+            session(Role.INITIATOR, node, protocol) if node else None,
+            children,
+            5 if (scene, node) == ("example", 2) else None,
+        )
         for node, (protocol, children) in graph.items()
     ]
     one = Side(Initiator(example.TRANSACTION, proposed, chooser), {}, frozenset())
     accepted = Accepted(chooser, lambda node, protocol: session(Role.RESPONDER, node, protocol))
     other = Side(Responder(example.TRANSACTION, lambda service: accepted, example.COOKIE), {}, frozenset())
-    common = frozenset({example.UDP, example.TCP, example.TLS, example.HTTP})
-    one.supported, other.supported = common | {example.UNSUPPORTED}, common
+    one.supported = frozenset(protocol for protocol, _ in graph.values())
+    other.supported = one.supported - {example.UNSUPPORTED}
 
     (proposal,) = one.start()
     (answer,) = deliver(proposal, other)
