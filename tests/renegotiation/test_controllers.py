@@ -16,6 +16,7 @@ from accord.controller.renegotiation import member as member_module
 from accord.controller.renegotiation.identity import Identity
 from accord.controller.renegotiation.lasting import LastingCarrier
 from accord.controller.renegotiation.member import Member
+from accord.controller.renegotiation.table import State
 from accord.controller.settings.config import DaemonConfig
 from accord.controller.settings.policy import parse_policy
 from accord.negotiation.interface import Refuse, Role
@@ -278,5 +279,60 @@ def test_a_policy_that_says_the_same_of_an_association_leaves_it_alone(tmp_path:
             await asyncio.sleep(0.1)
             assert not hosts.client.counts.samples()[metrics.RENEGOTIATIONS]
             assert member(hosts, one).carrier.generation == 1
+
+    run(play())
+
+
+def test_a_next_stack_that_greets_wrongly_is_called_off_and_the_responder_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def play() -> None:
+        async with pair(tmp_path) as hosts:
+            one, other = await both(hosts, LASTING)
+            reading = await readers(one, other)
+            hello = Identity.hello
+            with monkeypatch.context() as patch:
+                wrong = [True]
+
+                def said(self: Identity, sender: Role, following: Identity) -> bytes:
+                    right = hello(self, sender, following)
+                    return bytes(32) if sender is Role.RESPONDER and wrong and wrong.pop() else right
+
+                patch.setattr(Identity, "hello", said)
+                with pytest.raises(AccordError) as caught:
+                    await member(hosts, one).renegotiate()
+            assert caught.value.reason is Reason.BAD_MAC
+            there = member(hosts, other, server=True).carrier
+            async with asyncio.timeout(5):
+                while there.state is not State.STEADY:  # doubtful until it hears
+                    await asyncio.sleep(0.01)
+            assert (one.carrier.generation, there.generation) == (1, 1)  # type: ignore[attr-defined]
+            await one.carrier.write(b"to")
+            await other.carrier.write(b"fro")
+            assert [await task for task in reading] == [b"fro", b"to"]
+            reading = await readers(one, other)
+            await member(hosts, one).renegotiate()
+            assert there.generation == 2
+            for task in reading:
+                task.cancel()
+
+    run(play())
+
+
+def test_a_responder_that_withdraws_the_port_in_the_middle_breaks_the_stream(tmp_path: Path) -> None:
+    async def play() -> None:
+        async with pair(tmp_path) as hosts:
+            one, other = await both(hosts, LASTING)
+            hosts.relay.pass_on = lambda sender, step: step != 2
+            change = member(hosts, one).renegotiate()
+            while one.carrier.state is not State.GREETING:  # type: ignore[attr-defined]
+                await asyncio.sleep(0.005)
+            other.carrier.abort()
+            hosts.relay.pass_on = lambda sender, step: True
+            with pytest.raises(AccordError):
+                await one.carrier.read()
+            one.carrier.abort()
+            await asyncio.wait({change})
+            assert len(hosts.client.associations) == len(hosts.server.associations) == 0
 
     run(play())

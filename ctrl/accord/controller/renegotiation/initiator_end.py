@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
+import socket
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -162,14 +163,16 @@ class InitiatorEnd(Member):
         direct = self.standing.policy.context is Context.DIRECT
         try:
             source, mtu = route(origin.address, origin.port)
+            remote, _, zone = origin.address.partition("%")
             path = Path(
                 family=6 if ":" in origin.address else 4,
                 context=int(Protocol.DIRECT if direct else Protocol.UDP),
                 local=source.partition("%")[0],
                 local_port=0,
-                remote=origin.address.partition("%")[0],
+                remote=remote,
                 remote_port=0 if direct else origin.port,
                 socket=NO_SOCKET,
+                scope=socket.if_nametoindex(zone) if zone and not zone.isdecimal() else int(zone or 0),
                 mtu=mtu,
             )
             await notify(
@@ -178,7 +181,7 @@ class InitiatorEnd(Member):
                 lambda transaction: identity.claim(Role.INITIATOR, transaction, following),
                 origin.port if direct else None,
             )
-        except AccordError as failure:
+        except (AccordError, OSError) as failure:
             log.info("%s, %s: could not say that the change is off: %s", self.handle, self.peer, failure)
 
     def _policy_for(self, origin: Origin) -> EffectivePolicy:

@@ -193,7 +193,7 @@ class LastingCarrier:
         before = self.identity
         try:
             await self._greet(following, before, identity)
-        except (AccordError, OSError) as failure:  # TimeoutError is an OSError
+        except Exception as failure:  # a plug-in's own too: the old stack goes on
             self._greeting_failed(following, identity, failure)
             return
         if self._next is not following:
@@ -208,7 +208,7 @@ class LastingCarrier:
             # Where nobody reads any more the count is looked at here.
             following_too = (self._follow(),) if self._ended else ()
             await asyncio.gather(self._move(following, identity), *following_too)
-        except (AccordError, OSError) as failure:
+        except Exception as failure:
             log.info("the next stack broke: %s", failure)
             self.failure = _named(failure)
             if self._take(Event.FAILED) is Do.BREAK:
@@ -222,7 +222,7 @@ class LastingCarrier:
         if not hmac.compare_digest(hello, before.hello(peer_of(self.role), identity)):
             raise error(Reason.BAD_MAC, "the next stack's hello is not the other end's")
 
-    def _greeting_failed(self, following: Carrier, identity: Identity, failure: AccordError | OSError) -> None:
+    def _greeting_failed(self, following: Carrier, identity: Identity, failure: Exception) -> None:
         if self._next is not following:
             return
         self.failure = _named(failure)
@@ -328,9 +328,11 @@ async def _close(carrier: Carrier) -> None:
         raise
 
 
-def _named(failure: AccordError | OSError) -> AccordError:
+def _named(failure: Exception) -> AccordError:
     if isinstance(failure, AccordError):
         return failure
+    if not isinstance(failure, OSError):
+        return error(Reason.PLUGIN_FAILED, f"{type(failure).__name__}: {failure}")
     if isinstance(failure, TimeoutError) and failure.errno is None:
         return error(Reason.TIMEOUT, f"no hello on the next stack in {HELLO_SECONDS:g} s")
     return error(Reason.STREAM_BROKEN, failure.strerror or str(failure))

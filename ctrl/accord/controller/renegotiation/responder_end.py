@@ -62,7 +62,7 @@ class ResponderEnd(Member):
         unknown = Refuse(Reason.NO_ASSOCIATION)
         if (notice and off is None) or not identity.proves(claim, Role.INITIATOR, transaction, off):
             return unknown
-        if port != self.exposed.port or not self.fresh(transaction):
+        if port != self.exposed.port or self.exposed.closed or not self.fresh(transaction):
             return unknown
         if notice:
             carrier.called_off()
