@@ -70,6 +70,7 @@ TLV_TYPES = {
     0x8007: "continues",
     0x8008: "peer",
     0x8009: "renegotiates",
+    0x800A: "data_path",
 }
 INITIATOR, ACK, END, MORE = 1, 2, 4, 8
 FIRST, LAST = 1, 2

@@ -107,6 +107,7 @@ enum accord_tlv_type {
 	ACCORD_TLV_CONTINUES = 0x8007,    /* context node: u8 node IDs, ascending, that have more to say */
 	ACCORD_TLV_PEER = 0x8008,         /* context node: 32 bytes, peer to peer: who proposes; what was merged */
 	ACCORD_TLV_RENEGOTIATES = 0x8009, /* context node of a proposal: which association it is about, and the proof */
+	ACCORD_TLV_DATA_PATH = 0x800a,    /* context node of a proposal: the address that the stack's connection is from */
 };
 
 /* Protocol IDs: below 256 the IP protocol number itself; above, ours. */
@@ -290,6 +291,7 @@ enum accord_party {
 	X(FOREIGN_PROGRAM, 162, HOST, "another XDP program is attached already") \
 	X(NO_INTERFACE, 163, USER, "no such network interface") \
 	X(LOAD_FAILED, 164, HOST, "the kernel refused a BPF object") \
+	X(DATA_PATH_FAILED, 165, PATH, "the data path does not lead to the host that was negotiated with") \
 	X(DAEMON_FAILED, 166, OURS, "the daemon failed, outside of any negotiation") \
 	/* re-negotiation */ \
 	X(NO_ASSOCIATION, 167, PEER, "no association that can be re-negotiated is known by that name and proof") \

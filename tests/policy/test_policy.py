@@ -280,6 +280,9 @@ def test_a_wish_that_cannot_be_read_is_a_user_error(wishes: dict[str, object]) -
         ("tcp = 'syn'", "allowed: auto, no-syn, parallel-syn"),
         ("context = 'tcp'", "allowed: udp, direct"),
         ("perfer = ['tcp']", "did you mean prefer?"),
+        ("via = 'elsewhere'", "is no address"),
+        ("via = '10.0.0.1'\ntcp = 'no-syn'", 'is not to be had with tcp = "no-syn"'),
+        ("via = 'fd00::1'\ncontext = 'direct'", 'is not to be had with context = "direct"'),
     ],
 )
 def test_an_error_names_file_line_and_key_and_what_is_allowed(line: str, wrong: str) -> None:

@@ -42,7 +42,7 @@ def test_every_must_has_a_number_and_the_numbers_run_on() -> None:
 def test_the_table_of_tlvs_allows_what_the_code_allows() -> None:
     table = TEXT[TEXT.index("| TLV | value | on |") :].partition("\n\n")[0]
     rows = re.findall(
-        r"^\| ([A-Z]{4,}|MAC) \| [^|\n]* \| [^|\n]* \|([^|\n]*)\|([^|\n]*)\|([^|\n]*)\|([^|\n]*)\|([^|\n]*)\|$",
+        r"^\| ([A-Z_]{4,}|MAC) \| [^|\n]* \| [^|\n]* \|([^|\n]*)\|([^|\n]*)\|([^|\n]*)\|([^|\n]*)\|([^|\n]*)\|$",
         table,
         re.M,
     )

@@ -107,7 +107,12 @@ class Attempt:
         if policy.inside.alpn:
             security = replace(security, alpn=policy.inside.alpn)
         adopts = tcp_open(self._controller.plugins, policy, works=bool(lesson.known.no_syn)) is TcpOpen.PARALLEL_SYN
-        target = Target(source, address, self._port, policy, security, mtu, adopts, key=key)
+        via = None
+        if policy.via is not None:
+            own, mtu = route(policy.via, self._port)
+            via, adopts = (own, policy.via), False
+            self.ladder.note(Way.HERE, f"out-of-band: negotiating by {policy.via}")
+        target = Target(source, address, self._port, policy, security, mtu, adopts, via=via, key=key)
         self.ladder.note(
             Way.HERE,
             f"to {address} port {self._port}, security {policy.secure}, fallback {policy.plain}, "

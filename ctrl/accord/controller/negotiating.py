@@ -20,7 +20,7 @@ from accord.negotiation import events
 from accord.negotiation.interface import Role
 from accord.protocols.services import Carrier
 from accord.wire.constants import Reason
-from accord.wire.errors import error
+from accord.wire.errors import AccordError, error
 
 if TYPE_CHECKING:
     from accord.controller.controller import Controller
@@ -85,6 +85,14 @@ class Negotiation:
         assert self.syn is not None, "nothing else is waited for"
         node = self.exchange.waiting
         self.syn.opened(connection, marked=marked, greeted=greeted)
+        if node is not None:
+            self.exchange.feed(events.Resume(node))
+
+    def refuse(self, failure: AccordError) -> None:
+        """There will be no connection for the session that waits for it."""
+        assert self.syn is not None, "nothing else is waited for"
+        node = self.exchange.waiting
+        self.syn.failed(failure)
         if node is not None:
             self.exchange.feed(events.Resume(node))
 

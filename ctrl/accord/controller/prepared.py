@@ -69,6 +69,13 @@ class Target:
     """The association that is to get another stack; None: it is for a new one."""
     key: KeyConfiguration | None = None
     """What an inner negotiation is sealed to; None: the peer is asked, if there is one."""
+    via: tuple[str, str] | None = None
+    """Out-of-band: the own and the peer's address that the negotiation goes by; None: by those of the connection."""
+
+    @property
+    def negotiated_by(self) -> tuple[str, str]:
+        """The own and the peer's address of the negotiation's packets."""
+        return self.via or (self.source, self.address)
 
 
 class HeldClock:
@@ -126,13 +133,20 @@ def prepare(controller: Controller, target: Target, early: bytes = b"", transact
             "the context direct: UDP sockets carry no IP protocol 253",
             'give the daemon an interface and a back end with frames, or leave context = "udp"',
         )
-    bound = None if direct else endpoint.bind(target.source, 0)
+    if target.via and controller.syn_options is None:
+        raise error(
+            Reason.NO_KERNEL_SUPPORT,
+            "out-of-band: without the option on the SYN nothing shows where the connection leads",
+            "see accord doctor for why it is not written, or leave out via",
+        )
+    bound = None if direct else endpoint.bind(target.negotiated_by[0], 0)
     try:
         path = _direct_path(target) if bound is None else _udp_path(target, bound)
         held = HeldClock()
-        channel = None if bound is None else endpoint.channel(bound, path)
+        # What shares the negotiation's ports would go by its path too.
+        channel = None if bound is None or target.via else endpoint.channel(bound, path)
         transaction = transaction or new_transaction()
-        syn = ParallelSyn(transaction) if target.adopts else None
+        syn = ParallelSyn(transaction) if target.adopts or target.via else None
         remarks = Remarks()
         application = HostApplication(_nobody_waits, early_request=early if target.policy.early_in_clear else b"")
         services = services_for(
@@ -162,6 +176,7 @@ def prepare(controller: Controller, target: Target, early: bytes = b"", transact
             packets_min=max(
                 target.policy.packets_min, padding(controller.peers.answer_bytes(target.address, target.port))
             ),
+            data_path=target.source.partition("%")[0] if target.via else None,
             renegotiates=None if target.renews is None else target.renews.claim(Role.INITIATOR, transaction),
         )
         tls = None if syn is None or target.policy.hides else _on_tcp(proposed)
@@ -194,16 +209,16 @@ def _on_tcp(proposed: Sequence[Proposed]) -> TlsSession | None:
 
 
 def _udp_path(target: Target, bound: UdpSocket) -> Path:
-    name = bound.sock.getsockname()
+    name, remote = bound.sock.getsockname(), target.negotiated_by[1]
     return Path(
-        family=6 if ":" in target.address else 4,
+        family=6 if ":" in remote else 4,
         context=int(Protocol.UDP),
         local=name[0].partition("%")[0],
         local_port=bound.port,
-        remote=target.address.partition("%")[0],
+        remote=remote.partition("%")[0],
         remote_port=target.port,
         socket=bound.index,
-        scope=name[3] if ":" in target.address else 0,
+        scope=name[3] if ":" in remote else 0,
         mtu=target.mtu,
     )
 

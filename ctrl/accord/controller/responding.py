@@ -97,7 +97,9 @@ def respond(
         application = HostApplication(resume, ladder=ladder, target=exposed.target, early_limit=early_limit)
         scope = f"%{path.scope}" if path.scope else ""
         local, remote = (path.local + scope, port), (path.remote + scope, path.remote_port)
-        places = None if exposed.adopter is None else Places(exposed.adopter, transaction, path.remote, stop)
+        assert machine.proposed is not None, "what is to be accepted has come"
+        comes_from = machine.proposed.context.data_path or path.remote
+        places = None if exposed.adopter is None else Places(exposed.adopter, transaction, comes_from, stop)
         offered.append(Offered(exposed, places, renewed))
         services = services_for(
             controller,

@@ -20,6 +20,7 @@ _ALLOWED: Final[dict[int, frozenset[TlvType]]] = {
             TlvType.SERVICE,
             TlvType.PEER,
             TlvType.RENEGOTIATES,
+            TlvType.DATA_PATH,
             TlvType.PLACEHOLDER,
         }
     ),

@@ -140,6 +140,7 @@ class Initiator(Machine):
         budget: int = Limit.MAX_MESSAGE_BYTES,
         peer: bytes | None = None,
         renegotiates: bytes | None = None,
+        data_path: str | None = None,
         open: Callable[[int, int], Session] | None = None,
     ) -> None:
         """``proposed`` holds the context, as node 0, and every node that may be used.
@@ -148,6 +149,7 @@ class Initiator(Machine):
         empty: none. ``packets_min`` as in ``Send``. ``budget``: descriptor bytes that the proposal should keep to.
         ``peer``: PEER, 32 bytes, where the other side may propose as well; None: it does not.
         ``renegotiates``: RENEGOTIATES, 48 bytes: the association that is to get another stack; None: a new one.
+        ``data_path``: the own address on the path of the stack, where that is not the negotiation's.
         ``open``: a new session for a node ID and its protocol, which the responder has put into a placeholder.
 
         Raises ``ValueError`` when ``proposed`` is no valid graph: the caller's mistake.
@@ -161,7 +163,7 @@ class Initiator(Machine):
         if len(grease) not in (0, GREASE_BYTES):
             raise ValueError(f"grease is {GREASE_BYTES} bytes, or none")
         self._sessions = {node.id: node.session for node in proposed if node.session is not None}
-        self._plan = plan(proposed, _context_tlvs(service_port, peer, renegotiates))
+        self._plan = plan(proposed, _context_tlvs(service_port, peer, renegotiates, data_path))
         if open is None and any(node.choices for node in proposed):
             raise ValueError("who lets the responder fill a placeholder has to open sessions for what is in it")
         self._open = open
@@ -548,8 +550,11 @@ class Initiator(Machine):
         return self._step + 2 if self._step >= Step.PROPOSAL else None
 
 
-def _context_tlvs(service_port: int | None, peer: bytes | None, renegotiates: bytes | None) -> tuple[tlv.Tlv, ...]:
+def _context_tlvs(
+    service_port: int | None, peer: bytes | None, renegotiates: bytes | None, data_path: str | None
+) -> tuple[tlv.Tlv, ...]:
     tlvs: tuple[tlv.Tlv, ...] = () if service_port is None else (tlv.service(service_port),)
     tlvs += () if peer is None else (tlv.peer(peer),)
     tlvs += () if renegotiates is None else (tlv.renegotiates(renegotiates),)
+    tlvs += () if data_path is None else (tlv.data_path(data_path),)
     return tlvs

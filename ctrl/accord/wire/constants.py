@@ -73,6 +73,7 @@ class TlvType(enum.IntEnum):
     CONTINUES = 0x8007
     PEER = 0x8008
     RENEGOTIATES = 0x8009
+    DATA_PATH = 0x800A
 
 
 TLV_CRITICAL: Final = 0x8000
@@ -283,6 +284,7 @@ class Reason(enum.IntEnum):
     FOREIGN_PROGRAM = 162, Party.HOST, "another XDP program is attached already"
     NO_INTERFACE = 163, Party.USER, "no such network interface"
     LOAD_FAILED = 164, Party.HOST, "the kernel refused a BPF object"
+    DATA_PATH_FAILED = 165, Party.PATH, "the data path does not lead to the host that was negotiated with"
     DAEMON_FAILED = 166, Party.OURS, "the daemon failed, outside of any negotiation"
     # Re-negotiation.
     NO_ASSOCIATION = 167, Party.PEER, "no association that can be re-negotiated is known by that name and proof"

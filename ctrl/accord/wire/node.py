@@ -9,6 +9,7 @@ strictly ascending, unknown flags zero, no padding. So decoding and encoding aga
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -91,6 +92,12 @@ class Node:
     def renegotiates(self) -> bytes | None:
         """RENEGOTIATES: the association that a proposal is about, and the proof."""
         return self.tlv(TlvType.RENEGOTIATES)
+
+    @property
+    def data_path(self) -> str | None:
+        """DATA_PATH: the address that the connection of a proposal's stack comes from; None: the context's."""
+        value = self.tlv(TlvType.DATA_PATH)
+        return None if value is None else str(ipaddress.ip_address(value))
 
     @property
     def continues(self) -> frozenset[int]:

@@ -8,6 +8,7 @@ where they are, so that the transcript covers them.
 
 from __future__ import annotations
 
+import ipaddress
 import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -98,6 +99,11 @@ def renegotiates(value: bytes) -> Tlv:
     return Tlv(TlvType.RENEGOTIATES, value)
 
 
+def data_path(address: str) -> Tlv:
+    """DATA_PATH, on the context of a proposal: the address, 4 or 16 bytes, that the stack's connection comes from."""
+    return Tlv(TlvType.DATA_PATH, ipaddress.ip_address(address).packed)
+
+
 # Readers. They take values that ``check`` has passed.
 
 
@@ -160,6 +166,7 @@ _FORMS: Final[dict[int, tuple[bool, Callable[[bytes], bool], str]]] = {
     TlvType.CONTINUES: (_CONTEXT, _continues_ok, "node IDs, ascending in 1..63, at least one"),
     TlvType.PEER: (_CONTEXT, lambda value: len(value) == HASH_BYTES, "32 bytes"),
     TlvType.RENEGOTIATES: (_CONTEXT, lambda value: len(value) == RENEGOTIATES_BYTES, "48 bytes"),
+    TlvType.DATA_PATH: (_CONTEXT, lambda value: len(value) in (4, 16), "an IP address, 4 or 16 bytes"),
 }
 
 

@@ -19,6 +19,7 @@ from accord.controller.prepared import Target, new_transaction
 from accord.controller.race import events as do
 from accord.controller.race import legacy
 from accord.controller.race.greeting import Greeting
+from accord.controller.race.probing import Probe
 from accord.controller.race.proving import Proving
 from accord.controller.race.table import Race, Rules, State
 from accord.controller.settings.policy import Fallback, Secure, TcpOpen
@@ -40,6 +41,8 @@ _SILENCE_SECONDS: Final = 3.0
 _ANSWER_ROUND_TRIPS: Final = 2
 _ANSWER_SECONDS: Final = 0.025
 """What a responder may take beside the round trips: as much as an acknowledgement (RFC 9000, section 18.2)."""
+_OUT_OF_BAND: Final = Fallback.DELAYED
+"""Beside a negotiation out-of-band no SYN leaves: it would only be in the way of the one that shows the path."""
 _EX_IDS: Final = {do.Syn.FALLBACK: ExId.FALLBACK, do.Syn.ADOPT: ExId.ADOPT}
 
 
@@ -69,7 +72,9 @@ class Contest:
         self._race = Race(
             Rules(
                 tcp=TcpOpen.PARALLEL_SYN if target.adopts else TcpOpen.NO_SYN,
-                fallback=target.policy.plain,
+                fallback=_OUT_OF_BAND
+                if target.via and target.policy.plain is Fallback.PARALLEL
+                else target.policy.plain,
                 bare=target.policy.plain_secure is Secure.NO,
                 propose=lesson.known.propose,
                 patient=lesson.known.answers_late and lesson.may_wait,
@@ -96,6 +101,7 @@ class Contest:
         self._plain: tuple[Carrier, list[str]] | None = None
         """The plain connection when it is ready."""
         self._timer: asyncio.TimerHandle | None = None
+        self._probe: Probe | None = None
 
     async def run(self) -> Won:
         """The winner. Raises ``AccordError`` when there is none."""
@@ -137,7 +143,9 @@ class Contest:
         exchange = self._negotiation.exchange
         if not exchange.committed.done():
             # Only the SYN's connection is ever waited for by a session of ours on this side.
-            if self._negotiation.syn is not None and not self._negotiation.syn.connected:
+            if self._target.via:
+                self._probe = self._probe or Probe(self._controller, self._target, self._negotiation, self._ladder)
+            elif self._negotiation.syn is not None and not self._negotiation.syn.connected:
                 if self._greeting is not None:
                     self._greeting.look()  # what has come already came first
                 self._happened(do.Answered())
@@ -359,7 +367,11 @@ class Contest:
         if self._target.adopts and Protocol.TCP in committed.protocols:
             self._controller.counts.adopted(marked=self._marked)
             self._lesson.learn(Learnt.ADOPTED_MARKED if self._marked else Learnt.ADOPTED_UNMARKED)
-        elif Protocol.TCP in committed.protocols and carrier.kernel_socket is None and not self._early:
+        elif (
+            Protocol.TCP in committed.protocols
+            and carrier.kernel_socket is None
+            and not (self._early or self._target.via)
+        ):
             carrier = Proving(carrier, self._lesson.learn)  # an early request may be answered in the negotiation itself
         self._win(Won(self._ladder.elapsed(), carrier, (), self._negotiation, committed))
 
@@ -395,6 +407,8 @@ class Contest:
         """Whoever has won is out of reach by now; a race that was called off has everything still."""
         if self._timer is not None:
             self._timer.cancel()
+        if self._probe is not None:
+            self._probe.close()
         if not self._race.over:
             self._close()
         if self._negotiation is not None and self._race.state not in (State.NEGOTIATED, State.FELL_BACK):

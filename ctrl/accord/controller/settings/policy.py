@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import enum
+import ipaddress
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -88,7 +89,7 @@ _EXPLAINED: Final = 4
 _BINDING: Final = (Word.FORBIDDEN, Word.REQUIRED)
 _KEYS: Final = (
     *("secure", "prefer", "only", "context", "fallback", "tcp", "early", "packets_min", "compress_encrypted"),
-    *("renegotiate", "renegotiate_s", "inner", "key", "defer", "choose"),
+    *("renegotiate", "renegotiate_s", "inner", "key", "defer", "choose", "via"),
 )
 _MAX_RENEGOTIATE_S: Final = 30 * 24 * 3600
 
@@ -125,6 +126,8 @@ class EffectivePolicy:
     """Protocols that a proposal does not show: a placeholder stands for them until the peer has answered."""
     choose: StackIds = ()
     """Protocols that the peer is to offer, for this host to choose from."""
+    via: str | None = None
+    """Out-of-band: the peer's address that negotiation packets go to, on another path than the connection's."""
     fixed: frozenset[str] = field(default=frozenset(), compare=False)
     """Keys that the policy file sets: an application cannot take them back."""
     protocols: Mapping[str, int] = field(default_factory=lambda: PROTOCOLS, compare=False, repr=False)
@@ -483,14 +486,24 @@ def _read(table: Table, base: EffectivePolicy, protocols: Mapping[str, int]) -> 
     for both in sorted(set(defer) & set(choose)):
         name = stacks.format_stack((both,), protocols)
         table.note("choose", f"{name} is in defer too", "either this host names it, later, or the peer does")
+    via = table.converted("via", _numeric, base.via)
+    context = table.choice("context", _names(Context), base.context)
+    tcp = table.choice("tcp", _names(TcpOpen), base.tcp)
+    if via is not None and (context is Context.DIRECT or tcp is TcpOpen.NO_SYN):
+        table.note(
+            "via",
+            f"is not to be had with {'context' if context is Context.DIRECT else 'tcp'} = "
+            f'"{context if context is Context.DIRECT else tcp}"',
+            'it travels over UDP, and a SYN shows where the connection leads: leave "udp" and "auto"',
+        )
     words = preferences.read_words(table, base.preferences, lambda name: stacks.parse_protocol(name, protocols))
     return EffectivePolicy(
         secure=table.choice("secure", _names(Secure), base.secure),
         prefer=prefer,
         only=only,
-        context=table.choice("context", _names(Context), base.context),
+        context=context,
         fallback=table.choice("fallback", _names(Fallback), base.fallback),
-        tcp=table.choice("tcp", _names(TcpOpen), base.tcp),
+        tcp=tcp,
         early=table.choice("early", _names(Early), base.early),
         packets_min=table.integer("packets_min", 0, Limit.INITIAL_WINDOW, base.packets_min),
         preferences=words,
@@ -502,9 +515,17 @@ def _read(table: Table, base: EffectivePolicy, protocols: Mapping[str, int]) -> 
         keys=table.converted("key", _read_keys, base.keys),
         defer=defer,
         choose=choose,
+        via=via,
         fixed=base.fixed | present,
         protocols=protocols,
     )
+
+
+def _numeric(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError as wrong:
+        raise ValueError(f"{text!r} is no address; a number, as 10.0.9.2 or fd00::2") from wrong
 
 
 def _read_keys(text: str) -> tuple[KeyConfiguration, ...]:
