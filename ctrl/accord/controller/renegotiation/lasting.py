@@ -25,13 +25,13 @@ from accord.controller.renegotiation.identity import HELLO_BYTES, Identity, peer
 from accord.controller.renegotiation.table import Do, Event, State, Turn
 from accord.negotiation.interface import Role
 from accord.protocols.services import Carrier
-from accord.wire.constants import Reason
+from accord.wire.constants import Limit, Reason
 from accord.wire.errors import AccordError, error
 
 log = logging.getLogger("accord.renegotiation")
 
 COUNT_BYTES: Final = 8
-HELLO_SECONDS: Final = 10.0
+HELLO_SECONDS: Final = Limit.MAX_LIFETIME_MS / 1000
 """An initiator that has not heard the responder's hello by then calls the change off."""
 _CLOSE_SECONDS: Final = HELLO_SECONDS + 5.0
 _DOUBT_SECONDS: Final = 10.0
