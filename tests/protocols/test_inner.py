@@ -8,9 +8,12 @@ import dataclasses
 from collections.abc import Sequence
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from OpenSSL import SSL
 
 from accord.negotiation.events import Action, MessageComplete, NodeArrived, Send, Stop
 from accord.negotiation.interface import Role
+from accord.protocols import tls_context
 from accord.protocols.inner import InnerProposer, InnerResponder
 from accord.protocols.lifecycle import Phase
 from accord.protocols.quic_connection import SecretSink, configuration
@@ -18,6 +21,7 @@ from accord.protocols.sealed.configuration import Aead, Kem
 from accord.protocols.sealed.host_keys import HostKey, HostKeys, make
 from accord.protocols.sealed.replay import ReplayFilter
 from accord.protocols.sealed.sealing import PAD_BYTES
+from accord.protocols.services import Security
 from accord.wire.constants import Protocol, Reason
 from accord.wire.message import Encoded
 from tests.protocols.conftest import Pki
@@ -325,5 +329,30 @@ def test_a_request_sealed_after_the_key_was_asked_for_is_served_too(pki: Pki) ->
         assert both.aborted == {}
         assert both.steps == [0, 1, 2, 3, 4]
         assert await stream(both.committed[Role.INITIATOR]).read() == RESPONSE
+
+    run(work)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_beside_a_handshake_that_has_to_be_retried_nothing_sealed_is_believed_before_it_is_done(
+    pki: Pki, known: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The responder has none of the groups that the ClientHello brings shares for (RFC 8446, section 4.1.4)."""
+    context = tls_context.context
+
+    def other_group(role: Role, security: Security) -> SSL.Context:
+        if role is Role.INITIATOR:
+            return context(role, security)
+        made = tls_context._make(role, security)
+        made.set_tmp_ecdh(ec.SECP256R1())
+        return made
+
+    monkeypatch.setattr(tls_context, "context", other_group)
+
+    async def work() -> None:
+        both = pair(pki, key=HYBRID.configuration if known else None).start()
+        assert both.aborted == {}
+        assert both.steps == ([0, 1, 2, 3, 4] if known else [0, 1, 2, 3, 4, 5, 6])
+        await talk(both)
 
     run(work)

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey, Suite
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from accord.negotiation.interface import Role
 from accord.protocols.sealed import configuration, messages, sealing
 from accord.protocols.sealed.configuration import AEAD_OF, KDF_OF, KEM_OF, Aead, Kem, KeyConfiguration
 from accord.protocols.sealed.host_keys import DAY, HostKeys, make, parse
@@ -97,19 +98,25 @@ def test_padding_hides_all_but_the_step_of_a_length_and_has_one_form(contents: b
 
 def test_a_channel_opens_each_step_once_in_its_place_and_for_its_own_negotiation() -> None:
     secret, sealed = bytes(range(32)), b"first message"
-    near, far = (Channel(Aead.AES_128_GCM, secret, sealed, b"place") for _ in range(2))
-    said = near.seal(1, b"answer")
-    assert far.unseal(1, said) == b"answer"
+    here, there = Role.RESPONDER, Role.INITIATOR
+    near, far = (Channel(role, Aead.AES_128_GCM, secret, sealed, b"place") for role in (here, there))
+    said, more = near.seal(b"answer"), near.seal(b"another")
     strangers = [
-        Channel(Aead.AES_128_GCM, secret, sealed, b"elsewhere"),
-        Channel(Aead.AES_128_GCM, secret, b"another message", b"place"),
-        Channel(Aead.AES_128_GCM, bytes(32), sealed, b"place"),
-        Channel(Aead.AES_256_GCM, secret, sealed, b"place"),
+        Channel(there, Aead.AES_128_GCM, secret, sealed, b"elsewhere"),
+        Channel(there, Aead.AES_128_GCM, secret, b"another message", b"place"),
+        Channel(there, Aead.AES_128_GCM, bytes(32), sealed, b"place"),
+        Channel(there, Aead.AES_256_GCM, secret, sealed, b"place"),
+        Channel(here, Aead.AES_128_GCM, secret, sealed, b"place"),
     ]
-    for channel, step, data in [(far, 2, said), (far, 1, said[:-1]), (far, 1, b""), *[(s, 1, said) for s in strangers]]:
+    wrong = [(far, more), (far, said[:-1]), (far, b""), *[(stranger, said) for stranger in strangers]]
+    for channel, data in wrong:
         with pytest.raises(PeerError) as refused:
-            channel.unseal(step, data)
+            channel.unseal(data)
         assert refused.value.reason is Reason.HANDSHAKE_FAILED
+    assert [far.unseal(each) for each in (said, more)] == [b"answer", b"another"]
+    assert near.unseal(far.seal(b"commit")) == b"commit"
+    with pytest.raises(PeerError):
+        far.unseal(said)
 
 
 # ---- key configurations ----

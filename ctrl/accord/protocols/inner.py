@@ -52,7 +52,7 @@ class InnerProposer(Nesting):
             self._transaction, self._host.propose(), self._host.chooser, context_protocol=Protocol.INNER, budget=room
         )
         self._begin(machine, view)
-        return self._after(machine.start(), lambda: self._first(view, view.step, self._host.key))
+        return self._after(machine.start(), lambda: self._first(view, self._host.key))
 
     def advance(self, view: View, payload: bytes) -> Outcome:
         """MESSAGE in, MESSAGE out; after KEYS, once, SEALED."""
@@ -63,15 +63,15 @@ class InnerProposer(Nesting):
                 return self._seal_again(view, *messages.decode_keys(payload))
             if kind is not Kind.MESSAGE or self._channel is None:
                 raise error(Reason.HANDSHAKE_FAILED, f"inner: {kind.name} in an answer")
-            fresh, message = messages.decode_later(self._channel.unseal(view.step, payload[1:]))
+            fresh, message = messages.decode_later(self._channel.unseal(payload[1:]))
             if fresh:
                 self._learn(fresh)
         except AccordError as failure:
             return refusal_of(failure)
-        return self._hear(message, view, lambda: self._later(view.step + 1, b""))
+        return self._hear(message, view, self._later)
 
-    def _first(self, view: View, step: int, key: KeyConfiguration | None) -> Outcome:
-        """The inner proposal, sealed, for the outer message of ``step``."""
+    def _first(self, view: View, key: KeyConfiguration | None) -> Outcome:
+        """The inner proposal, sealed."""
         self._proposal = self._proposal or self._message()
         if key is None:
             self._note("the peer's key is not known: asking for it")
@@ -81,12 +81,12 @@ class InnerProposer(Nesting):
         place = messages.about(self._transaction, view.node_id)
         contents = messages.encode_first(secret, self._host.now(), self._proposal)
         try:
-            sealed = seal(key, messages.info(place, step, key.id, bindings), contents)
+            sealed = seal(key, messages.info(place, key.id, bindings, again=self._asked_again), contents)
         except AccordError as failure:
             return refusal_of(failure)
         self._sealed_to = key
-        self._channel = Channel(key.aead, secret, sealed, place)
-        return Answer(messages.encode_sealed(key.id, bindings, sealed), more=step > 0)
+        self._channel = Channel(Role.INITIATOR, key.aead, secret, sealed, place)
+        return Answer(messages.encode_sealed(key.id, bindings, sealed), more=self._asked_again)
 
     def _seal_again(self, view: View, reason: int, keys: bytes) -> Outcome:
         if self._asked_again:
@@ -98,7 +98,7 @@ class InnerProposer(Nesting):
         if reason != Reason.OK and self._sealed_to is not None:
             self._note(f"{self._sealed_to.name} is not the peer's key (WRONG_KEY)")
         self._note(f"sealing to the key that the answer brought, {key.name}")
-        return self._first(view, view.step + 1, key)
+        return self._first(view, key)
 
     def _learn(self, keys: bytes) -> KeyConfiguration | None:
         """What the peer says, under the security node's authentication, that it is to be sealed to."""
@@ -127,7 +127,7 @@ class InnerResponder(Nesting):
         try:
             kind = messages.kind_of(payload)
             if kind is Kind.SEALED:
-                return self._unseal(view, payload)
+                return self._unseal(view, payload, again=False)
             if kind is not Kind.ASK:
                 raise error(Reason.HANDSHAKE_FAILED, f"inner: {kind.name} in a proposal")
             reason = Reason.OK
@@ -143,17 +143,17 @@ class InnerResponder(Nesting):
         self._life.enter(Call.ADVANCE)
         try:
             if self._channel is None:
-                return self._unseal(view, payload)
+                return self._unseal(view, payload, again=True)
             if messages.kind_of(payload) is not Kind.MESSAGE:
                 raise error(Reason.HANDSHAKE_FAILED, "inner: no MESSAGE where one was due")
-            fresh, message = messages.decode_later(self._channel.unseal(view.step, payload[1:]))
+            fresh, message = messages.decode_later(self._channel.unseal(payload[1:]))
             if fresh:
                 raise error(Reason.HANDSHAKE_FAILED, "inner: an initiator has no keys to publish")
         except AccordError as failure:
             return refusal_of(failure)
-        return self._hear(message, view, lambda: self._later(view.step + 1, b""))
+        return self._hear(message, view, self._later)
 
-    def _unseal(self, view: View, payload: bytes) -> Outcome:
+    def _unseal(self, view: View, payload: bytes, *, again: bool) -> Outcome:
         """Raises ``PeerError``: WRONG_KEY when it does not open, HANDSHAKE_FAILED when it is not sound."""
         if messages.kind_of(payload) is not Kind.SEALED:
             raise error(Reason.HANDSHAKE_FAILED, "inner: nothing sealed")
@@ -164,23 +164,23 @@ class InnerResponder(Nesting):
         if not set(bindings_of(view.below)) <= set(found.bindings):
             raise error(Reason.HANDSHAKE_FAILED, "inner: sealed beside another handshake than this")
         place = messages.about(self._transaction, view.node_id)
-        info = messages.info(place, view.step, found.key_id, found.bindings)
+        info = messages.info(place, found.key_id, found.bindings, again=again)
         contents = unseal(key.configuration, key.private, info, found.sealed)
         secret, sealed_at, message = messages.decode_first(contents)
-        # From step 2 on the message answers one of ours, which nobody can have again.
-        first = view.step > 0 or self._host.admit(digest(found.sealed), sealed_at)
+        # After KEYS the message answers one of ours, which nobody can have again.
+        first = again or self._host.admit(digest(found.sealed), sealed_at)
         if not first:
             self._note("may have come before, so no request of it is served early (REPLAYED)")
         accepted = self._host.accept(first)
         if isinstance(accepted, Refuse):
             return accepted
-        self._channel = Channel(key.configuration.aead, secret, found.sealed, place)
+        self._channel = Channel(Role.RESPONDER, key.configuration.aead, secret, found.sealed, place)
         fresh = b"" if key.configuration in self._host.keys.published else self._host.keys.published_bytes
         self._keys_bytes = len(fresh)
         cookie = self._random(COOKIE_BYTES)
         machine = NestedResponder(self._transaction, lambda _: accepted, cookie, context_protocol=Protocol.INNER)
         self._begin(machine, view, supported=self._host.supported)
-        return self._hear(message, view, lambda: self._later(view.step + 1, fresh))
+        return self._hear(message, view, lambda: self._later(fresh))
 
 
 class InnerPlugin:

@@ -67,9 +67,9 @@ def about(transaction: bytes, node_id: int) -> bytes:
     return _LABEL + transaction + bytes((node_id,))
 
 
-def info(place: bytes, step: int, key_id: bytes, bindings: Sequence[Binding]) -> bytes:
-    """HPKE's info for SEALED; ``place`` is that of ``about``."""
-    return place + bytes((step,)) + key_id + _encode_bindings(bindings)
+def info(place: bytes, key_id: bytes, bindings: Sequence[Binding], *, again: bool) -> bytes:
+    """HPKE's info for SEALED; ``place`` is that of ``about``. ``again``: after KEYS."""
+    return place + bytes((again,)) + key_id + _encode_bindings(bindings)
 
 
 def encode_ask() -> bytes:

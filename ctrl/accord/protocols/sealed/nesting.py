@@ -185,14 +185,14 @@ class Nesting:
         owed, self._owed = self._owed, None
         return b"" if owed is None else messages.encode_inner(*owed)
 
-    def _later(self, step: int, keys: bytes) -> Outcome:
-        """MESSAGE for the outer message of ``step``; nothing when there is nothing to be said."""
+    def _later(self, keys: bytes = b"") -> Outcome:
+        """MESSAGE; nothing when there is nothing to be said. ``keys``: that the peer should seal to from now on."""
         assert self._channel is not None
         assert self._machine is not None
         message = self._message()
         if not message:
             return Answer()
-        sealed = self._channel.seal(step, messages.encode_later(keys, message))
+        sealed = self._channel.seal(messages.encode_later(keys, message))
         return Answer(messages.encode_message(sealed))
 
     def _note(self, text: str) -> None:

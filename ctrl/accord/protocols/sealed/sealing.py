@@ -4,11 +4,14 @@
     first message    HPKE base mode (RFC 9180, section 5.1.1), single-shot, to the peer's public key
     later ones       AEAD of the same configuration; key and nonce by HKDF-SHA256 (RFC 5869) from
                      salt = SHA-256(first sealed message), secret = 32 random bytes that were sealed in it,
-                     info = "accord inner key" || u8 step; so each key seals one message
+                     info = "accord inner key" || u8 number; so each key seals one message
+
+The responder's numbers are 1, 3, ..., the initiator's 2, 4, ... They are those of the sealed messages, not of steps:
+what comes beside an unfinished handshake is heard later than it was said.
 
 The secret stands in for HPKE's own export (section 5.3), which the ``cryptography`` package does not offer: likewise
-only whoever sealed and whoever opened know it, and a step's key says nothing of another's. What a message belongs to
-is HPKE's info, and the AEAD's associated data afterwards.
+only whoever sealed and whoever opened know it, and one number's key says nothing of another's. What a message belongs
+to is HPKE's info, and the AEAD's associated data afterwards.
 
 What is sealed is padded to a multiple of ``PAD_BYTES`` before: u32 length, contents, zeros.
 """
@@ -27,6 +30,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM, ChaCha20Poly1305
 from cryptography.hazmat.primitives.hpke import MLKEM768X25519PrivateKey, Suite
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+from accord.negotiation.interface import Role
 from accord.protocols.sealed.configuration import AEAD_OF, KDF_OF, KEM_OF, Aead, KeyConfiguration
 from accord.wire.constants import Reason
 from accord.wire.errors import error
@@ -85,30 +89,34 @@ def sealed_bytes(configuration: KeyConfiguration, contents: int) -> int:
 class Channel:
     """The messages after the first, both ways. ``about``: what they belong to, the same on both sides."""
 
-    def __init__(self, aead: int, secret: bytes, sealed: bytes, about: bytes) -> None:
+    def __init__(self, role: Role, aead: int, secret: bytes, sealed: bytes, about: bytes) -> None:
         """``sealed``: the first message, which brought ``secret``."""
+        self._said, self._heard = (2, 1) if role is Role.INITIATOR else (1, 2)
         self._aead = Aead(aead)
         self._secret = secret
         self._salt = hashlib.sha256(sealed).digest()
         self._about = about
 
-    def seal(self, step: int, contents: bytes) -> bytes:
-        """The message of ``step``; there is one."""
-        cipher, nonce, about = self._keys(step)
+    def seal(self, contents: bytes) -> bytes:
+        """This side's next message."""
+        cipher, nonce, about = self._keys(self._said)
+        self._said += 2
         return cipher.encrypt(nonce, pad(contents), about)
 
-    def unseal(self, step: int, ciphertext: bytes) -> bytes:
-        """The contents. Raises ``PeerError`` (HANDSHAKE_FAILED) when this is not the peer's message of ``step``."""
-        cipher, nonce, about = self._keys(step)
+    def unseal(self, ciphertext: bytes) -> bytes:
+        """The contents of the peer's next message. Raises ``PeerError`` (HANDSHAKE_FAILED) when this is not that."""
+        cipher, nonce, about = self._keys(self._heard)
         try:
-            return unpad(cipher.decrypt(nonce, ciphertext, about))
+            contents = unpad(cipher.decrypt(nonce, ciphertext, about))
         except (InvalidTag, ValueError) as refusal:
-            raise error(Reason.HANDSHAKE_FAILED, f"inner: the sealed message of step {step} does not open") from refusal
+            raise error(Reason.HANDSHAKE_FAILED, f"inner: sealed message {self._heard} does not open") from refusal
+        self._heard += 2
+        return contents
 
-    def _keys(self, step: int) -> tuple[_Aead, bytes, bytes]:
+    def _keys(self, number: int) -> tuple[_Aead, bytes, bytes]:
         size = _KEY_BYTES[self._aead]
-        derived = HKDF(hashes.SHA256(), size + _NONCE_BYTES, self._salt, _LABEL + bytes((step,))).derive(self._secret)
-        return _CIPHER[self._aead](derived[:size]), derived[size:], self._about + bytes((step,))
+        derived = HKDF(hashes.SHA256(), size + _NONCE_BYTES, self._salt, _LABEL + bytes((number,))).derive(self._secret)
+        return _CIPHER[self._aead](derived[:size]), derived[size:], self._about + bytes((number,))
 
 
 def padded_bytes(contents: int) -> int:
