@@ -157,6 +157,8 @@ int64_t accord_engine_open(struct accord_engine *engine, uint64_t now, const uin
 /* Send this side's message of a step. packets_min: pad to at least so many full packets (0: none). */
 int accord_engine_send(struct accord_engine *engine, uint64_t now, uint32_t handle, uint8_t step,
                        const struct accord_node_out *nodes, uint32_t count, uint32_t packets_min);
+/* Before the proposal is sent: IP bytes that the answer is likely to take, as the peer's last one did. */
+int accord_engine_expect(struct accord_engine *engine, uint32_t handle, uint32_t answer_bytes);
 /* The peer proved that it receives at its address: the amplification limit is lifted. */
 int accord_engine_prove(struct accord_engine *engine, uint32_t handle);
 /* The path's round-trip time, microseconds, as another protocol has measured it: counts until there is a sample. */

@@ -214,8 +214,20 @@ int accord_engine_send(struct accord_engine *engine, uint64_t now, uint32_t hand
 		return -(int)reason;
 	if (transaction->role == ROLE_INITIATOR)
 		transaction->continues = says_continues(nodes, count);
+	if (step == ACCORD_STEP_PROPOSAL && transaction->expected)
+		outbox_expect(transaction, &engine->slab);
 	reach(transaction, ACCORD_STAGE_SENT, step, ACCORD_REASON_OK);
 	transmit_schedule(engine, transaction);
+	return 0;
+}
+
+int accord_engine_expect(struct accord_engine *engine, uint32_t handle, uint32_t answer_bytes)
+{
+	struct transaction *transaction = transaction_of(&engine->table, handle);
+
+	if (!transaction)
+		return -ACCORD_REASON_UNKNOWN_TRANSACTION;
+	transaction->expected = answer_bytes;
 	return 0;
 }
 

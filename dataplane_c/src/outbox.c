@@ -7,31 +7,38 @@
 
 /* ---- What there is to send ---- */
 
-/* TSN offset of the longest packet of the proposal that is still kept; total: none is. */
+/* TSN offset of the packet of the proposal that was sent the fewest times; total: none is kept. */
 static uint16_t repeatable(const struct transaction *transaction, const struct slab *slab)
 {
 	const struct outbox *outbox = &transaction->outbox;
-	uint16_t longest = outbox->total;
+	uint16_t found = outbox->total;
 
-	if (outbox->step != ACCORD_STEP_PROPOSAL)
+	if (outbox->step != ACCORD_STEP_PROPOSAL || outbox->sent < outbox->total)
 		return outbox->total;
 	for (uint16_t offset = 0; offset < outbox->sent; offset++) {
 		if (outbox->buffers[offset] == SLAB_NONE)
 			continue;
-		if (longest == outbox->total ||
-		    slab_head(slab, outbox->buffers[offset])->length > slab_head(slab, outbox->buffers[longest])->length)
-			longest = offset;
+		if (found == outbox->total || slab_head(slab, outbox->buffers[offset])->transmissions <
+		                                  slab_head(slab, outbox->buffers[found])->transmissions)
+			found = offset;
 	}
-	return longest;
+	return found;
 }
 
-static uint32_t longest_of_proposal(const struct transaction *transaction, const struct slab *slab)
+/* Bytes of the proposal's packets that are kept, with UDP and IP, and how many they are. */
+static uint32_t kept_of_proposal(const struct transaction *transaction, const struct slab *slab, uint32_t *packets)
 {
-	uint16_t offset = repeatable(transaction, slab);
+	const struct outbox *outbox = &transaction->outbox;
+	uint32_t bytes = 0;
 
-	if (offset == transaction->outbox.total)
-		return 0;
-	return slab_head(slab, transaction->outbox.buffers[offset])->length + transaction_overhead(transaction);
+	*packets = 0;
+	for (uint16_t offset = 0; outbox->step == ACCORD_STEP_PROPOSAL && offset < outbox->total; offset++) {
+		if (outbox->buffers[offset] == SLAB_NONE)
+			continue;
+		bytes += slab_head(slab, outbox->buffers[offset])->length + transaction_overhead(transaction);
+		(*packets)++;
+	}
+	return bytes;
 }
 
 static uint16_t pick(const struct transaction *transaction, const struct slab *slab, bool open)
@@ -118,21 +125,24 @@ void outbox_unlock(struct transaction *transaction, const struct slab *slab)
 	const struct step_in *answer = &transaction->reassembly.steps[ACCORD_STEP_ANSWER / 2];
 	uint64_t whole = ACCORD_MIN_MTU_PACKET + transaction_overhead(transaction);
 	uint64_t allowed = ACCORD_AMPLIFICATION * heard(transaction);
-	uint32_t missing, seen, wanted;
+	uint32_t missing, seen, wanted, packets;
 	uint64_t each, gain;
 
 	if (outbox->step != ACCORD_STEP_PROPOSAL || answer->complete)
 		return;
-	each = longest_of_proposal(transaction, slab);
-	gain = ACCORD_AMPLIFICATION * each;
-	if (!gain)
+	each = kept_of_proposal(transaction, slab, &packets);
+	if (!packets)
 		return;
+	each /= packets;
+	gain = ACCORD_AMPLIFICATION * each;
 	seen = seen_of_answer(transaction, &missing);
 	wanted = seen + 2 * missing; /* what is sent again may be lost again */
 	if (answer->end < 0) {
 		if (allowed >= (wanted + OUTBOX_NEARLY) * whole)
 			return;
 		wanted += 2 * seen;
+		if (wanted * whole < transaction->expected)
+			wanted = (uint32_t)((transaction->expected + whole - 1) / whole);
 	}
 	for (allowed += outbox->repeats * gain; allowed < wanted * whole; allowed += gain) {
 		/* As with acknowledgements that clock out a window: no more than comes in. */
@@ -140,6 +150,18 @@ void outbox_unlock(struct transaction *transaction, const struct slab *slab)
 			return;
 		outbox->repeats++;
 	}
+}
+
+void outbox_expect(struct transaction *transaction, const struct slab *slab)
+{
+	struct outbox *outbox = &transaction->outbox;
+	uint64_t wanted = (uint64_t)transaction->expected * OUTBOX_SPARE / 100;
+	uint32_t packets;
+	uint64_t own = kept_of_proposal(transaction, slab, &packets), room = ACCORD_AMPLIFICATION * own;
+
+	/* All of it is one flight. */
+	for (; room < wanted && packets && outbox->total + outbox->repeats < ACCORD_INITIAL_WINDOW; outbox->repeats++)
+		room += ACCORD_AMPLIFICATION * own / packets;
 }
 
 void outbox_release_retained(struct transaction *transaction, struct slab *slab)
@@ -175,11 +197,11 @@ void outbox_probe(struct transaction *transaction, struct slab *slab)
 
 	if (!transaction->recovery.in_flight) {
 		/* As many as make room for one packet of the answer, of two if part of it is there. */
-		uint32_t packets = transaction->range.highest < 0 ? 1 : RECOVERY_PROBES;
-		uint32_t gain = ACCORD_AMPLIFICATION * longest_of_proposal(transaction, slab);
+		uint32_t packets = transaction->range.highest < 0 ? 1 : RECOVERY_PROBES, kept;
+		uint32_t gain = ACCORD_AMPLIFICATION * kept_of_proposal(transaction, slab, &kept);
 
 		if (gain)
-			outbox->repeats = (uint16_t)((packets * ACCORD_MIN_MTU_PACKET + gain - 1) / gain);
+			outbox->repeats = (uint16_t)((packets * ACCORD_MIN_MTU_PACKET * kept + gain - 1) / gain);
 		if (outbox->repeats < packets)
 			outbox->repeats = (uint16_t)packets;
 		note_unheard(transaction);
@@ -229,9 +251,13 @@ void outbox_on_sent(struct transaction *transaction, struct slab *slab, uint64_t
 	struct slab_head *head = slab_head(slab, outbox->buffers[offset]);
 
 	if (outbox->repeats && offset == repeatable(transaction, slab)) {
+		/* For the sake of its bytes: what is known of the packet itself stays as it is. */
 		outbox->repeats--;
 		transaction->repeated += head->length + transaction_overhead(transaction);
-		head->probe = 1;
+		transaction->retransmitted++;
+		head->transmissions++;
+		recovery->timer_base = now;
+		return;
 	}
 	supersede(recovery, head);
 	if (head->transmissions)

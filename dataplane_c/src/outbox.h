@@ -9,6 +9,8 @@
 #include "transaction.h"
 
 enum outbox_constant {
+	OUTBOX_SPARE =
+		140, /* per cent of an expected answer that there is to be room for: packets of either side get lost */
 	OUTBOX_NEARLY = 2, /* packets that a responder has left at its limit, when it is time to lift that */
 };
 
@@ -38,6 +40,9 @@ bool outbox_awaits(const struct transaction *transaction);
  * its answers are long (RFC 9000 section 8.1 leaves it to padding).
  */
 void outbox_unlock(struct transaction *transaction, const struct slab *slab);
+/* The proposal is queued, and it is known how long the answer will be: repeat as much of it in the same flight as makes
+ * room for that. Padding would do, too, but each packet of it would have to arrive before there is an answer. */
+void outbox_expect(struct transaction *transaction, const struct slab *slab);
 /* Mark the first unacknowledged packets to be sent again regardless of the window. */
 void outbox_probe(struct transaction *transaction, struct slab *slab);
 /* The answer is whole, or no longer wanted: give the proposal's packets back. */

@@ -83,6 +83,7 @@ struct transaction {
 	bool alone;                        /* no packet shares a datagram any more: too many of these were lost */
 	uint64_t wire_received, wire_sent; /* bytes with UDP and IP, for the amplification limit */
 
+	uint32_t expected;     /* bytes with UDP and IP that the answer is likely to take; 0: not known */
 	uint64_t acknowledged; /* bytes with UDP and IP, of the proposal */
 	uint64_t unheard;      /* of these and of repeated: as much as the peer behaves as if it had not come */
 	uint64_t repeated;     /* bytes with UDP and IP, sent for the sake of the peer's amplification limit */

@@ -115,6 +115,8 @@ void world_start(struct world *world)
 	struct world_side *side = &world->sides[INITIATOR];
 
 	side->handle = (uint32_t)accord_engine_open(side->engine, world->now, world->id, &side->path);
+	if (world->expected)
+		accord_engine_expect(side->engine, side->handle, world->expected);
 	send_step(world, 0);
 }
 

@@ -62,6 +62,7 @@ struct world {
 	uint32_t batch;                  /* packets that one call takes out, at most WORLD_BATCH */
 	uint64_t loss, duplicate, delay; /* masks */
 	uint32_t sent;                   /* datagrams so far: index into the masks */
+	uint32_t expected;               /* bytes of the answer, told to the initiator's engine; 0: not told */
 	bool cut;                        /* nothing gets through */
 	uint32_t longest;                /* bytes of a datagram that gets through, without IP and UDP; 0: any */
 	struct world_datagram *queue;

@@ -54,6 +54,8 @@ class Negotiation:
             prepared.machine.receive(events.Stop(Reason.CLOSED))
             in_use.close()
             raise
+        if answer_bytes := controller.peers.answer_bytes(target.address, target.port):
+            endpoint.engine.expect(handle, answer_bytes)
         channel = self._channel = prepared.channel
         prepared.remarks.to(lambda text: ladder.note(Way.HERE, text))
         self.transaction = prepared.transaction

@@ -8,7 +8,6 @@ whoever asks again within seconds gets it at once. Nothing of it is on the wire 
 
 from __future__ import annotations
 
-import math
 import secrets
 import socket
 from collections.abc import Callable, Sequence
@@ -33,7 +32,7 @@ from accord.negotiation.interface import Role
 from accord.protocols.sealed.configuration import KeyConfiguration
 from accord.protocols.services import Security
 from accord.protocols.tls import TlsSession
-from accord.wire.constants import Limit, Protocol, Reason
+from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import error
 
 if TYPE_CHECKING:
@@ -47,9 +46,6 @@ enough for this to matter the response is not here yet."""
 
 _TRANSACTION_BYTES = 12
 _GREASE_BYTES = 16
-_SPARE = 1.4
-_PACKET_BYTES = Limit.MIN_MTU_PACKET + 28
-"""With the shorter of the IP headers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,9 +169,7 @@ def prepare(controller: Controller, target: Target, early: bytes = b"", transact
             service_port=target.port if direct else None,
             grease=secrets.token_bytes(_GREASE_BYTES),
             open=lambda node, protocol: by_protocol[protocol].open(Role.INITIATOR, services),
-            packets_min=max(
-                target.policy.packets_min, padding(controller.peers.answer_bytes(target.address, target.port))
-            ),
+            packets_min=target.policy.packets_min,
             data_path=target.source.partition("%")[0] if target.via else None,
             renegotiates=None if target.renews is None else target.renews.claim(Role.INITIATOR, transaction),
         )
@@ -185,19 +179,6 @@ def prepare(controller: Controller, target: Target, early: bytes = b"", transact
         if bound is not None:
             endpoint.unbind(bound)
         raise
-
-
-def padding(answer_bytes: int) -> int:
-    """Full packets that a proposal needs for an answer of so many IP bytes to come at once; 0: it has enough as it is.
-
-    A responder sends three times what it has received (docs/PROTOCOL.md, section 4.5). One packet is what a proposal
-    has by itself. With something to spare, for packets of either that are lost. More than the initial window do not
-    leave at once.
-    """
-    makes_room_for = Limit.AMPLIFICATION * _PACKET_BYTES
-    if answer_bytes <= makes_room_for:
-        return 0
-    return min(math.ceil(_SPARE * answer_bytes / makes_room_for), Limit.INITIAL_WINDOW)
 
 
 def _on_tcp(proposed: Sequence[Proposed]) -> TlsSession | None:

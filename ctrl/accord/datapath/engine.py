@@ -170,6 +170,10 @@ class Engine:
         """The path to the peer has opened: what it has not acknowledged leaves again, before its timer says so."""
         _check(lib.accord_engine_probe(self.pointer, now, handle), "no such negotiation")
 
+    def expect(self, handle: int, answer_bytes: int) -> None:
+        """Before the proposal is sent: IP bytes that the answer is likely to take, as the peer's last one did."""
+        _check(lib.accord_engine_expect(self.pointer, handle, answer_bytes), "no such negotiation")
+
     def forget_paths(self) -> None:
         """What the paths to peers carried lately is not known any more."""
         lib.accord_engine_forget_paths(self.pointer)

@@ -15,8 +15,8 @@ without it as well, and what is authenticated is authenticated anew each time.
 - *NO_SYN works.* ``tcp = "auto"`` installs TCP without a SYN instead of adopting the SYN's connection. Wrong: one such
   connection stalls, and the next adopts a SYN.
 - *NO_SYN broken.* ``auto`` installs nothing, which it did not before either. Wrong: a SYN more than was needed.
-- *The length of its last answer.* The next proposal is padded to a third of that, where that is more than it has by
-  itself: so much the peer may send before it knows that the address is not forged. Wrong: some packets of padding in
+- *The length of its last answer.* The next proposal is repeated until it has a third of that, where it has less by
+  itself: three times as much may the peer send before it knows that the address is not forged. Wrong: some packets in
   vain, or a round trip more.
 - *OPTION broken.* SYNs bear no option, so nothing can be suppressed or marked. Wrong: a SYN more, a mark less.
 
@@ -197,7 +197,7 @@ class Entry:
     key_name: str = ""
     """The name that it was authenticated by when it gave them: they are for no other."""
     answer_bytes: int = 0
-    """IP bytes of its last answer: what a proposal has to be padded for. Not kept over a restart."""
+    """IP bytes of its last answer: what a proposal has to make room for. Not kept over a restart."""
 
     def over(self, now: float) -> bool:
         """Nothing of it matters any more."""
