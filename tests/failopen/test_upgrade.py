@@ -38,10 +38,13 @@ def daemons(both: Deployment) -> list[subprocess.Popen[bytes]]:
 
 
 async def until_replaced(both: Deployment, pid: int) -> int:
-    """The pid of the daemon that answers in its place."""
-    async with asyncio.timeout(SECONDS):
-        while (status := await asyncio.to_thread(both.status, both.server)) is None or status["pid"] == pid:
-            await asyncio.sleep(0.01)
+    """The pid of the daemon that answers in its place. Raises ``AssertionError`` with the log when none comes."""
+    try:
+        async with asyncio.timeout(SECONDS):
+            while (status := await asyncio.to_thread(both.status, both.server)) is None or status["pid"] == pid:
+                await asyncio.sleep(0.01)
+    except TimeoutError:
+        raise AssertionError(both.log(both.server)) from None
     found: int = status["pid"]
     return found
 

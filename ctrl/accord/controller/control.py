@@ -25,6 +25,7 @@ MAX_MESSAGE = 128 * 1024
 """Bytes of one message; an early request travels in one, base64."""
 _CUT = int(socket.MSG_TRUNC | socket.MSG_CTRUNC)
 _MAX_FDS = 8
+"""Of a message from a program."""
 
 
 def control_path(explicit: str | os.PathLike[str] | None = None) -> Path:
@@ -51,14 +52,14 @@ class Channel:
             except BlockingIOError:
                 await self._wait(self.sock.fileno(), write=True)
 
-    async def receive(self) -> tuple[dict[str, Any], list[int]] | None:
-        """The next message and its file descriptors; None when the other end has closed.
+    async def receive(self, most: int = _MAX_FDS) -> tuple[dict[str, Any], list[int]] | None:
+        """The next message and its file descriptors, ``most`` of them; None when the other end has closed.
 
-        Raises ``UserError`` (``BAD_CONFIG``) for what is no JSON object; descriptors are closed then.
+        Raises ``UserError`` (``BAD_CONFIG``) for what is no JSON object or has more descriptors; they are closed then.
         """
         while True:
             try:
-                data, fds, flags, _ = socket.recv_fds(self.sock, MAX_MESSAGE, _MAX_FDS, socket.MSG_CMSG_CLOEXEC)
+                data, fds, flags, _ = socket.recv_fds(self.sock, MAX_MESSAGE, most, socket.MSG_CMSG_CLOEXEC)
                 break
             except BlockingIOError:
                 await self._wait(self.sock.fileno(), write=False)

@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from accord.controller.adoption.adopting import LENT
 from accord.controller.control import Channel, call, raise_failure
 from accord.controller.controller import Controller
 from accord.controller.handover import Handover
@@ -41,6 +42,8 @@ _TAKEN_SECONDS = 5.0
 """For the new daemon to take what it is handed. Meanwhile packets wait in their sockets."""
 _GIVEN_SECONDS = 15.0
 """For the old daemon to hand over: it waits for a good moment, then makes a socket for each peer in flight."""
+_DESCRIPTORS = LENT + 16
+"""Of one port: what is lent, certificate and key, two sockets for each family, a program's connection, and more."""
 _IN_FLIGHT_SECONDS = 2 * Limit.MAX_LIFETIME_MS / 1000 + 5.0
 """Longer than a negotiation lives, and one that a peer begins from the same port meanwhile."""
 _POLL_SECONDS = 0.1
@@ -143,7 +146,7 @@ class Predecessor:
 
 async def _receive(channel: Channel) -> tuple[dict[str, Any], list[int]]:
     try:
-        received = await asyncio.wait_for(channel.receive(), _GIVEN_SECONDS)
+        received = await asyncio.wait_for(channel.receive(_DESCRIPTORS), _GIVEN_SECONDS)
     except TimeoutError as late:
         raise error(
             Reason.NO_DAEMON, "the running daemon does not answer", "end it (kill -9), then start without --takeover"
