@@ -29,6 +29,7 @@ PATIENCE = 90.0
 """Seconds after which a connection counts as stuck: more than any retransmission timer runs with this loss."""
 LINGER = 2.0
 """Seconds after the last connection in which everything of them has to be gone."""
+_LEFT = ("in_flight_left", "negotiations_left", "map_entries_left", "heard_left")
 _LISTEN, _TIME_WAIT = 0x0A, 0x06  # net/tcp_states.h
 
 
@@ -117,6 +118,23 @@ def syns_left(pids: set[int]) -> int:
     return left
 
 
+def heard_left(pids: set[int]) -> int:
+    """Slots of the daemons' maps ``heard`` that may still have an effect (include/accord/maps.h: the state word is when,
+    in nanoseconds of CLOCK_BOOTTIME, and flags). What is older is as good as free: the next ID overwrites it."""
+    maps = left = 0
+    for number in _maps(pids):
+        shown = json.loads(_bpftool("-j", "map", "show", "id", str(number)))
+        if shown.get("name") == "heard":
+            maps += 1
+            states = [int(state) for state in re.findall(r'"state": (\d+)', _bpftool("map", "dump", "id", str(number)))]
+            assert len(states) == shown["max_entries"], "bpftool shows the slots by their fields' names"
+            now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+            left += sum(now - state < Limit.MARK_MS * 1_000_000 for state in states if state)
+    if not maps:
+        raise RuntimeError("the daemons have no map of what was heard")
+    return left
+
+
 def _bpftool(*arguments: str) -> str:
     return subprocess.run(["bpftool", *arguments], capture_output=True, text=True, check=True).stdout
 
@@ -126,8 +144,14 @@ def _pids(site: Site) -> set[int]:
     return {each["pid"] for each in status} | {each["privileges"].get("broker_pid", 0) for each in status}
 
 
+def in_flight(site: Site) -> int:
+    """Negotiations of both hosts that somebody still has something to do with."""
+    hosts = (site.lab.client, site.lab.server)
+    return sum(site.daemon_says(host, op="status")["in_flight"] for host in hosts)
+
+
 def negotiations_left(site: Site) -> int:
-    """In both engines, once all that is over has been acknowledged for as long as PROTOCOL.md says (MUST-28)."""
+    """In both engines, once all that is over has been remembered for as long as PROTOCOL.md says (MUST-28)."""
     deadline = time.monotonic() + Limit.MAX_LIFETIME_MS / 1000 + LINGER
     while True:
         hosts = (site.lab.client, site.lab.server)
@@ -149,7 +173,7 @@ def mixed(site: Site, count: int, seed: int, step: Callable[[int], None]) -> dic
     pids = _pids(site)
     hosts = (site.lab.client, site.lab.server)
     left = {host.name.rsplit("-", 1)[1]: sockets_left(host) for host in hosts}
-    entries = syns_left(pids)
+    entries, heard, live = syns_left(pids), heard_left(pids), in_flight(site)
     ledger = site.ledger.ask({})
     outcomes = found["outcomes"]
     lost = outcomes.get("lost", 0) + max(0, found["answered"] - ledger["different"])
@@ -167,12 +191,14 @@ def mixed(site: Site, count: int, seed: int, step: Callable[[int], None]) -> dic
         "stuck": outcomes.get("stuck", 0),
         "sockets_left": left,
         "negotiations_left": negotiations_left(site),
+        "in_flight_left": live,
         "map_entries_left": entries,
+        "heard_left": heard,
         "slowest_s": round(found["slowest_s"], 3),
         "outcomes": dict(sorted(outcomes.items())),
         "failures": found["failures"],
     }
-    bad = [name for name in ("doubled", "lost", "stuck", "negotiations_left", "map_entries_left") if result[name]]
+    bad = [name for name in ("doubled", "lost", "stuck", *_LEFT) if result[name]]
     bad += [f"sockets_left of the {name}" for name, sockets in left.items() if sockets]
     if result["refused"]:
         bad.append("refused")

@@ -60,8 +60,8 @@ static __always_inline __s64 heard_age(__u64 state, __u64 now)
 }
 
 /*
- * Was a proposal with this ID handed to the daemon, as long ago as a negotiation may last? transaction:
- * ACCORD_TRANSACTION_BYTES, of any alignment.
+ * Was a proposal with this ID handed to the daemon lately? A SYN that bears the ID is not repeated with it, so it is
+ * about as old as the proposal. transaction: ACCORD_TRANSACTION_BYTES, of any alignment.
  */
 static __always_inline int heard_lately(const __u8 *transaction)
 {
@@ -76,7 +76,7 @@ static __always_inline int heard_lately(const __u8 *transaction)
 		return 0;
 	state = heard_state(slot);
 	found = heard_is(slot, state, &id) && state & ACCORD_HEARD_PROPOSAL &&
-	        heard_age(state, bpf_ktime_get_boot_ns()) < ACCORD_MAX_LIFETIME_MS * 1000000LL;
+	        heard_age(state, bpf_ktime_get_boot_ns()) < ACCORD_MARK_MS * 1000000LL;
 	return found && heard_state(slot) == state;
 }
 

@@ -4,7 +4,7 @@
  * SYN, which left beside the proposal, is dropped when the proposal came first. What is noted of a transaction, by what
  * comes:
  *
- *   slot            a packet of the proposal     a SYN, FALLBACK                a SYN, ADOPT
+ *   slot            the proposal's first packet  a SYN, FALLBACK                a SYN, ADOPT
  *   another's, none PROPOSAL                     SYN; passes, SYN_FIRST         SYN; passes, SYN_ADOPT
  *   PROPOSAL        as it is                     SPENT; dropped, if it may be   passes, SYN_ADOPT
  *   SYN             PROPOSAL too                 passes, SYN_REPEATED           passes, SYN_ADOPT
@@ -97,7 +97,9 @@ static __always_inline void overwrite(struct accord_heard *slot, __u64 state, co
 
 /*
  * A negotiation packet was redirected. Noted if it is what opens a transaction of our version: of any other the daemon
- * makes nothing, so its SYN has to pass. length: from the header on; port: in network order.
+ * makes nothing, so its SYN has to pass. And if it is the first of its proposal (its TSN begins the ID): where the path
+ * lets short datagrams through and not long ones, the last one alone promises no answer. length: from the header on;
+ * port: in network order.
  */
 __attribute__((noinline)) int note_proposal(struct xdp_md *context, __u32 ip_at, __u32 header_at, __u32 length,
                                             __u32 port)
@@ -118,6 +120,8 @@ __attribute__((noinline)) int note_proposal(struct xdp_md *context, __u32 ip_at,
 	if (!now || !(now->flags & ACCORD_SETTINGS_SUPPRESS))
 		return 0;
 	__builtin_memcpy(&id, header->transaction, sizeof(id));
+	if (header->tsn != id.word[0])
+		return 0;
 	slot = heard_slot(&id);
 	if (!slot)
 		return 0;

@@ -41,7 +41,7 @@ struct accord_settings {
  * contents of a slot have the same state. 0: never written.
  */
 enum accord_heard_state {
-	ACCORD_HEARD_PROPOSAL = 0x1, /* a packet of the proposal was handed to the daemon */
+	ACCORD_HEARD_PROPOSAL = 0x1, /* the first packet of the proposal was handed over */
 	ACCORD_HEARD_SYN = 0x2,      /* a SYN with the ID came before any */
 	ACCORD_HEARD_SPENT = 0x4,    /* a SYN with the ID was suppressed */
 	ACCORD_HEARD_BUSY = 0x8,     /* another CPU is writing the slot: it holds nothing */

@@ -177,6 +177,7 @@ enum accord_limit {
 	ACCORD_AMPLIFICATION = 3,         /* bytes out per byte in before the address is proven (RFC 9000 section 8) */
 	ACCORD_HEARTBEAT_MS = 450,        /* a daemon silent for longer: every packet passes */
 	ACCORD_SUPPRESS_MS = 400,         /* from a proposal to the SYN that it suppresses; SYNs are repeated after 1 s */
+	ACCORD_MARK_MS = 1000,            /* from a proposal to the SYN-ACK that is marked */
 };
 
 /* ---- Reasons: every drop, prune, fallback and abort has a name -------------------------------- */

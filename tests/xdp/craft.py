@@ -27,10 +27,19 @@ SAME_SLOT = b"sacttranion."
 
 
 def header(
-    first: int = 4, magic: bytes = b"ACRD", length: int = 32, *, step: int = 0, flags: int = 1, transaction: bytes = ID
+    first: int = 4,
+    magic: bytes = b"ACRD",
+    length: int = 32,
+    *,
+    step: int = 0,
+    flags: int = 1,
+    transaction: bytes = ID,
+    after_first: int = 0,
 ) -> bytes:
-    """The start of a negotiation packet, written down by hand and cut to ``length`` bytes."""
-    packet = struct.pack("!BBH4s12sIIHH", first, step, flags, magic, transaction, 0x7472616E, 0, 0, 0)
+    """The start of a negotiation packet, written down by hand and cut to ``length`` bytes; its direction's first, or so
+    many behind that."""
+    tsn = (int.from_bytes(transaction[:4]) + after_first) & 0xFFFFFFFF
+    packet = struct.pack("!BBH4s12sIIHH", first, step, flags, magic, transaction, tsn, 0, 0, 0)
     return (packet + bytes(max(0, length - 32)))[:length]
 
 

@@ -120,6 +120,16 @@ def test_a_proposal_that_the_daemon_does_not_get_or_want_is_not_noted(fresh: Pro
     assert fresh.run(bytes(SYN_4)).reason is Reason.SYN_FIRST
 
 
+@pytest.mark.parametrize("after_first", [1, 2, 255, -1])
+def test_of_a_proposal_s_packets_the_first_one_tells_that_it_was_heard(fresh: Program, after_first: int) -> None:
+    """A path that drops long datagrams may let the last one of a proposal through: that is no promise of an answer."""
+    fresh.run(bytes(proposal(after_first=after_first)))
+    assert flags(fresh) == 0
+    assert fresh.run(bytes(SYN_4)).reason is Reason.SYN_FIRST
+    fresh.run(bytes(HEARD_4))
+    assert flags(fresh) == lib.ACCORD_HEARD_SYN | lib.ACCORD_HEARD_PROPOSAL
+
+
 def test_a_port_that_is_steered_without_a_service_suppresses_nothing(fresh: Program) -> None:
     fresh.steer(PORT, service=False)
     heard, syn = runs(fresh, HEARD_4, SYN_4)
@@ -136,12 +146,12 @@ def test_guessed_ids_suppress_nothing_and_spend_nothing(fresh: Program) -> None:
     suppressed = 0
     for number in range(GUESSES):
         guess = chance.randbytes(12)
-        bare.run(heard[:at_heard] + guess + heard[at_heard + 12 :])
+        bare.run(heard[:at_heard] + guess + guess[:4] + heard[at_heard + 16 :])
         guess = chance.randbytes(12)
         assert bare.run(syn[:at_syn] + guess + syn[at_syn + 12 :]) == Verdict.PASS
         if number % 100 == 0:  # the victim: one that has proposed, and one that has not
             ours = chance.randbytes(12)
-            bare.run(heard[:at_heard] + ours + heard[at_heard + 12 :])
+            bare.run(heard[:at_heard] + ours + ours[:4] + heard[at_heard + 16 :])  # ID, TSN
             suppressed += bare.run(syn[:at_syn] + ours + syn[at_syn + 12 :]) == Verdict.DROP
             ours = chance.randbytes(12)
             assert bare.run(syn[:at_syn] + ours + syn[at_syn + 12 :]) == Verdict.PASS

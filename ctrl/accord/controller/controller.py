@@ -318,6 +318,7 @@ class Controller:
             "syn_option": self.syn_refusal or str(self.syn_options),
             "engine_bytes": self.endpoint.engine.bytes,
             "negotiations": self.endpoint.engine.transactions,
+            "in_flight": self.endpoint.in_flight,
             "associations": self.associations.rows(_ASSOCIATIONS_SHOWN),
             "associations_more": max(0, len(self.associations) - _ASSOCIATIONS_SHOWN),
             "plugins": sorted(self.plugins),

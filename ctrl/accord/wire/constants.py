@@ -149,6 +149,7 @@ class Limit(enum.IntEnum):
     AMPLIFICATION = 3
     HEARTBEAT_MS = 450
     SUPPRESS_MS = 400
+    MARK_MS = 1000
 
     # The same number as MAX_EDGES, so an alias: packets of one direction of one transaction.
     MAX_PACKETS = 256
