@@ -119,8 +119,8 @@ def syns_left(pids: set[int]) -> int:
 
 
 def heard_left(pids: set[int]) -> int:
-    """Slots of the daemons' maps ``heard`` that may still have an effect (include/accord/maps.h: the state word is when,
-    in nanoseconds of CLOCK_BOOTTIME, and flags). What is older is as good as free: the next ID overwrites it."""
+    """Slots of the daemons' maps ``heard`` that may still have an effect (include/accord/maps.h: the state word is
+    when, in nanoseconds of CLOCK_BOOTTIME, and flags). What is older is as good as free: the next ID overwrites it."""
     maps = left = 0
     for number in _maps(pids):
         shown = json.loads(_bpftool("-j", "map", "show", "id", str(number)))

@@ -100,10 +100,19 @@ class Site:
     """
 
     def __init__(
-        self, lab: Lab, directory: Path, attach: str = "auto", policy: str = "", plugins: Path | None = None
+        self,
+        lab: Lab,
+        directory: Path,
+        attach: str = "auto",
+        policy: str = "",
+        plugins: Path | None = None,
+        *,
+        ipv6: bool = False,
     ) -> None:
-        """``plugins``: where its processes find packages with more protocols."""
+        """``plugins``: where its processes find packages with more protocols. ``ipv6``: connections to the server are
+        over that, else over IPv4."""
         self.lab = lab
+        self.address = lab.server.address6 if ipv6 else lab.server.address4
         self.directory = directory
         self.hosts = Hosts(lab, directory)
         self._attach = attach
@@ -113,7 +122,7 @@ class Site:
         self._stack = contextlib.ExitStack()
         self._stack.callback(self.hosts.close)
         tls = {"certificate": str(self.hosts.certificate), "key": str(self.hosts.key)}
-        address = lab.server.address4
+        address = self.address
         spec = [
             {"address": "127.0.0.1", "port": _SERVICE_PORT},
             {"address": address, "port": LEGACY_BARE_PORT},
@@ -148,7 +157,7 @@ class Site:
         """For ``_contact.py``: a connection to the server."""
         return {
             "way": way,
-            "host": self.lab.server.address4,
+            "host": self.address,
             "port": port,
             "server_name": SERVER_NAME,
             "ca_file": str(self.hosts.ca),

@@ -59,6 +59,7 @@ class Options:
     seed: int
     policy: dict[str, str]
     """Beside the default one's keys."""
+    ipv6: bool = False
 
 
 def measure(site: Site, case: Case, contact: Worker, options: Options, step: Step) -> Measured:
@@ -128,7 +129,7 @@ def run_path(wanted: list[Case], options: Options, step: Step) -> list[dict[str,
     with (
         tempfile.TemporaryDirectory(prefix="accord-fallback-") as directory,
         Lab(name, rtt=options.rtt, path=path, seed=options.seed) as lab,
-        Site(lab, Path(directory), options.attach) as site,
+        Site(lab, Path(directory), options.attach, ipv6=options.ipv6) as site,
     ):
         # The worker of a daemon that gives its privileges up has to read what lies here.
         Path(directory).chmod(0o755)
@@ -145,6 +146,7 @@ def run_path(wanted: list[Case], options: Options, step: Step) -> list[dict[str,
         ledger = site.ledger.ask({})
     for each in rows:
         each["doubled"] = len(ledger["doubled"])
+        each["family"] = 6 if options.ipv6 else 4
     return rows
 
 
@@ -204,7 +206,7 @@ def _both_daemons(options: Options) -> Iterator[Site]:
     with (
         tempfile.TemporaryDirectory(prefix="accord-fallback-") as directory,
         Lab(f"fallback-{os.getpid()}", rtt=options.rtt, path="router", seed=options.seed) as lab,
-        Site(lab, Path(directory), options.attach) as site,
+        Site(lab, Path(directory), options.attach, ipv6=options.ipv6) as site,
     ):
         Path(directory).chmod(0o755)
         site.daemon(lab.client)
@@ -216,13 +218,14 @@ def table(rows: list[dict[str, Any]], console: Console) -> None:
     """For people."""
     for each in rows:
         mark = "met " if each["met"] else "MISS"
+        family = "IPv6 " if each["family"] == 6 else ""
         stack = "/".join(each["stack"]) or "none"
         trips = "-" if each["round_trips"] is None else f"{each['round_trips']:.2f}"
         figures = [each["added_ms_p50"], each["added_ms_p99"], each["first_added_ms"]]
         shown = " ".join("       -" if figure is None else f"{figure:8.2f}" for figure in figures)
         console.print(
-            f"{mark} {each['path']:16} {each['peer']:7} {each['context']:6} {each['ok']:>4}/{each['n']:<4} {stack:12}"
-            f" {trips:>6} {shown}  {each['reason']}: {each['why']}",
+            f"{mark} {family}{each['path']:16} {each['peer']:7} {each['context']:6} {each['ok']:>4}/{each['n']:<4}"
+            f" {stack:12} {trips:>6} {shown}  {each['reason']}: {each['why']}",
             highlight=False,
             soft_wrap=True,
         )
@@ -258,6 +261,7 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 @click.option("--tcp", type=click.Choice(["auto", "no-syn", "parallel-syn"]), help="Policy; else the default's.")
 @click.option("--attach", type=click.Choice(["auto", "native", "generic", "none"]), default="auto", show_default=True)
 @click.option("--seed", type=click.IntRange(1), default=1, show_default=True, help="Of the link's chance.")
+@click.option("--ipv6", is_flag=True, help="All of it over IPv6; else IPv4. Not with --guesses.")
 @click.option("--mixed", type=click.IntRange(1), metavar="N", help="Instead: N connections of all kinds at once.")
 @click.option("--guesses", type=click.IntRange(1), metavar="N", help="Instead: beside N SYNs with guessed IDs.")
 @click.option("--rate", type=click.FloatRange(1), default=5000, show_default=True, help="Guesses a second.")
@@ -271,6 +275,7 @@ def main(
     tcp: str | None,
     attach: str,
     seed: int,
+    ipv6: bool,
     mixed: int | None,
     guesses: int | None,
     rate: float,
@@ -295,8 +300,10 @@ def main(
     # What this starts inherits it: other work on the machine is not what is measured. (Niceness would tell apart only
     # processes of one control group, or one session.)
     os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    if ipv6 and guesses:
+        raise click.UsageError("--guesses are sent over IPv4")
     if mixed or guesses:
-        campaigns(mixed, guesses, rate, Options(runs, rtt / 1000, attach, seed, {}), quiet, as_json)
+        campaigns(mixed, guesses, rate, Options(runs, rtt / 1000, attach, seed, {}, ipv6), quiet, as_json)
         return
     wanted = cases(paths, peers)
     begin = time.monotonic()
@@ -313,7 +320,7 @@ def main(
         with contextlib.suppress(KeyboardInterrupt):
             for number, path in enumerate(dict.fromkeys(case.path for case in wanted)):
                 of_path = [case for case in wanted if case.path == path]
-                options = Options(runs, rtt / 1000, attach, seed + number, {"tcp": tcp} if tcp else {})
+                options = Options(runs, rtt / 1000, attach, seed + number, {"tcp": tcp} if tcp else {}, ipv6)
                 made = run_path(of_path, options, step)
                 rows += made
                 done = sum(case.path in {each["path"] for each in rows} for case in wanted)
@@ -324,6 +331,7 @@ def main(
     result = {
         "rtt_ms": rtt,
         "runs": runs,
+        "family": 6 if ipv6 else 4,
         "measured_in": "the process that makes the connection (added_ms), the application (added_wall_ms)",
         "seconds": round(time.monotonic() - begin, 1),
         "interrupted": not over,

@@ -230,6 +230,21 @@ def test_a_syn_whose_option_a_firewall_drops_costs_its_repetition_and_that_is_re
         assert options == [[True, False], [True, False], [False]], "believed after two in a row"
 
 
+def test_a_path_that_takes_the_option_off_costs_nothing_from_the_first_contact_on_and_is_named(tmp_path: Path) -> None:
+    with two_hosts(tmp_path, "race-strip", path="option-stripped") as hosts:
+        reasons = []
+        for number in range(3):
+            run = connected(hosts, "--tcp", "parallel-syn", "--prefer", "tls/tcp", capture=tmp_path / f"{number}.pcap")
+            assert run.page == PAGE
+            assert run.report["negotiated"], run.said
+            assert sum(frame.syn for frame in run.wire) == 1
+            reasons.append(run.report["reason"])
+        assert set(reasons) <= {"OK", "OPTION_STRIPPED"}, reasons
+        assert "OPTION_STRIPPED" in reasons, "unless a packet was repeated each time"
+        assert run.report["reason"] == "OK" or "negotiated, but the path takes the option off the SYN" in run.said
+        assert hosts.status(hosts.lab.client)["counters"]["negotiation"].get("OPTION_STRIPPED")
+
+
 def test_a_peer_that_dies_is_named_as_any_host_would_name_it(tmp_path: Path) -> None:
     with two_hosts(tmp_path, "race-dies") as hosts:
         assert connected(hosts, "--tcp", "parallel-syn").page == PAGE

@@ -60,12 +60,14 @@ _REMEMBERED = {
 
 
 def explain(report: dict[str, Any]) -> list[str]:
-    """Why there is no negotiated stack, whose fault that is, and what is remembered of the peer; a line each."""
+    """Why there is no negotiated stack, or what the path did to it, whose fault that is, and what is remembered of the
+    peer; a line each."""
     lines = []
-    if not report["negotiated"]:
-        reason = Reason[report["reason"]]
+    reason = Reason[report["reason"]]
+    if not report["negotiated"] or reason is not Reason.OK:
         why = f"{reason.text}: {report['detail']}" if report["detail"] else reason.text
-        lines.append(f"not negotiated: {why} ({_FAULT[reason.party]})")
+        what = "negotiated, but" if report["negotiated"] else "not negotiated:"
+        lines.append(f"{what} {why} ({_FAULT[reason.party]})")
     if report["remembered"]:
         lines.append("remembered: " + "; ".join(_REMEMBERED[Learnt(what)] for what in report["remembered"]))
     return lines

@@ -19,7 +19,8 @@ class Report:
     negotiated: bool = False
     """False: the plain connection, as without Accord."""
     reason: str = "OK"
-    """Name out of the reason enum: why the plain connection was taken, ``OK`` when it was not."""
+    """Name out of the reason enum: why the plain connection was taken; of a negotiated one ``OK``, or what the path has
+    done to it all the same."""
     detail: str = ""
     fault: str = "none"
     """Whose fault that is: none, ours, peer, path, host, user."""

@@ -186,7 +186,7 @@ class Controller:
             failure.trace = attempt.ladder.as_dicts()
             raise
         self.counts.came_up(Role.INITIATOR, association.report)
-        if not association.report.negotiated:
+        if association.report.reason != Reason.OK.name:
             self._fallbacks.say(association.report)
         return association
 

@@ -189,6 +189,9 @@ class Attempt:
         if won.negotiation is None or won.committed is None:
             return report
         report.negotiated = True
+        if won.remark is not None:
+            report.reason, report.detail = won.remark[0].name, won.remark[1]
+            report.fault = won.remark[0].party.name.lower()
         report.stack = stack_names(won.committed)
         top = won.committed.sessions[-1]
         learnt = getattr(top, "key_learnt", None)

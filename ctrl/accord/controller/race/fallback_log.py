@@ -45,11 +45,12 @@ class FallbackLog:
         self._seldom = Seldom(now)
 
     def say(self, report: Report) -> None:
-        """Of an association over the plain connection."""
+        """Of an association over the plain connection, or of one to which the path did something."""
         reason = Reason[report.reason]
         left_out = self._seldom.may((report.peer, reason))
         if left_out is None:
             return
         level = logging.INFO if reason.party is Party.NONE else logging.WARNING
         again = f"; {left_out} more since this was last said" if left_out else ""
-        log.log(level, "%s: plain connection, %s: %s%s", report.peer, reason.name, report.detail or reason.text, again)
+        what = "negotiated" if report.negotiated else "plain connection"
+        log.log(level, "%s: %s, %s: %s%s", report.peer, what, reason.name, report.detail or reason.text, again)

@@ -57,6 +57,8 @@ class Won:
     negotiation: Negotiation | None = None
     committed: events.Committed | None = None
     why: do.FellBack | None = None
+    remark: tuple[Reason, str] | None = None
+    """What the path has done to a connection that was negotiated all the same."""
 
 
 class Contest:
@@ -373,7 +375,22 @@ class Contest:
             and not (self._early or self._target.via)
         ):
             carrier = Proving(carrier, self._lesson.learn)  # an early request may be answered in the negotiation itself
-        self._win(Won(self._ladder.elapsed(), carrier, (), self._negotiation, committed))
+        remark = None
+        if self._target.adopts and Protocol.TCP in committed.protocols and self._stripped:
+            remark = (Reason.OPTION_STRIPPED, "the SYN-ACK has no mark, although the proposal was there before the SYN")
+            self._ladder.note(Way.HERE, f"{remark[0].name}: {remark[1]}")
+        self._win(Won(self._ladder.elapsed(), carrier, (), self._negotiation, committed, remark=remark))
+
+    @property
+    def _stripped(self) -> bool:
+        """The option left once, behind a proposal that was not lost, and the peer that answered it saw no option, or
+        its mark was taken off. (Or its kernel has no programs to mark with: ``accord doctor`` there tells.)"""
+        fate = self._fate
+        if fate is None or not fate.written or fate.syns != 1 or self._marked or self._transaction is not None:
+            return False
+        assert self._negotiation is not None
+        figures = self._negotiation.exchange.figures()
+        return figures is not None and not figures.retransmitted
 
     def _fall_back(self, why: do.FellBack) -> None:
         plain, self._plain = self._plain, None
