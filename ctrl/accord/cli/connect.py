@@ -63,7 +63,7 @@ def explain(report: dict[str, Any]) -> list[str]:
     """Why there is no negotiated stack, or what the path did to it, whose fault that is, and what is remembered of the
     peer; a line each."""
     lines = []
-    reason = Reason[report["reason"]]
+    reason = Reason[report.get("reason", Reason.OK.name)]
     if not report["negotiated"] or reason is not Reason.OK:
         why = f"{reason.text}: {report['detail']}" if report["detail"] else reason.text
         what = "negotiated, but" if report["negotiated"] else "not negotiated:"
