@@ -42,6 +42,42 @@ static void check_nothing_leaked(struct world *world)
 	}
 }
 
+static void five_step_script(struct world *world, uint32_t steps)
+{
+	for (uint32_t step = 0; step < steps; step++) {
+		world_node(world, step, 0, ACCORD_PROTOCOL_UDP, 12);
+		world_node(world, step, 1, ACCORD_PROTOCOL_TCP, 44);
+	}
+	/* CONTINUES with node 1: the message is not the last one (HotNets 2009, section 2.3). */
+	memcpy((uint8_t *)(uintptr_t)world->script[2].nodes[0].data, "\0\0\0\5\x80\7\0\1\1", 9);
+}
+
+static void a_message_that_is_no_commit_leaves_the_lifetime_running_and_a_commit_ends_it(void)
+{
+	struct world world;
+
+	world_begin(&world, NULL);
+	five_step_script(&world, 5);
+	world_start(&world);
+	world_run(&world, 20 * SECOND);
+	CHECK(world_done(&world));
+	CHECK_EQUAL(world.sides[INITIATOR].failed + world.sides[RESPONDER].failed, 0);
+	check_nothing_leaked(&world);
+	world_end(&world);
+
+	/* The responder never answers step 2, the initiator never commits. */
+	world_begin(&world, NULL);
+	five_step_script(&world, 3);
+	world_start(&world);
+	world_run(&world, 9 * SECOND);
+	CHECK_EQUAL(world.sides[INITIATOR].failed + world.sides[RESPONDER].failed, 0);
+	world_run(&world, 2 * SECOND);
+	CHECK_EQUAL(world.sides[INITIATOR].failed, 1);
+	CHECK_EQUAL(world.sides[INITIATOR].reason, ACCORD_REASON_LIFETIME);
+	CHECK_EQUAL(world.sides[RESPONDER].failed, 1);
+	world_end(&world);
+}
+
 static void the_common_exchange_takes_six_packets_and_one_and_a_half_round_trips(void)
 {
 	struct world world;
@@ -465,6 +501,7 @@ static void an_engine_takes_the_bytes_that_it_announces_and_refuses_nonsense(voi
 
 int main(void)
 {
+	RUN(a_message_that_is_no_commit_leaves_the_lifetime_running_and_a_commit_ends_it);
 	RUN(the_common_exchange_takes_six_packets_and_one_and_a_half_round_trips);
 	RUN(every_loss_mask_ends_in_delivery_or_after_seven_losses_in_a_time_out);
 	RUN(the_same_holds_while_the_initiator_is_unproven);

@@ -51,6 +51,8 @@ def successor(before: Graph, nodes: Iterable[Node], sender: Role, used: Collecti
     ``Graph`` raises.
     """
     nodes = list(nodes)
+    if not any([node.placeholder or (node.tlvs and node.elaborates is not None) for node in nodes]):
+        return _part(before, nodes, sender)
     where = {node.id: place(node) for node in nodes}
     filled = {node.elaborates for node in nodes} - {None}
     tops = [node.id for node in nodes if where[node.id] in before.tops and not node.children]
@@ -68,6 +70,16 @@ def successor(before: Graph, nodes: Iterable[Node], sender: Role, used: Collecti
             raise error(Reason.NOT_PROPOSED, f"{node.name} with children {node.children}")
     if filled and len(graph.prune(()).nodes) < len(graph.nodes):
         raise error(Reason.BAD_ELABORATION, "a node that is on no stack")
+    return graph
+
+
+def _part(before: Graph, nodes: list[Node], sender: Role) -> Graph:
+    """As ``successor``, where nodes were only taken away, as in most messages."""
+    graph = Graph(nodes, tops=frozenset([node.id for node in nodes if not node.children and node.id in before.tops]))
+    for node in nodes:
+        _check_kept(before, node, sender)
+        if not set(node.children).issubset(before.children(node.id)):
+            raise error(Reason.NOT_PROPOSED, f"{node.name} with children {node.children}")
     return graph
 
 
@@ -98,7 +110,7 @@ def _check_kept(before: Graph, node: Node, sender: Role) -> None:
 
 def gone(before: Iterable[int], after: Graph) -> set[int]:
     """Nodes that were there and are no more, but for placeholders that were replaced: what PRUNED has to name."""
-    return set(before) - after.nodes.keys() - {node.elaborates for node in after.nodes.values()}
+    return set(before) - after.nodes.keys() - {node.elaborates for node in after.nodes.values() if node.tlvs}
 
 
 def places(graph: Graph, stack: Stack) -> Stack:

@@ -325,7 +325,7 @@ class Initiator(Machine):
 
     def _open_new(self, answer: Graph) -> None:
         for node in answer.nodes.values():
-            if node.elaborates is not None:
+            if node.tlvs and node.elaborates is not None:
                 assert self._open is not None, "without it nothing is given to the responder to fill"
                 self._sessions[node.id] = self._open(node.id, node.protocol)
 
@@ -354,7 +354,7 @@ class Initiator(Machine):
     def _check_choice(self, stack: Stack, reasons: dict[int, int]) -> None:
         """Our own choice again, over what the responder says that it could have had (threat model, row 13)."""
         could_not = {node for node, reason in reasons.items() if reason != Reason.NOT_PREFERRED}
-        could_not |= {place(node) for node in self._answer.nodes.values() if node.elaborates is not None}
+        could_not |= {place(node) for node in self._answer.nodes.values() if node.tlvs and node.elaborates is not None}
         chosen = self._candidate(self._answer, stack)
         candidates = self._candidates(self._own.prune(could_not))
         if chosen not in candidates:

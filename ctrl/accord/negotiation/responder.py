@@ -299,7 +299,10 @@ class Responder(Machine):
             at = places(self._graph, self._stack)
             self._offered = [stack.ids for stack in ordered if places(self._graph, stack.ids) == at]
         self._shared = self._graph.along(self._offered)
-        self._vouches = vouching(self._shared, self._secure)
+        if len(self._offered) == 1:
+            self._vouches = frozenset() if self._security is None else frozenset({self._security})
+        else:
+            self._vouches = vouching(self._shared, self._secure)
         self._unfilled = frozenset(each for each in self._stack if is_subgraph(self._graph.nodes[each]))
 
     def _order(self) -> Sequence[int]:
@@ -483,7 +486,10 @@ class Responder(Machine):
             raise error(Reason.NOT_PROPOSED, "a commit of what is not decided, or not done")
         if stack is not None:
             self._stack, self._security = stack, self._security_node(stack)
-        vouches = vouching(message, self._secure)
+        if stack is not None:
+            vouches = frozenset() if self._security is None else frozenset({self._security})
+        else:
+            vouches = vouching(message, self._secure)
         check_macs(message.nodes.values(), vouches if final else vouches & self._keys.keys())
         self._hash = transcript.extend(self._hash, inbox.step, transcript.entries(message.nodes.values()))
         for node_id in vouches & self._keys.keys():
