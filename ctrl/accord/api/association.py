@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from accord.controller.control import call, control_path, raise_failure
+from accord.controller.control import ask, control_path
 from accord.controller.known import check_wishes
 from accord.datapath.stream import SocketCarrier
 from accord.protocols.framed_carrier import FramedCarrier
@@ -83,16 +83,8 @@ class Association:
         if policy:
             check_wishes(policy)
         message = {"op": "renegotiate", "association": self.report["association"], "policy": dict(policy or {})}
-        channel = call(control_path(self._control))
-        try:
-            await channel.send(message)
-            answer = await channel.receive()
-        finally:
-            channel.close()
-        if answer is None:
-            raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
-        raise_failure(answer[0])
-        self.report.update(stack=answer[0]["stack"], generation=answer[0]["generation"], inside={})
+        answer, _ = await ask(control_path(self._control), message)
+        self.report.update(stack=answer["stack"], generation=answer["generation"], inside={})
 
     async def send(self, message: bytes) -> None:
         """Send one message (Post Sockets: Message), which arrives whole and by itself.

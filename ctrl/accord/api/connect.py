@@ -6,12 +6,12 @@ from __future__ import annotations
 import base64
 import os
 import socket
-from collections.abc import Generator, Mapping
-from types import TracebackType
+from collections.abc import Mapping
 from typing import Any
 
 from accord.api.association import Association
-from accord.controller.control import call, control_path, raise_failure
+from accord.api.opening import Opening
+from accord.controller.control import ask, control_path
 from accord.controller.held import opened
 from accord.controller.known import check_wishes
 from accord.wire.constants import Reason
@@ -27,7 +27,7 @@ def parse_remote(remote: str) -> tuple[str, int]:
     return host, int(port)
 
 
-class connect:
+class connect(Opening[Association]):
     """``async with accord.connect("host:443", policy={"secure": "required"}) as conn:`` or ``await`` it.
 
     ``policy`` overrides keys of the daemon's policy for this one destination (docs/POLICY.md), within what
@@ -79,31 +79,8 @@ class connect:
         }
         self._ca_file = ca_file
         self._control = control_path(control)
-        self._association: Association | None = None
 
     async def _open(self) -> Association:
-        channel = call(self._control)
-        try:
-            with opened([self._ca_file]) as files:
-                await channel.send(self._request, files)
-            answer = await channel.receive()
-        finally:
-            channel.close()
-        if answer is None:
-            raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
-        message, fds = answer
-        raise_failure(message)
+        with opened([self._ca_file]) as files:
+            message, fds = await ask(self._control, self._request, files)
         return Association(socket.socket(fileno=fds[0]), message["report"], self._control, messages=self._messages)
-
-    def __await__(self) -> Generator[Any, None, Association]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> Association:
-        self._association = await self._open()
-        return self._association
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._association is not None:
-            await self._association.close()

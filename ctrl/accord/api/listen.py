@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Any, Self
 
 from accord.api.association import Association
-from accord.controller.control import Channel, call, control_path, raise_failure
+from accord.api.opening import Opening
+from accord.controller.control import Channel, ask, call, control_path, raise_failure
 from accord.controller.held import opened
 from accord.controller.settings.policy import Secure
 from accord.wire.constants import Reason
@@ -67,16 +68,8 @@ class Listener:
         if certificate is None or private_key is None:
             raise error(Reason.BAD_CONFIG, f"port {port} has no certificate of its own", "listen with one")
         request = {"op": "renew", "port": port, "certificate": os.fspath(certificate)}
-        channel = call(control_path(self._control))
-        try:
-            with opened(self._files) as files:
-                await channel.send({**request, "private_key": os.fspath(private_key)}, files)
-            answer = await channel.receive()
-        finally:
-            channel.close()
-        if answer is None:
-            raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
-        raise_failure(answer[0])
+        with opened(self._files) as files:
+            await ask(control_path(self._control), {**request, "private_key": os.fspath(private_key)}, files)
 
     async def close(self) -> None:
         """Stop listening. Associations that were accepted stay, but for those over QUIC, which share the port."""
@@ -91,7 +84,7 @@ class Listener:
         await self.close()
 
 
-class listen:
+class listen(Opening[Listener]):
     """``async with accord.listen(443, certificate=..., private_key=...) as listener:`` or ``await`` it.
 
     ``forward_to`` lets the daemon hand each association's bytes to a local plain service instead of to this
@@ -139,32 +132,14 @@ class listen:
         # A program may go elsewhere before it renews.
         self._files: Files = (_absolute(certificate), _absolute(private_key))
         self._control = control_path(control)
-        self._listener: Listener | None = None
 
     async def _open(self) -> Listener:
         channel = call(self._control)
         try:
             with opened(self._files) as files:
-                await channel.send(self._request, files)
-            answer = await channel.receive()
-            if answer is None:
-                raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
-            raise_failure(answer[0])
+                answer, _ = await channel.ask(self._request, files)
         except BaseException:
             channel.close()
             raise
         messages = bool(self._request["messages"])
-        return Listener(channel, answer[0], self._control, messages=messages, files=self._files)
-
-    def __await__(self) -> Generator[Any, None, Listener]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> Listener:
-        self._listener = await self._open()
-        return self._listener
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._listener is not None:
-            await self._listener.close()
+        return Listener(channel, answer, self._control, messages=messages, files=self._files)

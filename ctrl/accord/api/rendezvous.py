@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Generator, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from accord.api.association import Association
-from accord.controller.control import call, control_path, raise_failure
+from accord.api.opening import Opening
+from accord.controller.control import ask, control_path
 from accord.controller.held import opened
 from accord.controller.known import check_wishes
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
 
-class rendezvous:
+class rendezvous(Opening[Association]):
     """``async with accord.rendezvous(sock, [("198.51.100.7", 40000)], "tea", ...) as conn:`` or ``await`` it.
 
     ``sock`` is the bound UDP socket by which the application has learnt where the peer may be (``peers``, addresses and
@@ -74,31 +74,8 @@ class rendezvous:
         }
         self._files = (ca_file, certificate, private_key)
         self._control = control_path(control)
-        self._association: Association | None = None
 
     async def _open(self) -> Association:
-        channel = call(self._control)
-        try:
-            with opened(self._files) as files:
-                await channel.send(self._request, [self._sock.fileno(), *files])
-            answer = await channel.receive()
-        finally:
-            channel.close()
-        if answer is None:
-            raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
-        message, fds = answer
-        raise_failure(message)
+        with opened(self._files) as files:
+            message, fds = await ask(self._control, self._request, [self._sock.fileno(), *files])
         return Association(socket.socket(fileno=fds[0]), message["report"])
-
-    def __await__(self) -> Generator[Any, None, Association]:
-        return self._open().__await__()
-
-    async def __aenter__(self) -> Association:
-        self._association = await self._open()
-        return self._association
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._association is not None:
-            await self._association.close()

@@ -16,7 +16,8 @@ from rich.console import Console
 from rich.table import Table
 
 from accord.cli.status import ask
-from accord.controller.control import call, control_path, raise_failure
+from accord.controller import control as control_socket
+from accord.controller.control import control_path
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
@@ -134,16 +135,8 @@ def _port(digits: str, remote: str) -> int:
 
 
 async def _rows(control: Path | None, addresses: list[str] | None) -> list[dict[str, Any]]:
-    channel = call(control_path(control))
-    try:
-        await channel.send({"op": "peers", "addresses": addresses})
-        received = await channel.receive()
-    finally:
-        channel.close()
-    if received is None:
-        raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
-    message, descriptors = received
-    raise_failure(message)
+    request = {"op": "peers", "addresses": addresses}
+    _, descriptors = await control_socket.ask(control_path(control), request)
     with os.fdopen(descriptors[0], "rb") as file:
         file.seek(0)
         rows: list[dict[str, Any]] = json.load(file)

@@ -12,22 +12,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from accord.controller.control import call, control_path, raise_failure
+from accord.controller import control as control_socket
+from accord.controller.control import control_path
 from accord.wire.constants import Reason
-from accord.wire.errors import error
 
 
 async def ask(control: Path | None, message: dict[str, Any]) -> dict[str, Any]:
     """One question to the daemon. Raises what the daemon answers, or ``UserError`` ``NO_DAEMON``."""
-    channel = call(control_path(control))
-    try:
-        await channel.send(message)
-        answer = await channel.receive()
-    finally:
-        channel.close()
-    if answer is None:
-        raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
-    raise_failure(answer[0])
+    answer = await control_socket.ask(control_path(control), message)
     return answer[0]
 
 

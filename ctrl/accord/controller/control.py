@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +102,15 @@ class Channel:
             else:
                 loop.remove_reader(fd)
 
+    async def ask(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> tuple[dict[str, Any], list[int]]:
+        """A question to a daemon, and its answer. Raises what the answer says, or ``UserError`` (``NO_DAEMON``)."""
+        await self.send(dict(message), fds)
+        answer = await self.receive()
+        if answer is None:
+            raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
+        raise_failure(answer[0])
+        return answer
+
     def close(self) -> None:
         """Close this end."""
         self.sock.close()
@@ -129,6 +138,15 @@ def call(path: Path) -> Channel:
             Reason.NO_DAEMON, f"control socket {path}: {refusal.strerror}", "start one: sudo accord daemon --iface IF"
         ) from refusal
     return Channel(sock)
+
+
+async def ask(path: Path, message: Mapping[str, Any], fds: Sequence[int] = ()) -> tuple[dict[str, Any], list[int]]:
+    """One question to a daemon, and its answer with the descriptors beside it. Raises ``AccordError``."""
+    channel = call(path)
+    try:
+        return await channel.ask(message, fds)
+    finally:
+        channel.close()
 
 
 def failure_message(failure: AccordError) -> dict[str, Any]:

@@ -20,11 +20,11 @@ from typing import Final
 from accord.negotiation.interface import Answer, Elaboration, Outcome, Refuse, Role, View
 from accord.protocols.compressed_carrier import CompressedCarrier
 from accord.protocols.deflate import DICTIONARIES, Bounds, Packer, Unpacker
-from accord.protocols.lifecycle import Call, Lifecycle
+from accord.protocols.lifecycle import Call
 from accord.protocols.services import Carrier, Services
+from accord.protocols.stream_layer import StreamLayer
 from accord.protocols.wishes import MAX_WINDOW, MIN_WINDOW
 from accord.wire.constants import Protocol, Reason
-from accord.wire.errors import error
 
 BLOCK_BYTES: Final = 32768
 FACTOR: Final = 256
@@ -35,7 +35,7 @@ MIN_FACTOR: Final = 16
 _BOUNDS: Final = struct.Struct("!BHH")
 
 
-class CompressionSession:
+class CompressionSession(StreamLayer):
     """One compression node."""
 
     protocol: int = Protocol.COMPRESSION
@@ -47,7 +47,7 @@ class CompressionSession:
         self._own = Bounds(self._wishes.window, BLOCK_BYTES, FACTOR)
         self._peers = self._own
         self._dictionary = 0
-        self._life = Lifecycle("compression", role)
+        super().__init__("compression", role)
 
     @property
     def inside(self) -> Mapping[str, object]:
@@ -83,10 +83,6 @@ class CompressionSession:
         self._dictionary = max((each for each in offered if each in DICTIONARIES), default=0)
         return Answer(self._said() + bytes((self._dictionary,)))
 
-    def resume(self, view: View) -> Outcome:
-        """Never waits, so never called."""
-        raise error(Reason.PLUGIN_FAILED, "compression: resume without a wait")
-
     def advance(self, view: View, payload: bytes) -> Outcome:
         """Initiator: the responder's bounds, and its dictionary. Responder: nothing may come."""
         self._life.enter(Call.ADVANCE)
@@ -102,27 +98,9 @@ class CompressionSession:
             return _refuse(f"dictionary {self._dictionary}, which was not offered")
         return Answer()
 
-    def exporter(self) -> bytes | None:
-        """None: no security here."""
-        return None
-
-    def prune(self, reason: Reason) -> None:
-        """Nothing is kept."""
-        self._life.leave()
-
-    def commit(self, view: View) -> None:
-        """From now on ``carrier`` may be called."""
-        self._life.enter(Call.COMMIT)
-
-    def abort(self, reason: Reason) -> None:
-        """Nothing is kept."""
-        self._life.leave()
-
     def carrier(self, below: Carrier | None) -> CompressedCarrier:
         """The stream below, compressed."""
-        self._life.enter(Call.CARRIER)
-        if below is None:
-            raise error(Reason.PLUGIN_FAILED, "compression: no stream below to run over")
+        below = self._above(below)
         packer = Packer(self._peers, self._wishes.level, self._window, self._dictionary)
         return CompressedCarrier(below, packer, Unpacker(self._own, self._window, self._dictionary))
 

@@ -15,16 +15,16 @@ from typing import Final
 
 from accord.negotiation.interface import Answer, Elaboration, Outcome, Refuse, Role, View
 from accord.protocols.framed_carrier import FramedCarrier
-from accord.protocols.lifecycle import Call, Lifecycle
+from accord.protocols.lifecycle import Call
 from accord.protocols.services import Carrier, Services
+from accord.protocols.stream_layer import StreamLayer
 from accord.protocols.wishes import MIN_MESSAGE_LIMIT
 from accord.wire.constants import Protocol, Reason
-from accord.wire.errors import error
 
 _BYTES: Final = 4
 
 
-class FramingSession:
+class FramingSession(StreamLayer):
     """One framing node."""
 
     protocol: int = Protocol.FRAMING
@@ -35,7 +35,7 @@ class FramingSession:
         self._own = services.wishes.message_limit
         self._peers = 0
         self._program_frames = services.wishes.program_frames
-        self._life = Lifecycle("framing", role)
+        super().__init__("framing", role)
 
     @property
     def inside(self) -> Mapping[str, object]:
@@ -54,10 +54,6 @@ class FramingSession:
             return Refuse(Reason.HANDSHAKE_FAILED, "framing: no stream below to run over")
         return self._take(payload) or Answer(self._own.to_bytes(_BYTES, "big"))
 
-    def resume(self, view: View) -> Outcome:
-        """Never waits, so never called."""
-        raise error(Reason.PLUGIN_FAILED, "framing: resume without a wait")
-
     def advance(self, view: View, payload: bytes) -> Outcome:
         """Initiator: the responder's bound. Responder: nothing may come."""
         self._life.enter(Call.ADVANCE)
@@ -66,27 +62,9 @@ class FramingSession:
             return nothing if payload else Answer()
         return self._take(payload) or Answer()
 
-    def exporter(self) -> bytes | None:
-        """None: no security here."""
-        return None
-
-    def prune(self, reason: Reason) -> None:
-        """Nothing is kept."""
-        self._life.leave()
-
-    def commit(self, view: View) -> None:
-        """From now on ``carrier`` may be called."""
-        self._life.enter(Call.COMMIT)
-
-    def abort(self, reason: Reason) -> None:
-        """Nothing is kept."""
-        self._life.leave()
-
     def carrier(self, below: Carrier | None) -> Carrier:
         """Messages on the stream below; the stream itself, where the program at its end makes them."""
-        self._life.enter(Call.CARRIER)
-        if below is None:
-            raise error(Reason.PLUGIN_FAILED, "framing: no stream below to run over")
+        below = self._above(below)
         return below if self._program_frames else FramedCarrier(below, self._peers, self._own)
 
     def _take(self, payload: bytes) -> Refuse | None:
