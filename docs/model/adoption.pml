@@ -339,7 +339,8 @@ inline fulfil(who) {
 	todo[AT(who)] = NO_MORE
 }
 inline do_refuse() { refused = true }
-inline do_stop() { assert(plain_i); over = true; ends = true; net = net | REFUSAL }
+/* A ClientHello is a plain beginning to a responder whose stack has no TLS on TCP. */
+inline do_stop() { assert(plain_i || (greeted && !tls_above)); over = true; ends = true; net = net | REFUSAL }
 inline do_fail() { assert(EXCUSED || intruder || peer != ACCEPTS) }
 
 inline place_now() { place = PLACE_PARKED; held = newcomer }

@@ -26,8 +26,8 @@ MAKER = """
 import sys, time
 from accord.lab import Lab
 lab = Lab(sys.argv[1], rtt=0, kind="forwarder")
-inside = lab.client.popen(["sh", "-c", "trap '' TERM; echo $$; exec sleep 1000"])
-print("made", flush=True)
+inside = lab.client.popen(["sh", "-c", "trap '' TERM; exec sleep 1000"])
+print(inside.pid, flush=True)
 time.sleep(1000)
 """
 
@@ -49,8 +49,7 @@ def maker(name: str) -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A process that has made the lab, and the process ID of what it started inside."""
     process = subprocess.Popen([sys.executable, "-c", MAKER, name], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    lines = {process.stdout.readline().strip(), process.stdout.readline().strip()}
-    inside = int((lines - {"made"}).pop())
+    inside = int(process.stdout.readline())
     yield process, inside
     with contextlib.suppress(ProcessLookupError):
         process.kill()

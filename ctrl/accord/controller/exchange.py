@@ -18,7 +18,7 @@ from accord.negotiation import events
 from accord.negotiation.interface import Role
 from accord.wire.constants import NodeId, Reason, Step, protocol_name
 from accord.wire.constants import Protocol as ProtocolId
-from accord.wire.errors import AccordError, error
+from accord.wire.errors import AccordError, PeerError, error
 from accord.wire.node import decode_descriptor
 
 log = logging.getLogger("accord.exchange")
@@ -39,7 +39,11 @@ def _step_name(step: int, context: bytes) -> str:
         return "answer"
     if step == Step.PROPOSAL:
         return "proposal"
-    return "further" if context and decode_descriptor(NodeId.CONTEXT, ProtocolId.UDP, context).continues else "commit"
+    try:
+        further = bool(context) and bool(decode_descriptor(NodeId.CONTEXT, ProtocolId.UDP, context).continues)
+    except PeerError:  # this is for the ladder; the machine refuses it
+        further = False
+    return "further" if further else "commit"
 
 
 class Machine(Protocol):

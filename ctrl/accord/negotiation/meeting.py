@@ -16,6 +16,7 @@ rules; a ``Meeting`` is what the gates of one side share.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -40,6 +41,7 @@ from accord.negotiation.interface import Refuse, Session
 from accord.negotiation.merge import IDENTITY_BYTES, Merged, Proposal, merge
 from accord.negotiation.responder import Accepted, Responder
 from accord.wire.constants import NodeId, Reason, Step, TlvType, is_grease_protocol, protocol_name
+from accord.wire.errors import PeerError
 from accord.wire.node import Node, decode_descriptor
 
 MEETING_BYTES: Final = 16
@@ -189,7 +191,8 @@ class MeetingInitiator:
             return self._passed(_LOST)
         match event:
             case NodeArrived(Step.ANSWER, NodeId.CONTEXT):
-                self._context = decode_descriptor(event.id, event.protocol, event.data)
+                with contextlib.suppress(PeerError):  # the machine meets it too, and ends with it
+                    self._context = decode_descriptor(event.id, event.protocol, event.data)
             case MessageComplete(Step.ANSWER):
                 return self._gate(event)
             case Resume(NodeId.CONTEXT):
@@ -268,7 +271,8 @@ class MeetingResponder:
         # After the machine, which has then refused what comes twice and differs, or is too much.
         match event:
             case NodeArrived(Step.PROPOSAL):
-                self._nodes.setdefault(event.id, decode_descriptor(event.id, event.protocol, event.data))
+                with contextlib.suppress(PeerError):  # the machine has ended with it
+                    self._nodes.setdefault(event.id, decode_descriptor(event.id, event.protocol, event.data))
             case NodeSkipped(Step.PROPOSAL):
                 self._skipped.setdefault(event.id, event.protocol)
         if any(isinstance(action, Committed) for action in actions):
