@@ -29,7 +29,7 @@ XDP = "xdp"
 
 # Most tests wait: for a round trip, a timer, a process. Whole files to a process each, so that a lab which a file's
 # tests share is made once, and in the order of their names: the long ones do not come last.
-PROCESSES = max(2, min(4, os.cpu_count() or 1))
+PROCESSES = max(3, min(4, os.cpu_count() or 1))
 SIDE_BY_SIDE = ("-n", str(PROCESSES), "--dist", "loadfile", "--no-loadscope-reorder")
 
 # A check that takes long, and whose verdict is the same as long as its input is: name -> what it depends on.
@@ -77,7 +77,7 @@ def static_checks(quick: bool) -> list[tuple[str, list[str]]]:
     python = [path for path in PYTHON_SOURCES if (ROOT / path).exists()]
     ruff = str(VENV / "bin/ruff")
     checks = [
-        ("c-core", ["make", "-C", "dataplane_c", "test"]),
+        ("c-core", ["make", f"-j{os.cpu_count() or 1}", "-C", "dataplane_c", "test"]),
         ("c-lab", ["make", "-C", "dataplane_c/lab", "test"]),
         ("ruff", [ruff, "check", *python]),
         ("ruff-format", [ruff, "format", "--check", *python]),

@@ -52,7 +52,8 @@ def test_each_part_prints_its_figures_and_their_spread(part: str) -> None:
     found = figures(result)
     assert PARTS[part] <= found.keys()
     assert found.keys() == dict(result["spread"]).keys()  # type: ignore[call-overload]
-    assert all(value > 0 for name, value in found.items() if name != "xdp_added_ns")
+    # A difference may be anything, and the host may keep the two processors apart all the time.
+    assert all(value > 0 for name, value in found.items() if name not in ("xdp_added_ns", "rounds_together"))
 
 
 @pytest.mark.root
