@@ -190,7 +190,7 @@ def test_both_kernels_use_the_congestion_control_that_was_agreed_by_name(wire: W
     with wire.a.inside():
         here = tcp_tuning.algorithms()
     if len(here) < 2:
-        pytest.skip(f"this kernel allows programs only {here}")
+        pytest.skip(f"a choice needs two congestion controls, this kernel has {here}: modprobe tcp_bbr")
     for name in here:
         _, answer, sockets, said = negotiated(wire, TcpWishes(congestion=((name, P),)), TcpWishes())
         try:

@@ -9,6 +9,7 @@ from typing import Final
 
 from accord.protocols.deflate import HEAD, Packer, Unpacker
 from accord.protocols.services import Carrier
+from accord.protocols.stream_layer import LayerCarrier
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
 
@@ -17,7 +18,7 @@ _AT_ONCE: Final = 4
 """Blocks that are packed before the other tasks get their turn and the stream below its bytes."""
 
 
-class CompressedCarrier:
+class CompressedCarrier(LayerCarrier):
     """Owns ``below``. What is written leaves at once, in whole blocks. The stream may end between two of them.
 
     Raises ``PeerError``: DECOMPRESSION_BOMB for a block that unpacks to more than was agreed, STREAM_BROKEN for
@@ -63,19 +64,6 @@ class CompressedCarrier:
                     b"".join(self._packer.pack(bytes(view[each : each + step])) for each in several)
                 )
             self._broken = False
-
-    async def finish(self) -> None:
-        """Nothing more will be written; reading goes on."""
-        async with self._sending:
-            await self._below.finish()
-
-    async def close(self) -> None:
-        """Orderly end of both directions."""
-        await self._below.close()
-
-    def abort(self) -> None:
-        """End at once."""
-        self._below.abort()
 
     async def _next(self) -> bool:
         """Unpack a block. False: the peer has finished. What has arrived stays when a reader is cancelled."""

@@ -11,6 +11,7 @@ import socket
 from typing import Final
 
 from accord.protocols.services import Carrier
+from accord.protocols.stream_layer import LayerCarrier
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
@@ -20,7 +21,7 @@ _PIECE_BYTES: Final = 65536
 """What a writer who knows of no messages has in one."""
 
 
-class FramedCarrier:
+class FramedCarrier(LayerCarrier):
     """Carrier of messages, and of their contents one behind the other for who reads a stream. Owns ``below``.
 
     ``send_limit`` and ``receive_limit``: the longest message in bytes that the peer takes, and that this side does. One
@@ -95,19 +96,6 @@ class FramedCarrier:
         view, step = memoryview(data), min(self._send_limit, _PIECE_BYTES)
         for at in range(0, len(view), step):
             await self.send(bytes(view[at : at + step]))
-
-    async def finish(self) -> None:
-        """Nothing more will be sent; reading goes on."""
-        async with self._sending:
-            await self._below.finish()
-
-    async def close(self) -> None:
-        """Orderly end of both directions."""
-        await self._below.close()
-
-    def abort(self) -> None:
-        """End at once."""
-        self._below.abort()
 
     # ---- reading. What has arrived stays here when a reader is cancelled.
 

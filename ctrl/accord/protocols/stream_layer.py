@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from accord.negotiation.interface import Outcome, Role, View
 from accord.protocols.lifecycle import Call, Lifecycle
 from accord.protocols.services import Carrier
@@ -43,3 +45,23 @@ class StreamLayer:
         if below is None:
             raise error(Reason.PLUGIN_FAILED, f"{self._name}: no stream below to run over")
         return below
+
+
+class LayerCarrier:
+    """The ends of such a protocol's stream: those of the one below, after what is being sent."""
+
+    _below: Carrier
+    _sending: asyncio.Lock
+
+    async def finish(self) -> None:
+        """Nothing more will be written; reading goes on."""
+        async with self._sending:
+            await self._below.finish()
+
+    async def close(self) -> None:
+        """Orderly end of both directions."""
+        await self._below.close()
+
+    def abort(self) -> None:
+        """End at once."""
+        self._below.abort()
