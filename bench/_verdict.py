@@ -56,6 +56,8 @@ class Series:
     """Connections of one kind, in order: what ``_contact.py`` told of each."""
 
     results: list[dict[str, Any]] = field(default_factory=list)
+    stalled: int = 0
+    """Others, that were made again since the machine stood still meanwhile."""
 
     @property
     def hopeless(self) -> bool:
@@ -154,6 +156,8 @@ def row(measured: Measured) -> dict[str, Any]:
         "plain_ms_p50": _rounded(quantile(theirs, 0.5)) if theirs else None,
         "plain_n": len(measured.plain.results),
         "plain_ok": len(theirs),
+        "stalled": series.stalled,
+        "plain_stalled": measured.plain.stalled,
     }
     for label, fraction in (("p50", 0.5), ("p99", 0.99)):
         both = bool(ours and theirs)

@@ -1,0 +1,115 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""When the machine itself stood still: a virtual machine's processors are taken away now and then, for milliseconds.
+
+A real-time process on each processor asks to be woken every millisecond. Nothing that a bench runs can keep it waiting,
+being of lower priority, so what comes late was late for all. What was measured meanwhile says nothing about Accord, nor
+about what it is compared with; at the 99th percentile it would be all that is seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import subprocess
+import sys
+import threading
+import time
+from bisect import bisect_left
+from types import TracebackType
+from typing import Self
+
+PERIOD_S = 0.001
+LATE_S = 0.0005
+"""A stall: so much later than asked for. Less is what an interrupt takes."""
+_PRIORITY = 50
+_MOST_S = 2 * 3600.0
+_REPORT_S = 0.003
+"""How long a line of a prober may take until it is here."""
+
+
+class Stalls:
+    """The probers; a context manager. Of a stretch of time tells how much of it the machine stood still."""
+
+    def __init__(self) -> None:
+        self._ends: list[list[float]] = []
+        """Of each processor: when stalls ended, ascending; and how long each was."""
+        self._lengths: list[list[float]] = []
+        self._probers: list[subprocess.Popen[str]] = []
+        self._readers: list[threading.Thread] = []
+
+    def __enter__(self) -> Self:
+        for cpu in sorted(os.sched_getaffinity(0)):
+            ends: list[float] = []
+            lengths: list[float] = []
+            prober = subprocess.Popen(
+                [sys.executable, __file__, str(cpu)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                start_new_session=True,
+            )
+            reader = threading.Thread(target=_read, args=(prober, ends, lengths), daemon=True)
+            reader.start()
+            self._ends.append(ends)
+            self._lengths.append(lengths)
+            self._probers.append(prober)
+            self._readers.append(reader)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for prober in self._probers:
+            with contextlib.suppress(BrokenPipeError):
+                assert prober.stdin is not None
+                prober.stdin.close()
+        for prober, reader in zip(self._probers, self._readers, strict=True):
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                prober.wait(2)
+            prober.kill()
+            prober.wait()
+            reader.join(2)
+
+    def longest(self, begin: float, end: float) -> float:
+        """Seconds of the longest stall that overlaps ``begin`` .. ``end`` (``time.monotonic``); 0 for none.
+
+        Waits a moment: a stall is told when it is over.
+        """
+        time.sleep(max(0.0, end + PERIOD_S + _REPORT_S - time.monotonic()))
+        found = 0.0
+        for ends, lengths in zip(self._ends, self._lengths, strict=True):
+            for number in range(bisect_left(ends, begin), len(lengths)):
+                if ends[number] - lengths[number] > end:
+                    break
+                found = max(found, lengths[number])
+        return found
+
+
+def _read(prober: subprocess.Popen[str], ends: list[float], lengths: list[float]) -> None:
+    assert prober.stdout is not None
+    for line in prober.stdout:
+        end, length = line.split()
+        ends.append(float(end))
+        lengths.append(float(length))
+
+
+def _probe(cpu: int) -> None:
+    """A line for each stall: when it ended, and how long it was, seconds. Until the standard input ends."""
+    os.sched_setaffinity(0, {cpu})
+    os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
+    end = select.poll()
+    end.register(sys.stdin, select.POLLIN | select.POLLHUP)
+    begin = due = time.monotonic()
+    while not end.poll(0) and due < begin + _MOST_S:
+        due += PERIOD_S
+        time.sleep(max(0.0, due - time.monotonic()))
+        woken = time.monotonic()
+        if woken - due >= LATE_S:
+            print(f"{woken:.6f} {woken - due:.6f}", flush=True)
+            due = woken
+
+
+if __name__ == "__main__":
+    _probe(int(sys.argv[1]))
