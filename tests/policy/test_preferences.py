@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.controller.settings.policy import EffectivePolicy, Fallback, Secure, parse_policy
+from accord.controller.settings.ranking import worth
 from accord.controller.settings.stacks import PROTOCOLS, SECURE, USUAL, parse_stack
 from accord.negotiation.choice import CandidateStack
 from accord.wire.constants import Protocol, Reason, Word
@@ -141,7 +142,7 @@ def test_it_does_not_matter_which_side_says_a_word(ours, theirs, stack) -> None:
     def seen_from(own: dict[int, Word], peers: dict[int, Word]) -> tuple[bool, int, int]:
         host = EffectivePolicy(preferences=tuple(sorted(own.items())))
         said = tuple(peers.get(number, Word.NEUTRAL) for number in stack.protocols)
-        return host._worth(CandidateStack(stack.ids, stack.protocols, stack.secure, 0, said))
+        return worth(host, CandidateStack(stack.ids, stack.protocols, stack.secure, 0, said))
 
     assert seen_from(ours, theirs) == seen_from(theirs, ours)
 

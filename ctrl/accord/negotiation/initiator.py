@@ -1,36 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The initiator of an exchange of three steps, or more (HotNets 2009, sections 2.2 and 2.3), sans-IO.
-
-READY       The graph is given, nothing has been said.
-PROPOSING   A session waits for something on this host before it can give its first handshake bytes.
-PROPOSED    The proposal is sent, the answer gathers. Whatever is wrong with an answer ends the negotiation:
-            the transport delivers one answer, so there is no better one to wait for.
-ADVANCING   The answer holds one stack that the policy allows, or several, of which we have chosen one, and a session on
-            the way up waits, for example for a certificate to be looked up. Bottom to top: the topmost security
-            session is asked, the transcript's MAC checked with its exporter, and only then anything above it believed.
-CONTINUED   Something was left open: a session has more to say, a placeholder was to be filled. Our next message is
-            sent, and is no commit; the next answer gathers. From here it goes to ADVANCING again.
-COMMITTED   The sessions have committed, then the commit was sent: the peer's first segment finds its socket
-            (the reset race). The engine repeats the commit. Only an abort of the peer still ends it.
-CONFIRMED   The peer's transport has the commit. The peer can still refuse it, so an abort is still heard.
-ABORTED     No stack. Nothing has any effect any more.
-
-Stop and Failed before COMMITTED abort; after it Stop comes too late, and Failed says only that the peer's
-acknowledgements are missing, not that the stack is.
+"""The initiator of an exchange of three steps, or more (HotNets 2009, sections 2.2 and 2.3), sans-IO: what it makes of
+answers. ``initiator_table.py`` has its states, ``proposer.py`` what it says first.
 """
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import replace
 from functools import partial
-from typing import ClassVar, Final
+from typing import ClassVar
 
 from accord.negotiation import transcript
 from accord.negotiation.binding import chain, check_mac, check_macs, room_for, seal
-from accord.negotiation.choice import Chooser, explain
+from accord.negotiation.choice import explain
 from accord.negotiation.elaboration import (
     compose,
     fills,
@@ -42,173 +24,28 @@ from accord.negotiation.elaboration import (
     successor,
     vouching,
 )
-from accord.negotiation.events import (
-    Action,
-    Confirmed,
-    Failed,
-    MessageArrived,
-    MessageComplete,
-    NodeArrived,
-    NodeSkipped,
-    Resume,
-    Stop,
-    Unconfirmed,
-)
+from accord.negotiation.events import Confirmed, Failed, MessageArrived, MessageComplete, Stop, Unconfirmed
 from accord.negotiation.graph import Graph, Stack
 from accord.negotiation.inbox import Inbox
-from accord.negotiation.interface import Refuse, Role, Session
-from accord.negotiation.machine import EVENT_KINDS, Machine, Table, pruned_words
-from accord.negotiation.proposing import GREASE_BYTES, Proposed, plan, preferred_first, revealed, with_grease
+from accord.negotiation.initiator_table import TABLE, InitiatorState
+from accord.negotiation.interface import Refuse, Role
+from accord.negotiation.machine import Table, pruned_words
+from accord.negotiation.proposer import PLACEHOLDER_BYTES, Proposer
+from accord.negotiation.proposing import Proposed, revealed
 from accord.negotiation.walk import Call, Walk
 from accord.wire import tlv
-from accord.wire.constants import Limit, NodeId, Protocol, Reason, Step, TlvType
+from accord.wire.constants import Limit, NodeId, Reason, Step, TlvType
 from accord.wire.errors import AccordError, PeerError, error
 from accord.wire.node import Node
 
 __all__ = ["Initiator", "InitiatorState", "Proposed"]
 
 
-class InitiatorState(enum.Enum):
-    """See the module's docstring."""
-
-    READY = "ready"
-    PROPOSING = "proposing"
-    PROPOSED = "proposed"
-    ADVANCING = "advancing"
-    CONTINUED = "continued"
-    COMMITTED = "committed"
-    CONFIRMED = "confirmed"
-    ABORTED = "aborted"
-
-
-_PLACEHOLDER_BYTES: Final = 12
-"""What a node may need more than its payload, if it becomes a placeholder after all: PLACEHOLDER, of five bytes."""
-
-_S = InitiatorState
-_HANDLED: Final[Table] = {
-    (_S.READY, Failed): "_failed",
-    (_S.READY, Stop): "_stop",
-    (_S.PROPOSING, Failed): "_failed",
-    (_S.PROPOSING, Resume): "_resume",
-    (_S.PROPOSING, Stop): "_stop",
-    (_S.PROPOSED, NodeArrived): "_collect",
-    (_S.PROPOSED, NodeSkipped): "_collect",
-    (_S.PROPOSED, MessageComplete): "_message",
-    (_S.PROPOSED, Failed): "_failed",
-    (_S.PROPOSED, Stop): "_stop",
-    (_S.CONTINUED, NodeArrived): "_collect",
-    (_S.CONTINUED, NodeSkipped): "_collect",
-    (_S.CONTINUED, MessageComplete): "_message",
-    (_S.CONTINUED, Failed): "_failed",
-    (_S.CONTINUED, Stop): "_stop",
-    (_S.ADVANCING, NodeArrived): "_collect",
-    (_S.ADVANCING, NodeSkipped): "_collect",
-    (_S.ADVANCING, MessageComplete): "_message",
-    (_S.ADVANCING, Failed): "_failed",
-    (_S.ADVANCING, Resume): "_resume",
-    (_S.ADVANCING, Stop): "_stop",
-    (_S.COMMITTED, NodeArrived): "_collect",
-    (_S.COMMITTED, NodeSkipped): "_collect",
-    (_S.COMMITTED, MessageComplete): "_message",
-    (_S.COMMITTED, MessageArrived): "_confirm",
-    (_S.COMMITTED, Failed): "_unconfirmed",
-    (_S.CONFIRMED, NodeArrived): "_collect",
-    (_S.CONFIRMED, NodeSkipped): "_collect",
-    (_S.CONFIRMED, MessageComplete): "_message",
-}
-
-
-class Initiator(Machine):
+class Initiator(Proposer):
     """One negotiation, from this side. Call ``start`` once, then ``receive`` for each event."""
 
-    ROLE = Role.INITIATOR
-    TABLE: ClassVar[Table] = {
-        (state, kind): _HANDLED.get((state, kind), "_ignore") for state in InitiatorState for kind in EVENT_KINDS
-    }
+    TABLE: ClassVar[Table] = TABLE
     ABORTED = InitiatorState.ABORTED
-
-    def __init__(
-        self,
-        transaction: bytes,
-        proposed: Sequence[Proposed],
-        chooser: Chooser,
-        *,
-        context_protocol: int = Protocol.UDP,
-        service_port: int | None = None,
-        grease: bytes = b"",
-        packets_min: int = 0,
-        budget: int = Limit.MAX_MESSAGE_BYTES,
-        peer: bytes | None = None,
-        renegotiates: bytes | None = None,
-        data_path: str | None = None,
-        open: Callable[[int, int], Session] | None = None,
-    ) -> None:
-        """``proposed`` holds the context, as node 0, and every node that may be used.
-
-        ``grease``: 16 random bytes, to propose one node of a protocol that nobody supports (as RFC 8701);
-        empty: none. ``packets_min`` as in ``Send``. ``budget``: descriptor bytes that the proposal should keep to.
-        ``peer``: PEER, 32 bytes, where the other side may propose as well; None: it does not.
-        ``renegotiates``: RENEGOTIATES, 48 bytes: the association that is to get another stack; None: a new one.
-        ``data_path``: the own address on the path of the stack, where that is not the negotiation's.
-        ``open``: a new session for a node ID and its protocol, which the responder has put into a placeholder.
-
-        Raises ``ValueError`` when ``proposed`` is no valid graph: the caller's mistake.
-        """
-        super().__init__(transaction, context_protocol)
-        self.state = InitiatorState.READY
-        self._chooser = chooser
-        self._grease = grease
-        self._packets_min = packets_min
-        self._budget = budget
-        if len(grease) not in (0, GREASE_BYTES):
-            raise ValueError(f"grease is {GREASE_BYTES} bytes, or none")
-        self._sessions = {node.id: node.session for node in proposed if node.session is not None}
-        self._plan = plan(proposed, _context_tlvs(service_port, peer, renegotiates, data_path))
-        if open is None and any(node.choices for node in proposed):
-            raise ValueError("who lets the responder fill a placeholder has to open sessions for what is in it")
-        self._open = open
-        self._graph = self._plan.graph
-        """Of our latest message."""
-        if self._graph.context.protocol != context_protocol:
-            raise ValueError("node 0 is not of the context's protocol")
-        self._own = self._graph
-        """What our policy chooses from: the graph as sent, without grease."""
-        self._stack: Stack = ()
-        self._security: int | None = None
-        self._answer: Graph = self._graph
-        self._next: Graph = self._graph
-        """What the next message is about."""
-        self._liked: frozenset[int] = frozenset()
-        """Nodes that our policy allows, of those that were ours to choose from."""
-        self._expected: frozenset[int] = frozenset()
-        """Nodes that the next answer may say something of."""
-        self._unheard: dict[int, bytes] = {}
-        """What the peer has said to sessions above a security node that is not done yet."""
-        self._words: dict[int, bytes] = {}
-        """What the commit will say."""
-        self._hash = transcript.BEGIN
-
-    # ---- step 0 ----
-
-    def start(self) -> tuple[Action, ...]:
-        """Ask every session for its first handshake bytes, then propose. Ends in ABORTED when there is no stack."""
-        if self.state is InitiatorState.READY:
-            self.state = InitiatorState.PROPOSING
-            calls = [
-                self._proposing(self._graph, node_id, Step.PROPOSAL)
-                for node_id in self._graph.order()
-                if node_id != NodeId.CONTEXT and node_id not in self._plan.held
-            ]
-            room = room_for(self._graph.nodes.values()) - (2 * GREASE_BYTES if self._grease else 0)
-            overhead = Limit.MAX_MESSAGE_BYTES - room
-            needs = partial(self._needs, self._graph)
-            room -= _PLACEHOLDER_BYTES * len(calls)
-            self._start(Walk(calls, room=room, budget=self._budget - overhead, stop_at_refusal=False, needs=needs))
-        return self._take_actions()
-
-    def _proposing(self, graph: Graph, node_id: int, step: int, after: frozenset[int] = frozenset()) -> Call:
-        session = self._sessions[node_id]
-        return Call(node_id, session, self._wide_view(graph, node_id, step), session.propose, after, concludes=False)
 
     def _walked(self, walk: Walk) -> None:
         try:
@@ -218,48 +55,6 @@ class Initiator(Machine):
                 self._finish(walk)
         except AccordError as fault:
             self._fault(fault)
-
-    def _propose(self, walk: Walk) -> None:
-        self._own = self._graph.prune(walk.refused)
-        reasons = {
-            node: walk.refused[node].reason if node in walk.refused else Reason.UNREACHABLE_NODE
-            for node in self._gone()
-        }
-        for node_id, reason in reasons.items():
-            self._prune(node_id, reason)
-        if reasons:
-            self._note(pruned_words(reasons, {node: self._graph.nodes[node].protocol for node in reasons}))
-        candidates = self._candidates(self._own)
-        ordered = self._chooser.order(candidates)
-        if not ordered:
-            first = next(iter(walk.refused.values()), None)
-            reason = first.reason if first else self._chooser.refusal(candidates)
-            raise error(reason, first.detail if first else explain(self._chooser, candidates) or "nothing to propose")
-        nodes = [
-            replace(self._own.nodes[node], children=self._own.children(node), payload=walk.payloads.get(node, b""))
-            for node in preferred_first(self._own, ordered)
-        ]
-        if walk.left or self._plan.held:
-            nodes = self._with_placeholders(nodes, walk)
-        self._used = {node.id for node in nodes}.union(*self._plan.hidden.values())
-        self._graph = Graph(with_grease(nodes, self._grease, self._used))
-        self._used.update(self._graph.nodes)
-        self._own = self._graph.prune(self._graph.nodes.keys() - self._own.nodes.keys())
-        self._expected = frozenset(self._used)
-        self.state = InitiatorState.PROPOSED
-        self._note("proposing " + ", ".join(stack.name for stack in ordered))
-        self._send(Step.PROPOSAL, self._graph.nodes.values(), self._packets_min)
-
-    def _with_placeholders(self, nodes: list[Node], walk: Walk) -> list[Node]:
-        self._deferred = walk.left
-        held = {**dict.fromkeys(self._deferred, tlv.placeholder(by_responder=False)), **self._plan.held}
-        return [
-            replace(node, placeholder=True, tlvs=(*node.tlvs, held[node.id])) if node.id in held else node
-            for node in nodes
-        ]
-
-    def _gone(self) -> list[int]:
-        return [node for node in self._graph.nodes if node not in self._own.nodes]
 
     # ---- the answers ----
 
@@ -390,7 +185,7 @@ class Initiator(Machine):
                 calls.append(call._replace(concludes=node_id not in answer.context.continues))
             if node_id == self._security and node_id not in self._keys:
                 above = frozenset({node_id})  # nothing above hears of an answer that nobody vouches for yet
-        room = room_for(self._commit_nodes({})) - _PLACEHOLDER_BYTES * len(self._next.nodes)
+        room = room_for(self._commit_nodes({})) - PLACEHOLDER_BYTES * len(self._next.nodes)
         needs = partial(self._needs, self._next)
         self._start(
             Walk(
@@ -548,13 +343,3 @@ class Initiator(Machine):
 
     def _next_step(self) -> int | None:
         return self._step + 2 if self._step >= Step.PROPOSAL else None
-
-
-def _context_tlvs(
-    service_port: int | None, peer: bytes | None, renegotiates: bytes | None, data_path: str | None
-) -> tuple[tlv.Tlv, ...]:
-    tlvs: tuple[tlv.Tlv, ...] = () if service_port is None else (tlv.service(service_port),)
-    tlvs += () if peer is None else (tlv.peer(peer),)
-    tlvs += () if renegotiates is None else (tlv.renegotiates(renegotiates),)
-    tlvs += () if data_path is None else (tlv.data_path(data_path),)
-    return tlvs

@@ -16,11 +16,12 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from accord.controller.settings import inside, preferences, stacks
+from accord.controller.settings import inside, preferences, ranking, stacks, wanted
 from accord.controller.settings.destination import Pattern, parse_pattern
 from accord.controller.settings.preferences import Words
 from accord.controller.settings.stacks import PROTOCOLS, SECURE, StackIds
 from accord.controller.settings.toml import Document, Table
+from accord.controller.settings.values import Context, Early, Fallback, Inner, Secure, TcpOpen
 from accord.negotiation.choice import CandidateStack
 from accord.protocols.wishes import NONE, Wishes
 from accord.wire.constants import Limit, Protocol, Reason, Word
@@ -29,50 +30,20 @@ from accord.wire.errors import error
 if TYPE_CHECKING:
     from accord.protocols.sealed.configuration import KeyConfiguration
 
-
-class Secure(enum.StrEnum):
-    """What is asked of a stack's security, weakest first."""
-
-    NO = "no"
-    PREFERRED = "preferred"
-    REQUIRED = "required"
-
-
-class Context(enum.StrEnum):
-    """What the negotiation packets travel in."""
-
-    UDP = "udp"
-    DIRECT = "direct"
-
-
-class Fallback(enum.StrEnum):
-    """When the plain connection is tried, for peers without Accord."""
-
-    PARALLEL = "parallel"
-    DELAYED = "delayed"
-    NEVER = "never"
-
-
-class TcpOpen(enum.StrEnum):
-    """How the connection of a negotiated TCP comes to be."""
-
-    AUTO = "auto"
-    NO_SYN = "no-syn"
-    PARALLEL_SYN = "parallel-syn"
-
-
-class Early(enum.StrEnum):
-    """Whether the first request may travel in the proposal."""
-
-    NEVER = "never"
-    IDEMPOTENT = "idempotent"
-
-
-class Inner(enum.StrEnum):
-    """Whether what is above the security node is negotiated inside of it, sealed."""
-
-    NO = "no"
-    REQUIRED = "required"
+__all__ = [
+    "Context",
+    "Early",
+    "EffectivePolicy",
+    "Fallback",
+    "Inner",
+    "Policy",
+    "Rule",
+    "Secure",
+    "TcpOpen",
+    "load_policy",
+    "parse_policy",
+    "read_policy",
+]
 
 
 def _names(kind: type[enum.StrEnum]) -> dict[str, Any]:
@@ -82,10 +53,6 @@ def _names(kind: type[enum.StrEnum]) -> dict[str, Any]:
 _SECURITY_ORDER: Final = tuple(Secure)
 _REMEMBERED_WISHES: Final = 64
 _REMEMBERED_LETTERS: Final = 1024
-_WEIGHTLESS: Final = (0, 0)
-_SUBGRAPH, _INNER, _COMPRESSION = int(Protocol.SUBGRAPH), int(Protocol.INNER), int(Protocol.COMPRESSION)
-_EXPLAINED: Final = 4
-"""Stacks that an error explains; the others are counted."""
 _BINDING: Final = (Word.FORBIDDEN, Word.REQUIRED)
 _KEYS: Final = (
     *("secure", "prefer", "only", "context", "fallback", "tcp", "early", "packets_min", "compress_encrypted"),
@@ -197,22 +164,15 @@ class EffectivePolicy:
         6. fewer nodes;
         7. lower protocol IDs, then lower node IDs, from the bottom: arbitrary, but the same on every host.
         """
-        return sorted((stack for stack in stacks if self._objection(stack) is None), key=self._rank)
+        return ranking.order(self, stacks)
 
     def refusal(self, stacks: Sequence[CandidateStack]) -> Reason:
         """Why none of ``stacks`` is allowed; INSECURE when security is all that one of them lacks."""
-        objections = {found[0] for found in map(self._objection, stacks) if found is not None}
-        if Reason.INSECURE in objections:
-            return Reason.INSECURE
-        if objections == {Reason.REQUIRED_MISSING}:
-            return Reason.REQUIRED_MISSING
-        return Reason.POLICY if stacks else Reason.NO_COMMON_STACK
+        return ranking.refusal(self, stacks)
 
     def explain(self, stacks: Sequence[CandidateStack]) -> str:
         """For each of ``stacks`` that is not allowed, whose word excludes it: clauses for people."""
-        found = {stack.name: objection[1] for stack in stacks if (objection := self._objection(stack)) is not None}
-        shown = [f"{name}: {why}" for name, why in list(found.items())[:_EXPLAINED]]
-        return "; ".join(shown + [f"and {len(found) - _EXPLAINED} more"] * (len(found) > _EXPLAINED))
+        return ranking.explain(self, stacks)
 
     def forbids(self, protocol: int) -> bool:
         """Whether no stack with this protocol is ever allowed."""
@@ -227,46 +187,12 @@ class EffectivePolicy:
 
         ``available``: names of the plug-ins that work on this host; ``secure``: IDs of those that secure a stack.
         """
-        # Asked before each connection, and mostly of the same policies.
-        key = (self, tuple(self.protocols.items()), frozenset(available), frozenset(secure))
-        known = _wanted.get(key)
-        if known is None:
-            known = self._stacks_wanted(available, secure)
-            if len(_wanted) >= _REMEMBERED_WISHES:
-                _wanted.clear()
-            _wanted[key] = known
-        return list(known)
-
-    def _stacks_wanted(self, available: Collection[str], secure: Collection[int]) -> list[tuple[str, ...]]:
-        ids = {self.protocols[name] for name in available if name in self.protocols}
-        wanted = [stacks.without_application(stack) for stack in self.prefer]
-        if not self.only:
-            wanted += stacks.USUAL
-        if self.preferences:
-            wanted = preferences.with_layers(wanted, self.preferences, compress_encrypted=self.compress_encrypted)
-        candidates = [
-            CandidateStack((), stack, any(number in secure for number in stack))
-            for stack in dict.fromkeys(stacks.usable(wanted, ids))
-        ]
-        allowed = [stack for stack in candidates if self._objection(stack, stacks.APPLICATIONS) is None]
-        # Stable: what the rules leave equal stays as it is listed.
-        allowed.sort(key=self._worth)
-        usable = [stack.protocols for stack in allowed]
-        if self.hides:
-            usable = list(dict.fromkeys(stacks.split_at_security(stack, secure)[0] for stack in usable))
-        return [self._named(stack) for stack in usable]
+        return wanted.stacks_wanted(self, available, secure)
 
     def nested_wanted(self, available: Collection[str], secure: Collection[int] = SECURE) -> list[tuple[str, ...]]:
         """What the stacks to propose have above security, best first, as ``stacks_wanted`` without ``hides``: for the
         inner negotiation. As a rule one empty row."""
-        whole = replace(self, inner=Inner.NO, secure=Secure.REQUIRED).stacks_wanted(available, secure)
-        numbers = [tuple(self.protocols[name] for name in stack) for stack in whole]
-        rows = dict.fromkeys(stacks.split_at_security(stack, secure)[1] for stack in numbers)
-        return [self._named(row) for row in rows]
-
-    def _named(self, stack: StackIds) -> tuple[str, ...]:
-        names = {number: name for name, number in self.protocols.items()}
-        return tuple(names[number] for number in stack)
+        return wanted.nested_wanted(self, available, secure)
 
     def override(self, wishes: Mapping[str, Any]) -> EffectivePolicy:
         """This policy with an application's wishes, which use the file's keys.
@@ -346,56 +272,7 @@ class EffectivePolicy:
             )
         return replace(wished, fixed=self.fixed)
 
-    def _objection(self, stack: CandidateStack, present: Collection[int] = ()) -> tuple[Reason, str] | None:
-        """Why a stack is not allowed. ``present``: protocols that are not missing although they are not in it."""
-        if _SUBGRAPH in stack.protocols:  # whatever is missing may be in it, and is asked for again then
-            present = (*present, *self.protocols.values())
-        if _INNER in stack.protocols:
-            present = (*present, *stacks.APPLICATIONS, *stacks.LAYERS)
-        if self.preferences and (why := preferences.objection(self.preferences, stack, present)) is not None:
-            return why
-        crime = _COMPRESSION in stack.protocols and not self.compress_encrypted
-        if crime and preferences.compresses_encrypted(stack.protocols, secure=stack.secure):
-            return Reason.POLICY, "it compresses what it encrypts, and this host's policy has not compress_encrypted"
-        if self.hides and _INNER not in (*stack.protocols, *present):
-            return Reason.POLICY, "this host's policy hides what is above security (inner)"
-        if (self.secure is Secure.REQUIRED or self.hides) and not stack.secure:
-            return Reason.INSECURE, "this host's policy requires security"
-        if self.only and self._place(stack) == len(self.prefer):
-            return Reason.POLICY, "this host's policy has only what its prefer lists"
-        return None
 
-    def _worth(self, stack: CandidateStack) -> tuple[bool, int, int]:
-        """The rules that both sides share."""
-        weight = preferences.weigh(self.preferences, stack) if self.preferences or stack.words else _WEIGHTLESS
-        return self.secure is not Secure.NO and not stack.secure, *weight
-
-    def _rank(self, stack: CandidateStack) -> tuple[tuple[bool, int, int], int, int, int, StackIds, tuple[int, ...]]:
-        return (
-            self._worth(stack),
-            self._place(stack),
-            -stack.preference,
-            len(stack.ids),
-            stack.protocols,
-            stack.ids,
-        )
-
-    def _place(self, stack: CandidateStack) -> int:
-        below = stacks.without_application(stack.protocols)
-        if _SUBGRAPH in below:
-            may_be = (place for place, each in enumerate(self.prefer) if stacks.may_become(below, each))
-            return next(may_be, len(self.prefer))
-        bare = preferences.without_layers(below, self.preferences) if self.preferences else below
-        return next(
-            (place for place, each in enumerate(self.prefer) if each in (below, stack.protocols, bare)),
-            len(self.prefer),
-        )
-
-
-_wanted: dict[
-    tuple[EffectivePolicy, tuple[tuple[str, int], ...], frozenset[str], frozenset[int]], list[tuple[str, ...]]
-] = {}
-"""By all that the outcome depends on."""
 _overridden: dict[tuple[EffectivePolicy, frozenset[str], tuple[tuple[str, int], ...], str], EffectivePolicy] = {}
 """By all that the outcome depends on: two policies are equal whatever their ``fixed`` and ``protocols`` are."""
 
