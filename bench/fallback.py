@@ -29,6 +29,7 @@ from _verdict import CHANCE, Case, Measured, Series, cases, row
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from accord.lab.awake import Awake
 from accord.lab.lab import Lab
 from accord.lab.paths import PATHS
 
@@ -143,6 +144,7 @@ def run_path(wanted: list[Case], options: Options, step: Step) -> list[dict[str,
         tempfile.TemporaryDirectory(prefix="accord-fallback-") as directory,
         Lab(name, rtt=options.rtt, path=path, seed=options.seed) as lab,
         Site(lab, Path(directory), options.attach, ipv6=options.ipv6) as site,
+        Awake(),
         Stalls() as stalls,
     ):
         # The worker of a daemon that gives its privileges up has to read what lies here.

@@ -23,6 +23,7 @@ from _stage import BENCH, Case, Stage, load, row
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from accord.lab.awake import Awake
 from accord.lab.lab import Lab
 
 FLIGHT_BYTES = 20 * 1024
@@ -39,6 +40,7 @@ def two_hosts(name: str, rtt: float, seed: int) -> Iterator[tuple[Lab, Site, Pat
         tempfile.TemporaryDirectory(prefix="accord-model-") as directory,
         Lab(f"model-{name}-{os.getpid()}", rtt=rtt, seed=seed) as lab,
         Site(lab, Path(directory), plugins=PLUGINS) as site,
+        Awake(),
     ):
         # The worker of a daemon that gives its privileges up has to read what lies here.
         Path(directory).chmod(0o755)

@@ -27,6 +27,7 @@ from rich.table import Table
 
 from accord.cli.capture import Tally, tally
 from accord.controller.ladder import render
+from accord.lab.awake import Awake
 from accord.lab.hosts import PORT, SERVER_NAME, TLS_PORT, Hosts
 from accord.lab.lab import Lab
 from accord.wire.constants import Reason
@@ -182,6 +183,7 @@ def demo(
         Progress(console=console, transient=True) as progress,
         Lab(f"demo-{os.getpid()}", rtt=rtt / 1000, loss=loss / 100) as lab,
         contextlib.closing(Hosts(lab, Path(directory), attach, back_end, site={"index.html": _PAGE})) as hosts,
+        Awake() as awake,
     ):
         bar = progress.add_task("starting two hosts", total=len(cases) + 1)
         measured = lab.measure_rtt(count=20, family=int(family)).median
@@ -203,12 +205,14 @@ def demo(
             rows.append(_row(case, runs, _counted(hosts, case, int(family), measured), measured))
             if case.name == LADDER_CASE:
                 ladder = runs[-1]["report"]["ladder"]
+        held = awake.held
     result = {
         "rtt_ms": round(measured * 1000, 3),
         "family": int(family),
         "loss": loss / 100,
         "backend": state["back_end"],
         "attach_mode": state["attach_mode"],
+        "awake": held,
         "cases": rows,
     }
     _print(Console(stderr=as_json, width=max(Console().width, 100)), result)
