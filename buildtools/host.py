@@ -19,6 +19,7 @@ PACKAGES = (
     "libbpf-dev",
     "libc6-dev",
     "libelf-dev",
+    "libssl-dev",
     "libxdp-dev",
     "linux-libc-dev",
     "llvm",

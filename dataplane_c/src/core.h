@@ -190,6 +190,13 @@ void accord_engine_counters(const struct accord_engine *engine, uint64_t *counte
 uint32_t accord_engine_transactions(const struct accord_engine *engine);
 void accord_engine_usage(const struct accord_engine *engine, struct accord_engine_usage *usage);
 
+/* ---- Answers without memory: PROTOCOL.md, section 22 -------------------------------------------------- */
+
+enum accord_slot_constant {
+	ACCORD_SLOT_SEED = 32,
+	ACCORD_SLOT_TRANSCRIPT = 32,
+};
+
 /* ---- Names ------------------------------------------------------------------------------------- */
 
 const char *accord_reason_name(uint32_t reason); /* "BAD_CHECKSUM"; NULL when there is none */
@@ -426,5 +433,6 @@ int64_t accord_btf_offset(const char *structure, const char *path);
 
 #include "privilege.h"
 #include "syn_option.h"
+#include "tls_server.h"
 
 #endif /* ACCORD_CORE_H */

@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,8 +24,10 @@ from accord.controller.stack import build_carrier, inside_of, services_for, stac
 from accord.datapath import clock
 from accord.datapath.path import Path
 from accord.negotiation import events
+from accord.negotiation.graph import Graph
 from accord.negotiation.interface import Refuse, Role, Session
 from accord.negotiation.responder import COOKIE_BYTES, Accepted, Responder
+from accord.protocols.services import Plugin, Services
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import AccordError, error
 
@@ -69,23 +72,61 @@ def respond(
     exchange = Exchange(endpoint, handle, ladder, Role.RESPONDER, released)
     if channel is not None:
         channel.ended = lambda: released() if exchange.over else None
-    sessions: dict[int, Session] = {}
+    answering = Answering(controller, transaction, path, ladder, channel, exchange.feed)
+    cookie = secrets.token_bytes(COOKIE_BYTES)
+    exchange.run(answering.machine(cookie))
+    exchange.committed.add_done_callback(lambda outcome: _committed(answering, outcome))
+    return exchange
 
-    def resume() -> None:
+
+class Answering:
+    """This host's side of one negotiation that a peer began: what is asked for, and whom to ask for it."""
+
+    def __init__(
+        self,
+        controller: Controller,
+        transaction: bytes,
+        path: Path,
+        ladder: Ladder,
+        channel: DatagramChannel | None,
+        feed: Callable[[events.Event], None],
+    ) -> None:
+        """``feed``: gives the machine an event, and does what follows from it."""
+        self.controller, self.transaction, self.path, self.ladder = controller, transaction, path, ladder
+        self.channel = channel
+        self.offered: Offered | None = None
+        """Once a proposal was accepted."""
+        self._feed = feed
+        self._sessions: dict[int, Session] = {}
+        self._by_protocol = {plugin.protocol: plugin for plugin in controller.plugins.values()}
+        self._machine: Responder
+
+    @property
+    def peer(self) -> str:
+        """For people."""
+        return _peer(self.path)
+
+    def machine(self, cookie: bytes) -> Responder:
+        """The negotiation's machine, which accepts what this object does."""
+        self._machine = Responder(self.transaction, self.accept, cookie, context_protocol=self.path.context)
+        return self._machine
+
+    def resume(self) -> None:
         """The local service has answered: whichever session waits for it goes on."""
-        for node_id in sessions:
-            exchange.feed(events.Resume(node_id))
+        for node_id in self._sessions:
+            self._feed(events.Resume(node_id))
 
-    def stop(reason: Reason) -> None:
+    def stop(self, reason: Reason) -> None:
         """The peer has fallen back, or the connection that was waited for cannot come any more."""
-        exchange.feed(events.Stop(reason))
+        self._feed(events.Stop(reason))
 
-    offered: list[Offered] = []
-
-    def accept(service: int | None) -> Accepted | Refuse:
+    def accept(self, service: int | None) -> Accepted | Refuse:
         """``service``: where the context has no ports, or the initiator means another one than it sends to."""
+        controller, path = self.controller, self.path
         port = path.local_port if service is None else service
-        renewed = _renewed(controller, machine, port)
+        proposed = self._machine.proposed
+        assert proposed is not None, "what is to be accepted has come"
+        renewed = self.renewed(proposed, port)
         if isinstance(renewed, Refuse):
             return renewed
         exposed = controller.exposed.get(port) if renewed is None else renewed.exposed
@@ -93,39 +134,25 @@ def respond(
             return Refuse(Reason.NO_SERVICE, f"port {port}")
         if exposed.failure is not None and renewed is None:
             return Refuse(exposed.failure.reason, exposed.failure.detail)
-        early_limit = exposed.early_limit if renewed is None else 0
-        application = HostApplication(resume, ladder=ladder, target=exposed.target, early_limit=early_limit)
         scope = f"%{path.scope}" if path.scope else ""
         local, remote = (path.local + scope, port), (path.remote + scope, path.remote_port)
-        assert machine.proposed is not None, "what is to be accepted has come"
-        comes_from = machine.proposed.context.data_path or path.remote
-        places = None if exposed.adopter is None else Places(exposed.adopter, transaction, comes_from, stop)
-        offered.append(Offered(exposed, places, renewed))
-        services = services_for(
-            controller,
-            Role.RESPONDER,
-            local,
-            remote,
-            exposed.security,
-            channel,
-            application,
-            adoptions=places,
-            wishes=exposed.policy.inside,
-        )
+        places = self.places(exposed, proposed.context.data_path or path.remote)
+        self.offered = Offered(exposed, places, renewed)
+        services = self.services(exposed, local, remote, exposed.early_limit if renewed is None else 0)
 
         def open_session(node_id: int, protocol: int) -> Session:
             if protocol == Protocol.INNER:  # only for those who want it: it is made for each negotiation
-                without_early = HostApplication(resume, ladder=ladder, target=exposed.target)
+                without_early = HostApplication(self.resume, ladder=self.ladder, target=exposed.target)
                 services.inner = offering(
                     controller,
-                    transaction,
+                    self.transaction,
                     exposed.policy,
                     services,
                     without_early,
-                    lambda text: ladder.note(Way.HERE, text),
+                    lambda text: self.ladder.note(Way.HERE, text),
                 )
-            sessions[node_id] = by_protocol[protocol].open(Role.RESPONDER, services)
-            return sessions[node_id]
+            self._sessions[node_id] = self.open(self._by_protocol[protocol], services)
+            return self._sessions[node_id]
 
         return Accepted(
             exposed.policy if renewed is None else renewed.chooser,
@@ -134,54 +161,69 @@ def respond(
             elaborate=offers(controller.plugins, exposed.policy, (APPLICATION, HIDDEN)),
         )
 
-    by_protocol = {plugin.protocol: plugin for plugin in controller.plugins.values()}
-    cookie = secrets.token_bytes(COOKIE_BYTES)
-    machine = Responder(transaction, accept, cookie, context_protocol=path.context)
-    exchange.run(machine)
-    exchange.committed.add_done_callback(
-        lambda outcome: _committed(controller, offered[0] if offered else None, exchange, transaction, path, outcome)
-    )
-    return exchange
+    def renewed(self, proposed: Graph, port: int) -> ResponderEnd | Refuse | None:
+        """The association that the proposal is about, if it is about one."""
+        context = proposed.context
+        if context.renegotiates is None:
+            return None
+        notice = not context.children
+        return self.controller.associations.admit(context.renegotiates, self.transaction, port, notice=notice)
 
+    def places(self, exposed: Exposed, comes_from: str) -> Places | None:
+        """Where a connection of the peer's is waited for; None: the port has no listener of ours."""
+        if exposed.adopter is None:
+            return None
+        return Places(exposed.adopter, self.transaction, comes_from, self.stop)
 
-def _renewed(controller: Controller, machine: Responder, port: int) -> ResponderEnd | Refuse | None:
-    """The association that the proposal is about, if it is about one."""
-    assert machine.proposed is not None, "what is to be accepted has come"
-    context = machine.proposed.context
-    if context.renegotiates is None:
-        return None
-    notice = not context.children
-    return controller.associations.admit(context.renegotiates, machine.transaction, port, notice=notice)
+    def services(self, exposed: Exposed, local: tuple[str, int], remote: tuple[str, int], early_limit: int) -> Services:
+        """The host as the sessions may see it."""
+        assert self.offered is not None
+        application = HostApplication(self.resume, ladder=self.ladder, target=exposed.target, early_limit=early_limit)
+        return services_for(
+            self.controller,
+            Role.RESPONDER,
+            local,
+            remote,
+            exposed.security,
+            self.channel,
+            application,
+            adoptions=self.offered.places,
+            wishes=exposed.policy.inside,
+        )
+
+    def open(self, plugin: Plugin, services: Services) -> Session:
+        """A session for a node."""
+        return plugin.open(Role.RESPONDER, services)
 
 
 def _peer(path: Path) -> str:
     return f"{path.remote} port {path.remote_port}" if path.context == Protocol.UDP else f"{path.remote}, direct"
 
 
-def _committed(
-    controller: Controller,
-    offered: Offered | None,
-    exchange: Exchange,
-    transaction: bytes,
-    path: Path,
-    outcome: asyncio.Future[events.Committed],
-) -> None:
-    peer = _peer(path)
+def _committed(answering: Answering, outcome: asyncio.Future[events.Committed]) -> None:
+    offered, controller = answering.offered, answering.controller
     renewed = None if offered is None else offered.renewed
     if outcome.cancelled():
         if renewed is not None:
             renewed.carrier.failed(error(Reason.SHUTDOWN))
         return
     failure = outcome.exception()
-    if failure is not None:
-        if renewed is not None:
-            renewed.carrier.failed(failure if isinstance(failure, AccordError) else error(Reason.PLUGIN_FAILED))
-        reason = failure.reason if isinstance(failure, AccordError) else Reason.PLUGIN_FAILED
-        controller.counts.failed(Role.RESPONDER, reason)
-        log.info("port %s, %s: %s", path.local_port if offered is None else offered.exposed.port, peer, failure)
+    if failure is None:
+        committed(answering, outcome.result())
         return
+    if renewed is not None:
+        renewed.carrier.failed(failure if isinstance(failure, AccordError) else error(Reason.PLUGIN_FAILED))
+    reason = failure.reason if isinstance(failure, AccordError) else Reason.PLUGIN_FAILED
+    controller.counts.failed(Role.RESPONDER, reason)
+    port = answering.path.local_port if offered is None else offered.exposed.port
+    log.info("port %s, %s: %s", port, answering.peer, failure)
+
+
+def committed(answering: Answering, outcome: events.Committed) -> None:
+    """The commit is here: the stack goes to whoever the port belongs to, as soon as it is up."""
+    offered = answering.offered
     assert offered is not None, "nothing is accepted on a port that is not exposed"
-    stack = Stack(controller, offered.exposed, exchange, transaction, peer, path, renewed, outcome.result())
+    stack = Stack(answering, offered, outcome)
     place = None if offered.places is None else offered.places.place
     if offered.exposed.closed:  # it crossed the withdrawal of the port
         stack.lost(error(Reason.SHUTDOWN, "committed too late, the port is withdrawn"))
@@ -197,13 +239,8 @@ def _committed(
 class Stack:
     """A committed stack, on its way to whoever the port belongs to."""
 
-    controller: Controller
-    exposed: Exposed
-    exchange: Exchange
-    transaction: bytes
-    peer: str
-    path: Path
-    renewed: ResponderEnd | None
+    answering: Answering
+    offered: Offered
     committed: events.Committed
 
     @property
@@ -215,20 +252,21 @@ class Stack:
 
     def came_up(self, place: Place | None = None) -> None:
         """It is up; ``place``: over a connection that it has adopted."""
-        ladder, controller = self.exchange.ladder, self.controller
+        answering, exposed, renewed = self.answering, self.offered.exposed, self.offered.renewed
+        ladder, controller = answering.ladder, answering.controller
         if place is not None:
             ladder.note(Way.HERE, f"adopted the TCP connection {place.found}")
         carrier = build_carrier(self.committed.sessions)
-        if self.renewed is not None:
-            self.renewed.up(self.committed, carrier, self.path)
+        if renewed is not None:
+            renewed.up(self.committed, carrier, answering.path)
             return
         handle = ""
         if self.fetch is None:  # bytes that travelled in the negotiation are in no count
             carrier, handle = controller.associations.accepted(
-                self.exposed, self.committed, carrier, self.path, self.peer, self.transaction
+                exposed, self.committed, carrier, answering.path, answering.peer, answering.transaction
             )
         report = Report(
-            peer=self.peer,
+            peer=answering.peer,
             stack=stack_names(self.committed),
             negotiated=True,
             ready_ms=round(ladder.elapsed() * 1000, 3),
@@ -237,11 +275,11 @@ class Stack:
             association=handle,
             ladder=ladder.as_dicts(),
         )
-        if self.exposed.service is None:  # a program is told
+        if exposed.service is None:  # a program is told
             report.inside = inside_of(self.committed)
         controller.counts.came_up(Role.RESPONDER, report)
-        log.info("port %d, %s: %s", self.exposed.port, self.peer, self.committed.name)
-        self.exposed.hand_out(Association(carrier, report), self.fetch)
+        log.info("port %d, %s: %s", exposed.port, answering.peer, self.committed.name)
+        exposed.hand_out(Association(carrier, report), self.fetch)
 
     async def comes_up(self, place: Place) -> None:
         """The commit was faster than the connection: nobody is told before that is there."""
@@ -257,11 +295,12 @@ class Stack:
 
     def lost(self, failure: AccordError) -> None:
         """It came to nothing after the commit."""
-        log.info("port %d, %s: %s", self.exposed.port, self.peer, failure)
-        self.controller.counts.failed(Role.RESPONDER, failure.reason)
+        renewed = self.offered.renewed
+        log.info("port %d, %s: %s", self.offered.exposed.port, self.answering.peer, failure)
+        self.answering.controller.counts.failed(Role.RESPONDER, failure.reason)
         fetch = self.fetch
         build_carrier(self.committed.sessions).abort()
-        if self.renewed is not None:
-            self.renewed.carrier.failed(failure)
+        if renewed is not None:
+            renewed.carrier.failed(failure)
         if fetch is not None:
             fetch.cancel()

@@ -20,7 +20,7 @@ from pathlib import Path
 from cffi import FFI
 
 INCLUDES = ("include", "dataplane_c/src")
-LIBRARIES = ("bpf", "xdp", "elf", "z")
+LIBRARIES = ("bpf", "xdp", "elf", "z", "ssl", "crypto")
 COMPILE_ARGS = ("-std=c11", "-O2", "-g", "-Wall", "-Wextra", "-fvisibility=hidden")
 DEFINES = (("_GNU_SOURCE", None),)
 
@@ -31,6 +31,7 @@ NEEDED_HEADERS = {
     "xdp/xsk.h": "libxdp-dev",
     "libelf.h": "libelf-dev",
     "zlib.h": "zlib1g-dev",
+    "openssl/provider.h": "libssl-dev",
 }
 
 # What <linux/types.h> calls the integers of the wire; byte order is the C code's business, not cffi's.

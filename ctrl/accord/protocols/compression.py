@@ -123,6 +123,7 @@ class CompressionPlugin:
 
     name: str = "compression"
     protocol: int = Protocol.COMPRESSION
+    repeatable = True
     elaboration: Elaboration = Elaboration.FREE
 
     def open(self, role: Role, services: Services) -> CompressionSession:

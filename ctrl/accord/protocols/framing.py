@@ -81,6 +81,7 @@ class FramingPlugin:
 
     name: str = "framing"
     protocol: int = Protocol.FRAMING
+    repeatable = True
     elaboration: Elaboration = Elaboration.FREE
 
     def open(self, role: Role, services: Services) -> FramingSession:

@@ -216,6 +216,7 @@ class HttpPlugin:
 
     name: str = "http"
     protocol: int = Protocol.HTTP
+    repeatable = True
     simultaneous = Simultaneous.ROLES
     """Who leads has the first request, and its list of names is the one that is chosen from."""
 

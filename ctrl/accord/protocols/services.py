@@ -63,9 +63,18 @@ class Plugin(Protocol):
     """Short lower-case name, as in stacks and policies: ``tcp``, ``tls``, ``quic``, ``http``."""
     protocol: int
     """Protocol ID."""
+    # repeatable: bool = False
+    #   ``respond`` is a function of its payload, the services' ``random`` and what does not change within seconds, has
+    #   no effect on the host, and never waits: then its answer may be sent, forgotten and made again for the commit
+    #   (docs/PROTOCOL.md, section 22). Read by ``repeatable_of``.
 
     def open(self, role: Role, services: Services) -> CarrierSession:
         """A session for one node of one negotiation."""
+
+
+def repeatable_of(plugin: object) -> bool:
+    """Whether a plug-in states that it can answer without memory; one that says nothing cannot."""
+    return getattr(plugin, "repeatable", False) is True
 
 
 class TcpEndpoint(Protocol):
@@ -215,6 +224,49 @@ class ApplicationService(Protocol):
         time; the negotiation is resumed when ``Fetch.response`` is not None."""
 
 
+class TlsEnd(Protocol):
+    """One side of a TLS 1.3 connection on memory buffers. Errors: ``AccordError``."""
+
+    def feed(self, ciphertext: bytes) -> None:
+        """Bytes that came from the peer; any split of the stream will do."""
+
+    def output(self) -> bytes:
+        """Bytes that are to go to the peer, all there are."""
+
+    def handshake(self) -> bool:
+        """Go on with the handshake. False: it needs more from the peer."""
+
+    def exporter(self) -> bytes | None:
+        """32 bytes of keying material for the transcript; None: the keys are not there yet."""
+
+    @property
+    def alpn(self) -> str | None:
+        """The application protocol that was agreed upon."""
+
+    @property
+    def inside(self) -> Mapping[str, object]:
+        """What was agreed; empty before anything was."""
+
+    def read(self, limit: int) -> bytes | None:
+        """Plaintext, at most ``limit`` bytes; empty: the peer sent close_notify; None: feed more."""
+
+    def write(self, plaintext: bytes) -> None:
+        """Encrypt all of ``plaintext``; ``output`` has it."""
+
+    def close_notify(self) -> None:
+        """Nothing more will be written; reading goes on. May be repeated."""
+
+
+class TlsService(Protocol):
+    """Responder without memory: TLS whose answer can be made again (docs/PROTOCOL.md, section 22)."""
+
+    def answer(self, security: Security, alpn: tuple[str, ...], hello: bytes) -> tuple[TlsEnd, bytes]:
+        """The connection and its whole flight, a function of this negotiation's seed and ``hello``.
+
+        ``alpn``: names to accept, best first. Raises ``AccordError``, also for what needs memory: it is then deferred.
+        """
+
+
 @dataclass(frozen=True, slots=True)
 class Security:
     """How this side authenticates itself and the peer."""
@@ -263,3 +315,5 @@ class Services:
     """None: no negotiation inside of this one."""
     wishes: Wishes = NONE
     """What the policy wishes of the insides of protocols."""
+    tls: TlsService | None = None
+    """Responder: how TLS is answered where nothing is kept of the answer; None: it is kept, as usual."""

@@ -32,6 +32,7 @@ class TcpPlugin:
 
     name = "tcp"
     protocol = int(Protocol.TCP)
+    repeatable = True
     simultaneous = Simultaneous.BOTH
     """Both SYNs have crossed, and both sides install the one connection that they open."""
 

@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from accord.negotiation.interface import Answer, Elaboration, Outcome, Refuse, Role, View
 from accord.protocols.alpn import wanted
 from accord.protocols.lifecycle import Call, Lifecycle, Phase
-from accord.protocols.services import Carrier, Security, Services
+from accord.protocols.services import Carrier, Security, Services, TlsEnd
 from accord.protocols.simultaneous import Simultaneous
 from accord.protocols.tls_carrier import TlsCarrier
 from accord.protocols.tls_connection import TlsConnection, is_retry
@@ -44,9 +44,11 @@ class TlsSession:
 
     def __init__(self, role: Role, services: Services) -> None:
         self._security = services.security
+        self._repeatable = services.tls
         self._life = Lifecycle("tls", role)
         self._retried = False
-        self._tls: TlsConnection | None = None
+        self._tls: TlsEnd | None = None
+        self._client: TlsConnection | None = None
         self.hello = b""
         """The ClientHello, once it is known."""
         self._answered = False
@@ -55,7 +57,7 @@ class TlsSession:
     def begun(self) -> TlsConnection | None:
         """Initiator: the connection that ``hello`` begins, before there is an answer to it: it can go on over a stream
         on which ``hello`` has been said, if the negotiation does not, as long as this session is ``fresh``."""
-        return self._tls if self._life.phase is Phase.PROPOSED else None
+        return self._client if self._life.phase is Phase.PROPOSED else None
 
     @property
     def fresh(self) -> bool:
@@ -76,7 +78,7 @@ class TlsSession:
         """The ClientHello. Refuses with ``BAD_CONFIG`` when this side's files cannot be used."""
         self._life.enter(Call.PROPOSE)
         try:
-            self._tls = begin(self._security, wanted(view.above, self._security.alpn))
+            self._tls = self._client = begin(self._security, wanted(view.above, self._security.alpn))
         except AccordError as failure:
             return self._refuse(failure.reason, failure.detail)
         self.hello = self._tls.output()
@@ -89,13 +91,7 @@ class TlsSession:
         if not view.below:
             return self._refuse(Reason.HANDSHAKE_FAILED, "TLS: no stream below to run over")
         try:
-            self._tls = TlsConnection(Role.RESPONDER, self._security, wanted(view.above, self._security.alpn))
-            self._tls.feed(payload)
-            self._tls.handshake()
-        except AccordError as failure:
-            return self._refuse(failure.reason, failure.detail)
-        flight = self._tls.output()
-        try:
+            self._tls, flight = self._flight(wanted(view.above, self._security.alpn), payload)
             tell_below(view, payload)
         except AccordError as failure:
             return self._refuse(failure.reason, failure.detail)
@@ -105,6 +101,14 @@ class TlsSession:
         if self._tls.exporter() is None:
             return self._refuse(Reason.HANDSHAKE_FAILED, f"TLS: no whole ClientHello in {len(payload)} bytes")
         return Answer(flight)
+
+    def _flight(self, alpn: tuple[str, ...], hello: bytes) -> tuple[TlsEnd, bytes]:
+        if self._repeatable is not None:
+            return self._repeatable.answer(self._security, alpn, hello)
+        made = TlsConnection(Role.RESPONDER, self._security, alpn)
+        made.feed(hello)
+        made.handshake()
+        return made, made.output()
 
     def resume(self, view: View) -> Outcome:
         """Never waits, so never called."""
@@ -141,7 +145,7 @@ class TlsSession:
     def prune(self, reason: Reason) -> None:
         """Forget the keys."""
         if self._life.leave():
-            self._tls = None
+            self._tls = self._client = None
 
     def commit(self, view: View) -> None:
         """From now on ``carrier`` may be called."""
@@ -159,7 +163,7 @@ class TlsSession:
         return TlsCarrier(self._tls, below)
 
     def _refuse(self, reason: Reason, detail: str) -> Refuse:
-        self._tls = None
+        self._tls = self._client = None
         return Refuse(reason, detail)
 
 
@@ -176,6 +180,7 @@ class TlsPlugin:
     name: str = "tls"
     protocol: int = Protocol.TLS13
     elaboration: Elaboration = Elaboration.FREE
+    repeatable = True
     simultaneous = Simultaneous.ROLES
     """Who leads is the client, and verifies the other's certificate."""
 

@@ -8,8 +8,7 @@ import contextlib
 import socket
 from typing import Final
 
-from accord.protocols.services import Carrier
-from accord.protocols.tls_connection import TlsConnection
+from accord.protocols.services import Carrier, TlsEnd
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
 
@@ -26,7 +25,7 @@ class TlsCarrier:
     raises ``PeerError`` (``STREAM_BROKEN``) after the last whole record, it never looks like the end.
     """
 
-    def __init__(self, connection: TlsConnection, below: Carrier) -> None:
+    def __init__(self, connection: TlsEnd, below: Carrier) -> None:
         self._tls = connection
         self._below = below
         self._sending = asyncio.Lock()
