@@ -40,11 +40,11 @@ class Channel:
         sock.setblocking(False)
         self.sock = sock
 
-    async def send(self, message: dict[str, Any], fds: Sequence[int] = ()) -> None:
+    async def send(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
         """Send one message. Raises ``ConnectionError`` when the other end is gone, ``ValueError`` when too long."""
-        data = json.dumps(message, separators=(",", ":")).encode()
-        if len(data) > MAX_MESSAGE:
-            raise ValueError(f"control message of {len(data)} bytes, {MAX_MESSAGE} are allowed")
+        await self._send(_encode(message), fds)
+
+    async def _send(self, data: bytes, fds: Sequence[int]) -> None:
         while True:
             try:
                 socket.send_fds(self.sock, [data], list(fds), socket.MSG_NOSIGNAL)
@@ -104,7 +104,10 @@ class Channel:
 
     async def ask(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> tuple[dict[str, Any], list[int]]:
         """A question to a daemon, and its answer. Raises what the answer says, or ``UserError`` (``NO_DAEMON``)."""
-        await self.send(dict(message), fds)
+        return await self._ask(_encode(message), fds)
+
+    async def _ask(self, data: bytes, fds: Sequence[int]) -> tuple[dict[str, Any], list[int]]:
+        await self._send(data, fds)
         answer = await self.receive()
         if answer is None:
             raise error(Reason.NO_DAEMON, "the daemon closed the control connection", "see the daemon's log")
@@ -142,11 +145,19 @@ def call(path: Path) -> Channel:
 
 async def ask(path: Path, message: Mapping[str, Any], fds: Sequence[int] = ()) -> tuple[dict[str, Any], list[int]]:
     """One question to a daemon, and its answer with the descriptors beside it. Raises ``AccordError``."""
+    data = _encode(message)  # before it is called: it wakes up at the call, and should find the question there
     channel = call(path)
     try:
-        return await channel.ask(message, fds)
+        return await channel._ask(data, fds)
     finally:
         channel.close()
+
+
+def _encode(message: Mapping[str, Any]) -> bytes:
+    data = json.dumps(message, separators=(",", ":")).encode()
+    if len(data) > MAX_MESSAGE:
+        raise ValueError(f"control message of {len(data)} bytes, {MAX_MESSAGE} are allowed")
+    return data
 
 
 def failure_message(failure: AccordError) -> dict[str, Any]:

@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import replace
 
 from accord.negotiation import transcript
 from accord.negotiation.graph import Graph, Stack
@@ -18,7 +17,7 @@ from accord.wire.node import Node, descriptor_bytes
 def chain(context: Node, graph: Graph, stack: Stack, payloads: Mapping[int, bytes], security: int | None) -> list[Node]:
     """The nodes of a message that holds one stack, context first; the security node bears a MAC of zeros."""
     above = dict(zip((NodeId.CONTEXT, *stack), stack, strict=False))
-    nodes = [replace(context, children=(stack[0],))]
+    nodes = [Node(context.id, context.protocol, (stack[0],), context.tlvs, context.payload)]
     for node_id in stack:
         children = (above[node_id],) if node_id in above else ()
         tlvs = (tlv.mac(transcript.NO_MAC),) if node_id == security else ()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, pairwise
 from typing import Final
 
@@ -57,15 +57,18 @@ class Graph:
         self.nodes: Final[Mapping[int, Node]] = _by_id(nodes, self.skipped)
         lean = edges is not None
         if edges is None:
-            self._check()
-            edges = {
-                node.id: tuple([child for child in node.children if child in self.nodes])
-                for node in self.nodes.values()
-            }
+            edges = {node.id: node.children for node in self.nodes.values()}
+            if self.skipped:
+                edges = {
+                    node: tuple([child for child in children if child not in self.skipped])
+                    for node, children in edges.items()
+                }
+            self._check(edges)
         self._lean: Final = lean
         """Every node is on a path from the context to a top: what ``prune`` leaves."""
         if tops is None:
-            tops = frozenset(node.id for node in self.nodes.values() if not node.children and node.id != NodeId.CONTEXT)
+            ids = [node.id for node in self.nodes.values() if not node.children and node.id != NodeId.CONTEXT]
+            tops = frozenset(ids)
         self.tops: Final[frozenset[int]] = tops
         self._edges: Final[Mapping[int, tuple[int, ...]]] = edges
 
@@ -80,7 +83,8 @@ class Graph:
 
     def protocols(self, stack: Stack) -> tuple[int, ...]:
         """The protocol IDs of a stack's nodes."""
-        return tuple(self.nodes[node_id].protocol for node_id in stack)
+        nodes = self.nodes
+        return tuple([nodes[node_id].protocol for node_id in stack])
 
     def order(self) -> tuple[int, ...]:
         """All node IDs, each after everything that it builds on; the context first, lower IDs first."""
@@ -104,15 +108,22 @@ class Graph:
         The context stays in any case: a graph without stacks is the context alone.
         """
         removed = set(ids) - {NodeId.CONTEXT}
-        edges = {
-            node: [child for child in children if child not in removed]
-            for node, children in self._edges.items()
-            if node not in removed
-        }
-        reached = set(_breadth_first(edges, NodeId.CONTEXT))
-        alive = {NodeId.CONTEXT, *self.tops}
-        for node in reversed(_topological(edges)):
-            if any(child in alive for child in edges[node]):
+        edges: Mapping[int, Sequence[int]] = self._edges
+        if removed:
+            edges = {
+                node: [child for child in children if child not in removed]
+                for node, children in edges.items()
+                if node not in removed
+            }
+        elif self._lean:
+            return self
+        reached, alive = {int(NodeId.CONTEXT)}, {int(NodeId.CONTEXT), *self.tops}
+        order = _topological(edges)
+        for node in order:
+            if node in reached:
+                reached.update(edges[node])
+        for node in reversed(order):
+            if not alive.isdisjoint(edges[node]):
                 alive.add(node)
         kept = reached & alive
         part = {node: tuple([c for c in kids if c in kept]) for node, kids in edges.items() if node in kept}
@@ -151,17 +162,21 @@ class Graph:
 
     def only_stack(self) -> Stack | None:
         """The stack, when this graph is one chain from the context and nothing else; None otherwise."""
+        if self.skipped:
+            return None
         path: list[int] = []
         node: int = NodeId.CONTEXT
-        while len(children := self._edges[node]) == 1:
+        edges = self._edges
+        while len(children := edges[node]) == 1:
             node = children[0]
             path.append(node)
-        whole = not self.skipped and len(path) == len(self.nodes) - 1 > 0 and not self.nodes[node].children
+        whole = len(path) == len(self.nodes) - 1 > 0 and not self.nodes[node].children
         return tuple(path) if whole else None
 
-    def _check(self) -> None:
+    def _check(self, stored: Mapping[int, tuple[int, ...]]) -> None:
+        """``stored``: children by node, those aside that were skipped."""
         nodes = self.nodes
-        edges = sum(len(node.children) for node in nodes.values())
+        edges = sum([len(node.children) for node in nodes.values()])
         if len(nodes) + len(self.skipped) > Limit.MAX_NODES or edges > Limit.MAX_EDGES:
             raise error(Reason.TOO_MANY_NODES, f"{len(nodes) + len(self.skipped)} nodes, {edges} edges")
         context = nodes.get(NodeId.CONTEXT)
@@ -173,13 +188,18 @@ class Graph:
                     raise error(Reason.CYCLE, f"an edge from {node.name} to the context")
                 if child not in nodes and child not in self.skipped:
                     raise error(Reason.DANGLING_CHILD, f"{child} of {node.name}")
-        stored = {node.id: [child for child in node.children if child in nodes] for node in nodes.values()}
-        if len(_topological(stored)) < len(nodes):
+        order = _topological(stored)
+        if len(order) < len(nodes):
             raise error(Reason.CYCLE)
-        reached = set(_breadth_first(stored, NodeId.CONTEXT))
+        reached = {int(NodeId.CONTEXT)}
+        for each in order:
+            if each in reached:
+                reached.update(stored[each])
         # Through a skipped node, everything could be reached; if none of them can be, they are no excuse.
+        if len(reached) == len(nodes) + len(self.skipped):
+            return
         into_the_dark = any(child in self.skipped for node in reached for child in nodes[node].children)
-        if not into_the_dark and len(reached) < len(nodes) + len(self.skipped):
+        if not into_the_dark:
             lost = sorted(set(chain(nodes, self.skipped)) - reached)
             raise error(Reason.UNREACHABLE_NODE, ", ".join(map(str, lost)))
 
@@ -205,8 +225,10 @@ def _breadth_first(edges: Mapping[int, Iterable[int]], start: int) -> Iterator[i
                 queue.append(child)
 
 
-def _topological(edges: Mapping[int, Iterable[int]]) -> list[int]:
+def _topological(edges: Mapping[int, Sequence[int]]) -> list[int]:
     """Kahn's algorithm, lower IDs first. Nodes on a cycle, or above one, are left out."""
+    if all([not children or min(children) > node for node, children in edges.items()]):
+        return sorted(edges)  # the lowest that is left always has everything that it builds on before it
     incoming = dict.fromkeys(edges, 0)
     for child in chain.from_iterable(edges.values()):
         incoming[child] += 1

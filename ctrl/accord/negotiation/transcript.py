@@ -16,7 +16,6 @@ import hashlib
 import hmac
 import struct
 from collections.abc import Iterable
-from dataclasses import replace
 from operator import itemgetter
 from typing import Final, NamedTuple
 
@@ -55,12 +54,12 @@ def extend(previous: bytes, step: int, message: Iterable[Entry]) -> bytes:
     """T(step) from T(step - 1) and the nodes of the step's message, in any order."""
     ordered = sorted(message, key=itemgetter(0))
     pieces = [_LABEL, previous, _MESSAGE.pack(step, len(ordered))]
-    for entry in ordered:
-        if entry.node is None:
-            pieces.append(_SKIPPED.pack(entry.id, entry.protocol, False))
+    for number, protocol, node in ordered:
+        if node is None:
+            pieces.append(_SKIPPED.pack(number, protocol, False))
         else:
-            descriptor = encode_descriptor(with_mac(entry.node, NO_MAC))
-            pieces += (_STORED.pack(entry.id, entry.protocol, True, len(descriptor)), descriptor)
+            descriptor = encode_descriptor(with_mac(node, NO_MAC) if node.tlvs else node)
+            pieces += (_STORED.pack(number, protocol, True, len(descriptor)), descriptor)
     return hashlib.sha256(b"".join(pieces)).digest()
 
 
@@ -68,8 +67,8 @@ def with_mac(node: Node, value: bytes) -> Node:
     """The node with this value in its MAC TLV; the node itself when it has none."""
     if not node.tlvs or node.tlv(TlvType.MAC) in (None, value):
         return node
-    tlvs = tuple(Tlv(tlv.type, value) if tlv.type == TlvType.MAC else tlv for tlv in node.tlvs)
-    return replace(node, tlvs=tlvs)
+    tlvs = tuple([Tlv(tlv.type, value) if tlv.type == TlvType.MAC else tlv for tlv in node.tlvs])
+    return Node(node.id, node.protocol, node.children, tlvs, node.payload, node.placeholder)
 
 
 def compute_mac(exporter: bytes, sender: Role, transcript: bytes) -> bytes:

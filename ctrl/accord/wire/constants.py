@@ -300,17 +300,18 @@ class Reason(enum.IntEnum):
 
 def reason_of(value: int) -> Reason | None:
     """The reason of a number that came from a peer or a counter; None when there is none."""
-    try:
-        return Reason(value)
-    except ValueError:
-        return None
+    return _REASONS.get(value)
+
+
+_REASONS: Final[dict[int, Reason]] = {int(each): each for each in Reason}
 
 
 def protocol_name(protocol: int) -> str:
     """A protocol ID as a short word: ``tcp``, ``tls``, ``udp``, ``grease``, else its number in hexadecimal."""
-    if is_grease_protocol(protocol):
-        return "grease"
-    return _PROTOCOL_NAMES.get(protocol, f"0x{protocol:x}")
+    name = _PROTOCOL_NAMES.get(protocol)
+    if name is not None:
+        return name
+    return "grease" if is_grease_protocol(protocol) else f"0x{protocol:x}"
 
 
 _PROTOCOL_NAMES: Final[dict[int, str]] = {

@@ -21,8 +21,8 @@ class Message:
 
     def encode(self) -> tuple[Encoded, ...]:
         """Each node's descriptor. Raises ``ValueError`` when the message has none or breaks a limit."""
-        encoded = tuple((node.id, node.protocol, encode_descriptor(node)) for node in self.nodes)
-        length = sum(len(descriptor) for _, _, descriptor in encoded)
+        encoded = tuple([(node.id, node.protocol, encode_descriptor(node)) for node in self.nodes])
+        length = sum([len(descriptor) for _, _, descriptor in encoded])
         if not 0 < len(encoded) <= Limit.MAX_NODES or length > Limit.MAX_MESSAGE_BYTES:
             raise ValueError(f"a message of {len(encoded)} nodes and {length} bytes cannot be sent")
         if not 0 <= self.step < Limit.MAX_STEPS:

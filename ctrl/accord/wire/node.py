@@ -123,8 +123,10 @@ class Node:
 
 def descriptor_bytes(node: Node) -> int:
     """Length of the encoding."""
-    tlv_bytes = sum(TLV_HEADER_BYTES + len(tlv.value) for tlv in node.tlvs)
-    return DESCRIPTOR_HEADER_BYTES + len(node.children) + tlv_bytes + len(node.payload)
+    length = DESCRIPTOR_HEADER_BYTES + len(node.children) + len(node.payload)
+    for tlv in node.tlvs:
+        length += TLV_HEADER_BYTES + len(tlv.value)
+    return length
 
 
 def encode_descriptor(node: Node) -> bytes:
@@ -133,7 +135,7 @@ def encode_descriptor(node: Node) -> bytes:
         return node._encoded
     flags = NodeFlag.PLACEHOLDER if node.placeholder else 0
     try:
-        area = b"".join(_TLV_HEADER.pack(tlv.type, len(tlv.value)) + tlv.value for tlv in node.tlvs)
+        area = b"".join([_TLV_HEADER.pack(tlv.type, len(tlv.value)) + tlv.value for tlv in node.tlvs])
         head = _HEADER.pack(len(node.children), flags, len(area)) + bytes(node.children)
         data = head + area + node.payload
         _check(node, len(area))
@@ -165,8 +167,8 @@ def decode_descriptor(node_id: int, protocol: int, data: bytes) -> Node:
     node = Node(
         node_id,
         protocol,
-        tuple(data[DESCRIPTOR_HEADER_BYTES:tlv_begin]),
-        _decode_tlvs(node_id, data, tlv_begin, tlv_end),
+        tuple(data[DESCRIPTOR_HEADER_BYTES:tlv_begin]) if child_count else (),
+        _decode_tlvs(node_id, data, tlv_begin, tlv_end) if tlv_length else (),
         bytes(data[tlv_end:]),
         flags == NodeFlag.PLACEHOLDER,  # the only one that is known
     )
@@ -195,16 +197,17 @@ def _check(node: Node, tlv_bytes: int) -> None:
         raise error(Reason.BAD_DESCRIPTOR, f"node ID {node.id}")
     if tlv_bytes > Limit.MAX_TLV_BYTES:
         raise error(Reason.BAD_DESCRIPTOR, f"{node.name} has {tlv_bytes} bytes of TLVs")
-    if node.children:
-        if max(node.children) >= Limit.MAX_NODES or node.id in node.children:
-            raise error(Reason.BAD_DESCRIPTOR, f"children {node.children} of {node.name}")
-        if not _ascending(node.children):
-            raise error(Reason.NOT_CANONICAL, f"children {node.children} of {node.name} do not ascend")
-    if node.tlvs:
-        if not _ascending([tlv.type for tlv in node.tlvs]):
+    children, tlvs = node.children, node.tlvs
+    if children:
+        if max(children) >= Limit.MAX_NODES or node.id in children:
+            raise error(Reason.BAD_DESCRIPTOR, f"children {children} of {node.name}")
+        if len(children) > 1 and not _ascending(children):
+            raise error(Reason.NOT_CANONICAL, f"children {children} of {node.name} do not ascend")
+    if tlvs:
+        if len(tlvs) > 1 and not _ascending([tlv.type for tlv in tlvs]):
             raise error(Reason.NOT_CANONICAL, f"TLV types of {node.name} do not ascend")
-        tlvs_of.check(node.id, node.tlvs)
+        tlvs_of.check(node.id, tlvs)
 
 
 def _ascending(numbers: Sequence[int]) -> bool:
-    return len(numbers) < 2 or all(low < high for low, high in pairwise(numbers))
+    return all(low < high for low, high in pairwise(numbers))

@@ -182,9 +182,9 @@ def check(node: int, tlvs: Iterable[Tlv]) -> None:
                 raise error(Reason.UNKNOWN_CRITICAL_TLV, f"type 0x{tlv.type:04x} on node {node}")
             continue
         on_context, well_formed, words = form
-        name = TlvType(tlv.type).name
         if on_context is not (node == NodeId.CONTEXT):
             where = "the context" if on_context else "another node than the context"
-            raise error(Reason.BAD_TLV, f"{name} belongs on {where}, not on node {node}")
+            raise error(Reason.BAD_TLV, f"{TlvType(tlv.type).name} belongs on {where}, not on node {node}")
         if not well_formed(tlv.value):
-            raise error(Reason.BAD_TLV, f"{name} of node {node} is not {words}: {tlv.value[:40].hex() or 'empty'}")
+            seen = tlv.value[:40].hex() or "empty"
+            raise error(Reason.BAD_TLV, f"{TlvType(tlv.type).name} of node {node} is not {words}: {seen}")
