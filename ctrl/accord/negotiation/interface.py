@@ -30,6 +30,8 @@ from accord.wire.constants import Reason
 class Role(enum.Enum):
     """Who proposed. Peer to peer, each side is both (HotNets 2009, section 2.3)."""
 
+    __hash__ = object.__hash__  # the library's own is a function in Python, of the name
+
     INITIATOR = "initiator"
     RESPONDER = "responder"
 

@@ -21,6 +21,8 @@ from accord.wire.errors import error
 class Phase(enum.Enum):
     """How far a session has come."""
 
+    __hash__ = object.__hash__  # the library's own is a function in Python, of the name
+
     OPEN = "open"
     PROPOSED = "proposed"
     ANSWERED = "answered"
@@ -31,6 +33,8 @@ class Phase(enum.Enum):
 
 class Call(enum.Enum):
     """The calls that are bound to an order."""
+
+    __hash__ = object.__hash__  # the library's own is a function in Python, of the name
 
     PROPOSE = "propose"
     RESPOND = "respond"
