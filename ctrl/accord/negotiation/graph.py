@@ -227,8 +227,11 @@ def _breadth_first(edges: Mapping[int, Iterable[int]], start: int) -> Iterator[i
 
 def _topological(edges: Mapping[int, Sequence[int]]) -> list[int]:
     """Kahn's algorithm, lower IDs first. Nodes on a cycle, or above one, are left out."""
-    if all([not children or min(children) > node for node, children in edges.items()]):
-        return sorted(edges)  # the lowest that is left always has everything that it builds on before it
+    for node, children in edges.items():
+        if children and min(children) <= node:
+            break
+    else:  # as they are mostly given out: the lowest that is left has everything that it builds on before it
+        return sorted(edges)
     incoming = dict.fromkeys(edges, 0)
     for child in chain.from_iterable(edges.values()):
         incoming[child] += 1
