@@ -28,15 +28,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import json
 import os
 import sys
+import time
 from pathlib import Path
 
 # Started as root or not, leave no bytecode behind that the other one could not remove.
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from buildtools import bare, checks, clean, environment, model, vm, vm_box  # noqa: E402
+from buildtools import bare, checks, clean, environment, fuzzing, model, vm, vm_box  # noqa: E402
 from buildtools.console import ROOT, BuildFailure, as_root, replace, say  # noqa: E402
 
 DESCRIPTION = """Set up, build, run and check Accord. Every command first does what the ones above it do, as far as
@@ -98,21 +100,50 @@ def command_bench(arguments: argparse.Namespace) -> int:
 
 
 def command_fuzz(arguments: argparse.Namespace) -> int:
-    targets = checks.fuzz_targets()
+    targets = {target.name: target for target in fuzzing.targets()}
     if arguments.list:
-        print("fuzz targets: " + (", ".join(targets) or "none yet"))
+        for name, target in targets.items():
+            print(f"{name:<14}{target.invariant}")
         return 0
     named = arguments.target or arguments.option
-    chosen = targets if named is None else [named]
     if named is not None and named not in targets:
         raise BuildFailure(f"no fuzz target {named}; there is: {', '.join(targets)}")
-    if (arguments.packets is not None or arguments.seed is not None) and named != checks.XDP:
-        raise BuildFailure(f"--packets and --seed go with the target {checks.XDP}: ./build.py fuzz {checks.XDP}")
-    if checks.XDP in chosen:
+    if (arguments.packets is not None or arguments.seed is not None) and named != fuzzing.XDP:
+        raise BuildFailure(f"--packets and --seed go with the target {fuzzing.XDP}: ./build.py fuzz {fuzzing.XDP}")
+    if arguments.replay and named is None:
+        raise BuildFailure("--replay goes with one target: ./build.py fuzz TARGET --replay FILE")
+    chosen = list(targets.values()) if named is None else [targets[named]]
+    # With --json standard output is one object, whatever had to be built before.
+    with contextlib.redirect_stdout(sys.stderr) if arguments.json else contextlib.nullcontext():
         environment.build()
-    else:
-        environment.setup()
-    return checks.fuzz(chosen, arguments.seconds, arguments.packets, arguments.seed)
+        if arguments.replay:
+            return fuzzing.replay(chosen[0], arguments.replay)
+        if arguments.keep:
+            for target in chosen:
+                if target.name != fuzzing.XDP:
+                    fuzzing.keep(target)
+            return 0
+        if arguments.packets is not None:
+            return fuzzing.campaign(arguments.packets, arguments.seed)
+        fuzzing.build(chosen)
+        at_once = min(arguments.at_once or os.cpu_count() or 1, len(chosen))
+        shares = fuzzing.shared(chosen, arguments.seconds, at_once)
+        runs = [fuzzing.Run(target, arguments.each or shares[target.name]) for target in chosen]
+        say(f"fuzzing {len(chosen)} target{'s' * (len(chosen) != 1)}, {at_once} at a time")
+        started = time.monotonic()
+        try:
+            fuzzing.run(runs, at_once)
+        finally:
+            spent = time.monotonic() - started
+            total = sum(run.executions for run in runs)
+            findings = sum(len(run.findings) for run in runs)
+            say(f"{total:,} executions in {spent:.0f} s, {findings} findings")
+        measured = None if arguments.no_coverage or named is not None else fuzzing.coverage()
+        if measured is not None:
+            say(f"the C parsers, replayed: {measured['lines']} % of lines, {measured['branches']} % of branches")
+    if arguments.json:
+        print(json.dumps(fuzzing.report(runs, spent, measured), indent=1))
+    return 1 if findings else 0
 
 
 def command_bare(arguments: argparse.Namespace) -> int:
@@ -192,12 +223,15 @@ def parser() -> argparse.ArgumentParser:
         "test",
         command_test,
         "run all checks and tests; pytest's summary comes last",
-        "C core under sanitizers, ruff, mypy, clang-format, clang-tidy, a slice of fuzzing, then pytest as root (asks "
-        "sudo). Other arguments go to pytest; with any, or with -k, only pytest runs.",
+        "pytest as root (asks sudo), and beside it, at the lowest priority, the C core under sanitizers, ruff, mypy, "
+        "clang-format, clang-tidy and a slice of fuzzing. Other arguments go to pytest; with any, or with -k, only "
+        "pytest runs.",
     )
     test.add_argument("--quick", action="store_true", help="leave out fuzzing and clang-tidy")
     test.add_argument("-k", metavar="EXPRESSION", help="only the pytest tests that match")
-    test.add_argument("--fuzz-seconds", type=int, default=5, metavar="N", help="of each target (default %(default)s)")
+    test.add_argument(
+        "--fuzz-seconds", type=int, default=20, metavar="N", help="of each fuzz target (default %(default)s)"
+    )
     test.set_defaults(forwards=True)
     bench = add(
         "bench", command_bench, "run a benchmark of bench/ as root (asks sudo)", "Without a name: list what there is."
@@ -207,18 +241,28 @@ def parser() -> argparse.ArgumentParser:
     fuzz = add(
         "fuzz",
         command_fuzz,
-        "fuzz the C core with libFuzzer under sanitizers, and the XDP program with random packets",
-        "The target xdp runs random packets of both families through the program (as root, asks sudo), "
-        "judged by an oracle of its own: those of others have to pass byte for byte.",
+        "fuzz everything that reads foreign bytes",
+        "C parsers and engine under sanitizers (libFuzzer), Python readers and whole negotiations (atheris), the XDP "
+        "program against an oracle of its own, and all readings of the same bytes against each other. What a target "
+        "holds is the first sentence of its source, and --list prints them. Needs root for the XDP program (asks "
+        "sudo). See docs/FUZZING.md.",
     )
     fuzz.add_argument("target", metavar="TARGET", nargs="?", help="only this one")
     fuzz.add_argument("--target", metavar="T", dest="option", help=argparse.SUPPRESS)
-    fuzz.add_argument("--seconds", type=positive, default=60, metavar="N", help="per target (default %(default)s)")
+    fuzz.add_argument(
+        "--seconds", type=positive, default=60, metavar="N", help="in all, shared by the targets (default %(default)s)"
+    )
+    fuzz.add_argument("--each", type=positive, metavar="N", help="instead: so many seconds of each target")
+    fuzz.add_argument("--at-once", type=positive, metavar="N", help="targets side by side (default: the processors)")
+    fuzz.add_argument("--replay", nargs="+", metavar="FILE", help="run these inputs once, with all that is said")
+    fuzz.add_argument("--keep", action="store_true", help="add what was found here and is new to the committed corpora")
+    fuzz.add_argument("--no-coverage", action="store_true", help="do not measure what of the C parsers was run")
+    fuzz.add_argument("--json", action="store_true", help="one object: executions, findings, coverage")
     fuzz.add_argument(
         "--packets", type=positive, metavar="N", help="xdp: so many of each family, however long it takes"
     )
     fuzz.add_argument("--seed", type=int, metavar="N", help="xdp: other packets (default 1)")
-    fuzz.add_argument("--list", action="store_true", help="list the targets")
+    fuzz.add_argument("--list", action="store_true", help="list the targets and their invariants")
     bare_start = add(
         "bare",
         command_bare,

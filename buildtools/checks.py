@@ -1,31 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `./build.py test` and `./build.py fuzz` run.
+"""What `./build.py test` runs.
 
-The cheap and certain checks come first, pytest last, so that its summary is the last thing on the screen.
-A check that fails does not keep the others from running: one run shows everything that is wrong.
+pytest, and beside it all other checks; pytest's summary is the last thing on the screen in any case. A check that fails
+does not keep the others from running: one run shows everything that is wrong.
 """
 
 from __future__ import annotations
 
 import os
 import re
+import sys
 from typing import Optional, Sequence
 
-from buildtools.console import BUILD, ROOT, BuildFailure, as_root, live, say, step
+from buildtools.beside import Beside, Job, Shown
+from buildtools.console import BUILD, ROOT, BuildFailure, as_root, live, say
 from buildtools.environment import PYTHON, VENV
 from buildtools.stamps import Stamp, digest, files
 
 C_SOURCES = ("dataplane_c/*/*.[ch]", "ebpf/*.[ch]", "include/accord/*.h")
 TIDIED = r"dataplane_c/(src|lab|bench)/(?!test_)[^.]*\.c$"
-PYTHON_SOURCES = ("build.py", "setup.py", "buildtools", "ctrl", "sim", "tests", "bench", "vagrant")
+PYTHON_SOURCES = ("build.py", "setup.py", "buildtools", "ctrl", "sim", "fuzz", "tests", "bench", "vagrant")
 
 
 C_FLAGS = "-std=c11 -D_GNU_SOURCE -Iinclude -Idataplane_c/src -Idataplane_c/tests"
 # As setup.py compiles them; the headers of this machine's own architecture are not on clang's path then.
 BPF_FLAGS = f"-target bpf -O2 -mcpu=v3 -Iinclude -Iebpf -isystem /usr/include/{os.uname().machine}-linux-gnu"
-
-XDP = "xdp"
-"""The fuzz target that is no libFuzzer program: dataplane_c/campaign."""
 
 # Most tests wait: for a round trip, a timer, a process. Whole files to a process each, so that a lab which a file's
 # tests share is made once, and in the order of their names: the long ones do not come last.
@@ -36,39 +35,54 @@ SIDE_BY_SIDE = ("-n", str(PROCESSES), "--dist", "loadfile", "--no-loadscope-reor
 CACHED = dict.fromkeys(("clang-tidy", "clang-tidy-bpf"), (*C_SOURCES, ".clang-tidy"))
 
 
-def run(quick: bool, expression: str | None, rest: Sequence[str], fuzz_seconds: int) -> int:
+def run(quick: bool, expression: Optional[str], rest: Sequence[str], fuzz_seconds: int) -> int:
     """All checks, or only pytest where its tests were chosen. Returns the exit code."""
-    failed = []
-    whole = expression is None and not rest
-    if whole:
-        failed += [name for name, command in static_checks(quick) if not attempt(name, command)]
-        if not quick and fuzz(fuzz_targets(), fuzz_seconds) != 0:
-            failed.append("fuzz")
-    selection = SIDE_BY_SIDE if whole else ("-k", expression) if expression is not None else ()
-    say("pytest")
-    if live(pytest(*selection, *rest)) != 0:
-        failed.append("pytest")
+    if expression is not None or rest:
+        say("pytest")
+        code = live(pytest(*(("-k", expression) if expression is not None else ()), *rest))
+        if code:
+            say("FAILED: pytest")
+        return 1 if code else 0
+    if os.geteuid() != 0 and live(as_root(["true"])):
+        raise BuildFailure("these tests need root: become root (su -), then run it again")
+    shown = Shown()
+    beside = Beside(jobs(quick, fuzz_seconds), tell=shown.tell)
+    say(f"pytest, and beside it {', '.join(job.name for job in beside.jobs)}")
+    colour = ["--color=yes"] if sys.stdout.isatty() else []
+    try:
+        failed = ["pytest"] if shown.run(pytest(*SIDE_BY_SIDE, *colour), None, beside.turn) else []
+        late = not beside.over or bool(beside.failed)
+        beside.finish()
+    except KeyboardInterrupt:
+        beside.stop()
+        raise
+    if late:
+        print(shown.last_line, flush=True)
+    failed = [*(job.name for job in beside.failed), *failed]
     if failed:
         say(f"FAILED: {', '.join(failed)}")
         return 1
     return 0
 
 
-def attempt(name: str, command: Sequence[str]) -> bool:
-    """One check; its whole output is shown when it fails."""
-    stamp = Stamp(BUILD / "stamp" / name, digest(files(*CACHED.get(name, ())), *command))
-    if name in CACHED and stamp.fresh():
-        say(f"{name}: nothing changed since it passed")
-        return True
-    say(name)
-    try:
-        step(name, command)
-    except BuildFailure as error:
-        say(f"  {error}")
-        return False
-    if name in CACHED:
-        stamp.set()
-    return True
+def jobs(quick: bool, fuzz_seconds: int) -> "list[Job]":
+    """All that runs beside pytest, but what passed with the same input before; the longest first."""
+    wanted = []
+    if not quick and fuzz_seconds > 0:
+        # One target at a time: the other processor is for the other checks.
+        slices = ["--each", str(fuzz_seconds), "--at-once", "1", "--no-coverage"]
+        wanted.append(Job("fuzz", [sys.executable, str(ROOT / "build.py"), "fuzz", *slices]))
+    for name, command in static_checks(quick):
+        stamp = Stamp(BUILD / "stamp" / name, digest(files(*CACHED.get(name, ())), *command))
+        if name in CACHED and stamp.fresh():
+            say(f"{name}: nothing changed since it passed")
+        else:
+            wanted.append(Job(name, command, stamp.set if name in CACHED else _nothing))
+    return wanted
+
+
+def _nothing() -> None:
+    """Nothing is kept of it."""
 
 
 def static_checks(quick: bool) -> list[tuple[str, list[str]]]:
@@ -77,11 +91,11 @@ def static_checks(quick: bool) -> list[tuple[str, list[str]]]:
     python = [path for path in PYTHON_SOURCES if (ROOT / path).exists()]
     ruff = str(VENV / "bin/ruff")
     checks = [
+        ("mypy", [str(PYTHON), "-m", "mypy", *(path for path in python if path != "setup.py")]),
         ("c-core", ["make", f"-j{os.cpu_count() or 1}", "-C", "dataplane_c", "test"]),
         ("c-lab", ["make", "-C", "dataplane_c/lab", "test"]),
         ("ruff", [ruff, "check", *python]),
         ("ruff-format", [ruff, "format", "--check", *python]),
-        ("mypy", [str(PYTHON), "-m", "mypy", *(path for path in python if path != "setup.py")]),
         ("clang-format", ["clang-format", "--dry-run", "--Werror", *c_files]),
     ]
     if not quick:
@@ -102,38 +116,3 @@ def pytest(*arguments: str) -> list[str]:
     # Root's caches would be in the way of the next run without root.
     environment = {"PYTHONDONTWRITEBYTECODE": "1"} if os.geteuid() != 0 else {}
     return as_root([str(PYTHON), "-m", "pytest", *arguments], environment)
-
-
-def fuzz_targets() -> list[str]:
-    """One for each dataplane_c/fuzz/fuzz_NAME.c, and the XDP program's."""
-    return [*(path.stem[len("fuzz_") :] for path in files("dataplane_c/fuzz/fuzz_*.c")), XDP]
-
-
-def fuzz(targets: Sequence[str], seconds: int, packets: Optional[int] = None, seed: Optional[int] = None) -> int:
-    """Each target for so long. ``packets`` and ``seed`` are the XDP program's. Returns 0 when none found anything."""
-    worst = 0
-    for target in targets:
-        length = f"for {seconds} s" if packets is None else f"with {packets} packets of each family"
-        say(f"fuzzing {target} {length}")
-        try:
-            if target == XDP:
-                campaign(seconds, packets, seed)
-            else:
-                command = ["make", "-C", "dataplane_c", "fuzz", f"TARGET={target}", f"SECONDS={seconds}"]
-                step(f"fuzz-{target}", command)
-        except BuildFailure as error:
-            say(f"  {error}")
-            worst = 1
-    return worst
-
-
-def campaign(seconds: int, packets: Optional[int], seed: Optional[int]) -> None:
-    """The XDP program over random packets, as root, its progress on the terminal. Raises BuildFailure."""
-    step("fuzz-xdp", ["make", "-C", "dataplane_c/campaign"])
-    command = ["build/campaign/xdp-campaign", "--object", "ctrl/accord/datapath/accord_xdp.bpf.o"]
-    # Half of the time for each of the two families.
-    command += ["--seconds", str(max(1, seconds // 2))] if packets is None else ["--packets", str(packets)]
-    command += [] if seed is None else ["--seed", str(seed)]
-    code = live(as_root(command))
-    if code != 0:
-        raise BuildFailure(f"the XDP campaign failed (exit code {code}); the packet is above")

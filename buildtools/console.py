@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import IO, Mapping, NoReturn, Sequence
+from typing import IO, Callable, Mapping, NoReturn, Optional, Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
@@ -65,8 +65,15 @@ def become_root(environment: Mapping[str, str]) -> None:
         replace(as_root([sys.executable, str(ROOT / "build.py"), *sys.argv[1:]], environment))
 
 
-def live(command: Sequence[str], environment: Mapping[str, str] | None = None, output: IO[bytes] | None = None) -> int:
-    """Run a command to its end, on the terminal unless ``output`` is given; returns the exit code.
+def live(
+    command: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    output: IO[bytes] | None = None,
+    *,
+    meanwhile: Optional[Callable[[], None]] = None,
+) -> int:
+    """Run a command to its end, on the terminal unless ``output`` is given; returns the exit code. ``meanwhile`` is
+    called every half second as long as it runs.
 
     Ctrl-C reaches the command too, being in our process group. It gets time to clean up, and only then is the
     KeyboardInterrupt raised here. The handler notes rather than raises, so no moment is left, between fork and
@@ -93,6 +100,8 @@ def live(command: Sequence[str], environment: Mapping[str, str] | None = None, o
             except subprocess.TimeoutExpired:
                 if deadlines and time.monotonic() > deadlines[0]:
                     process.kill()
+            if meanwhile is not None:
+                meanwhile()
     except OSError as error:
         raise BuildFailure(f"cannot run {command[0]}: {error.strerror}") from error
     finally:

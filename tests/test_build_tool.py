@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from buildtools import checks, clean, console, environment, host, stamps
+from buildtools import clean, console, environment, fuzzing, host, stamps
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("setup", "build", "demo", "test", "bench", "fuzz", "bare", "model", "sim", "vm", "clean")
@@ -67,7 +67,7 @@ def test_a_benchmark_that_is_not_there_is_answered_with_those_that_are() -> None
 def test_a_fuzz_target_that_is_not_there_is_answered_with_those_that_are() -> None:
     done = run("fuzz", "--target", "no-such-target")
     assert done.returncode == 1
-    assert all(target in done.stderr for target in ("no-such-target", *checks.fuzz_targets()))
+    assert all(name in done.stderr for name in ("no-such-target", *(each.name for each in fuzzing.targets())))
 
 
 # ---- A machine without Python ---------------------------------------------------------------------
