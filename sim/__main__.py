@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sim.campaign import Report, campaign, judge_scenario
+from sim.mitm import command
 from sim.scenario import Scenario, draw
 from sim.shrink import shrink
 from sim.world import Verdict
@@ -27,18 +28,35 @@ _ERRORS = Console(stderr=True)
 @click.option("--seed", type=click.IntRange(0), help="Only this one; it is shrunk and drawn when it fails.")
 @click.option("--trace", is_flag=True, help="With --seed: draw the ladder in any case, of the whole scenario.")
 @click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, help="Processes.")
+@click.option("--mitm", is_flag=True, help="Edits of conversations by a man in the middle, in place of seeds.")
+@click.option("--edits", type=click.IntRange(1), default=20_000, show_default=True, help="With --mitm: how many.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def main(
-    seeds: int, first: int, seconds: float | None, seed: int | None, trace: bool, jobs: int, as_json: bool
+    seeds: int,
+    first: int,
+    seconds: float | None,
+    seed: int | None,
+    trace: bool,
+    jobs: int,
+    mitm: bool,
+    edits: int,
+    as_json: bool,
 ) -> None:
     """Run simulated hosts through random negotiations and faults, in virtual time, and check what has to hold.
 
     The hosts run the real C engine and the real control plane; clock, network, kernel TCP and randomness are
     simulated and follow from the seed. A failing seed is made smaller and drawn as a ladder. Exit code 1 when
     anything did not hold. docs/SIMULATOR.md says what is checked.
+
+    With --mitm somebody on the path edits conversations; --from, --seed, --trace, --seconds and --jobs are then about
+    edits, by their numbers.
     """
     if trace and seed is None:
         raise click.UsageError("--trace draws one seed: give --seed N")
+    if mitm:
+        if seed is not None:
+            sys.exit(command.one(seed, trace=trace, as_json=as_json))
+        sys.exit(command.many(range(first, first + edits), jobs, seconds, as_json=as_json))
     if seed is not None:
         sys.exit(_one(seed, trace, as_json))
     report = _many(range(first, first + seeds), jobs, seconds)

@@ -6,8 +6,9 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import dataclasses
+import json
 import socket
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
@@ -21,6 +22,8 @@ from accord.datapath.stream import SocketCarrier
 from accord.negotiation import events
 from accord.negotiation.machine import Machine
 from accord.protocols import tls as real_tls
+from accord.protocols.compression import CompressionPlugin
+from accord.protocols.framing import FramingPlugin
 from accord.protocols.http import HttpPlugin
 from accord.protocols.services import Carrier, Security
 from accord.protocols.tcp import TcpPlugin
@@ -116,14 +119,16 @@ class Life:
 
     def __init__(self, host: Host) -> None:
         self.host, self.spec, self.kernel, self.world = host, host.spec, host.kernel, host.world
-        seed = self.world.scenario.seed
+        scenario = self.world.scenario
         self.number = host.lives
-        self.entropy = Entropy(seed, host.index, self.number, 2)
-        real = self.world.scenario.real_tls
+        self.entropy = Entropy(scenario.seed, host.index, self.number, 2)
+        real = scenario.real_tls
         self.tls: Any = real_tls if real else StandInTls(self.entropy)
         all_plugins: dict[str, Any] = {
             "tcp": TcpPlugin(),
-            "tls": TlsPlugin() if real else StandInPlugin(self.world.scenario.flight),
+            "tls": TlsPlugin() if real else StandInPlugin(scenario.flight, retries=scenario.retries),
+            "framing": FramingPlugin(),
+            "compression": CompressionPlugin(),
             "http": HttpPlugin(),
         }
         self.plugins = {name: all_plugins[name] for name in self.spec.plugins}
@@ -206,11 +211,11 @@ class Life:
         task.add_done_callback(self.serving.discard)
         return task
 
-    async def connect(self, address: str, wishes: dict[str, Any]) -> Association:
+    async def connect(self, address: str, wishes: dict[str, Any], early: bytes = b"") -> Association:
         """As an application."""
         assert self.controller is not None
         security = Security(server_name=NAME, alpn=("http/1.1",))
-        return await self.controller.connect(address, PORT, overrides=wishes, security=security)
+        return await self.controller.connect(address, PORT, overrides=wishes, security=security, early=early)
 
     async def meet(
         self, where: tuple[str, int], port: int, name: str, wishes: dict[str, Any], seconds: float
@@ -238,13 +243,13 @@ class Life:
     async def _accept(self) -> None:
         while True:
             association = await self._queue.get()
-            self.spawn(
-                self.serve(association.carrier, "/".join(association.report.stack), association.report.negotiated)
-            )
+            report = association.report
+            inside = inside_words(report.inside)
+            self.spawn(self.serve(association.carrier, "/".join(report.stack), report.negotiated, inside))
 
-    async def serve(self, carrier: Carrier, stack: str, negotiated: bool) -> None:
+    async def serve(self, carrier: Carrier, stack: str, negotiated: bool, inside: str = "") -> None:
         """Say everything back until the client ends."""
-        served = Served(self.host.index, self.number, stack, negotiated)
+        served = Served(self.host.index, self.number, stack, negotiated, inside)
         self.world.records.served.append(served)
         try:
             async with asyncio.timeout(90):
@@ -280,6 +285,11 @@ class Life:
             bare.abort()
             return
         await self.serve(carrier, "tls/tcp" if first == 0x16 else "tcp", False)
+
+
+def inside_words(inside: Mapping[str, object]) -> str:
+    """``Report.inside`` as text."""
+    return json.dumps(inside, sort_keys=True)
 
 
 def path_at(host: Host, path: Path, *, port: int) -> Path:

@@ -37,7 +37,9 @@ class Side:
     """Steps."""
     proven: bool = False
     transcript: bytes = b""
-    """T(1), as this side has it."""
+    """T of the latest answer, as this side has it."""
+    transcripts: list[bytes] = field(default_factory=list)
+    """T of each of its answers."""
     decided_at: int = -1
     """When it was decided, committed or aborted: virtual microseconds."""
     began_at: int = 0
@@ -80,8 +82,9 @@ class Side:
             match action:
                 case events.Send():
                     self.sent.append(action.step)
-                    if action.step == (Step.COMMIT if self.role is Role.INITIATOR else Step.ANSWER):
+                    if self.machine.state is not self.machine.ABORTED:
                         self.transcript = self.machine._hash  # type: ignore[attr-defined]
+                        self.transcripts.append(self.transcript)
                 case events.Prove():
                     self.proven = True
                 case events.Committed():
@@ -121,6 +124,8 @@ class Served:
     life: int
     stack: str
     negotiated: bool
+    inside: str = ""
+    """What was agreed inside its nodes."""
     heard: bytes = b""
     failure: str = ""
     over: bool = False
@@ -135,6 +140,8 @@ class Called:
     association: str = ""
     """The stack."""
     negotiated: bool = False
+    inside: str = ""
+    """What was agreed inside its nodes."""
     reason: str = ""
     """Why it fell back or failed."""
     said_back: bool = False

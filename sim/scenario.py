@@ -84,6 +84,8 @@ class Call:
     patience: float = 60.0
     request: int = 64
     """Bytes that it sends, and wants back."""
+    early: bool = False
+    """They are given to ``connect``, which may send them in the proposal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,8 @@ class Scenario:
     flight: int = 600
     """Bytes of the stand-in's answer, as a certificate chain is long."""
     meetings: tuple[Meet, ...] = ()
+    retries: bool = False
+    """The stand-in asks for another hello first, as TLS does for another share."""
 
     @property
     def quiet(self) -> int:

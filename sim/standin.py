@@ -6,6 +6,11 @@
     answer     0x16, 32 random bytes, the chosen name, a flight as long as the scenario says
     commit     the initiator's finished: HMAC over both randoms
 
+Where the scenario wants it, a round trip more, as after a HelloRetryRequest:
+
+    answer     0x15, 32 random bytes                            step 3     the flight
+    step 2     the hello with another random                    commit     finished
+
 Its exporter depends on every byte of both flights, so whoever changes one is found out as with TLS. Whoever reads them
 could compute it: nobody in the simulator does. Its hellos and its stream are in records like TLS's, which the adoption
 of connections looks at.
@@ -18,7 +23,7 @@ import socket
 from dataclasses import dataclass
 from typing import Final
 
-from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View
+from accord.negotiation.interface import Answer, Elaboration, Outcome, Refuse, Role, View
 from accord.protocols.alpn import wanted
 from accord.protocols.lifecycle import Call, Lifecycle, Phase
 from accord.protocols.services import Carrier, Security, Services
@@ -28,6 +33,7 @@ from accord.wire.errors import AccordError, error
 from sim.chance import Entropy, digest
 
 _HELLO: Final = b"\x16"
+_RETRY: Final = b"\x15"
 _RECORD: Final = b"\x17\x03\x03"
 _HELLO_RECORD: Final = b"\x16\x03\x01"
 _HEADER: Final = 5
@@ -62,12 +68,19 @@ class StandInSession:
 
     protocol: int = Protocol.TLS13
     secure: bool = True
+    elaboration: Elaboration = Elaboration.FREE
 
-    def __init__(self, role: Role, services: Services, flight: int) -> None:
+    def __init__(self, role: Role, services: Services, flight: int, *, retries: bool = False) -> None:
         self._services = services
         self._life = Lifecycle("stand-in", role)
         self._flight = flight
+        self._retries = retries
+        self._retry = b""
+        """What the responder has asked for another hello with."""
         self.hello = b""
+        self._first = b""
+        """The hello before that."""
+        self._answered = False
         self._exporter: bytes | None = None
         self.alpn_selected: str | None = None
 
@@ -79,7 +92,7 @@ class StandInSession:
     @property
     def fresh(self) -> bool:
         """As ``TlsSession.fresh``."""
-        return self._exporter is None
+        return not self._answered
 
     def propose(self, view: View) -> Outcome:
         """The hello."""
@@ -92,6 +105,12 @@ class StandInSession:
         self._life.enter(Call.RESPOND)
         if not view.below:
             return Refuse(Reason.HANDSHAKE_FAILED, "stand-in: no stream below to run over")
+        if self._retries:
+            self._first, self._retry = payload, _RETRY + self._services.random(_RANDOM)
+            return Answer(self._retry, more=True)
+        return self._flight_for(view, payload)
+
+    def _flight_for(self, view: View, payload: bytes) -> Outcome:
         offered = names_in(payload)
         mine = [name.encode() for name in wanted(view.above, ())]
         chosen = next((name for name in mine if name in (offered or ())), b"")
@@ -100,7 +119,7 @@ class StandInSession:
         own = _HELLO + self._services.random(_RANDOM) + len(chosen).to_bytes(1) + chosen
         own += bytes(min(self._flight, max(0, view.budget - len(own))))
         self.alpn_selected = chosen.decode() or None
-        self._exporter = digest(_KEY, payload, own)
+        self._exporter = digest(_KEY, self._first, self._retry, payload, own)
         try:
             tell_below(view, payload)
         except AccordError as failure:
@@ -114,14 +133,23 @@ class StandInSession:
     def advance(self, view: View, payload: bytes) -> Outcome:
         """Initiator: the flight in, finished out. Responder: finished in."""
         self._life.enter(Call.ADVANCE)
+        self._answered = True
         if view.role is Role.RESPONDER:
+            if self._retries and self._exporter is None:
+                return self._flight_for(view, payload)
             good = self._exporter is not None and hmac.compare_digest(payload, digest(b"finished", self._exporter))
             return Answer() if good else Refuse(Reason.HANDSHAKE_FAILED, "stand-in: finished is wrong")
+        if payload[:1] == _RETRY and len(payload) == 1 + _RANDOM and not self._retry:
+            self._retry, self._first = payload, self.hello
+            random = self._services.random(_RANDOM)
+            begin = _HEADER + _UNTIL_RANDOM
+            self.hello = self.hello[:begin] + random + self.hello[begin + _RANDOM :]
+            return Answer(self.hello, more=True)
         if payload[:1] != _HELLO or len(payload) < 2 + _RANDOM:
             return Refuse(Reason.HANDSHAKE_FAILED, "stand-in: no flight")
         length = payload[1 + _RANDOM]
         self.alpn_selected = payload[2 + _RANDOM : 2 + _RANDOM + length].decode("latin-1") or None
-        self._exporter = digest(_KEY, self.hello, payload)
+        self._exporter = digest(_KEY, self._first, self._retry, self.hello, payload)
         return Answer(digest(b"finished", self._exporter))
 
     def exporter(self) -> bytes | None:
@@ -154,13 +182,15 @@ class StandInPlugin:
 
     name = "tls"
     protocol = int(Protocol.TLS13)
+    elaboration = Elaboration.FREE
 
-    def __init__(self, flight: int) -> None:
-        self._flight = flight
+    def __init__(self, flight: int, *, retries: bool = False) -> None:
+        """``retries``: every responder asks for another hello first."""
+        self._flight, self._retries = flight, retries
 
     def open(self, role: Role, services: Services) -> StandInSession:
         """A session."""
-        return StandInSession(role, services, self._flight)
+        return StandInSession(role, services, self._flight, retries=self._retries)
 
 
 class Records:

@@ -14,7 +14,7 @@ from accord.datapath.path import Path
 from accord.wire.constants import Protocol
 from accord.wire.errors import AccordError
 from sim import identity, judge, meeting
-from sim.host import Host, Life
+from sim.host import Host, Life, inside_words
 from sim.loop import CALLED, VirtualLoop
 from sim.network import Network, from_initiator, ip_bytes, is_packet, transaction_of
 from sim.record import Called, Records
@@ -71,13 +71,21 @@ class World:
         """A host has had more than one life."""
         return any(host.lives > 1 for host in self.hosts)
 
+    def by_address(self, address: str) -> Host:
+        """The host that has it."""
+        return self._by_address[address]
+
     # ---- the network ----
 
     def datagram(self, source: Host, path: Path, data: bytes) -> None:
         """A host sends."""
-        target = self._by_address[path.remote]
-        there = Path(4, path.context, path.remote, path.remote_port, source.address, path.local_port)
         judge.sent(self, source, path, data)
+        self.carry(source, path, data)
+
+    def carry(self, source: Host, path: Path, data: bytes) -> None:
+        """A datagram is on the network, whoever put it there."""
+        target = self.by_address(path.remote)
+        there = Path(4, path.context, path.remote, path.remote_port, source.address, path.local_port)
         self.network.datagram(
             (source.index, (source.address, path.local_port)),
             (target.index, (target.address, path.remote_port)),
@@ -99,13 +107,18 @@ class World:
 
     def segment(self, source: Host, segment: Segment) -> None:
         """A host's TCP sends."""
-        target = self._by_address[segment.destination[0]]
+        target = self.by_address(segment.destination[0])
         self.network.segment((source.index, target.index), segment, lambda arriving: target.kernel.arrive(arriving))
 
     # ---- the course of events ----
 
     def run(self) -> Verdict:
         """To the end, and judge it."""
+        self.run_quietly()
+        return judge.verdict(self)
+
+    def run_quietly(self) -> None:
+        """To the end; what is logged as an error goes to ``complaints``."""
         handler = _Complaints(self.complaints)
         log = logging.getLogger("accord")
         before, propagates = log.level, log.propagate
@@ -115,7 +128,6 @@ class World:
         try:
             with installed():
                 self.loop.run_until_complete(self._course())
-                return judge.verdict(self)
         finally:
             log.removeHandler(handler)
             log.setLevel(before)
@@ -127,10 +139,7 @@ class World:
             host.start()
         for fault in self.scenario.faults:
             self._plan(fault)
-        for number, call in enumerate(self.scenario.calls):
-            called = Called(number)
-            self.records.calls.append(called)
-            self.loop.call_at(call.at / SECOND, self._call, call, called)
+        self.begin_calls()
         for number, meet in enumerate(self.scenario.meetings):
             meeting.plan(self, meet, number)
         await asyncio.sleep(self.scenario.quiet / SECOND)
@@ -141,6 +150,13 @@ class World:
                 host.life.run(host.life.close)
         await asyncio.sleep(15)
         judge.closed(self)
+
+    def begin_calls(self) -> None:
+        """Each at its time."""
+        for number, call in enumerate(self.scenario.calls):
+            called = Called(number)
+            self.records.calls.append(called)
+            self.loop.call_at(call.at / SECOND, self._call, call, called)
 
     async def _settle(self, longest: int, settled: Any) -> None:
         end = self.loop.now_us + longest
@@ -202,10 +218,12 @@ class World:
         CALLED.set(called)
         try:
             target = self.hosts[call.target]
+            request = (called.number + 1).to_bytes(4, "big") + bytes(call.request)
             self.network.note(f"call {called.number}: host {call.source} to {call.target} {dict(call.wishes)}")
             try:
                 async with asyncio.timeout(call.patience):
-                    association = await life.connect(target.address, dict(call.wishes))
+                    early = request if call.early else b""
+                    association = await life.connect(target.address, dict(call.wishes), early)
             except TimeoutError:
                 called.called_off = True
                 self.network.note(f"call {called.number}: called off")
@@ -217,12 +235,13 @@ class World:
                 return
             report = association.report
             called.association, called.negotiated = "/".join(report.stack), report.negotiated
+            called.inside = inside_words(report.inside)
             called.reason = report.reason
             self.network.note(f"call {called.number}: {called.association} {report.reason}")
-            request = (called.number + 1).to_bytes(4, "big") + bytes(call.request)
             try:
                 async with asyncio.timeout(_READ_SECONDS):
-                    await association.carrier.write(request)
+                    if not call.early:
+                        await association.carrier.write(request)
                     answer = b""
                     while len(answer) < len(request) and (more := await association.carrier.read()):
                         answer += more

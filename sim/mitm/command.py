@@ -1,0 +1,86 @@
+# SPDX-License-Identifier: Apache-2.0
+"""``./build.py sim --mitm``: the campaign, and one edit drawn as a ladder."""
+
+from __future__ import annotations
+
+import json
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sim.mitm.campaign import Report, campaign, case_of, play
+
+_ERRORS = Console(stderr=True)
+
+
+def many(numbers: range, jobs: int, seconds: float | None, *, as_json: bool) -> int:
+    """Exit code."""
+    columns = (
+        TextColumn("edits"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[failed]} failed"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_ERRORS, disable=not _ERRORS.is_terminal) as progress:
+        task = progress.add_task("", total=len(numbers), failed=0)
+        report = campaign(
+            numbers,
+            jobs,
+            lambda report: progress.update(task, completed=report.edits, failed=len(report.failures)),
+            seconds,
+        )
+    if as_json:
+        print(json.dumps(report.as_dict(), indent=2))
+    else:
+        _say(report)
+    if report.failures and not report.interrupted:
+        _draw(min(report.failures), Console(stderr=as_json))
+    return 130 if report.interrupted else 0 if report.ok else 1
+
+
+def one(number: int, *, trace: bool, as_json: bool) -> int:
+    """The edit of this number. Exit code."""
+    case = case_of(number)
+    outcome = play(case, keep_ladder=True)
+    if as_json:
+        found = {
+            "number": number,
+            "conversation": case.conversation.name,
+            "edit": str(case.edit),
+            "result": outcome.result,
+            "reason": outcome.reason,
+            "responder": outcome.responder,
+            "failures": outcome.said,
+        }
+        print(json.dumps(found, indent=2))
+    elif not trace and outcome.ok:
+        print(f"edit {number}, {case.conversation.name}: {case.edit}: {outcome.result} {outcome.reason}".rstrip())
+    if trace or not outcome.ok:
+        _draw(number, Console(stderr=as_json))
+    return 0 if outcome.ok else 1
+
+
+def _say(report: Report) -> None:
+    found = report.as_dict()
+    print(f"{report.edits} edits, {report.struck} of them met something, in {report.seconds:.1f} s")
+    print(
+        f"undetected differences {report.undetected}, weaker than the policy {report.weaker}, "
+        f"exceptions {report.wrong}; unclaimed, for want of a security node, {found['unclaimed']}"
+    )
+    for kind, counts in found["outcomes"].items():
+        print(f"  {kind}: " + ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+    print("reasons: " + ", ".join(f"{name} {count}" for name, count in found["reasons"].items()))
+    if report.interrupted:
+        print("interrupted: these are the edits until then")
+    for number, result in sorted(report.failures.items())[:10]:
+        print(f"edit {number}, {result.conversation}: {result.text}: " + "; ".join(result.said))
+
+
+def _draw(number: int, console: Console) -> None:
+    case = case_of(number)
+    outcome = play(case, keep_ladder=True)
+    lines = [f"edit {number}: {case.edit}", f"conversation: {case.conversation.name}", "", *outcome.ladder, ""]
+    lines += outcome.said or [f"{outcome.result} {outcome.reason}".rstrip()]
+    for line in lines:
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
