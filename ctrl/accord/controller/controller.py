@@ -166,8 +166,12 @@ class Controller:
         early: bytes = b"",
         family: int | None = None,
         messages: bool = False,
+        ladder: bool = True,
     ) -> Association:
-        """A stack to a peer. ``messages``: the program frames messages itself. Raises ``AccordError``."""
+        """A stack to a peer. ``messages``: the program frames messages itself. ``ladder``: the report is to have one.
+
+        Raises ``AccordError``.
+        """
 
         wishes = overrides or {}
 
@@ -185,6 +189,8 @@ class Controller:
             self.counts.failed(Role.INITIATOR, failure.reason)
             failure.trace = attempt.ladder.as_dicts()
             raise
+        if ladder:
+            association.report.ladder = attempt.ladder.as_dicts()
         self.counts.came_up(Role.INITIATOR, association.report)
         if association.report.reason != Reason.OK.name:
             self._fallbacks.say(association.report)

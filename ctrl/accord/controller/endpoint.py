@@ -18,7 +18,7 @@ from accord.controller.host import DatagramChannel
 from accord.datapath import clock, privilege
 from accord.datapath.attach import plan
 from accord.datapath.engine import Engine, Event, EventKind
-from accord.datapath.path import NO_SOCKET, Path
+from accord.datapath.path import NO_SOCKET, Path, packed
 from accord.datapath.port import Port, Rung, Spare
 from accord.datapath.zone import socket_address
 from accord.wire.constants import Limit, Protocol, Reason
@@ -115,6 +115,8 @@ class Endpoint:
         self._owners: dict[int, Owner] = {}
         self._sockets: dict[int, UdpSocket] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0
+        """When it fires, at the latest when the engine has something to do: its clock, microseconds."""
         self._pumping = False
         self._kicked = False
         self._closed = False
@@ -272,11 +274,11 @@ class Endpoint:
             bound = other
         control: list[tuple[int, int, bytes]] = []
         if bound.wildcard:
-            packed = ipaddress.ip_address(path.local.partition("%")[0]).packed
+            local = packed(path.local)
             if path.family == 4:  # struct in_pktinfo: ifindex, spec_dst, addr
-                control = [(socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=I4s4x", 0, packed))]
+                control = [(socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=I4s4x", 0, local))]
             else:  # struct in6_pktinfo: addr, ifindex
-                control = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, packed + struct.pack("=I", path.scope))]
+                control = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, local + struct.pack("=I", path.scope))]
         remote = (path.remote, path.remote_port) if path.family == 4 else (path.remote, path.remote_port, 0, path.scope)
         with contextlib.suppress(OSError):  # a datagram may always be lost; the protocol above repeats it
             bound.sock.sendmsg([data], control, 0, remote)
@@ -384,12 +386,20 @@ class Endpoint:
                 owner.on_unreachable()
 
     def _arm(self) -> None:
+        deadline = self.engine.deadline()
         if self._timer is not None:
+            # A timer that fires too early looks again; a new one with every packet would cost more.
+            if deadline is not None and self._due <= deadline:
+                return
             self._timer.cancel()
             self._timer = None
-        deadline = self.engine.deadline()
         if deadline is not None:
-            self._timer = self._loop.call_later(max(0.0, (deadline - clock.now_us()) / 1_000_000), self.pump)
+            self._due = deadline
+            self._timer = self._loop.call_later(max(0.0, (deadline - clock.now_us()) / 1_000_000), self._time)
+
+    def _time(self) -> None:
+        self._timer = None
+        self.pump()
 
     def _beat(self) -> None:
         if self._closed:

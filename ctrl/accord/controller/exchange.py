@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Protocol
 
 from accord.controller.endpoint import Endpoint
@@ -44,6 +45,15 @@ def _step_name(step: int, context: bytes) -> str:
     except PeerError:  # this is for the ladder; the machine refuses it
         further = False
     return "further" if further else "commit"
+
+
+def _heard(step: int, context: bytes, protocols: Sequence[int]) -> str:
+    return f"step {step} {_step_name(step, context)}: {', '.join(map(protocol_name, protocols))}"
+
+
+def _said(action: events.Send) -> str:
+    nodes = ", ".join(f"{protocol_name(protocol)} {len(data)}" for _, protocol, data in action.nodes)
+    return f"step {action.step} {_step_name(action.step, action.nodes[0][2])}: {nodes} bytes"
 
 
 class Machine(Protocol):
@@ -87,7 +97,8 @@ class Exchange:
         self._endpoint = endpoint
         self._handle = handle
         self._released: Callable[[], None] | None = released
-        self._incoming: dict[int, list[str]] = {}
+        self._incoming: dict[int, list[int]] = {}
+        """Protocols of the nodes that have come, by step."""
         self._context = b""
         self._release_timer: asyncio.TimerHandle | None = None
         # Whatever it has come to: a proposal that is repeated, or late, begins no other (PROTOCOL.md, MUST-28).
@@ -101,8 +112,8 @@ class Exchange:
 
     def feed(self, event: events.Event) -> None:
         """Give the machine an event that is not the engine's: ``Resume``, ``Stop``."""
-        if self._machine is not None:
-            self._perform(self._machine.receive(event))
+        if self._machine is not None and (actions := self._machine.receive(event)):
+            self._perform(actions)
             self._endpoint.kick()
             self._progress()
 
@@ -151,15 +162,14 @@ class Exchange:
             self._on_late(event, self._late)
             return
         if event.kind is EventKind.NODE:
-            self._incoming.setdefault(event.step, []).append(protocol_name(event.protocol))
+            self._incoming.setdefault(event.step, []).append(event.protocol)
             if event.node == NodeId.CONTEXT:
                 self._context = event.data
             self.feed(events.NodeArrived(event.step, event.node, event.protocol, event.data))
         elif event.kind is EventKind.SKIPPED:
             self.feed(events.NodeSkipped(event.step, event.node, event.protocol))
         elif event.kind is EventKind.MESSAGE:
-            nodes = ", ".join(self._incoming.pop(event.step, []))
-            self.ladder.note(Way.IN, f"step {event.step} {_step_name(event.step, self._context)}: {nodes}")
+            self.ladder.note(Way.IN, partial(_heard, event.step, self._context, self._incoming.pop(event.step, [])))
             self.feed(events.MessageComplete(event.step, self._endpoint.engine.budget(self._handle)))
         elif event.kind is EventKind.ARRIVED:
             self.feed(events.MessageArrived(event.step))
@@ -230,11 +240,8 @@ class Exchange:
                     self._aborted(action.error())
 
     def _send(self, action: events.Send) -> None:
-        nodes = ", ".join(f"{protocol_name(protocol)} {len(data)}" for _, protocol, data in action.nodes)
         try:
-            self._endpoint.engine.send(
-                clock.now_us(), self._handle, action.step, list(action.nodes), action.packets_min
-            )
+            self._endpoint.engine.send(clock.now_us(), self._handle, action.step, action.nodes, action.packets_min)
         except AccordError as failure:
             if not self.committed.done():
                 self.committed.set_exception(failure)
@@ -242,7 +249,7 @@ class Exchange:
             self._release_later(0.0)
             return
         self._last_sent = action.step
-        self.ladder.note(Way.OUT, f"step {action.step} {_step_name(action.step, action.nodes[0][2])}: {nodes} bytes")
+        self.ladder.note(Way.OUT, partial(_said, action))
 
     def _aborted(self, failure: AccordError) -> None:
         self.ladder.note(Way.HERE, f"aborted: {failure}")

@@ -180,7 +180,6 @@ class Attempt:
             ready_ms=round(won.ready * 1000, 3),
             back_end=controller.back_end,
             attach_mode=controller.attach_mode,
-            ladder=self.ladder.as_dicts(),
             remembered=[what.value for what in lesson.learnt],
         )
         if won.why is not None:

@@ -22,7 +22,12 @@ class Entry:
 
     at: float
     way: Way
-    text: str
+    said: str | Callable[[], str]
+
+    @property
+    def text(self) -> str:
+        """What happened."""
+        return self.said if isinstance(self.said, str) else self.said()
 
 
 _ARROW = {Way.OUT: "──────▶", Way.IN: "◀──────", Way.HERE: "   │   "}
@@ -38,8 +43,9 @@ class Ladder:
         self._begin = clock()
         self.entries: list[Entry] = []
 
-    def note(self, way: Way, text: str) -> None:
-        """Add a line, stamped with the time since the ladder was made."""
+    def note(self, way: Way, text: str | Callable[[], str]) -> None:
+        """Add a line, stamped with the time since the ladder was made. A function is asked for its text when somebody
+        wants to read the ladder, which mostly nobody does."""
         if len(self.entries) < self.LIMIT:
             self.entries.append(Entry(self._clock() - self._begin, way, text))
 

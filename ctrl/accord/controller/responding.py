@@ -273,10 +273,9 @@ class Stack:
             back_end=controller.back_end,
             attach_mode=controller.attach_mode,
             association=handle,
-            ladder=ladder.as_dicts(),
         )
         if exposed.service is None:  # a program is told
-            report.inside = inside_of(self.committed)
+            report.inside, report.ladder = inside_of(self.committed), ladder.as_dicts()
         controller.counts.came_up(Role.RESPONDER, report)
         log.info("port %d, %s: %s", exposed.port, answering.peer, self.committed.name)
         exposed.hand_out(Association(carrier, report), self.fetch)

@@ -198,6 +198,7 @@ class Operations:
                 early=early,
                 family=_take(message, "family", int),
                 messages=bool(_take(message, "messages", bool, False)),
+                ladder=bool(_take(message, "ladder", bool, False)),
             )
         except asyncio.CancelledError:  # the daemon ends: whoever waits for an answer gets one
             _close_pair(made)
@@ -209,8 +210,6 @@ class Operations:
             raise
         finally:
             self._connecting -= 1
-        if not _take(message, "ladder", bool, False):
-            association.report.ladder = []
         await self._hand_over(Role.INITIATOR, association, channel, {"ok": True}, made)
 
     async def _hand_over(

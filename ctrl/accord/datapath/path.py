@@ -56,10 +56,10 @@ class Path:
         return path
 
     def _packed(self, text: str) -> tuple[bytes, int]:
-        packed = _bytes(text)
-        if len(packed) != (4 if self.family == 4 else 16):
+        found = packed(text)
+        if len(found) != (4 if self.family == 4 else 16):
             raise ValueError(f"{text} is no IPv{self.family} address")
-        return packed, len(packed)
+        return found, len(found)
 
     @classmethod
     def from_c(cls, path: Any) -> Path:
@@ -84,5 +84,6 @@ def _text(packed: bytes) -> str:
 
 
 @functools.lru_cache(maxsize=4096)
-def _bytes(text: str) -> bytes:
+def packed(text: str) -> bytes:
+    """The 4 or 16 bytes of an address without a zone. Raises ``ValueError`` when it is none."""
     return ipaddress.ip_address(text).packed

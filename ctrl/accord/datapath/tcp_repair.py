@@ -21,6 +21,7 @@ was timed. Timestamps echo 0 until the first segment of the peer came; a zero ec
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import socket
 import time
@@ -126,8 +127,6 @@ class RepairEndpoint:
         if self._installing is not None:
             raise RuntimeError("the endpoint is installed already: reserve another")
         self._installing = Installing(self._agreed(peer), connection)
-        if self._is_service:
-            _set_up(connection)  # while the broker works
 
     def installed(self) -> None:
         """Return once the kernel has the connection, at once when it has.
@@ -162,6 +161,8 @@ class RepairEndpoint:
         """The installed connection, from now on the caller's."""
         self.installed()
         connection, self._socket = self._held(), None
+        if self._is_service:
+            _set_up(connection)  # not before: meanwhile the peer waits for an answer
         return SocketCarrier(connection)
 
     def _agreed(self, peer: TcpParameters) -> Any:
@@ -206,6 +207,16 @@ def _set_up(connection: socket.socket) -> None:
 
 def _resolve(address: str) -> tuple[socket.AddressFamily, SocketAddress]:
     """Raises ``ValueError`` for what is no numeric address, or has an unknown zone."""
+    return _look_up(address) if "%" in address else _known(address)
+
+
+@functools.lru_cache(maxsize=1024)
+def _known(address: str) -> tuple[socket.AddressFamily, SocketAddress]:
+    """One that means the same for ever: a zone's interface may come and go."""
+    return _look_up(address)
+
+
+def _look_up(address: str) -> tuple[socket.AddressFamily, SocketAddress]:
     try:
         family, _, _, _, resolved = socket.getaddrinfo(
             # Bytes, because a str would first be tried as a name in other scripts (IDNA).

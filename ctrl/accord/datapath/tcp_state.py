@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 from typing import Any, ClassVar
 
 from accord.datapath._core import ffi, lib
+from accord.datapath.path import packed
 from accord.datapath.tcp_sockopt import host_error
 from accord.datapath.zone import SocketAddress
 from accord.wire.constants import Reason
@@ -16,7 +16,7 @@ from accord.wire.errors import HostError
 
 def state(local: SocketAddress, remote: SocketAddress, **fields: int) -> Any:
     """``struct accord_tcp_state`` between two socket addresses, whose ports do not matter."""
-    here, there = (ipaddress.ip_address(address[0].partition("%")[0]).packed for address in (local, remote))
+    here, there = packed(local[0].partition("%")[0]), packed(remote[0].partition("%")[0])
     made = ffi.new("struct accord_tcp_state *", {"family": 4 if len(here) == 4 else 6, **fields})
     made.scope = local[3] or (remote[3] if len(remote) == 4 else 0) if len(local) == 4 else 0
     ffi.memmove(made.local, here, len(here))
