@@ -146,8 +146,8 @@ class Middle:
 
     def _answer(self, nodes: list[Node]) -> list[Node]:
         reasons = nodes[0].pruned
-        seen = [
-            transcript.Entry(node.id, node.protocol, None if reasons.get(node.id) == Reason.UNSUPPORTED else node)
+        seen: list[transcript.Entry] = [
+            (node.id, node.protocol, None if reasons.get(node.id) == Reason.UNSUPPORTED else node)
             for node in self._forwarded
         ]
         self._hash = transcript.extend(transcript.BEGIN, 0, seen)

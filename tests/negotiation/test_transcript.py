@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from accord.negotiation import transcript
 from accord.negotiation.interface import Role
-from accord.negotiation.transcript import Entry, extend
+from accord.negotiation.transcript import extend
 from accord.wire import tlv
 from accord.wire.node import Node
 from tests.wire.strategies import nodes
@@ -34,7 +34,7 @@ def test_the_hash_is_over_exactly_the_bytes_of_the_specification() -> None:
         # Node 7, not stored.
         + bytes.fromhex("07 0a0a0a0a 00")
     )  # fmt: skip
-    entries = [Entry(7, 0x0A0A0A0A), *transcript.entries([SECURITY, CONTEXT])]
+    entries: list[transcript.Entry] = [(7, 0x0A0A0A0A, None), *transcript.entries([SECURITY, CONTEXT])]
     assert extend(previous, 1, entries) == hashlib.sha256(written_out).digest()
 
 
@@ -64,7 +64,7 @@ def test_only_the_value_of_a_mac_is_left_out(node: Node, other: bytes) -> None:
         assert extend(transcript.BEGIN, 0, transcript.entries([changed])) != base
     assert extend(transcript.BEGIN, 1, transcript.entries([node])) != base
     assert extend(other, 0, transcript.entries([node])) != base or other == transcript.BEGIN
-    assert extend(transcript.BEGIN, 0, [Entry(node.id, node.protocol)]) != base
+    assert extend(transcript.BEGIN, 0, [(node.id, node.protocol, None)]) != base
     assert extend(transcript.BEGIN, 0, []) != base
 
 

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import functools
 import ipaddress
 import logging
 import socket
@@ -65,7 +65,7 @@ class Attempt:
     async def run(self, family: int | None) -> Association:
         """The association. Raises the last address's ``AccordError`` when none of them works."""
         failure: AccordError | None = None
-        if (hints := self._controller.hints) is not None and not _is_address(self._host):
+        if (hints := self._controller.hints) is not None and _literal(self._host) is None:
             hints.ask(self._host, self._port)
         for address in await self._resolve(family):
             try:
@@ -80,8 +80,8 @@ class Attempt:
         wanted = {None: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}.get(family)
         if wanted is None:
             raise error(Reason.BAD_CONFIG, f"address family {family}", "4, 6 or none")
-        with contextlib.suppress(ValueError):  # an address needs no resolver, nor the thread that asks it
-            literal = ipaddress.ip_address(self._host)
+        literal = _literal(self._host)
+        if literal is not None:  # an address needs no resolver, nor the thread that asks it
             if family not in (None, literal.version):
                 raise error(Reason.BAD_CONFIG, f"{self._host} is no IPv{family} address")
             if isinstance(literal, ipaddress.IPv6Address) and literal.is_link_local and not literal.scope_id:
@@ -207,9 +207,10 @@ class Attempt:
         return report
 
 
-def _is_address(host: str) -> bool:
+@functools.lru_cache(maxsize=1024)
+def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The address that a host is given as; None: it is a name."""
     try:
-        ipaddress.ip_address(host)
+        return ipaddress.ip_address(host)
     except ValueError:
-        return False
-    return True
+        return None

@@ -68,6 +68,10 @@ class Target:
     via: tuple[str, str] | None = None
     """Out-of-band: the own and the peer's address that the negotiation goes by; None: by those of the connection."""
 
+    def __hash__(self) -> int:
+        """Of what mostly tells two targets apart, as a policy's."""
+        return hash((self.source, self.address, self.port, self.policy))
+
     @property
     def negotiated_by(self) -> tuple[str, str]:
         """The own and the peer's address of the negotiation's packets."""

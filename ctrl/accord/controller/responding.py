@@ -154,8 +154,11 @@ class Answering:
             self._sessions[node_id] = self.open(self._by_protocol[protocol], services)
             return self._sessions[node_id]
 
+        chooser = exposed.policy if renewed is None else renewed.chooser
+        if not [node for node in proposed.nodes.values() if node.placeholder]:
+            return Accepted(chooser, open_session)
         return Accepted(
-            exposed.policy if renewed is None else renewed.chooser,
+            chooser,
             open_session,
             known=known(controller.plugins),
             elaborate=offers(controller.plugins, exposed.policy, (APPLICATION, HIDDEN)),

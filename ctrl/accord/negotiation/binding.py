@@ -25,9 +25,17 @@ def chain(context: Node, graph: Graph, stack: Stack, payloads: Mapping[int, byte
     return nodes
 
 
+def filled(nodes: Iterable[Node], payloads: Mapping[int, bytes]) -> list[Node]:
+    """The nodes of a message that has no payloads yet, with those."""
+    return [
+        Node(node.id, node.protocol, node.children, node.tlvs, payloads[node.id]) if node.id in payloads else node
+        for node in nodes
+    ]
+
+
 def room_for(nodes: Iterable[Node]) -> int:
     """Payload bytes that a message may take besides these nodes, which are as yet without payload."""
-    return Limit.MAX_MESSAGE_BYTES - sum(map(descriptor_bytes, nodes))
+    return Limit.MAX_MESSAGE_BYTES - sum([descriptor_bytes(node) for node in nodes])
 
 
 def seal(nodes: Sequence[Node], exporters: Mapping[int, bytes], sender: Role, hashed: bytes) -> list[Node]:

@@ -94,6 +94,10 @@ class Choosing(Machine):
         """The stacks of the answer: one, or those that it is the initiator's to choose from."""
         self._new: dict[int, tuple[tlv.Tlv, ...]] = {}
         """Nodes that we put into a placeholder, and their TLVs."""
+        self._bare: list[Node] = []
+        """The answer without what the sessions have to say."""
+        self._is_chain = False
+        """It holds one stack, of which nothing is left open."""
         self._seen: set[int] = set()
         """Node IDs of the initiator's latest message."""
         self._answered: set[int] = set()
@@ -161,8 +165,8 @@ class Choosing(Machine):
         self._security = self._security_node(self._stack)
         self._share(ordered)
         calls = [call for node_id in self._order() if (call := self._asked(node_id)) is not None]
-        nodes = self._answer_nodes(Said({}))
-        room = room_for(nodes)
+        self._bare = self._answer_nodes(Said({}))
+        room = room_for(self._bare)
         overhead = room_for(()) - room
         self._start(
             Walk(
@@ -274,8 +278,10 @@ class Choosing(Machine):
             tlvs += (tlv.peer(self._accepted.peer),)
         held = self._held(said)
         if not held and not said.more and len(kept) == len(self._stack) + 1 and not self._new.keys() & kept:
+            self._is_chain = True
             context = Node(NodeId.CONTEXT, self._context, (), tlvs)
             return chain(context, self._graph, self._stack, said.payloads, self._security)
+        self._is_chain = False
         continues = held.keys() | said.more
         context = Node(NodeId.CONTEXT, self._context, (), (*tlvs, *([tlv.continues(continues)] if continues else [])))
         own = {each: [*self._new.get(each, ()), *([held[each]] if each in held else [])] for each in kept}

@@ -55,7 +55,7 @@ class Graph:
         """
         self.skipped: Final[Mapping[int, int]] = skipped or {}
         self.nodes: Final[Mapping[int, Node]] = _by_id(nodes, self.skipped)
-        lean = edges is not None
+        lean = checked = edges is not None
         if edges is None:
             edges = {node.id: node.children for node in self.nodes.values()}
             if self.skipped:
@@ -63,13 +63,16 @@ class Graph:
                     node: tuple([child for child in children if child not in self.skipped])
                     for node, children in edges.items()
                 }
-            self._check(edges)
-        self._lean: Final = lean
-        """Every node is on a path from the context to a top: what ``prune`` leaves."""
+            lean = self._check(edges)
         if tops is None:
             ids = [node.id for node in self.nodes.values() if not node.children and node.id != NodeId.CONTEXT]
             tops = frozenset(ids)
         self.tops: Final[frozenset[int]] = tops
+        if lean and not checked:
+            for node_id, children in edges.items():
+                lean = lean and (bool(children) or node_id in tops)
+        self._lean: Final = lean
+        """Every node is on a path from the context to a top: what ``prune`` leaves."""
         self._edges: Final[Mapping[int, tuple[int, ...]]] = edges
 
     @property
@@ -107,7 +110,7 @@ class Graph:
 
         The context stays in any case: a graph without stacks is the context alone.
         """
-        removed = set(ids) - {NodeId.CONTEXT}
+        removed = (self.nodes.keys() & ids) - {NodeId.CONTEXT}
         edges: Mapping[int, Sequence[int]] = self._edges
         if removed:
             edges = {
@@ -116,7 +119,7 @@ class Graph:
                 if node not in removed
             }
         elif self._lean:
-            return self
+            return Graph(self.nodes.values(), edges=self._edges, tops=self.tops) if self.skipped else self
         reached, alive = {int(NodeId.CONTEXT)}, {int(NodeId.CONTEXT), *self.tops}
         order = _topological(edges)
         for node in order:
@@ -173,8 +176,8 @@ class Graph:
         whole = len(path) == len(self.nodes) - 1 > 0 and not self.nodes[node].children
         return tuple(path) if whole else None
 
-    def _check(self, stored: Mapping[int, tuple[int, ...]]) -> None:
-        """``stored``: children by node, those aside that were skipped."""
+    def _check(self, stored: Mapping[int, tuple[int, ...]]) -> bool:
+        """``stored``: children by node, those aside that were skipped. Whether the context leads to all that is."""
         nodes = self.nodes
         edges = sum([len(node.children) for node in nodes.values()])
         if len(nodes) + len(self.skipped) > Limit.MAX_NODES or edges > Limit.MAX_EDGES:
@@ -197,11 +200,12 @@ class Graph:
                 reached.update(stored[each])
         # Through a skipped node, everything could be reached; if none of them can be, they are no excuse.
         if len(reached) == len(nodes) + len(self.skipped):
-            return
+            return True
         into_the_dark = any(child in self.skipped for node in reached for child in nodes[node].children)
         if not into_the_dark:
             lost = sorted(set(chain(nodes, self.skipped)) - reached)
             raise error(Reason.UNREACHABLE_NODE, ", ".join(map(str, lost)))
+        return len(reached) == len(nodes)
 
 
 def _by_id(nodes: Iterable[Node], skipped: Mapping[int, int]) -> Mapping[int, Node]:

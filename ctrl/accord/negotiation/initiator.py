@@ -11,7 +11,7 @@ from functools import partial
 from typing import ClassVar
 
 from accord.negotiation import transcript
-from accord.negotiation.binding import chain, check_mac, check_macs, room_for, seal
+from accord.negotiation.binding import chain, check_mac, check_macs, filled, room_for, seal
 from accord.negotiation.choice import explain
 from accord.negotiation.elaboration import (
     compose,
@@ -87,8 +87,8 @@ class Initiator(Proposer):
             raise error(Reason.BAD_TLV, "PEER in the answer to a proposal without it")
         self._check_choice(stack, reasons)
         if inbox.step == Step.ANSWER:
-            proposal = [
-                transcript.Entry(node.id, node.protocol, None if reasons.get(node.id) == Reason.UNSUPPORTED else node)
+            proposal: list[transcript.Entry] = [
+                (node.id, node.protocol, None if reasons.get(node.id) == Reason.UNSUPPORTED else node)
                 for node in self._graph.nodes.values()
             ]
             self._hash = transcript.extend(transcript.BEGIN, Step.PROPOSAL, proposal)
@@ -174,18 +174,19 @@ class Initiator(Proposer):
         if any(answer.nodes[node_id].placeholder for node_id in stack):
             self._next = revealed(settled(lower), stack, self._plan)
             reveals = self._next.nodes.keys() != lower.nodes.keys()
-        calls, above = [], frozenset[int]()
+        calls, above, continues = [], frozenset[int](), answer.context.continues
         for node_id in stack:
             node = answer.nodes[node_id]
             if node.placeholder:
                 calls += self._fillings(node, step + 1)
             elif (payload := self._due(node)) is not None:
-                call = self._advancing(self._view(stack, node_id, step), payload, above)
-                # Whatever its session thinks of it: the other side's is not done.
-                calls.append(call._replace(concludes=node_id not in answer.context.continues))
+                view = self._view(stack, node_id, step)
+                # Whatever its session thinks of it: the other side's may not be done.
+                calls.append(self._advancing(view, payload, above, concludes=node_id not in continues))
             if node_id == self._security and node_id not in self._keys:
                 above = frozenset({node_id})  # nothing above hears of an answer that nobody vouches for yet
-        room = room_for(self._commit_nodes({})) - PLACEHOLDER_BYTES * len(self._next.nodes)
+        self._bare = self._commit_nodes()
+        room = room_for(self._bare) - PLACEHOLDER_BYTES * len(self._next.nodes)
         needs = partial(self._needs, self._next)
         self._start(
             Walk(
@@ -305,13 +306,14 @@ class Initiator(Proposer):
         pruned = self._pruned(graph) if len(graph.nodes) != len(self._answer.nodes) else {}
         return (tlv.pruned(pruned),) if pruned else ()
 
-    def _commit_nodes(self, payloads: Mapping[int, bytes]) -> list[Node]:
+    def _commit_nodes(self) -> list[Node]:
+        """The commit without what the sessions have to say."""
         context = Node(NodeId.CONTEXT, self._context, (), (*self._pruned_tlv(self._next), tlv.transcript(self._hash)))
-        return chain(context, self._answer, self._stack, payloads, self._security)
+        return chain(context, self._answer, self._stack, {}, self._security)
 
     def _finally(self) -> None:
         assert self._security is None or self._security in self._keys
-        nodes = self._commit_nodes(self._words)
+        nodes = filled(self._bare, self._words)
         step = self._step + 2
         hashed = transcript.extend(self._hash, step, transcript.entries(nodes))
         for node_id, reason in {**self._answer.context.pruned, **self._pruned(self._next)}.items():

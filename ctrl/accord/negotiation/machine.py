@@ -194,15 +194,19 @@ class Machine:
         return [self._candidate(graph, stack) for stack in graph.stacks()]
 
     def _candidate(self, graph: Graph, stack: Stack) -> CandidateStack:
-        # What a placeholder will hold may be secure: whether it is, is asked again when it is there.
-        secure = any(self._secure(node_id) or is_subgraph(graph.nodes[node_id]) for node_id in stack)
-        preference = next(
-            (node.preference for node_id in reversed(stack) if (node := graph.nodes[node_id]).preference), 0
-        )
+        secure, preference, worded, protocols = False, 0, False, []
+        for node_id in stack:
+            node = graph.nodes[node_id]
+            protocols.append(node.protocol)
+            # What a placeholder will hold may be secure: whether it is, is asked again when it is there.
+            secure = secure or self._secure(node_id) or is_subgraph(node)
+            if node.tlvs:
+                preference = node.preference or preference
+                worded = worded or node.tlv(TlvType.WORD) is not None
         words: tuple[int, ...] = ()
-        if self.ROLE is Role.RESPONDER and any(graph.nodes[node_id].tlv(TlvType.WORD) for node_id in stack):
-            words = tuple(graph.nodes[node_id].word for node_id in stack)
-        return CandidateStack(stack, graph.protocols(stack), secure, preference, words)
+        if worded and self.ROLE is Role.RESPONDER:
+            words = tuple([graph.nodes[node_id].word for node_id in stack])
+        return CandidateStack(stack, tuple(protocols), secure, preference, words)
 
     def _security_node(self, stack: Stack) -> int | None:
         """The topmost one: its MAC vouches for everything."""
@@ -224,10 +228,12 @@ class Machine:
         above = tuple([self._sessions[other] for other in graph.above(node_id) if other in self._sessions])
         return View(self.ROLE, step, node_id, below, above)
 
-    def _advancing(self, view: View, payload: bytes, after: frozenset[int] = frozenset()) -> Call:
+    def _advancing(
+        self, view: View, payload: bytes, after: frozenset[int] = frozenset(), *, concludes: bool = True
+    ) -> Call:
         """The node's session is to be given what the peer's message holds for it."""
         session = self._sessions[view.node_id]
-        return Call(view.node_id, session, view, partial(_advance, session, payload), after, defers=False)
+        return Call(view.node_id, session, view, partial(_advance, session, payload), after, concludes, defers=False)
 
     def _needs(self, graph: Graph, node_id: int, after: frozenset[int]) -> frozenset[int]:
         """The nodes that a session means that defers: those below with that protocol, else the one with that ID. None

@@ -89,6 +89,8 @@ class Proposer(Machine):
         """Nodes that the next answer may say something of."""
         self._unheard: dict[int, bytes] = {}
         """What the peer has said to sessions above a security node that is not done yet."""
+        self._bare: list[Node] = []
+        """The commit without what the sessions have to say."""
         self._words: dict[int, bytes] = {}
         """What the commit will say."""
         self._hash = transcript.BEGIN

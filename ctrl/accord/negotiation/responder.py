@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from accord.negotiation import transcript
-from accord.negotiation.binding import check_mac, check_macs, seal
+from accord.negotiation.binding import check_mac, check_macs, filled, seal
 from accord.negotiation.choosing import COOKIE_BYTES, MAX_ATTEMPTS, Accept, Accepted, Choosing, Said
 from accord.negotiation.elaboration import gone, successor, vouching
 from accord.negotiation.events import MessageComplete, Prove, Stop
@@ -54,9 +54,9 @@ class Responder(Choosing):
         if service is None and self._context == Protocol.DIRECT:
             raise error(Reason.BAD_TLV, "SERVICE is missing, and the context has no ports")
         seen = [*transcript.entries(inbox.nodes.values())]
-        seen += [transcript.Entry(node, protocol) for node, protocol in inbox.skipped.items()]
+        seen += [(node, protocol, None) for node, protocol in inbox.skipped.items()]
         self._hash = transcript.extend(transcript.BEGIN, Step.PROPOSAL, seen)
-        self._protocols = {entry.id: entry.protocol for entry in seen}
+        self._protocols = {node: protocol for node, protocol, _ in seen}
         self._reasons = dict.fromkeys(inbox.skipped, Reason.UNSUPPORTED)
         self._used, self._seen = set(self._protocols), set(self._protocols)
         self._graph = self.proposed = proposal
@@ -96,7 +96,8 @@ class Responder(Choosing):
     def _answer_with(self, walk: Walk) -> None:
         self._open_ended = (self._open_ended - walk.payloads.keys()) | walk.more
         said = Said(walk.payloads, walk.left, self._open_ended & self._shared.nodes.keys())
-        nodes = self._answer_nodes(said)
+        as_foreseen = self._is_chain and not said.left and not said.more
+        nodes = filled(self._bare, said.payloads) if as_foreseen else self._answer_nodes(said)
         step = self._step + 2 if self._step > 0 else Step.ANSWER
         if nodes[0].continues and step + 3 > Limit.MAX_STEPS:
             raise error(Reason.TOO_MANY_STEPS, f"and nodes {sorted(nodes[0].continues)} are not done")

@@ -17,7 +17,7 @@ import hmac
 import struct
 from collections.abc import Iterable
 from operator import itemgetter
-from typing import Final, NamedTuple
+from typing import Final
 
 from accord.negotiation.interface import Role
 from accord.wire.constants import TlvType
@@ -37,17 +37,13 @@ _STORED: Final = struct.Struct(">BIBI")
 _MAC_LABEL: Final = {Role.RESPONDER: b"accord responder", Role.INITIATOR: b"accord initiator"}
 
 
-class Entry(NamedTuple):
-    """One node as the transcript sees it. ``node`` None: the receiver did not store it."""
-
-    id: int
-    protocol: int
-    node: Node | None = None
+Entry = tuple[int, int, Node | None]
+"""One node as the transcript sees it: ID, protocol, and the node; None: the receiver did not store it."""
 
 
 def entries(nodes: Iterable[Node]) -> list[Entry]:
     """Entries of nodes that were all stored."""
-    return [Entry(node.id, node.protocol, node) for node in nodes]
+    return [(node.id, node.protocol, node) for node in nodes]
 
 
 def extend(previous: bytes, step: int, message: Iterable[Entry]) -> bytes:

@@ -103,13 +103,21 @@ class Walk:
         return self.run()
 
     def _view(self, call: Call) -> View:
-        return call.view._replace(budget=max(0, min(self._room, self._budget)))
+        view = call.view
+        budget = max(0, min(self._room, self._budget))
+        return View(view.role, view.step, view.node_id, view.below, view.above, budget)
 
     def _take(self, call: Call, outcome: Outcome) -> None:
-        if isinstance(outcome, Wait):
+        if isinstance(outcome, Answer):
+            length = len(outcome.payload)
+            if length > self._room:
+                outcome = Refuse(Reason.PLUGIN_FAILED, f"{length} bytes of handshake, {self._room} have room")
+            else:
+                outcome = self._answered(call, outcome)
+        elif isinstance(outcome, Wait):
             self.waiting, self.why, self._waits = call.id, outcome.detail, call
             return
-        if isinstance(outcome, Defer):
+        elif isinstance(outcome, Defer):
             after = self._needs(call.id, outcome.after) if call.defers and self._needs else frozenset()
             # What it needs may have come before it was asked for the first time: then it is asked again at once.
             if after and (not after <= self._agenda.results or call.id not in self._again):
@@ -117,12 +125,6 @@ class Walk:
                 self._agenda.put_back(call.id, call, after)
                 return
             outcome = Refuse(Reason.PLUGIN_FAILED, f"defers to {sorted(outcome.after)}, which nothing can come of")
-        if isinstance(outcome, Answer):
-            length = len(outcome.payload)
-            if length > self._room:
-                outcome = Refuse(Reason.PLUGIN_FAILED, f"{length} bytes of handshake, {self._room} have room")
-            else:
-                outcome = self._answered(call, outcome)
         if isinstance(outcome, Refuse):
             self.payloads.pop(call.id, None)
             self._confirm.pop(call.id, None)

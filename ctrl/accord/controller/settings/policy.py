@@ -99,6 +99,10 @@ class EffectivePolicy:
     """Keys that the policy file sets: an application cannot take them back."""
     protocols: Mapping[str, int] = field(default_factory=lambda: PROTOCOLS, compare=False, repr=False)
 
+    def __hash__(self) -> int:
+        """Of what mostly tells two policies apart: what is made ahead is found by it, several times a connection."""
+        return hash((self.secure, self.prefer, self.only, self.fallback, self.preferences))
+
     @property
     def early_in_clear(self) -> bool:
         """Whether the request may go into the proposal, where everybody on the path reads it."""
