@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Steers negotiation packets to the AF_XDP socket of their receive queue, and drops a SYN that says by an option that
- * it is superfluous once its negotiation packet is here. All else, and all in doubt, goes to the kernel as if this
- * program were not there: it writes to no packet.
+ * Steers negotiation packets to the AF_XDP socket of their receive queue, answers strangers by cookies while there is a
+ * flood of them, and drops a SYN that says by an option that it is superfluous once its negotiation packet is here. All
+ * else, and all in doubt, goes to the kernel as if this program were not there: it writes to no packet but what it
+ * answers.
  *
  * The checks are in the order of what they cost: a packet of others is told by its headers and one
  * comparison, and reaches neither a hash, nor the clock, nor the routing table.
@@ -12,6 +13,7 @@
 #include <bpf/bpf_endian.h>
 #include <bpf/bpf_helpers.h>
 
+#include "challenge.h"
 #include "consts.h"
 #include "heard.h"
 #include "host.h"
@@ -44,7 +46,16 @@ static __always_inline __u32 classify(struct xdp_md *context, const struct packe
 		return ACCORD_REASON_STALE_HEARTBEAT;
 	if (!for_this_host(context, packet->ip_at, packet->protocol))
 		return ACCORD_REASON_NOT_LOCAL;
+	if (now->flags & ACCORD_SETTINGS_CHALLENGE)
+		return meet_stranger(context, packet->ip_at, at, packet->length);
 	return ACCORD_REASON_STEERED;
+}
+
+static __always_inline int is_refused(__u32 reason)
+{
+	return reason == ACCORD_REASON_SYN_SUPPRESSED || reason == ACCORD_REASON_BAD_COOKIE ||
+	       reason == ACCORD_REASON_BAD_CHECKSUM || reason == ACCORD_REASON_SHORT_PACKET ||
+	       reason == ACCORD_REASON_QUOTA;
 }
 
 SEC("xdp")
@@ -65,7 +76,9 @@ int accord_xdp(struct xdp_md *context)
 			note_proposal(context, packet.ip_at, at, packet.length, packet.port);
 		else
 			reason = ACCORD_REASON_NO_SOCKET;
-	} else if (reason == ACCORD_REASON_SYN_SUPPRESSED) {
+	} else if (reason == ACCORD_REASON_CHALLENGED) {
+		verdict = XDP_TX;
+	} else if (is_refused(reason)) {
 		verdict = XDP_DROP;
 	}
 	count(reason);

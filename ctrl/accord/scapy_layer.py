@@ -11,6 +11,7 @@ makes scapy dissect UDP payloads that bear the magic cookie, on any port, and IP
 
 from __future__ import annotations
 
+import socket
 import struct
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from scapy.fields import (
     ByteEnumField,
     ByteField,
+    ConditionalField,
     FieldLenField,
     FieldListField,
     FlagsField,
@@ -41,6 +43,7 @@ MAGIC = 0x41435244
 HEADER_BYTES = 32
 CHUNK_HEADER_BYTES = 8
 PACKET_BYTES = 1200
+COOKIE_BYTES = 16
 
 PROTOCOLS = {
     0: "padding",
@@ -72,7 +75,7 @@ TLV_TYPES = {
     0x8009: "renegotiates",
     0x800A: "data_path",
 }
-INITIATOR, ACK, END, MORE = 1, 2, 4, 8
+INITIATOR, ACK, END, MORE, COOKIE = 1, 2, 4, 8, 16
 FIRST, LAST = 1, 2
 
 
@@ -128,13 +131,14 @@ class Accord(Packet):
     fields_desc = [  # noqa: RUF012
         ByteField("version", 4),
         ByteEnumField("step", 0, STEPS),
-        FlagsField("flags", 0, 16, ["I", "A", "E", "M"]),
+        FlagsField("flags", 0, 16, ["I", "A", "E", "M", "C"]),
         XIntField("magic", MAGIC),
         StrFixedLenField("transaction", bytes(12), 12),
         IntField("tsn", 0),
         IntField("ack_tsn", 0),
         ShortField("ack_count", 0),
         XShortField("checksum", None),
+        ConditionalField(StrFixedLenField("cookie", bytes(16), 16), lambda packet: bool(packet.flags & COOKIE)),
         PacketListField("chunks", [], AccordChunk),
     ]
 
@@ -169,6 +173,53 @@ class Accord(Packet):
 def is_accord(data: bytes) -> bool:
     """Whether a UDP payload is one of ours: a first byte of 4..15 and the magic cookie at offset 4."""
     return len(data) >= HEADER_BYTES and 4 <= data[0] <= 15 and data[4:8] == struct.pack("!I", MAGIC)
+
+
+def _siphash(key: bytes, data: bytes) -> int:
+    """SipHash-2-4 as in section 3 of its paper (Aumasson and Bernstein, INDOCRYPT 2012)."""
+    mask = (1 << 64) - 1
+    k0, k1 = struct.unpack("<2Q", key)
+    v: list[int] = [k0 ^ 0x736F6D6570736575, k1 ^ 0x646F72616E646F6D, k0 ^ 0x6C7967656E657261, k1 ^ 0x7465646279746573]
+
+    def rotate(value: int, by: int) -> int:
+        return (value << by | value >> (64 - by)) & mask
+
+    def rounds(count: int) -> None:
+        for _ in range(count):
+            v[0], v[2] = (v[0] + v[1]) & mask, (v[2] + v[3]) & mask
+            v[1], v[3] = rotate(v[1], 13) ^ v[0], rotate(v[3], 16) ^ v[2]
+            v[0] = rotate(v[0], 32)
+            v[2], v[0] = (v[2] + v[1]) & mask, (v[0] + v[3]) & mask
+            v[1], v[3] = rotate(v[1], 17) ^ v[2], rotate(v[3], 21) ^ v[0]
+            v[2] = rotate(v[2], 32)
+
+    whole = data + bytes(7 - len(data) % 8) + bytes([len(data) & 0xFF])
+    for (word,) in struct.iter_unpack("<Q", whole):
+        v[3] ^= word
+        rounds(2)
+        v[0] ^= word
+    v[2] ^= 0xFF
+    rounds(4)
+    return v[0] ^ v[1] ^ v[2] ^ v[3]
+
+
+def cookie(frame: Any, key_id: int, key: bytes, slot: int) -> bytes:
+    """The cookie that the first packet of a proposal in ``frame``, from its IP header on, is to be answered by."""
+    ip, packet = (frame[IPv6] if IPv6 in frame else frame[IP]), frame[Accord]
+    family = socket.AF_INET6 if IPv6 in frame else socket.AF_INET
+    chunks = b"".join(bytes(chunk) for chunk in packet.chunks)
+    front = struct.pack("!BBHHH", key_id, 1, slot & 0xFFFF, rfc1071(chunks) ^ 0xFFFF, len(chunks))
+    ports = struct.pack("!HH", frame[UDP].sport, frame[UDP].dport) if UDP in frame else bytes(4)
+    ends = socket.inet_pton(family, ip.src) + socket.inet_pton(family, ip.dst)
+    return front + struct.pack("!Q", _siphash(key, ends + ports + packet.transaction + front))
+
+
+def challenge(frame: Any, key_id: int, key: bytes, slot: int) -> Any:
+    """The packet, without IP and UDP, that asks for that proposal again."""
+    given = frame[Accord]
+    tsn = first_tsn(given.transaction, initiator=False)
+    made = cookie(frame, key_id, key, slot)
+    return Accord(step=1, flags="C", transaction=given.transaction, tsn=tsn, cookie=made)
 
 
 def first_tsn(transaction: bytes, initiator: bool) -> int:

@@ -63,13 +63,33 @@ enum accord_congestion {
 };
 
 struct accord_engine_config {
-	uint32_t transactions; /* concurrent negotiations, both roles; default 1024 */
-	uint32_t unproven;     /* of which responder ones whose peer's address is unproven; default 256 */
-	uint32_t buffers;      /* packet buffers, receive and transmit; default 4096 */
-	uint32_t buffer_bytes; /* each; >= ACCORD_MIN_MTU_PACKET; default 2048 */
-	uint32_t events;       /* event queue; default 4096 */
-	uint32_t seed;         /* of the hash table */
-	uint32_t congestion;   /* enum accord_congestion */
+	uint32_t transactions;         /* concurrent negotiations, both roles; default 1024 */
+	uint32_t unproven;             /* of which responder ones whose peer's address is unproven; default 256 */
+	uint32_t buffers;              /* packet buffers, receive and transmit; default 4096 */
+	uint32_t buffer_bytes;         /* each; >= ACCORD_MIN_MTU_PACKET; default 2048 */
+	uint32_t events;               /* event queue; default 4096 */
+	uint32_t seed;                 /* of the hash table */
+	uint32_t congestion;           /* enum accord_congestion */
+	uint32_t strangers_per_second; /* that level 1 hands up; default 0 */
+	/* Unfinished negotiations from one network at once, beyond which there is a cookie (unproven), or silence (proven
+	 * by a cookie alone); defaults: a quarter of all that there may be. */
+	uint32_t unproven_per_network, proven_per_network;
+};
+
+/* What a stranger's proposal gets: load.h. */
+enum accord_level {
+	ACCORD_LEVEL_STATE,
+	ACCORD_LEVEL_ANSWER,
+	ACCORD_LEVEL_COOKIE,
+	ACCORD_LEVELS,
+};
+
+/* How an engine is loaded by strangers. */
+struct accord_engine_load {
+	uint32_t level;     /* enum accord_level: in force */
+	uint64_t since;     /* from this time on */
+	uint64_t strangers; /* that came in the last whole second, answered by the XDP program included */
+	uint64_t raised[3]; /* how often each level came into force from below; by enum accord_level */
 };
 
 enum accord_event_kind {
@@ -79,6 +99,10 @@ enum accord_event_kind {
 	ACCORD_EVENT_MESSAGE,    /* every packet of this step's message is in; comes after all its nodes */
 	ACCORD_EVENT_ARRIVED,    /* the peer acknowledged every packet of the message that we sent as this step */
 	ACCORD_EVENT_FAILED,     /* the transaction is dead, for the reason given; close it */
+	/* No transaction, handle 0: a proposal, whole in the one packet that is the data, from an address that nothing is
+	 * known of; path is set. Nothing is kept of it. */
+	ACCORD_EVENT_STRANGER,
+	ACCORD_EVENT_CHALLENGED, /* the responder wants a cookie repeated, and gets it: it speaks Accord, and is loaded */
 };
 
 struct accord_event {
@@ -92,7 +116,7 @@ struct accord_event {
 	uint32_t protocol;
 	uint32_t length;
 	const uint8_t *data;     /* the descriptor; valid until the next accord_engine_events */
-	struct accord_path path; /* of OPENED: as learnt; of others not written */
+	struct accord_path path; /* of OPENED and STRANGER: as learnt; of others not written */
 };
 
 /* One node of a message to be sent: data is its whole encoded descriptor. */
@@ -166,6 +190,20 @@ int accord_engine_round_trip(struct accord_engine *engine, uint32_t handle, uint
 /* The path to the peer has opened, as something else that came from there shows: what is not acknowledged yet is worth
  * sending again now, before the probe timer says so. */
 int accord_engine_probe(struct accord_engine *engine, uint64_t now, uint32_t handle);
+/* What cookies are made and checked with; none without a current key, which is how an engine begins: then strangers
+ * that find no place get silence. To be repeated whenever a key or the time slot changes. */
+void accord_engine_cookies(struct accord_engine *engine, const struct accord_cookie_ring *ring);
+/* Send one packet, whole and sealed, of which nothing is kept: what answers ACCORD_EVENT_STRANGER. */
+int accord_engine_send_once(struct accord_engine *engine, const struct accord_path *path, const uint8_t *packet,
+                            uint32_t length);
+/* Ask for a cookie after all, of whom ACCORD_EVENT_STRANGER has handed up: its packet. */
+int accord_engine_challenge(struct accord_engine *engine, const struct accord_path *path, const uint8_t *packet,
+                            uint32_t length);
+/* So many strangers got their cookies elsewhere, from the XDP program. */
+void accord_engine_challenged(struct accord_engine *engine, uint64_t now, uint64_t strangers);
+/* From now on the level is never below this one. */
+void accord_engine_level(struct accord_engine *engine, uint64_t now, uint32_t floor);
+void accord_engine_load(struct accord_engine *engine, uint64_t now, struct accord_engine_load *load);
 /* Bytes of descriptors that may be sent now without breaking the amplification limit (a floor). */
 int64_t accord_engine_budget(const struct accord_engine *engine, uint32_t handle);
 /* What the paths to peers carried lately is not known any more (docs/PROTOCOL.md, section 4.4). */
@@ -345,6 +383,11 @@ int accord_port_replace_socket(struct accord_port *port, int32_t index, int32_t 
 /* Receive a batch from everywhere into the engine, then send what the engine has. Returns packets moved:
  * call again while it is not 0. */
 int accord_port_poll(struct accord_port *port, struct accord_engine *engine, uint64_t now);
+/* What the XDP program makes cookies with, when it does: as accord_engine_cookies. */
+void accord_port_cookies(struct accord_port *port, const struct accord_cookie_ring *ring);
+/* Have the XDP program answer strangers while the engine is at ACCORD_LEVEL_COOKIE, and tell the engine of those. Polls
+ * do it, too; a host that all is kept from does not poll. */
+void accord_port_follow(struct accord_port *port, struct accord_engine *engine, uint64_t now);
 /* Datagrams that poll met and that were not ours. */
 uint32_t accord_port_datagrams(struct accord_port *port, struct accord_datagram *datagrams, uint32_t limit);
 /* ICMP errors that poll met: fills the path whose packet was refused and returns a negative reason

@@ -44,6 +44,7 @@ struct event *engine_tell(struct accord_engine *engine, struct transaction *tran
 		[ACCORD_EVENT_MESSAGE] = ACCORD_STAGE_WHOLE,
 		[ACCORD_EVENT_ARRIVED] = ACCORD_STAGE_ACKNOWLEDGED,
 		[ACCORD_EVENT_FAILED] = ACCORD_STAGE_FAILED,
+		[ACCORD_EVENT_CHALLENGED] = 0,
 	};
 
 	struct event *event;
@@ -101,12 +102,12 @@ void engine_forget(struct accord_engine *engine, struct transaction *transaction
 	transaction_free(&engine->table, transaction);
 }
 
-void engine_make_room(struct accord_engine *engine, enum role role)
+void engine_make_room(struct accord_engine *engine, enum admission admission)
 {
 	struct transaction_table *table = &engine->table;
 	struct transaction *unproven;
 
-	if (role == ROLE_RESPONDER && table->unproven >= table->unproven_limit) {
+	if (admission == ADMISSION_UNPROVEN && table->unproven >= table->unproven_limit) {
 		unproven = transaction_unproven_lingering(table);
 		if (unproven)
 			engine_forget(engine, unproven);
@@ -147,8 +148,8 @@ int64_t accord_engine_open(struct accord_engine *engine, uint64_t now, const uin
 		return -ACCORD_REASON_BAD_CONFIG;
 	if (transaction_find(&engine->table, id, ROLE_INITIATOR))
 		return -ACCORD_REASON_CONTRADICTION;
-	engine_make_room(engine, ROLE_INITIATOR);
-	transaction = transaction_new(&engine->table, engine->now, id, ROLE_INITIATOR, path, &reason);
+	engine_make_room(engine, ADMISSION_OURS);
+	transaction = transaction_new(&engine->table, engine->now, id, ADMISSION_OURS, path, &reason);
 	if (!transaction)
 		return -(int64_t)reason;
 	remembered_apply(&engine->remembered, engine->table.seed, engine->now, path, &transaction->recovery);
@@ -367,12 +368,12 @@ uint32_t accord_engine_events(struct accord_engine *engine, struct accord_event 
 		transaction->events--;
 		done++;
 	}
-	return done;
+	return done + stranger_events(engine, events + done, limit - done, used);
 }
 
 uint64_t accord_engine_deadline(const struct accord_engine *engine)
 {
-	if (engine->events.count)
+	if (engine->events.count || engine->stranger_count || engine->reply_count)
 		return 0;
 	return engine->timer.count ? engine->timer.entries[0].due : UINT64_MAX;
 }

@@ -9,8 +9,10 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#include "cookie.h"
 #include "core.h"
 #include "event.h"
+#include "load.h"
 #include "remembered.h"
 #include "slab.h"
 #include "timer.h"
@@ -25,6 +27,16 @@ enum engine_constant {
 	ENGINE_MAX_EVENTS = 1 << 24,
 	/* A packet's chunks may each make an event; besides them it may open, skip, complete, arrive, fail. */
 	ENGINE_EVENTS_PER_PACKET = 16,
+	ENGINE_REPLIES = 128,  /* that wait to be sent: as many as a port takes in between two outputs */
+	ENGINE_STRANGERS = 64, /* that wait for accord_engine_events */
+	ENGINE_STRANGER_BYTES = ACCORD_MIN_MTU_PACKET + ACCORD_COOKIE_BYTES,
+};
+
+/* One packet from, or to, somebody of whom nothing else is kept. */
+struct stranger {
+	struct accord_path path;
+	uint32_t length;
+	uint8_t bytes[ENGINE_STRANGER_BYTES];
 };
 
 struct accord_engine {
@@ -40,6 +52,13 @@ struct accord_engine {
 	struct event_queue events;
 	struct remembered remembered;
 	uint8_t *scratch;
+	struct accord_cookie_ring cookies;
+	struct load load;
+	/* Rings: the oldest, and how many. */
+	struct stranger replies[ENGINE_REPLIES];
+	uint32_t reply, reply_count;
+	struct stranger *strangers; /* none without a budget for them */
+	uint32_t stranger, stranger_count;
 	/* Pure acknowledgements, from accord_engine_output to the next call. */
 	uint8_t acknowledgements[ENGINE_OUTPUT_BATCH][ACCORD_HEADER_BYTES];
 };
@@ -65,7 +84,14 @@ bool engine_fail(struct accord_engine *engine, struct transaction *transaction, 
 void engine_forget(struct accord_engine *engine, struct transaction *transaction);
 /* With no slot free, or none for who is not proven, what has lingered for longest gives way to a negotiation that could
  * begin. */
-void engine_make_room(struct accord_engine *engine, enum role role);
+void engine_make_room(struct accord_engine *engine, enum admission admission);
+
+/* stranger.c: what becomes of a proposal that no transaction knows. ADMISSION_NONE: none comes to be, for the reason
+ * given, or OK if the packet was taken all the same. */
+enum admission stranger_arrives(struct accord_engine *engine, const struct accord_path *path,
+                                const struct packet *packet, const uint8_t *bytes, uint32_t *reason);
+uint32_t stranger_events(struct accord_engine *engine, struct accord_event *events, uint32_t limit, uint32_t used);
+uint32_t stranger_output(struct accord_engine *engine, struct accord_packet_out *packets, uint32_t limit);
 
 /* transmit.c: when does this transaction next have something to do? */
 uint64_t transmit_deadline(const struct accord_engine *engine, const struct transaction *transaction);

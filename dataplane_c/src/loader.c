@@ -119,8 +119,8 @@ static int load(struct accord_program *program, const char *object_path, struct 
 
 static int map_settings(struct accord_program *program, struct accord_failure *failure)
 {
-	size_t bytes = (size_t)sysconf(_SC_PAGESIZE);
-	void *memory = mmap(NULL, bytes, PROT_READ | PROT_WRITE, MAP_SHARED, program->settings_fd, 0);
+	void *memory =
+		mmap(NULL, sizeof(struct accord_settings), PROT_READ | PROT_WRITE, MAP_SHARED, program->settings_fd, 0);
 
 	if (memory == MAP_FAILED)
 		return accord_fail(failure, ACCORD_REASON_NO_KERNEL_SUPPORT, errno, "mapping the BPF map settings");
@@ -212,7 +212,7 @@ void accord_program_close(struct accord_program *program)
 	if (program->link_fd >= 0)
 		close(program->link_fd);
 	if (program->settings)
-		munmap(program->settings, (size_t)sysconf(_SC_PAGESIZE));
+		munmap(program->settings, sizeof(struct accord_settings));
 	if (program->heard)
 		munmap((void *)program->heard, HEARD_BYTES);
 	bpf_object__close(program->object);

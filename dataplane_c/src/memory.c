@@ -20,6 +20,7 @@ enum part {
 	PART_TIMER_PLACES,
 	PART_EVENTS,
 	PART_SCRATCH,
+	PART_STRANGERS,
 	PART_BUFFERS,
 	PARTS,
 };
@@ -30,6 +31,10 @@ static bool complete_config(struct accord_engine_config *config)
 		config->transactions = 1024;
 	if (!config->unproven)
 		config->unproven = config->transactions < 256 ? config->transactions : 256;
+	if (!config->unproven_per_network)
+		config->unproven_per_network = (config->unproven + 3) / 4;
+	if (!config->proven_per_network)
+		config->proven_per_network = (config->transactions + 3) / 4;
 	if (!config->buffers)
 		config->buffers = 4096;
 	if (!config->buffer_bytes)
@@ -54,6 +59,7 @@ static uint64_t lay_out(const struct accord_engine_config *config, uint64_t *sta
 		[PART_TIMER_PLACES] = transactions * sizeof(uint32_t),
 		[PART_EVENTS] = config->events * sizeof(struct event),
 		[PART_SCRATCH] = ENGINE_SCRATCH_BYTES,
+		[PART_STRANGERS] = config->strangers_per_second ? ENGINE_STRANGERS * sizeof(struct stranger) : 0,
 		[PART_BUFFERS] = (uint64_t)config->buffers * slab_stride(config->buffer_bytes),
 	};
 	uint64_t at = 0;
@@ -91,6 +97,8 @@ struct accord_engine *accord_engine_new(const struct accord_engine_config *confi
 	engine->config = whole;
 	engine->bytes = bytes;
 	engine->scratch = memory + starts[PART_SCRATCH];
+	engine->strangers = (struct stranger *)(void *)(memory + starts[PART_STRANGERS]);
+	load_init(&engine->load, whole.strangers_per_second, whole.unproven, 0);
 	engine->events.ring = (struct event *)(void *)(memory + starts[PART_EVENTS]);
 	engine->events.size = whole.events;
 	transaction_table_init(&engine->table, (struct transaction *)(void *)(memory + starts[PART_SLOTS]),

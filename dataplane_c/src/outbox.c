@@ -216,6 +216,38 @@ void outbox_probe(struct transaction *transaction, struct slab *slab)
 	}
 }
 
+bool outbox_begin_anew(struct transaction *transaction, struct slab *slab, uint64_t now, const uint8_t *cookie)
+{
+	struct outbox *outbox = &transaction->outbox;
+	struct recovery *recovery = &transaction->recovery;
+	uint32_t first = outbox->buffers[0];
+	struct slab_head *head;
+
+	if (first == SLAB_NONE || slab_head(slab, first)->length + ACCORD_COOKIE_BYTES > slab->capacity)
+		return false;
+	head = slab_head(slab, first);
+	head->length = (uint16_t)packet_put_cookie(slab_bytes(slab, first), head->length, cookie);
+	if (outbox->retained || transaction->range.highest >= 0)
+		return true;
+	/* A round trip like any other, unless it is not known which transmission was answered (Karn). */
+	if (head->transmissions == 1 && !recovery->srtt_us)
+		recovery_on_sample(recovery, now - head->sent_at, now);
+	for (uint16_t offset = 0; offset < outbox->sent; offset++) {
+		if (outbox->buffers[offset] == SLAB_NONE)
+			continue;
+		head = slab_head(slab, outbox->buffers[offset]);
+		recovery->in_flight -= head->state == SENT_IN_FLIGHT;
+		head->state = SENT_NOT_YET;
+		head->probe = 0;
+		head->superseded = 0;
+		head->datagram = 0;
+	}
+	recovery->loss_time = 0;
+	recovery->timeouts = 0;
+	recovery->timer_base = now;
+	return true;
+}
+
 /* ---- Sending ---- */
 
 uint16_t outbox_pick(const struct transaction *transaction, const struct slab *slab, uint64_t now)

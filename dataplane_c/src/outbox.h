@@ -45,6 +45,9 @@ void outbox_unlock(struct transaction *transaction, const struct slab *slab);
 void outbox_expect(struct transaction *transaction, const struct slab *slab);
 /* Mark the first unacknowledged packets to be sent again regardless of the window. */
 void outbox_probe(struct transaction *transaction, struct slab *slab);
+/* The responder wants to see the proposal again, its first packet with this cookie: as if nothing of it had been sent,
+ * unless some of it was acknowledged. False: no room for the cookie, nothing was done. */
+bool outbox_begin_anew(struct transaction *transaction, struct slab *slab, uint64_t now, const uint8_t *cookie);
 /* The answer is whole, or no longer wanted: give the proposal's packets back. */
 void outbox_release_retained(struct transaction *transaction, struct slab *slab);
 /* Is there anything that an open window would let go? */

@@ -67,10 +67,23 @@ static uint32_t parse_chunks(struct packet *packet, const uint8_t *bytes, uint32
 	return ACCORD_REASON_OK;
 }
 
+/* A cookie is a responder's whole challenge, or in the first packet of a proposal. */
+static uint32_t check_cookie(const struct packet *packet, bool pure)
+{
+	bool challenge = packet->sender == ROLE_RESPONDER;
+
+	if (pure != challenge || packet->flags & ACCORD_FLAG_MORE || (challenge && packet->flags & ACCORD_FLAG_ACK))
+		return ACCORD_REASON_BAD_FLAGS;
+	if (packet->step != (challenge ? ACCORD_STEP_ANSWER : ACCORD_STEP_PROPOSAL))
+		return ACCORD_REASON_BAD_STEP;
+	return ACCORD_REASON_OK;
+}
+
 uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t length)
 {
-	uint32_t offset, reason;
+	uint32_t offset, reason, header = ACCORD_HEADER_BYTES;
 	struct checksum chunks;
+	uint64_t front;
 	bool pure;
 
 	if (length < ACCORD_HEADER_BYTES)
@@ -81,11 +94,21 @@ uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t leng
 		return ACCORD_REASON_BAD_VERSION;
 	if (load32(bytes + AT_MAGIC) != ACCORD_MAGIC)
 		return ACCORD_REASON_BAD_MAGIC;
-	chunks = checksum_scan(bytes + ACCORD_HEADER_BYTES, length - ACCORD_HEADER_BYTES);
-	if (checksum_fold(checksum_header(bytes, ACCORD_HEADER_BYTES) + chunks.sum) != 0xffff)
+	front = checksum_header(bytes, ACCORD_HEADER_BYTES);
+	packet->cookie = NULL;
+	if (load16(bytes + AT_FLAGS) & ACCORD_FLAG_COOKIE) {
+		header += ACCORD_COOKIE_BYTES;
+		if (length < header)
+			return ACCORD_REASON_SHORT_PACKET;
+		packet->cookie = bytes + ACCORD_HEADER_BYTES;
+		front += checksum_header(packet->cookie, ACCORD_COOKIE_BYTES);
+	}
+	chunks = checksum_scan(bytes + header, length - header);
+	if (checksum_fold(front + chunks.sum) != 0xffff)
 		return ACCORD_REASON_BAD_CHECKSUM;
 
-	pure = length == ACCORD_HEADER_BYTES;
+	pure = length == header;
+	packet->bound = (uint32_t)checksum_fold(chunks.sum) << 16 | (length - header);
 	packet->length = length;
 	packet->follows = false;
 	packet->transaction = bytes + AT_TRANSACTION;
@@ -97,9 +120,12 @@ uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t leng
 	if (packet->flags & ACCORD_FLAG_ACK) {
 		if (packet->ack_count == 0)
 			return ACCORD_REASON_BAD_FLAGS;
-	} else if (packet->ack_tsn != 0 || packet->ack_count != 0 || pure) {
+	} else if (packet->ack_tsn != 0 || packet->ack_count != 0 || (pure && !packet->cookie)) {
 		return ACCORD_REASON_BAD_FLAGS;
 	}
+	reason = packet->cookie ? check_cookie(packet, pure) : ACCORD_REASON_OK;
+	if (reason)
+		return reason;
 	if (pure && packet->flags & ACCORD_FLAG_END)
 		return ACCORD_REASON_BAD_FLAGS;
 	if (packet->flags & ACCORD_FLAG_MORE && length != ACCORD_MIN_MTU_PACKET)
@@ -112,8 +138,10 @@ uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t leng
 	if (offset > ACCORD_MAX_PACKETS || (offset == ACCORD_MAX_PACKETS && !pure))
 		return ACCORD_REASON_BAD_TSN;
 	packet->offset = (uint16_t)offset;
+	if (packet->cookie && offset)
+		return ACCORD_REASON_BAD_TSN;
 
-	reason = parse_chunks(packet, bytes + ACCORD_HEADER_BYTES, length - ACCORD_HEADER_BYTES);
+	reason = parse_chunks(packet, bytes + header, length - header);
 	if (reason)
 		return reason;
 	packet->fingerprint =
@@ -156,6 +184,20 @@ void packet_join(uint8_t *bytes)
 	store16(bytes + AT_FLAGS, load16(bytes + AT_FLAGS) | ACCORD_FLAG_MORE);
 	store16(bytes + AT_CHECKSUM, 0);
 	store16(bytes + AT_CHECKSUM, (uint16_t)~checksum_fold(checksum_scan(bytes, ACCORD_MIN_MTU_PACKET).sum));
+}
+
+uint32_t packet_put_cookie(uint8_t *bytes, uint32_t length, const uint8_t *cookie)
+{
+	uint16_t flags = load16(bytes + AT_FLAGS);
+
+	if (!(flags & ACCORD_FLAG_COOKIE)) {
+		memmove(bytes + ACCORD_HEADER_BYTES + ACCORD_COOKIE_BYTES, bytes + ACCORD_HEADER_BYTES,
+		        length - ACCORD_HEADER_BYTES);
+		store16(bytes + AT_FLAGS, flags | ACCORD_FLAG_COOKIE);
+		length += ACCORD_COOKIE_BYTES;
+	}
+	memcpy(bytes + ACCORD_HEADER_BYTES, cookie, ACCORD_COOKIE_BYTES);
+	return length;
 }
 
 void packet_write_chunk(uint8_t *bytes, uint8_t node, uint8_t flags, uint16_t length, uint32_t protocol)

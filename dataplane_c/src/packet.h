@@ -36,10 +36,12 @@ struct packet {
 	uint16_t offset; /* of its TSN from the first of its direction, < ACCORD_MAX_PACKETS if there are chunks */
 	uint32_t ack_tsn;
 	uint16_t ack_count;
-	uint32_t length;      /* of the whole packet */
-	uint32_t fingerprint; /* of what a retransmission repeats: step, END and the chunks; not the ack */
-	uint32_t chunk_count; /* 0: a pure acknowledgement */
-	uint32_t bytes;       /* of chunks' data, padding left out */
+	uint32_t length;       /* of the whole packet */
+	uint32_t fingerprint;  /* of what a retransmission repeats: step, END and the chunks; not the ack */
+	uint32_t chunk_count;  /* 0: a pure acknowledgement */
+	uint32_t bytes;        /* of chunks' data, padding left out */
+	const uint8_t *cookie; /* ACCORD_COOKIE_BYTES; NULL: there is none */
+	uint32_t bound;        /* what a cookie says of the chunks: struct accord_cookie */
 	struct chunk chunks[PACKET_MAX_CHUNKS];
 };
 
@@ -104,6 +106,9 @@ void packet_write_header(uint8_t *bytes, const struct packet_fields *fields);
 void packet_seal(uint8_t *bytes, uint32_t length, uint32_t ack_tsn, uint16_t ack_count);
 /* Another packet follows a sealed one of ACCORD_MIN_MTU_PACKET bytes in its datagram. */
 void packet_join(uint8_t *bytes);
+/* Put a cookie behind the header of a packet of so many bytes, in front of its chunks or in the place of another one.
+ * There is room. Returns the length after it. To be sealed again. */
+uint32_t packet_put_cookie(uint8_t *bytes, uint32_t length, const uint8_t *cookie);
 /* Write the 8 bytes of a chunk header. */
 void packet_write_chunk(uint8_t *bytes, uint8_t node, uint8_t flags, uint16_t length, uint32_t protocol);
 

@@ -13,6 +13,7 @@
 
 #include <linux/membarrier.h>
 
+#include "cookie.h"
 #include "heard.h"
 #include "io_udp.h"
 #include "ladder.h"
@@ -25,6 +26,7 @@ enum {
 	OUTPUT_BATCHES = 8,
 	/* Of 16 slots for unproven peers, so many taken are as good as all: a ring holds more proposals than one. */
 	CROWDED = 12,
+	FOLLOW_US = 10000, /* between looks at what the program counts: each is a cache line of another CPU's */
 };
 
 struct accord_port {
@@ -33,6 +35,9 @@ struct accord_port {
 	struct accord_locals locals; /* on ACCORD_RUNG_PACKET */
 	uint32_t any_port;
 	uint32_t suppress, crowded; /* wanted; no room for more peers */
+	struct accord_cookie_ring cookies;
+	uint64_t challenged; /* by the program, as far as the engine was told */
+	uint64_t followed;   /* when it was */
 	struct accord_steering steering;
 	uint64_t counters[ACCORD_REASON_LIMIT]; /* what the XDP program does not count */
 	uint8_t datagram[ACCORD_MAX_PACKET];    /* that several packets share, being put together */
@@ -230,6 +235,52 @@ static void look_for_room(struct accord_port *port, const struct accord_engine *
 	allow_suppression(port);
 }
 
+static uint64_t challenged(const struct accord_settings *settings)
+{
+	uint64_t sum = 0;
+
+	for (uint32_t queue = 0; queue < ACCORD_MAX_QUEUES; queue++)
+		sum += __atomic_load_n(&settings->challenges[queue].answered, __ATOMIC_RELAXED);
+	return sum;
+}
+
+void accord_port_follow(struct accord_port *port, struct accord_engine *engine, uint64_t now)
+{
+	struct accord_settings *settings;
+	struct accord_engine_load load;
+	uint32_t flags;
+
+	if (!port->foothold.program)
+		return;
+	settings = accord_program_settings(port->foothold.program);
+	if (now - port->followed >= FOLLOW_US) {
+		uint64_t sum = challenged(settings);
+
+		/* A program of a later foothold begins at zero. */
+		accord_engine_challenged(engine, now, sum > port->challenged ? sum - port->challenged : 0);
+		port->challenged = sum;
+		port->followed = now;
+	}
+	accord_engine_load(engine, now, &load);
+	flags = settings->flags & ~(uint32_t)ACCORD_SETTINGS_CHALLENGE;
+	if (load.level == ACCORD_LEVEL_COOKIE && cookie_ring_usable(&port->cookies))
+		flags |= ACCORD_SETTINGS_CHALLENGE;
+	if (flags != settings->flags)
+		__atomic_store_n(&settings->flags, flags, __ATOMIC_RELAXED);
+}
+
+static void write_cookies(struct accord_port *port)
+{
+	if (port->foothold.program)
+		accord_program_settings(port->foothold.program)->cookies = port->cookies;
+}
+
+void accord_port_cookies(struct accord_port *port, const struct accord_cookie_ring *ring)
+{
+	port->cookies = *ring;
+	write_cookies(port);
+}
+
 int accord_port_poll(struct accord_port *port, struct accord_engine *engine, uint64_t now)
 {
 	uint32_t moved;
@@ -241,6 +292,7 @@ int accord_port_poll(struct accord_port *port, struct accord_engine *engine, uin
 	moved += send_all(port);
 	port->engine = NULL;
 	look_for_room(port, engine);
+	accord_port_follow(port, engine, now);
 	return (int)moved;
 }
 
@@ -297,6 +349,8 @@ int accord_port_reopen(struct accord_port *port, const struct accord_port_config
 		accord_locals_refresh(&port->locals);
 	port->counters[ACCORD_REASON_NO_MEMORY] +=
 		accord_steering_apply_all(&port->steering, accord_udp_sockets(port->udp), port->foothold.program);
+	port->challenged = 0;
+	write_cookies(port);
 	allow_suppression(port);
 	return result;
 }

@@ -289,16 +289,43 @@ static uint32_t receive_lingering(struct accord_engine *engine, struct transacti
 	return repeated ? ACCORD_REASON_DUPLICATE : ACCORD_REASON_OK;
 }
 
+/*
+ * The responder keeps nothing of the proposal yet (docs/PROTOCOL.md, section 21): it leaves again, at once, the first
+ * packet of it with the cookie. The answer to it, or to the proposal as it was, is awaited as before.
+ */
+static uint32_t receive_challenge(struct accord_engine *engine, struct transaction *transaction,
+                                  const struct accord_path *path, const struct packet *packet)
+{
+	const struct outbox *outbox = &transaction->outbox;
+
+	if (outbox->step != ACCORD_STEP_PROPOSAL || !outbox->sent ||
+	    transaction->reassembly.steps[ACCORD_STEP_ANSWER / 2].complete ||
+	    transaction->challenges == ACCORD_MAX_CHALLENGES)
+		return ACCORD_REASON_BAD_STEP;
+	if (!event_room(&engine->events) || !outbox_begin_anew(transaction, &engine->slab, engine->now, packet->cookie))
+		return ACCORD_REASON_NO_MEMORY;
+	transaction->challenges++;
+	note_arrival(transaction, path, packet);
+	engine_tell(engine, transaction, ACCORD_EVENT_CHALLENGED, ACCORD_STEP_ANSWER, ACCORD_REASON_OK);
+	transmit_schedule(engine, transaction);
+	return ACCORD_REASON_CHALLENGED;
+}
+
 /* The first packet of a negotiation. Silence, and no state, for anything that is not quite right. */
-static uint32_t admit(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet)
+static uint32_t admit(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
+                      const uint8_t *bytes)
 {
 	struct transaction *transaction;
+	enum admission admission;
 	uint32_t reason;
 
 	if (packet->sender != ROLE_INITIATOR || packet->step != ACCORD_STEP_PROPOSAL || !packet->chunk_count)
 		return ACCORD_REASON_UNKNOWN_TRANSACTION;
-	engine_make_room(engine, ROLE_RESPONDER);
-	transaction = transaction_new(&engine->table, engine->now, packet->transaction, ROLE_RESPONDER, path, &reason);
+	admission = stranger_arrives(engine, path, packet, bytes, &reason);
+	if (admission == ADMISSION_NONE)
+		return reason;
+	engine_make_room(engine, admission);
+	transaction = transaction_new(&engine->table, engine->now, packet->transaction, admission, path, &reason);
 	if (!transaction)
 		return reason;
 	reason = check_packet(engine, transaction, packet);
@@ -323,9 +350,11 @@ static uint32_t receive_packet(struct accord_engine *engine, const struct accord
 	packet.follows = follows;
 	transaction = transaction_find(&engine->table, packet.transaction, role_other(packet.sender));
 	if (!transaction)
-		return admit(engine, path, &packet);
+		return admit(engine, path, &packet, bytes);
 	if (!transaction_same_remote(transaction, path))
 		return ACCORD_REASON_UNKNOWN_TRANSACTION;
+	if (packet.cookie && packet.sender == ROLE_RESPONDER && transaction->state == TRANSACTION_LIVE)
+		return receive_challenge(engine, transaction, path, &packet);
 	if (transaction->state == TRANSACTION_LIVE)
 		return receive_live(engine, transaction, path, &packet, check_packet(engine, transaction, &packet));
 	if (transaction->state == TRANSACTION_LINGERING)

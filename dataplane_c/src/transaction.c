@@ -27,6 +27,8 @@ void transaction_table_init(struct transaction_table *table, struct transaction 
 	table->head_mask = transaction_power(config->transactions) - 1;
 	table->congestion = (enum accord_congestion)config->congestion;
 	table->seed = hash_mix(UINT64_C(0x9e3779b97f4a7c15) + config->seed);
+	table->unproven_crowd.limit = config->unproven_per_network;
+	table->admitted_crowd.limit = config->proven_per_network;
 	for (uint32_t head = 0; head <= table->head_mask; head++)
 		heads[head] = TRANSACTION_NONE;
 	for (uint32_t slot = 0; slot < table->count; slot++) {
@@ -108,9 +110,10 @@ struct transaction *transaction_of(const struct transaction_table *table, uint32
 	return transaction;
 }
 
-struct transaction *transaction_new(struct transaction_table *table, uint64_t now, const uint8_t *id, enum role role,
-                                    const struct accord_path *path, uint32_t *reason)
+struct transaction *transaction_new(struct transaction_table *table, uint64_t now, const uint8_t *id,
+                                    enum admission admission, const struct accord_path *path, uint32_t *reason)
 {
+	enum role role = admission == ADMISSION_OURS ? ROLE_INITIATOR : ROLE_RESPONDER;
 	struct transaction *transaction;
 	uint32_t handle, slot, *head;
 
@@ -118,7 +121,7 @@ struct transaction *transaction_new(struct transaction_table *table, uint64_t no
 		*reason = ACCORD_REASON_NO_MEMORY;
 		return NULL;
 	}
-	if (role == ROLE_RESPONDER && table->unproven >= table->unproven_limit) {
+	if (admission == ADMISSION_UNPROVEN && table->unproven >= table->unproven_limit) {
 		*reason = ACCORD_REASON_QUOTA;
 		return NULL;
 	}
@@ -143,8 +146,13 @@ struct transaction *transaction_new(struct transaction_table *table, uint64_t no
 	recovery_init(&transaction->recovery, table->congestion, ACCORD_INITIAL_WINDOW);
 
 	table->live++;
-	transaction->share.unproven = role == ROLE_RESPONDER;
+	transaction->share.unproven = admission == ADMISSION_UNPROVEN;
+	transaction->admitted = admission == ADMISSION_COOKIE;
 	table->unproven += transaction->share.unproven;
+	if (admission == ADMISSION_UNPROVEN)
+		crowd_enter(&table->unproven_crowd, table->seed, path);
+	if (admission == ADMISSION_COOKIE)
+		crowd_enter(&table->admitted_crowd, table->seed, path);
 	head = chain(table, id, role);
 	transaction->next = *head;
 	*head = slot;
@@ -190,6 +198,15 @@ static void end_lingering(struct transaction_table *table, const struct transact
 		table->slots[transaction->later].sooner = transaction->sooner;
 }
 
+static void leave_crowd(struct transaction_table *table, struct transaction *transaction)
+{
+	if (transaction->share.unproven)
+		crowd_leave(&table->unproven_crowd, table->seed, &transaction->path);
+	if (transaction->admitted)
+		crowd_leave(&table->admitted_crowd, table->seed, &transaction->path);
+	transaction->admitted = false;
+}
+
 void transaction_free(struct transaction_table *table, struct transaction *transaction)
 {
 	uint32_t *link = chain(table, transaction->id, transaction->role);
@@ -199,6 +216,7 @@ void transaction_free(struct transaction_table *table, struct transaction *trans
 	while (*link != transaction->slot)
 		link = &table->slots[*link].next;
 	*link = transaction->next;
+	leave_crowd(table, transaction);
 	table->live--;
 	table->unproven -= transaction->share.unproven;
 	transaction->state = TRANSACTION_FREE;
@@ -207,6 +225,7 @@ void transaction_free(struct transaction_table *table, struct transaction *trans
 
 void transaction_prove(struct transaction_table *table, struct slab *slab, struct transaction *transaction)
 {
+	leave_crowd(table, transaction);
 	table->unproven -= transaction->share.unproven;
 	slab_prove(slab, &transaction->share);
 }

@@ -12,6 +12,7 @@
 
 #include "ackrange.h"
 #include "core.h"
+#include "crowd.h"
 #include "packet.h"
 #include "reassembly.h"
 #include "recovery.h"
@@ -69,6 +70,7 @@ struct transaction {
 	uint64_t created, expires; /* expires: while lingering */
 	uint32_t sooner, later;    /* among the lingering */
 	struct slab_share share;   /* share.unproven: the peer's address is not proven */
+	bool admitted;             /* by a cookie, and nothing more is known of the peer: no commit has come */
 
 	struct ackrange range;
 	uint64_t ack_due;  /* UINT64_MAX: nothing to tell */
@@ -89,7 +91,8 @@ struct transaction {
 	uint64_t repeated;     /* bytes with UDP and IP, sent for the sake of the peer's amplification limit */
 	uint32_t packets_sent, packets_received, retransmitted, duplicates;
 	uint64_t bytes_sent, bytes_received;
-	uint32_t events; /* in the queue */
+	uint32_t events;    /* in the queue */
+	uint8_t challenges; /* that the proposal has answered */
 
 	/* Each ends in an array that is not cleared for a new transaction, nor touched as far as it is not used:
 	 * together five times as long as all the rest. */
@@ -110,6 +113,15 @@ struct transaction_table {
 	uint32_t lingering_unproven;             /* of them, so many never proved their address */
 	uint64_t seed;
 	enum accord_congestion congestion; /* of each */
+	struct crowd unproven_crowd, admitted_crowd;
+};
+
+/* Who a transaction is begun with. */
+enum admission {
+	ADMISSION_NONE,     /* nobody */
+	ADMISSION_OURS,     /* this side begins */
+	ADMISSION_UNPROVEN, /* a peer whose address nothing proves */
+	ADMISSION_COOKIE,   /* a peer whose cookie proves its address */
 };
 
 /* Smallest power of two >= value. */
@@ -120,14 +132,15 @@ struct transaction *transaction_find(const struct transaction_table *table, cons
 /* NULL: stale or never given out. */
 struct transaction *transaction_of(const struct transaction_table *table, uint32_t handle);
 /* Takes a free slot and makes it LIVE. NULL: none, or no quota; see reason. */
-struct transaction *transaction_new(struct transaction_table *table, uint64_t now, const uint8_t *id, enum role role,
-                                    const struct accord_path *path, uint32_t *reason);
+struct transaction *transaction_new(struct transaction_table *table, uint64_t now, const uint8_t *id,
+                                    enum admission admission, const struct accord_path *path, uint32_t *reason);
 /* LINGERING from now on. */
 void transaction_linger(struct transaction_table *table, struct transaction *transaction);
 
 /* Of those that linger and never proved their address the one that began to first; NULL: there is none. */
 struct transaction *transaction_unproven_lingering(struct transaction_table *table);
 void transaction_free(struct transaction_table *table, struct transaction *transaction);
+/* The peer has committed, or otherwise shown who it is. */
 void transaction_prove(struct transaction_table *table, struct slab *slab, struct transaction *transaction);
 
 /* Is this path's remote end the transaction's? */

@@ -15,7 +15,7 @@ static bool committed(const struct transaction *transaction)
 	if (transaction->continues)
 		return false;
 	if (transaction->role == ROLE_RESPONDER)
-		return !transaction->share.unproven;
+		return !transaction->share.unproven && !transaction->admitted;
 	return transaction->outbox.step >= ACCORD_STEP_COMMIT;
 }
 
@@ -238,5 +238,5 @@ uint32_t accord_engine_output(struct accord_engine *engine, uint64_t now, struct
 			send_acknowledgement(transaction, &packets[done++], engine->acknowledgements[acknowledgements++]);
 		transmit_schedule(engine, transaction);
 	}
-	return done;
+	return done + stranger_output(engine, packets + done, limit - done);
 }

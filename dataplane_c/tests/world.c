@@ -161,6 +161,8 @@ static void act(struct world *world, struct world_side *side, const struct accor
 	case ACCORD_EVENT_ARRIVED:
 		side->arrived[event->step]++;
 		break;
+	case ACCORD_EVENT_CHALLENGED:
+		break; /* the counters tell */
 	case ACCORD_EVENT_FAILED:
 		side->failed++;
 		side->reason = event->reason;

@@ -8,17 +8,20 @@
 #endif
 
 enum accord_map_constant {
-	ACCORD_MAP_LAYOUT = 4,
+	ACCORD_MAP_LAYOUT = 5,
 	ACCORD_MAX_QUEUES = 64,
 	ACCORD_MAX_PORTS = 4096, /* UDP destination ports that are steered, when not all are */
 	ACCORD_HEARD_BITS = 14,  /* of the index of map "heard" */
 	ACCORD_HEARD_SLOTS = 1 << ACCORD_HEARD_BITS,
+	ACCORD_COOKIE_KEYS = 4, /* of a ring */
 };
 
 enum accord_settings_flag {
 	ACCORD_SETTINGS_ANY_PORT = 0x1, /* steer the magic cookie on every UDP port */
 	/* Proposals are taken just now: note their IDs, and read the options of SYNs. Clear: neither is done. */
 	ACCORD_SETTINGS_SUPPRESS = 0x2,
+	/* First packets of proposals without a cookie are answered by one, here; those with a wrong one are dropped. */
+	ACCORD_SETTINGS_CHALLENGE = 0x4,
 };
 
 enum accord_port_flag {
@@ -26,14 +29,40 @@ enum accord_port_flag {
 	ACCORD_PORT_SUPPRESS = 0x2, /* a service is exposed here: SYNs to the same TCP port may be suppressed */
 };
 
-/* Map "settings": one element, memory-mapped, written by the daemon without a system call. */
+/* Of SipHash. */
+struct accord_cookie_key {
+	__u64 words[2]; /* its 16 bytes as two little-endian numbers */
+	__u32 id;       /* one byte on the wire */
+	__u32 used;     /* 0: no key */
+};
+
+/* What a cookie is made and checked with. Neither the program nor the engine looks at a clock for it. */
+struct accord_cookie_ring {
+	struct accord_cookie_key keys[ACCORD_COOKIE_KEYS];
+	__u32 current; /* the element that cookies are made with */
+	__u32 slot;    /* the present time slot, 16 bits of it */
+};
+
+/* What the program did with first packets on one receive queue, since it was loaded: nobody else writes there. */
+struct accord_challenges {
+	__u64 answered; /* by a cookie */
+	__u64 refused;  /* dropped, for theirs was wrong */
+	__u64 passed;   /* to the daemon, for theirs was right */
+	__u64 reserved[5];
+};
+
+/* Map "settings": one element, memory-mapped, written by the daemon without a system call, but for what the program
+ * counts at the end. */
 struct accord_settings {
 	__u32 layout;       /* ACCORD_MAP_LAYOUT; anything else: pass */
 	__u32 flags;        /* enum accord_settings_flag */
 	__u64 heartbeat_ns; /* CLOCK_BOOTTIME of the daemon's last sign of life */
 	__u32 frame_limit;  /* bytes of the longest frame that fits an AF_XDP ring; longer ones pass */
 	__u8 address[6];    /* Ethernet address of the interface: frames to others pass */
-	__u8 reserved[2];
+	__u8 reserved[38];
+	struct accord_cookie_ring cookies;
+	__u8 padding[24];
+	struct accord_challenges challenges[ACCORD_MAX_QUEUES];
 };
 
 /*

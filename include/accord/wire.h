@@ -31,6 +31,7 @@ enum accord_packet_constant {
 	ACCORD_TRANSACTION_BYTES = 12,
 	ACCORD_HEADER_BYTES = 32,
 	ACCORD_CHUNK_HEADER_BYTES = 8,
+	ACCORD_COOKIE_BYTES = 16,
 };
 
 enum accord_packet_flag {
@@ -38,7 +39,8 @@ enum accord_packet_flag {
 	ACCORD_FLAG_ACK = 0x0002,       /* ack_tsn and ack_count mean something; else both are zero */
 	ACCORD_FLAG_END = 0x0004,       /* the last packet of this step's message */
 	ACCORD_FLAG_MORE = 0x0008,      /* in the same datagram, behind MIN_MTU_PACKET bytes, another packet begins */
-	ACCORD_FLAGS_KNOWN = 0x000f,    /* other bits: sent as zero, ignored on receipt, greased */
+	ACCORD_FLAG_COOKIE = 0x0010,    /* a cookie stands between header and chunks */
+	ACCORD_FLAGS_KNOWN = 0x001f,    /* other bits: sent as zero, ignored on receipt, greased */
 };
 
 /* A packet without chunks is a pure acknowledgement: it consumes no TSN and is not acknowledged. */
@@ -56,6 +58,23 @@ struct accord_header {
 	__be16 checksum;  /* RFC 1071, over header and chunks; no pseudo-header, so a NAT cannot hurt it */
 } ACCORD_PACKED;
 ACCORD_ASSERT_SIZE(accord_header, 32);
+
+/*
+ * Behind the header of a packet with ACCORD_FLAG_COOKIE. In step 1 and without chunks it is a *challenge*: the
+ * responder keeps nothing yet, and wants to see the first packet of the proposal again with this behind its header.
+ */
+struct accord_cookie {
+	__u8 key;     /* which of the responder's keys */
+	__u8 kind;    /* enum accord_cookie_kind */
+	__be16 slot;  /* when it was made: ACCORD_COOKIE_SLOT_S seconds each */
+	__be32 bound; /* checksum (RFC 1071) of the first packet's chunks, then their length: 16 bits each */
+	__be64 mac;   /* SipHash-2-4 over addresses, ports, transaction ID and the eight bytes before */
+} ACCORD_PACKED;
+ACCORD_ASSERT_SIZE(accord_cookie, 16);
+
+enum accord_cookie_kind {
+	ACCORD_COOKIE_ADDRESS = 1, /* proves that the initiator receives at its address */
+};
 
 enum accord_chunk_flag {
 	ACCORD_CHUNK_FIRST = 0x01,
@@ -178,6 +197,9 @@ enum accord_limit {
 	ACCORD_HEARTBEAT_MS = 450,        /* a daemon silent for longer: every packet passes */
 	ACCORD_SUPPRESS_MS = 400,         /* from a proposal to the SYN that it suppresses; SYNs are repeated after 1 s */
 	ACCORD_MARK_MS = 1000,            /* from a proposal to the SYN-ACK that is marked */
+	ACCORD_MAX_CHALLENGES = 2,        /* that one proposal answers */
+	ACCORD_COOKIE_SLOT_S = 4, /* seconds; a cookie is good in its own slot and in the next ACCORD_COOKIE_SLOTS */
+	ACCORD_COOKIE_SLOTS = 2,
 };
 
 /* ---- Reasons: every drop, prune, fallback and abort has a name -------------------------------- */
@@ -239,6 +261,9 @@ enum accord_party {
 	X(UNREACHABLE, 70, PATH, "the peer or its port cannot be reached") \
 	X(CLOSED, 71, NONE, "closed by this side") \
 	X(MTU_BLACK_HOLE, 72, PATH, "longer datagrams got lost twice, so short ones are sent") \
+	X(CHALLENGED, 73, NONE, "a cookie was asked for: the responder is under load") \
+	X(BAD_COOKIE, 74, PEER, "a cookie that was not made here for this packet") \
+	X(OVER_BUDGET, 75, OURS, "more than this host spends on one peer or network at a time") \
 	/* descriptors and graphs */ \
 	X(BAD_DESCRIPTOR, 96, PEER, "a node descriptor that does not parse") \
 	X(NOT_CANONICAL, 97, PEER, "a node descriptor in other than its one valid encoding") \

@@ -146,10 +146,12 @@ def worked_example(built: example.Example) -> str:
 
 PARTS: dict[str, Callable[[], str]] = {
     **{f"constants:{name}": (lambda name=name: constants(name)) for name in (  # type: ignore[misc]
-        "packet_constant", "packet_flag", "chunk_flag", "node_flag", "tlv_type", "protocol", "word", "node_id", "step",
-        "tcp_option", "limit",
+        "packet_constant", "packet_flag", "chunk_flag", "node_flag", "cookie_kind", "tlv_type", "protocol", "word",
+        "node_id", "step", "tcp_option", "limit",
     )},
-    **{f"struct:{name}": (lambda name=name: struct(name)) for name in ("header", "chunk", "descriptor", "tlv")},  # type: ignore[misc]
+    **{f"struct:{name}": (lambda name=name: struct(name)) for name in (  # type: ignore[misc]
+        "header", "chunk", "cookie", "descriptor", "tlv",
+    )},
     "reasons": reasons,
     "states:initiator": lambda: states(Initiator, InitiatorState),
     "states:responder": lambda: states(Responder, ResponderState),

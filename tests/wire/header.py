@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 _TYPEDEFS = (
     "typedef uint8_t __u8; typedef uint16_t __u16; typedef uint32_t __u32; typedef uint64_t __u64;"
-    "typedef uint16_t __be16; typedef uint32_t __be32;"
+    "typedef uint16_t __be16; typedef uint32_t __be32; typedef uint64_t __be64;"
 )
 _ROW = "#define ROW(name, value, party, text) @ name value ACCORD_PARTY_##party text\nACCORD_REASONS(ROW)\n"
 

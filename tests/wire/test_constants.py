@@ -17,6 +17,7 @@ MIRRORED: list[tuple[type[enum.IntEnum] | type[enum.IntFlag], str, str, dict[str
     (constants.Packet, "packet_constant", "", {}),
     (constants.PacketFlag, "packet_flag", "FLAG_", {"FLAGS_KNOWN": constants.PACKET_FLAGS_KNOWN}),
     (constants.ChunkFlag, "chunk_flag", "CHUNK_", {"CHUNK_FLAGS_KNOWN": constants.CHUNK_FLAGS_KNOWN}),
+    (constants.CookieKind, "cookie_kind", "COOKIE_", {}),
     (constants.NodeFlag, "node_flag", "NODE_", {"NODE_FLAGS_KNOWN": constants.NODE_FLAGS_KNOWN}),
     (constants.TlvType, "tlv_type", "TLV_", {"TLV_CRITICAL": constants.TLV_CRITICAL}),
     (constants.Protocol, "protocol", "PROTOCOL_", {}),

@@ -52,7 +52,7 @@ OBJECTS = {
     ),
     "settings of another size": (
         MAPS_H,
-        "__u8 reserved[2];",
+        "__u8 reserved[38];",
         "__u8 reserved[10];",
         "map settings is of another layout",
     ),

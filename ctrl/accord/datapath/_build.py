@@ -42,6 +42,7 @@ typedef uint32_t __u32;
 typedef uint64_t __u64;
 typedef uint16_t __be16;
 typedef uint32_t __be32;
+typedef uint64_t __be64;
 """
 
 _STRUCT = re.compile(r"^struct (?P<name>\w+) \{[^{}]*\}[^;{}]*;", re.MULTILINE)

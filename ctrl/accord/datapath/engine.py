@@ -33,6 +33,29 @@ class EventKind(enum.IntEnum):
     MESSAGE = 4
     ARRIVED = 5
     FAILED = 6
+    STRANGER = 7
+    CHALLENGED = 8
+
+
+class Level(enum.IntEnum):
+    """``enum accord_level``: what a proposal from an address that nothing is known of gets."""
+
+    STATE = 0
+    ANSWER = 1
+    COOKIE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """``struct accord_engine_load``."""
+
+    level: Level
+    since: int
+    """Microseconds of the engine's clock."""
+    strangers: int
+    """That came in the last whole second."""
+    raised: tuple[int, int, int]
+    """How often each level came into force from below."""
 
 
 _KINDS = {int(kind): kind for kind in EventKind}
@@ -68,7 +91,7 @@ class Event(NamedTuple):
     data: bytes = b""
     path: Path | None = None
     syn_first: bool | None = None
-    """Of OPENED: the plain connection's SYN came before the proposal; None where nobody can tell."""
+    """Of OPENED, STRANGER: the plain connection's SYN came before the proposal; None where nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +139,16 @@ class Engine:
     """
 
     def __init__(
-        self, *, transactions: int = 0, unproven: int = 0, buffers: int = 0, events: int = 0, seed: int = 0
+        self,
+        *,
+        transactions: int = 0,
+        unproven: int = 0,
+        buffers: int = 0,
+        events: int = 0,
+        seed: int = 0,
+        strangers_per_second: int = 0,
+        unproven_per_network: int = 0,
+        proven_per_network: int = 0,
     ) -> None:
         config = ffi.new("struct accord_engine_config *")
         config.transactions = transactions
@@ -124,6 +156,9 @@ class Engine:
         config.buffers = buffers
         config.events = events
         config.seed = seed
+        config.strangers_per_second = strangers_per_second
+        config.unproven_per_network = unproven_per_network
+        config.proven_per_network = proven_per_network
         self.bytes: int = lib.accord_engine_bytes(config)
         if not self.bytes:
             raise error(
@@ -236,6 +271,7 @@ class Engine:
     @staticmethod
     def _event(event: Any) -> Event:
         kind = _KINDS[event.kind]
+        first = kind is EventKind.OPENED or kind is EventKind.STRANGER
         return Event(
             handle=event.handle,
             kind=kind,
@@ -245,9 +281,9 @@ class Engine:
             protocol=event.protocol,
             order=event.order,
             reason=Reason(event.reason) if event.reason else Reason.OK,
-            data=bytes(ffi.buffer(event.data, event.length)) if kind is EventKind.NODE else b"",
-            path=Path.from_c(event.path) if kind is EventKind.OPENED else None,
-            syn_first=_SYN_FIRST[event.path.syn] if kind is EventKind.OPENED else None,
+            data=bytes(ffi.buffer(event.data, event.length)) if event.length else b"",
+            path=Path.from_c(event.path) if first else None,
+            syn_first=_SYN_FIRST[event.path.syn] if first else None,
         )
 
     def deadline(self) -> int | None:
@@ -265,6 +301,31 @@ class Engine:
     def transactions(self) -> int:
         """How many there are now."""
         return int(lib.accord_engine_transactions(self.pointer))
+
+    def cookies(self, ring: Any) -> None:
+        """What cookies are made and checked with, a ``struct accord_cookie_ring *``. Without a key in it, as at first,
+        strangers that find no place get silence."""
+        lib.accord_engine_cookies(self.pointer, ring)
+
+    def send_once(self, path: Path, packet: bytes) -> None:
+        """Send one packet, header and checksum included, of which nothing is kept. Raises ``OurError`` when too many
+        wait already."""
+        _check(lib.accord_engine_send_once(self.pointer, path.to_c(), packet, len(packet)), "cannot answer a stranger")
+
+    def challenge(self, path: Path, packet: bytes) -> bool:
+        """Ask for a cookie after all, of whom STRANGER has handed up: its packet. False: that cannot be done now."""
+        result: int = lib.accord_engine_challenge(self.pointer, path.to_c(), packet, len(packet))
+        return result == 0
+
+    def level(self, now: int, floor: Level) -> None:
+        """From now on the level is never below this one."""
+        lib.accord_engine_level(self.pointer, now, floor)
+
+    def load(self, now: int) -> Load:
+        """How it is loaded by strangers."""
+        load = ffi.new("struct accord_engine_load *")
+        lib.accord_engine_load(self.pointer, now, load)
+        return Load(Level(load.level), load.since, load.strangers, tuple(load.raised))
 
     def usage(self) -> Usage:
         """How full it is."""

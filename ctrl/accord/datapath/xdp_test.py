@@ -11,10 +11,12 @@ import enum
 import os
 import socket
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from accord.datapath._core import ffi, lib
+from accord.datapath.cookies import CookieKey, ring_of
 from accord.datapath.port import OBJECT_PATH
 from accord.wire.constants import Reason
 from accord.wire.errors import error
@@ -82,15 +84,29 @@ class Program:
         *,
         any_port: bool = False,
         suppress: bool = True,
+        challenge: bool = False,
         address: str = "02:00:00:00:00:02",
         frame_limit: int = 1792,
         layout: int = lib.ACCORD_MAP_LAYOUT,
     ) -> None:
         """Write the map "settings", all but its heartbeat; ``frame_limit`` is in bytes."""
-        self._settings.flags = any_port * lib.ACCORD_SETTINGS_ANY_PORT | suppress * lib.ACCORD_SETTINGS_SUPPRESS
+        self._settings.flags = (
+            any_port * lib.ACCORD_SETTINGS_ANY_PORT
+            | suppress * lib.ACCORD_SETTINGS_SUPPRESS
+            | challenge * lib.ACCORD_SETTINGS_CHALLENGE
+        )
         self._settings.frame_limit = frame_limit
         self._settings.layout = layout
         ffi.memmove(self._settings.address, bytes.fromhex(address.replace(":", "")), 6)
+
+    def cookies(self, keys: Sequence[CookieKey], slot: int) -> None:
+        """What cookies are made and checked with: ``cookies.ring_of``."""
+        self._settings.cookies = ring_of(keys, slot)[0]
+
+    def challenges(self) -> tuple[int, int, int]:
+        """First packets that were answered by a cookie, refused for theirs, passed on for theirs: of queue 0."""
+        counts = self._settings.challenges[0]
+        return counts.answered, counts.refused, counts.passed
 
     def heartbeat(self, age_ms: int = 0) -> None:
         """A sign of life, ``age_ms`` milliseconds ago, or when the host was started."""

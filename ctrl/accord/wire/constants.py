@@ -20,6 +20,7 @@ class Packet(enum.IntEnum):
     TRANSACTION_BYTES = 12
     HEADER_BYTES = 32
     CHUNK_HEADER_BYTES = 8
+    COOKIE_BYTES = 16
 
     # The value of VERSION today, so an alias; the first byte range that RFC 9443 leaves unassigned.
     VERSION_FIRST = 4
@@ -32,6 +33,7 @@ class PacketFlag(enum.IntFlag):
     ACK = 0x0002
     END = 0x0004
     MORE = 0x0008
+    COOKIE = 0x0010
 
 
 class ChunkFlag(enum.IntFlag):
@@ -41,13 +43,19 @@ class ChunkFlag(enum.IntFlag):
     LAST = 0x02
 
 
+class CookieKind(enum.IntEnum):
+    """``enum accord_cookie_kind``: what a cookie proves."""
+
+    ADDRESS = 1
+
+
 class NodeFlag(enum.IntFlag):
     """``enum accord_node_flag``: bits of a node descriptor's flags byte."""
 
     PLACEHOLDER = 0x01
 
 
-PACKET_FLAGS_KNOWN: Final = 0x000F
+PACKET_FLAGS_KNOWN: Final = 0x001F
 CHUNK_FLAGS_KNOWN: Final = 0x03
 NODE_FLAGS_KNOWN: Final = 0x01
 
@@ -150,9 +158,13 @@ class Limit(enum.IntEnum):
     HEARTBEAT_MS = 450
     SUPPRESS_MS = 400
     MARK_MS = 1000
+    MAX_CHALLENGES = 2
+    COOKIE_SLOT_S = 4
 
     # The same number as MAX_EDGES, so an alias: packets of one direction of one transaction.
     MAX_PACKETS = 256
+    # Likewise: slots after its own in which a cookie is good.
+    COOKIE_SLOTS = 2
 
 
 class Party(enum.IntEnum):
@@ -232,6 +244,9 @@ class Reason(enum.IntEnum):
     UNREACHABLE = 70, Party.PATH, "the peer or its port cannot be reached"
     CLOSED = 71, Party.NONE, "closed by this side"
     MTU_BLACK_HOLE = 72, Party.PATH, "longer datagrams got lost twice, so short ones are sent"
+    CHALLENGED = 73, Party.NONE, "a cookie was asked for: the responder is under load"
+    BAD_COOKIE = 74, Party.PEER, "a cookie that was not made here for this packet"
+    OVER_BUDGET = 75, Party.OURS, "more than this host spends on one peer or network at a time"
     # Descriptors and graphs.
     BAD_DESCRIPTOR = 96, Party.PEER, "a node descriptor that does not parse"
     NOT_CANONICAL = 97, Party.PEER, "a node descriptor in other than its one valid encoding"
