@@ -159,6 +159,8 @@ void outbox_expect(struct transaction *transaction, const struct slab *slab)
 	uint32_t packets;
 	uint64_t own = kept_of_proposal(transaction, slab, &packets), room = ACCORD_AMPLIFICATION * own;
 
+	if (transaction->expected + OUTBOX_VARIES <= room)
+		return;
 	/* All of it is one flight. */
 	for (; room < wanted && packets && outbox->total + outbox->repeats < ACCORD_INITIAL_WINDOW; outbox->repeats++)
 		room += ACCORD_AMPLIFICATION * own / packets;

@@ -10,7 +10,9 @@
 
 enum outbox_constant {
 	OUTBOX_SPARE =
-		140, /* per cent of an expected answer that there is to be room for: packets of either side get lost */
+		140, /* per cent of an expected long answer that there is to be room for: packets of either side get lost */
+	OUTBOX_VARIES =
+		32, /* bytes by which an answer may be longer than the last one: signatures are not all of a length */
 	OUTBOX_NEARLY = 2, /* packets that a responder has left at its limit, when it is time to lift that */
 };
 
@@ -40,8 +42,9 @@ bool outbox_awaits(const struct transaction *transaction);
  * its answers are long (RFC 9000 section 8.1 leaves it to padding).
  */
 void outbox_unlock(struct transaction *transaction, const struct slab *slab);
-/* The proposal is queued, and it is known how long the answer will be: repeat as much of it in the same flight as makes
- * room for that. Padding would do, too, but each packet of it would have to arrive before there is an answer. */
+/* The proposal is queued, and it is known how long the answer will be: if it makes no room for that by itself, repeat
+ * as much of it in the same flight as does. Padding would do, too, but each packet of it would have to arrive before
+ * there is an answer. */
 void outbox_expect(struct transaction *transaction, const struct slab *slab);
 /* Mark the first unacknowledged packets to be sent again regardless of the window. */
 void outbox_probe(struct transaction *transaction, struct slab *slab);
