@@ -325,6 +325,8 @@ enum accord_party {
 	/* inside protocols */ \
 	X(REQUIRED_MISSING, 169, USER, "a policy requires what is not to be had") \
 	X(DECOMPRESSION_BOMB, 170, PEER, "compressed data that unpacks to more than was agreed") \
+	X(PLUGIN_TIMEOUT, 171, OURS, "a protocol plug-in took too long and was stopped") \
+	X(PLUGIN_MEMORY, 172, OURS, "a protocol plug-in wanted more memory than there is for it") \
 	X(BAD_CONFIG, 192, USER, "the configuration is wrong") \
 	X(NOT_PERMITTED, 193, USER, "this user may not do that") \
 	X(NO_DAEMON, 194, USER, "no daemon is running")

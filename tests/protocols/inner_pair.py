@@ -113,9 +113,8 @@ def pair(
     near_end.peer, far_end.peer = far_end, near_end
     apps = applications or (Application(), Application())
     trusting = dataclasses.replace(pki.trusting(server_name), sni=False)
-    near = services(Role.INITIATOR, trusting, datagrams=near_end)
-    far = services(Role.RESPONDER, pki.being(pki.good), datagrams=far_end)
-    far.random = near.random = lambda count: bytes(count)
+    near = dataclasses.replace(services(Role.INITIATOR, trusting, datagrams=near_end), random=bytes)
+    far = dataclasses.replace(services(Role.RESPONDER, pki.being(pki.good), datagrams=far_end), random=bytes)
     notes: dict[Role, list[str]] = {role: [] for role in Role}
     http = HttpPlugin()
 
@@ -131,8 +130,9 @@ def pair(
 
     admit = replay.admit if replay is not None else lambda digest, sealed_at: True
     ring = keys or key_ring(HYBRID)
-    near.inner = Proposing(transaction, inner_graph, FirstIsBest(), key, lambda: now, notes[Role.INITIATOR].append)
-    far.inner = Offering(transaction, ring, supported, accept_inner, admit, notes[Role.RESPONDER].append)
+    proposing = Proposing(transaction, inner_graph, FirstIsBest(), key, lambda: now, notes[Role.INITIATOR].append)
+    offering = Offering(transaction, ring, supported, accept_inner, admit, notes[Role.RESPONDER].append)
+    near, far = dataclasses.replace(near, inner=proposing), dataclasses.replace(far, inner=offering)
     plugins: dict[int, Plugin] = {TLS_ID: TlsPlugin(), QUIC_ID: QuicPlugin(), INNER_ID: InnerPlugin()}
 
     def open_session(role: Role, node: int) -> CarrierSession:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -80,9 +81,8 @@ class Kept:
 
 
 def session(role: Role, syn: Syn | None = None, kept: Kept | None = None) -> TcpSession:
-    host: Any = services(role)
-    host.syn, host.adoptions = syn, kept
-    return TcpPlugin().open(role, host)
+    given: Any = {"syn": syn, "adoptions": kept}
+    return TcpPlugin().open(role, replace(services(role), **given))
 
 
 def seen(role: Role, *above: object) -> View:
@@ -273,10 +273,9 @@ class Tuning:
 def wishing(
     role: Role, wishes: TcpWishes, syn: Syn | None = None, kept: Kept | None = None
 ) -> tuple[TcpSession, Tuning]:
-    host: Any = services(role)
     tuning = Tuning()
-    host.syn, host.adoptions, host.tuning, host.wishes = syn, kept, tuning, Wishes(tcp=wishes)
-    return TcpPlugin().open(role, host), tuning
+    given: Any = {"syn": syn, "adoptions": kept, "tuning": tuning, "wishes": Wishes(tcp=wishes)}
+    return TcpPlugin().open(role, replace(services(role), **given)), tuning
 
 
 class Settled(Syn):

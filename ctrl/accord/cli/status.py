@@ -46,6 +46,18 @@ def _associations(rows: list[dict[str, Any]], more: int) -> Table:
     return table
 
 
+def _memory(answer: dict[str, Any]) -> str:
+    taken, limit = answer["data_bytes"] >> 20, answer["data_limit_bytes"] >> 20
+    return f"{taken} MiB taken, {f'limit {limit} MiB' if limit else 'no limit'}"
+
+
+def _trouble(trouble: dict[str, Any]) -> str:
+    failures = ", ".join(f"{what} {count}" for what, count in trouble["failures"].items())
+    if not trouble["off_for_s"]:
+        return failures
+    return f"switched off for {trouble['off_for_s']:g} s more: {trouble['why_off']}; {failures}"
+
+
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--control", type=click.Path(path_type=Path), help="Control socket of the daemon.")
@@ -75,6 +87,9 @@ def status(as_json: bool, control: Path | None) -> None:
         table.add_row(name.replace("_", " "), str(answer[name]))
     table.add_row("sealing keys", ", ".join(answer["sealing_keys"]))
     table.add_row("privileges", describe(answer["privileges"]))
+    table.add_row("memory", _memory(answer))
+    for trouble in answer["plugin_troubles"]:
+        table.add_row(f"plug-in {trouble['protocol']}", _trouble(trouble))
     for rung in answer["rungs_refused"]:
         table.add_row(f"not {rung['rung']}", f"{rung['reason']}: {rung['detail']}")
     for listener in answer["listeners"]:

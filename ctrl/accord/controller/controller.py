@@ -23,6 +23,8 @@ from accord.controller.link import LinkKeeper
 from accord.controller.peers.dns_hints import DnsHints
 from accord.controller.peers.lessons import Lessons
 from accord.controller.peers.memory import Peers
+from accord.controller.plugin_guard import PluginGuard, describe
+from accord.controller.prefixes import Prefixes
 from accord.controller.prepared import STOCK_LIMIT, STOCK_SECONDS, Prepared, Target, discard
 from accord.controller.race.fallback_log import FallbackLog
 from accord.controller.race.losers import Losers
@@ -77,6 +79,10 @@ class Controller:
         self.plugins, broken = load_plugins()
         for name, reason in broken.items():
             log.warning("plug-in %s is left out: %s", name, reason)
+        self.guard = PluginGuard(clock.now, config.plugin_ms / 1000)
+        self.prefixes = Prefixes(
+            clock.now, associations=config.prefix_associations, commits=config.prefix_commits_per_second
+        )
         self.tcp_refusal = _tcp_refusal()
         if self.tcp_refusal is not None:
             log.warning("TCP without a SYN is not to be had: %s", self.tcp_refusal)
@@ -328,6 +334,8 @@ class Controller:
             "associations": self.associations.rows(_ASSOCIATIONS_SHOWN),
             "associations_more": max(0, len(self.associations) - _ASSOCIATIONS_SHOWN),
             "plugins": sorted(self.plugins),
+            "plugin_troubles": describe(self.guard),
+            "networks_over_budget": self.prefixes.refused,
             "sealing_keys": [key.name for key in self.recursion.keys.published],
             "early_refused": self.recursion.replay.refused,
             "listeners": [

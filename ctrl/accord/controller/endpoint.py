@@ -356,7 +356,7 @@ class Endpoint:
         """One negotiation's failure is not the others' (threat model, row 30)."""
         try:
             call(*arguments)
-        except Exception:
+        except (Exception, asyncio.CancelledError):  # there is nothing here that could be cancelled
             log.exception("a negotiation failed in an unforeseen way")
 
     def _dispatch(self, event: Event) -> None:

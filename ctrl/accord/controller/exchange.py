@@ -112,10 +112,21 @@ class Exchange:
 
     def feed(self, event: events.Event) -> None:
         """Give the machine an event that is not the engine's: ``Resume``, ``Stop``."""
-        if self._machine is not None and (actions := self._machine.receive(event)):
+        if self._machine is not None and (actions := self._received(self._machine, event)):
             self._perform(actions)
             self._endpoint.kick()
             self._progress()
+
+    def _received(self, machine: Machine, event: events.Event) -> Sequence[events.Action]:
+        """What nobody foresaw ends this negotiation, and what is no negotiation's to keep goes on from here."""
+        try:
+            return machine.receive(event)
+        except Exception as unforeseen:
+            log.exception("a negotiation failed in an unforeseen way")
+            return machine.receive(events.Failed(Reason.PLUGIN_FAILED, f"{type(unforeseen).__name__}: {unforeseen}"))
+        except BaseException:
+            self._perform(machine.receive(events.Failed(Reason.PLUGIN_FAILED)))
+            raise
 
     @property
     def waiting(self) -> int | None:

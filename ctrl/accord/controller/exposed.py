@@ -157,11 +157,12 @@ class Exposed:
             acceptor.close()
         self.accepting.clear()
 
-    def hand_out(self, association: Association, fetch: HostFetch | None) -> None:
-        """Deliver an association; it ends with this port."""
+    def hand_out(self, association: Association, fetch: HostFetch | None) -> asyncio.Task[None]:
+        """Deliver an association, for as long as the task lasts; it ends with this port."""
         task = self.spawn(self.deliver(association, fetch))
         # A task that is cancelled before its first step runs none of its own clean-up.
         task.add_done_callback(lambda ended: association.carrier.abort() if ended.cancelled() else None)
+        return task
 
     def spawn(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         """Run something that ends with this port."""

@@ -77,6 +77,17 @@ ADOPTIONS = Family(
     "negotiation", "accord_adoptions_total", Kind.COUNTER, ("role", "result"),
     "Connections of parallel SYNs: adopted (by_syn, by_preface; initiator: marked, unmarked), fell_back, never_came.",
 )  # fmt: skip
+PLUGIN_CALLS = Family(
+    "negotiation", "accord_plugin_calls_total", Kind.COUNTER, ("protocol", "call"),
+    "Calls of protocol plug-ins by negotiations.",
+)  # fmt: skip
+PLUGIN_FAILURES = Family(
+    "negotiation", "accord_plugin_failures_total", Kind.COUNTER, ("protocol", "call", "reason"),
+    "Of these, those that ended as none should: with an error, rubbish, too late (PLUGIN_TIMEOUT), out of memory.",
+)  # fmt: skip
+PLUGINS_OFF = Family(
+    "negotiation", "accord_plugins_off", Kind.GAUGE, (), "Plug-ins that are switched off now, as they kept failing."
+)
 PREPARED = Family(
     "negotiation", "accord_prepared_proposals_total", Kind.COUNTER, ("result",),
     "Proposals made ahead: hit, missed (none was ready, so it was made on the spot), discarded unused.",
@@ -133,8 +144,8 @@ RINGS: Mapping[str, Family] = {
 
 FAMILIES: tuple[Family, ...] = (
     INFO, START, STEERING, *RINGS.values(), ENGINE, USED, LIMIT, MEMORY, PROPOSALS, NEGOTIATIONS, STACKS, READY, OPEN,
-    HANDED_OVER, RENEGOTIATIONS, ADOPTIONS, PREPARED, READY_NOW, PEERS, PEERS_ASKED, PEERS_LEARNT, PEERS_EVICTED,
-    SYN_OPTIONS, SYN_SLOTS,
+    HANDED_OVER, RENEGOTIATIONS, ADOPTIONS, PLUGIN_CALLS, PLUGIN_FAILURES, PLUGINS_OFF, PREPARED, READY_NOW, PEERS,
+    PEERS_ASKED, PEERS_LEARNT, PEERS_EVICTED, SYN_OPTIONS, SYN_SLOTS,
 )  # fmt: skip
 """All of them, in the order in which they are shown."""
 

@@ -162,8 +162,17 @@ def prepare(controller: Controller, target: Target, early: bytes = b"", transact
             wishes=target.policy.inside,
         )
         if target.policy.hides:
-            services.inner = proposing(controller, transaction, target.policy, services, target.key, early, remarks)
-        proposed = hold_back(propose(controller.plugins, target.policy, services, context=path.context), target.policy)
+            inner = proposing(controller, transaction, target.policy, services, target.key, early, remarks)
+            services = replace(services, inner=inner)
+        guard = controller.guard
+        nodes = propose(
+            guard.usable(controller.plugins),
+            target.policy,
+            services,
+            context=path.context,
+            open_session=guard.open,
+        )
+        proposed = hold_back(nodes, target.policy)
         by_protocol = {plugin.protocol: plugin for plugin in controller.plugins.values()}
         machine = Initiator(
             transaction,
@@ -172,11 +181,12 @@ def prepare(controller: Controller, target: Target, early: bytes = b"", transact
             context_protocol=path.context,
             service_port=target.port if direct else None,
             grease=secrets.token_bytes(_GREASE_BYTES),
-            open=lambda node, protocol: by_protocol[protocol].open(Role.INITIATOR, services),
+            open=lambda node, protocol: guard.open(by_protocol[protocol], Role.INITIATOR, services),
             packets_min=target.policy.packets_min,
             data_path=target.source.partition("%")[0] if target.via else None,
             renegotiates=None if target.renews is None else target.renews.claim(Role.INITIATOR, transaction),
         )
+        machine.guard = guard
         tls = None if syn is None or target.policy.hides else _on_tcp(proposed)
         return Prepared(path, bound, channel, held, transaction, syn, remarks, tls, machine, machine.start())
     except BaseException:

@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from accord.controller.settings.policy import EffectivePolicy, TcpOpen
 from accord.controller.settings.preferences import describe
 from accord.negotiation.initiator import Proposed
 from accord.negotiation.interface import Role
-from accord.protocols.services import Plugin, Services
+from accord.protocols.services import CarrierSession, Plugin, Services
 from accord.wire.constants import NodeId, Protocol, Reason
-from accord.wire.errors import error
+from accord.wire.errors import AccordError, error
+
+Open = Callable[[Plugin, Role, Services], CarrierSession]
+"""A session of a plug-in's. Raises ``AccordError`` where there is none to be had: then nothing of it is proposed."""
 
 APPLICATION = "http"
 """The node on top of every stack: it decides the ALPN and may carry the first request."""
@@ -20,14 +23,53 @@ HIDDEN = "inner"
 
 
 def propose(
-    plugins: Mapping[str, Plugin], policy: EffectivePolicy, services: Services, *, context: int = Protocol.UDP
+    plugins: Mapping[str, Plugin],
+    policy: EffectivePolicy,
+    services: Services,
+    *,
+    context: int = Protocol.UDP,
+    open_session: Open = lambda plugin, role, services: plugin.open(role, services),
 ) -> list[Proposed]:
     """The nodes of a proposal, context first, preferred stacks first after it.
 
     A protocol instance is shared by the stacks that have the same protocols below it, and the application
     node by all. ``context``: UDP or DIRECT, what the packets travel in. Raises ``UserError`` (POLICY) when the
-    policy leaves nothing to propose.
+    policy leaves nothing to propose, or the ``AccordError`` of the plug-in without which there is nothing.
     """
+    try:
+        return _propose(plugins, policy, services, context, open_session)
+    except _Unopened as unopened:
+        if unopened.name in (APPLICATION, HIDDEN):
+            raise unopened.failure from None
+        others = {name: plugin for name, plugin in plugins.items() if name != unopened.name}
+        try:
+            return propose(others, policy, services, context=context, open_session=open_session)
+        except AccordError as nothing_left:
+            raise unopened.failure from nothing_left
+
+
+class _Unopened(Exception):
+    """A plug-in that gives no session."""
+
+    def __init__(self, name: str, failure: AccordError) -> None:
+        super().__init__(name)
+        self.name = name
+        self.failure = failure
+
+
+def _propose(
+    plugins: Mapping[str, Plugin],
+    policy: EffectivePolicy,
+    services: Services,
+    context: int,
+    open_session: Open,
+) -> list[Proposed]:
+    def opened(plugin: Plugin) -> CarrierSession:
+        try:
+            return open_session(plugin, Role.INITIATOR, services)
+        except AccordError as failure:
+            raise _Unopened(plugin.name, failure) from failure
+
     stacks = policy.stacks_wanted(set(plugins) - {APPLICATION, HIDDEN})
     if not stacks:
         said = describe(policy.preferences, policy.protocols)
@@ -52,7 +94,7 @@ def propose(
     nodes = [Proposed(NodeId.CONTEXT, context, None, tuple(sorted(children[NodeId.CONTEXT])))]
     for prefix, node in ids.items():
         plugin = plugins[prefix[-1]]
-        session = plugin.open(Role.INITIATOR, services)
+        session = opened(plugin)
         nodes.append(
             Proposed(
                 node,
@@ -65,7 +107,7 @@ def propose(
         )
     top = plugins[HIDDEN if policy.hides else APPLICATION]
     word = policy.word_of(top.protocol)
-    nodes.append(Proposed(application, top.protocol, top.open(Role.INITIATOR, services), word=word))
+    nodes.append(Proposed(application, top.protocol, opened(top), word=word))
     return nodes
 
 

@@ -196,11 +196,12 @@ class Rendezvous:
         channel = self._endpoint.channel(self._bound, path)
         transaction = secrets.token_bytes(_TRANSACTION_BYTES)
         try:
+            guard = self._controller.guard
             services = self._services(Role.INITIATOR, (source, self._bound.port), (place.address, place.port), channel)
             machine = MeetingInitiator(
                 self._meeting,
                 transaction,
-                propose(self._plugins, policy, services),
+                propose(guard.usable(self._plugins), policy, services, open_session=guard.open),
                 policy,
                 context_protocol=int(Protocol.UDP),
                 grease=secrets.token_bytes(_GREASE_BYTES),
@@ -214,6 +215,7 @@ class Rendezvous:
         talk = self._talk(handle, Role.INITIATOR, (place.address, place.port), channel, path)
         place.exchange, place.handle = talk.exchange, handle
         talk.exchange.committed.add_done_callback(lambda outcome: self._came_to(place, outcome))
+        machine.guarded_by(guard)
         talk.exchange.run(machine, machine.start())
         self._endpoint.kick()
 
@@ -241,7 +243,7 @@ class Rendezvous:
         self.ladder.note(Way.IN, f"a proposal from {remote[0]} port {remote[1]}")
 
         def open_session(node_id: int, protocol: int) -> Session:
-            return self._by_protocol[protocol].open(Role.RESPONDER, services)
+            return self._controller.guard.open(self._by_protocol[protocol], Role.RESPONDER, services)
 
         machine = MeetingResponder(
             self._meeting,
@@ -254,6 +256,7 @@ class Rendezvous:
         )
         talk = self._talk(event.handle, Role.RESPONDER, remote, channel, path)
         talk.exchange.committed.add_done_callback(self._answered)
+        machine.guarded_by(self._controller.guard)
         talk.exchange.run(machine)
         # What came in shows that the way is open now, as it may not have been when ours left.
         for place in self._places:
@@ -299,7 +302,8 @@ class Rendezvous:
         )
         if services.tcp is not None:
             crossing = self._crossings.get(remote) or CrossingTcp(services.tcp, local[1])
-            services.tcp = self._crossings[remote] = crossing
+            self._crossings[remote] = crossing
+            services = replace(services, tcp=crossing)
         return services
 
     def _talk(self, handle: int, role: Role, peer: tuple[str, int], channel: DatagramChannel, path: Path) -> _Talk:

@@ -4,10 +4,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from accord.controller.adoption.adopting import Place, Places
@@ -109,6 +110,7 @@ class Answering:
     def machine(self, cookie: bytes) -> Responder:
         """The negotiation's machine, which accepts what this object does."""
         self._machine = Responder(self.transaction, self.accept, cookie, context_protocol=self.path.context)
+        self._machine.guard = self.controller.guard
         return self._machine
 
     def resume(self) -> None:
@@ -129,6 +131,8 @@ class Answering:
         renewed = self.renewed(proposed, port)
         if isinstance(renewed, Refuse):
             return renewed
+        if renewed is None and (over := controller.prefixes.refusal(path.remote)) is not None:
+            return over
         exposed = controller.exposed.get(port) if renewed is None else renewed.exposed
         if exposed is None:
             return Refuse(Reason.NO_SERVICE, f"port {port}")
@@ -141,9 +145,10 @@ class Answering:
         services = self.services(exposed, local, remote, exposed.early_limit if renewed is None else 0)
 
         def open_session(node_id: int, protocol: int) -> Session:
+            given = services
             if protocol == Protocol.INNER:  # only for those who want it: it is made for each negotiation
                 without_early = HostApplication(self.resume, ladder=self.ladder, target=exposed.target)
-                services.inner = offering(
+                inner = offering(
                     controller,
                     self.transaction,
                     exposed.policy,
@@ -151,7 +156,8 @@ class Answering:
                     without_early,
                     lambda text: self.ladder.note(Way.HERE, text),
                 )
-            self._sessions[node_id] = self.open(self._by_protocol[protocol], services)
+                given = replace(services, inner=inner)
+            self._sessions[node_id] = self.open(self._by_protocol[protocol], given)
             return self._sessions[node_id]
 
         chooser = exposed.policy if renewed is None else renewed.chooser
@@ -196,7 +202,7 @@ class Answering:
 
     def open(self, plugin: Plugin, services: Services) -> Session:
         """A session for a node."""
-        return plugin.open(Role.RESPONDER, services)
+        return self.controller.guard.open(plugin, Role.RESPONDER, services)
 
 
 def _peer(path: Path) -> str:
@@ -259,7 +265,11 @@ class Stack:
         ladder, controller = answering.ladder, answering.controller
         if place is not None:
             ladder.note(Way.HERE, f"adopted the TCP connection {place.found}")
-        carrier = build_carrier(self.committed.sessions)
+        try:
+            carrier = build_carrier(self.committed.sessions)
+        except AccordError as broken:
+            self.lost(broken)
+            return
         if renewed is not None:
             renewed.up(self.committed, carrier, answering.path)
             return
@@ -281,7 +291,8 @@ class Stack:
             report.inside, report.ladder = inside_of(self.committed), ladder.as_dicts()
         controller.counts.came_up(Role.RESPONDER, report)
         log.info("port %d, %s: %s", exposed.port, answering.peer, self.committed.name)
-        exposed.hand_out(Association(carrier, report), self.fetch)
+        ended = controller.prefixes.committed(answering.path.remote)
+        exposed.hand_out(Association(carrier, report), self.fetch).add_done_callback(lambda _: ended())
 
     async def comes_up(self, place: Place) -> None:
         """The commit was faster than the connection: nobody is told before that is there."""
@@ -301,7 +312,8 @@ class Stack:
         log.info("port %d, %s: %s", self.offered.exposed.port, self.answering.peer, failure)
         self.answering.controller.counts.failed(Role.RESPONDER, failure.reason)
         fetch = self.fetch
-        build_carrier(self.committed.sessions).abort()
+        with contextlib.suppress(AccordError):
+            build_carrier(self.committed.sessions).abort()
         if renewed is not None:
             renewed.carrier.failed(failure)
         if fetch is not None:

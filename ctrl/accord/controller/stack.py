@@ -25,8 +25,8 @@ from accord.protocols.services import (
     SynConnection,
 )
 from accord.protocols.wishes import NONE, Wishes
-from accord.wire.constants import protocol_name
-from accord.wire.errors import AccordError
+from accord.wire.constants import Reason, protocol_name
+from accord.wire.errors import AccordError, error
 
 if TYPE_CHECKING:
     from accord.controller.controller import Controller
@@ -118,12 +118,22 @@ def call_later(delay: float, function: Callable[[], None]) -> Callable[[], None]
 
 
 def build_carrier(sessions: Sequence[Session], lowest: Callable[[Carrier], None] | None = None) -> Carrier:
-    """The stream of a committed stack: each session's on top of that below it. ``lowest`` is shown the first one's."""
+    """The stream of a committed stack: each session's on top of that below it. ``lowest`` is shown the first one's.
+
+    Raises ``AccordError`` when a session gives none; then nothing is left of those below.
+    """
     carrier: Carrier | None = None
-    for session in sessions:
-        carrier = cast(CarrierSession, session).carrier(carrier)
-        if lowest is not None:
-            lowest(carrier)
-            lowest = None
+    try:
+        for session in sessions:
+            carrier = cast(CarrierSession, session).carrier(carrier)
+            if lowest is not None:
+                lowest(carrier)
+                lowest = None
+    except Exception as failure:
+        if carrier is not None:
+            carrier.abort()
+        if isinstance(failure, AccordError):
+            raise
+        raise error(Reason.PLUGIN_FAILED, f"carrier: {type(failure).__name__}: {failure}") from failure
     assert carrier is not None, "a stack has at least one session"
     return carrier

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from accord.controller import metrics
 from accord.controller.metrics import Family, Samples, snapshot
 from accord.datapath.syn_option import SynOptions
-from accord.wire.constants import Reason
+from accord.wire.constants import Reason, protocol_name
 
 if TYPE_CHECKING:
     from accord.controller.controller import Controller
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def collect(controller: Controller, version: str) -> list[dict[str, Any]]:
     """All families with their samples of this moment, for JSON (``metrics.snapshot``)."""
     endpoint, stock, peers = controller.endpoint, controller.proposals, controller.peers
-    usage = endpoint.engine.usage()
+    usage, guard = endpoint.engine.usage(), controller.guard
     return snapshot(
         {
             metrics.INFO: {
@@ -39,6 +39,14 @@ def collect(controller: Controller, version: str) -> list[dict[str, Any]]:
                 ("events",): usage.events_limit,
             },
             metrics.MEMORY: {(): usage.bytes},
+            metrics.PLUGIN_CALLS: {
+                (protocol_name(protocol), method): count for (protocol, method), count in guard.calls.items()
+            },
+            metrics.PLUGIN_FAILURES: {
+                (protocol_name(protocol), method, reason.name): count
+                for (protocol, method, reason), count in guard.failures.items()
+            },
+            metrics.PLUGINS_OFF: {(): len(guard.off())},
             metrics.PREPARED: {
                 ("hit",): stock.hits,
                 ("missed",): stock.misses,

@@ -28,7 +28,9 @@ from accord.controller.exposed import Exposed
 from accord.controller.peers.keeper import PeersKeeper
 from accord.controller.peers.network import NetworkWatch
 from accord.controller.settings.config import DaemonConfig, ExposeConfig, state_path
+from accord.daemon.admission import Admission, turn_away
 from accord.daemon.life import Life
+from accord.daemon.memory import limited
 from accord.daemon.operations import Operations
 from accord.daemon.successor import start_successor
 from accord.daemon.takeover import DRAIN_SECONDS, Predecessor, Succession, running
@@ -51,6 +53,8 @@ _FOR_OPERATORS = {"takeover": "take over", "flush_peers": "have peers forgotten"
 _CLIENTS_END_SECONDS = 1.0
 """Cancelled handlers end in a turn or two of the loop; one that does not is not waited for."""
 
+_SILENT_SECONDS = 30.0
+"""For a program to say what it wants; it may then keep the connection as long as it likes."""
 _HEAR_SECONDS = 2.0
 """After a take-over, for a program whose connection was accepted before it to say what it wants."""
 
@@ -89,6 +93,7 @@ class Daemon:
         self._failure = ""
         self._stop = asyncio.Event()
         self._clients: set[asyncio.Task[None]] = set()
+        self._admission = Admission(frozenset({0, self._owner}))
         self._unheard: set[Channel] = set()
         """Programs that were accepted and have not said what they want."""
 
@@ -130,6 +135,7 @@ class Daemon:
         network = NetworkWatch(controller.peers.network_changed)
         operations = Operations(controller, keeper)
         life = self._life = Life(self._supervisor, self._end)
+        bounds = contextlib.ExitStack()
         try:
             for signum in (signal.SIGINT, signal.SIGTERM):
                 loop.add_signal_handler(signum, self._stop.set)
@@ -139,6 +145,8 @@ class Daemon:
             gc.collect()
             gc.freeze()
             gc.set_threshold(_GC_OBJECTS)
+            bounds.enter_context(limited(self._config.memory_mib))
+            bounds.enter_context(controller.guard.watching())
             if self._before is not None:
                 before = await Predecessor.ask(self._before, self._drain_seconds)
                 before.recall(keeper)
@@ -172,6 +180,7 @@ class Daemon:
             controller.close()
             keeper.close()
             self._close_listener()
+            bounds.close()
             click.echo("accord daemon stopped")
         if self._failure:
             raise error(Reason.DAEMON_FAILED, self._failure, "see the log above; a supervisor starts a new daemon")
@@ -269,9 +278,18 @@ class Daemon:
         assert self._listener is not None
 
         def serve(client: socket.socket) -> None:
+            user = peer_credentials(client)[1]
+            if (full := self._admission.enter(user)) is not None:
+                turn_away(client, full)
+                return
             task = self._spawn_client(self._serve(client, controller, operations))
+
             # A task that is cancelled before its first step runs none of its own clean-up.
-            task.add_done_callback(lambda _: client.close())
+            def over(_: asyncio.Task[None]) -> None:
+                client.close()
+                self._admission.leave(user)
+
+            task.add_done_callback(over)
 
         self._accepting = Acceptor(self._listener, serve)
 
@@ -347,7 +365,7 @@ class Daemon:
             self._unheard.add(channel)
             while True:
                 try:
-                    received = await channel.receive()
+                    received = await self._heard(channel)
                     self._unheard.discard(channel)
                     if received is None:
                         return
@@ -376,6 +394,14 @@ class Daemon:
         finally:
             self._unheard.discard(channel)
             channel.close()
+
+    async def _heard(self, channel: Channel) -> tuple[dict[str, Any], list[int]] | None:
+        """The next message; None: the end, or nothing at all since the connection was made."""
+        try:
+            async with asyncio.timeout(_SILENT_SECONDS if channel in self._unheard else None):
+                return await channel.receive()
+        except TimeoutError:
+            return None
 
     def _upgrade(self) -> None:
         if self._supervisor is not None:

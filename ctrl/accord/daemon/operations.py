@@ -26,6 +26,7 @@ from accord.controller.settings.destination import without_zone
 from accord.controller.settings.policy import Secure
 from accord.controller.stats import collect
 from accord.daemon.meeting import met
+from accord.daemon.memory import limit, taken
 from accord.daemon.peers_operations import PeersOperations
 from accord.daemon.standing import standing
 from accord.datapath.stream import SocketCarrier
@@ -396,7 +397,9 @@ class Operations:
         await channel.send({"ok": True, **member.row()})
 
     async def _status(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
-        await channel.send({"ok": True, "pid": os.getpid(), "privileges": standing(), **self._controller.status()})
+        memory = {"data_bytes": taken(), "data_limit_bytes": limit()}
+        status = self._controller.status()
+        await channel.send({"ok": True, "pid": os.getpid(), "privileges": standing(), **memory, **status})
 
     async def _stats(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
         await channel.send({"ok": True, "pid": os.getpid(), "families": collect(self._controller, __version__)})

@@ -40,7 +40,7 @@ exit exit_group getpid getppid gettid getuid geteuid getgid getegid getresuid ge
 rt_sigaction rt_sigprocmask rt_sigreturn rt_sigtimedwait sigaltstack restart_syscall tgkill
 futex set_robust_list get_robust_list rseq set_tid_address arch_prctl membarrier sched_yield sched_getaffinity
 getrandom clock_gettime clock_getres clock_nanosleep nanosleep gettimeofday time getrusage sysinfo uname times
-prlimit64 getrlimit
+prlimit64 getrlimit setrlimit setitimer
 """
 ALLOWED: Final = tuple(f"{_STREAMS} {_SOCKETS} {_MEMORY} {_SELF}".split())
 

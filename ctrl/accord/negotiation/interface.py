@@ -123,6 +123,8 @@ class Session(Protocol):
     def secure(self) -> bool:
         """Authenticates the peer and encrypts what is above it."""
 
+    # An attribute ``costly``, true: ``respond`` computes a signature or as much. Few are begun for one message.
+
     def propose(self, view: View) -> Outcome:
         """Initiator: the first handshake bytes. ``Refuse`` leaves the node out of the proposal."""
 

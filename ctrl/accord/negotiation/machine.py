@@ -27,14 +27,19 @@ from accord.negotiation.events import (
     Send,
 )
 from accord.negotiation.graph import Graph, Stack, stack_name
+from accord.negotiation.guard import UNGUARDED, Guard
 from accord.negotiation.inbox import Inbox
 from accord.negotiation.interface import Outcome, Refuse, Role, Session, View
-from accord.negotiation.walk import Call, Walk, told
+from accord.negotiation.walk import Call, Walk
 from accord.wire import tlv
 from accord.wire.constants import Limit, NodeId, Party, Reason, TlvType, protocol_name, reason_of
 from accord.wire.errors import AccordError, error
 from accord.wire.message import Message
 from accord.wire.node import Node
+
+MAX_COSTLY: Final = 4
+"""Handshakes that cost a signature or a decapsulation (``Session.costly``), begun for one message of a responder:
+enough for two stacks of two such nodes. A proposal may name 63, on stacks of which each fails only at its top."""
 
 EVENT_KINDS: Final[tuple[type, ...]] = get_args(Event)
 
@@ -68,6 +73,10 @@ class Machine:
         self._keys: dict[int, bytes] = {}
         """Exporters of security nodes, those of the initiator's once a MAC of the peer's was verified with it."""
         self._walk: Walk | None = None
+        self._costly = 0
+        """Sessions that were asked for a costly handshake since our latest message."""
+        self.guard: Guard = UNGUARDED
+        """Through which sessions are called."""
 
     def receive(self, event: Event) -> tuple[Action, ...]:
         """Handle one event. The actions are to be carried out in their order."""
@@ -125,14 +134,25 @@ class Machine:
 
     def _send(self, step: int, nodes: Iterable[Node], packets_min: int = 0) -> None:
         self._actions.append(Send(step, Message(step, tuple(nodes)).encode(), packets_min))
-        self._step = step
+        self._step, self._costly = step, 0
 
     def _start(self, walk: Walk) -> None:
-        self._walk = walk
+        self._walk, walk.guard = walk, self.guard
+        if self.ROLE is Role.RESPONDER:
+            walk.admit = self._admit
         if walk.run():
             self._walked(walk)
         else:
             self._note(f"waiting: {walk.why}" if walk.why else "waiting")
+
+    def _admit(self, call: Call) -> Refuse | None:
+        """Whoever proposes pays nothing for what we compute: there is a bound to that (threat model, row 7)."""
+        if call.method != "respond" or not getattr(call.session, "costly", False):
+            return None
+        self._costly += 1
+        if self._costly <= MAX_COSTLY:
+            return None
+        return Refuse(Reason.OVER_BUDGET, f"{MAX_COSTLY} costly handshakes have been begun for this message")
 
     # ---- ends ----
 
@@ -149,7 +169,7 @@ class Machine:
         self.state = self.ABORTED
         for node_id in list(self._sessions):
             session = self._sessions.pop(node_id)
-            self._told(node_id, partial(session.abort, reason))
+            self._told(node_id, session, "abort", partial(session.abort, reason))
         if tell is not None and tell < Limit.MAX_STEPS:
             tlvs = (tlv.pruned(pruned),) if pruned else ()
             self._send(tell, [Node(NodeId.CONTEXT, self._context, (), (*tlvs, tlv.reason(reason)))])
@@ -169,7 +189,8 @@ class Machine:
         """Tell a session that its node is out."""
         session = self._sessions.pop(node_id, None)
         if session is not None:
-            self._told(node_id, partial(session.prune, reason_of(reason) or Reason.NOT_PREFERRED))
+            known = reason_of(reason) or Reason.NOT_PREFERRED
+            self._told(node_id, session, "prune", partial(session.prune, known))
 
     def _commit(self, stack: Stack, protocols: Sequence[int], hashed: bytes, step: int) -> Committed:
         """Bottom to top: a session that commits finds the one below it committed. Raises its error.
@@ -177,14 +198,14 @@ class Machine:
         ``hashed``: the transcript with the commit, which is the message of this ``step``."""
         for node_id in stack:
             session, view = self._sessions[node_id], self._view(stack, node_id, step)
-            failure = told(partial(session.commit, view))
+            failure = self.guard.tell(session, "commit", partial(session.commit, view))
             if failure is not None:
                 raise error(failure.reason, failure.detail or f"node {node_id} could not commit")
         sessions = tuple(self._sessions[node_id] for node_id in stack)
         return Committed(stack, tuple(protocols), sessions, stack_name(protocols), hashed)
 
-    def _told(self, node_id: int, call: Callable[[], None]) -> None:
-        failure = told(call)
+    def _told(self, node_id: int, session: Session, method: str, call: Callable[[], None]) -> None:
+        failure = self.guard.tell(session, method, call)
         if failure is not None:
             self._note(f"node {node_id} failed while it was let go: {failure.detail}")
 
@@ -257,14 +278,11 @@ class Machine:
             raise error(Reason.BAD_ELABORATION, f"CONTINUES is {sorted(continues)}, placeholders are {sorted(held)}")
 
     def _exporter(self, node_id: int) -> bytes | Refuse:
-        keys: list[bytes | None] = []
-        session = self._sessions[node_id]
-        failure = told(lambda: keys.append(session.exporter()))
-        key = keys[0] if keys else None
-        if failure is not None or not isinstance(key, bytes) or len(key) != tlv.HASH_BYTES:
-            return failure or Refuse(
-                Reason.PLUGIN_FAILED, f"node {node_id} has no exporter to key the transcript's MAC"
-            )
+        key = self.guard.export(self._sessions[node_id])
+        if isinstance(key, Refuse):
+            return key
+        if key is None or len(key) != tlv.HASH_BYTES:
+            return Refuse(Reason.PLUGIN_FAILED, f"node {node_id} has no exporter to key the transcript's MAC")
         return key
 
 

@@ -36,6 +36,7 @@ from accord.negotiation.events import (
     Stop,
 )
 from accord.negotiation.graph import Graph
+from accord.negotiation.guard import Guard
 from accord.negotiation.initiator import Initiator, Proposed
 from accord.negotiation.interface import Refuse, Session
 from accord.negotiation.merge import IDENTITY_BYTES, Merged, Proposal, merge
@@ -176,6 +177,10 @@ class MeetingInitiator:
         self._context: Node | None = None
         self._held: MessageComplete | None = None
 
+    def guarded_by(self, guard: Guard) -> None:
+        """As ``Machine.guard``."""
+        self._inner.guard = guard
+
     @property
     def waiting(self) -> int | None:
         """The node whose session waits for something on this host; the context: for the other's proposal."""
@@ -257,6 +262,10 @@ class MeetingResponder:
         self._nodes: dict[int, Node] = {}
         self._skipped: dict[int, int] = {}
         self._inner = Responder(transaction, self._accept, cookie, context_protocol=context_protocol)
+
+    def guarded_by(self, guard: Guard) -> None:
+        """As ``Machine.guard``."""
+        self._inner.guard = guard
 
     @property
     def waiting(self) -> int | None:

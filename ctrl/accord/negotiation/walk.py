@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import NamedTuple
 
+from accord.negotiation.guard import UNGUARDED, Guard
 from accord.negotiation.interface import Answer, Defer, Outcome, Refuse, Session, View, Wait
 from accord.negotiation.schedule import Agenda
 from accord.wire.constants import Reason
@@ -26,6 +27,13 @@ class Call(NamedTuple):
     """An answer without ``more`` is the node's result on this side; a proposal is not."""
     defers: bool = True
     """May answer with ``Defer``."""
+
+    @property
+    def method(self) -> str:
+        """What ``ask`` calls. Only ``propose`` is no result, and only ``advance`` may not defer."""
+        if not self.defers:
+            return "advance"
+        return "respond" if self.concludes else "propose"
 
 
 class Walk:
@@ -54,6 +62,9 @@ class Walk:
         """The node whose session waits; None: the walk is over."""
         self.why = ""
         """What it waits for."""
+        self.guard: Guard = UNGUARDED
+        self.admit: Callable[[Call], Refuse | None] | None = None
+        """May refuse a node before its session is asked."""
         self._agenda = Agenda([(call.id, call, call.after) for call in calls], results)
         self._waits: Call | None = None
         self._again: set[int] = set()
@@ -62,7 +73,7 @@ class Walk:
         self._stop_at_refusal = stop_at_refusal
         self._after = after
         self._needs = needs
-        self._confirm: dict[int, Callable[[], Refuse | None]] = {}
+        self._confirm: dict[int, tuple[Session, Callable[[], Refuse | None]]] = {}
 
     @property
     def left(self) -> dict[int, frozenset[int]]:
@@ -77,7 +88,8 @@ class Walk:
     def run(self) -> bool:
         """Go on until the end (True) or until a session waits (False)."""
         while self.waiting is None and (call := self._agenda.take()) is not None:
-            self._take(call, guarded(partial(call.ask, self._view(call))))
+            outcome: Outcome | None = self.admit(call) if self.admit is not None else None
+            self._take(call, outcome or self.guard.ask(call.session, call.method, partial(call.ask, self._view(call))))
         if self.waiting is not None:
             return False
         self._confirm_all()
@@ -86,8 +98,8 @@ class Walk:
     def _confirm_all(self) -> None:
         if self.refused and self._stop_at_refusal:
             return
-        for node_id, confirm in self._confirm.items():
-            verdict = guarded(partial(_verdict, confirm))
+        for node_id, (session, confirm) in self._confirm.items():
+            verdict = self.guard.ask(session, "confirm", partial(_verdict, confirm))
             if not isinstance(verdict, Answer):
                 del self.payloads[node_id]
                 wrong = Refuse(Reason.PLUGIN_FAILED, f"confirmed with {verdict!r:.80}")
@@ -99,7 +111,7 @@ class Walk:
             return self.waiting is None
         self.waiting = None
         call, self._waits = self._waits, None
-        self._take(call, guarded(partial(call.session.resume, self._view(call))))
+        self._take(call, self.guard.ask(call.session, "resume", partial(_resume, call.session, self._view(call))))
         return self.run()
 
     def _view(self, call: Call) -> View:
@@ -135,7 +147,7 @@ class Walk:
     def _answered(self, call: Call, answer: Answer) -> Outcome:
         self.payloads[call.id] = answer.payload
         if answer.confirm is not None:
-            self._confirm[call.id] = answer.confirm
+            self._confirm[call.id] = call.session, answer.confirm
         self._room -= len(answer.payload)
         self._budget -= len(answer.payload)
         if answer.more:
@@ -153,21 +165,12 @@ def _verdict(confirm: Callable[[], Refuse | None]) -> Outcome:
     return Answer() if refusal is None else refusal
 
 
-def guarded(call: Callable[[], Outcome]) -> Outcome:
-    """What a session said; an exception or nonsense is a refusal with PLUGIN_FAILED (threat model, row 30)."""
-    try:
-        outcome = call()
-    except AccordError as fault:
-        return Refuse(fault.reason, fault.detail)
-    except Exception as fault:
-        return Refuse(Reason.PLUGIN_FAILED, f"{type(fault).__name__}: {fault}")
-    said = isinstance(outcome, Answer) and isinstance(outcome.payload, bytes)
-    sound = said or isinstance(outcome, Refuse | Wait | Defer)
-    return outcome if sound else Refuse(Reason.PLUGIN_FAILED, f"answered {outcome!r:.80}")
+def _resume(session: Session, view: View) -> Outcome:
+    return session.resume(view)
 
 
 def told(call: Callable[[], None]) -> Refuse | None:
-    """Call for its effect. What went wrong, if anything did."""
+    """Call what is not a session's for its effect. What went wrong, if anything did."""
     try:
         call()
     except AccordError as fault:

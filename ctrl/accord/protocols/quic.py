@@ -70,6 +70,7 @@ class QuicSession:
     protocol: int = Protocol.QUIC
     elaboration: Elaboration = Elaboration.FREE
     secure: bool = True
+    costly: bool = True
 
     def __init__(self, role: Role, services: Services) -> None:
         self._services = services

@@ -287,9 +287,9 @@ class Security:
     """Append session secrets in the NSS key log format, for captures in a lab (as SSLKEYLOGFILE)."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Services:
-    """The host, as one negotiation may see it."""
+    """The host, as one negotiation may see it. Frozen, as its plug-ins share it."""
 
     role: Role
     local: tuple[str, int]

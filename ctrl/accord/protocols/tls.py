@@ -40,6 +40,7 @@ class TlsSession:
 
     protocol: int = Protocol.TLS13
     secure: bool = True
+    costly: bool = True
     elaboration: Elaboration = Elaboration.FREE
 
     def __init__(self, role: Role, services: Services) -> None:

@@ -308,6 +308,8 @@ class Reason(enum.IntEnum):
     # Inside protocols.
     REQUIRED_MISSING = 169, Party.USER, "a policy requires what is not to be had"
     DECOMPRESSION_BOMB = 170, Party.PEER, "compressed data that unpacks to more than was agreed"
+    PLUGIN_TIMEOUT = 171, Party.OURS, "a protocol plug-in took too long and was stopped"
+    PLUGIN_MEMORY = 172, Party.OURS, "a protocol plug-in wanted more memory than there is for it"
     BAD_CONFIG = 192, Party.USER, "the configuration is wrong"
     NOT_PERMITTED = 193, Party.USER, "this user may not do that"
     NO_DAEMON = 194, Party.USER, "no daemon is running"

@@ -36,6 +36,9 @@ _MAX_EARLY: Final = 65536
 _MAX_BUSY_POLL_US: Final = 1000
 _MAX_TRANSACTIONS: Final = 1 << 20
 _MAX_BUFFERS: Final = 1 << 20
+_MAX_PLUGIN_MS: Final = 10_000
+_MAX_PER_PREFIX: Final = 1 << 20
+_MAX_MEMORY_MIB: Final = 1 << 20
 _MAX_PEERS: Final = 1 << 14
 _MAX_WINDOW_S: Final = 600
 
@@ -127,6 +130,14 @@ class DaemonConfig:
     transactions: int = 0
     unproven: int = 0
     buffers: int = 0
+    plugin_ms: int = 500
+    """That one call of a plug-in may take; 0: any time."""
+    prefix_associations: int = 1024
+    """Of one network (/24, /56), through the daemon, at once; 0: any number."""
+    prefix_commits_per_second: int = 500
+    """Stacks that one network may commit to; 0: any number."""
+    memory_mib: int = 768
+    """That the daemon may take beside what it takes at its start; 0: as the host allows."""
 
     def override(self, **values: Any) -> DaemonConfig:
         """This configuration with the values that are not None, as command line options give them."""
@@ -206,6 +217,12 @@ def _read(document: Document, directory: Path, protocols: Mapping[str, int]) -> 
             transactions=table.integer("transactions", 1, _MAX_TRANSACTIONS, 0),
             unproven=table.integer("unproven", 1, _MAX_TRANSACTIONS, 0),
             buffers=table.integer("buffers", 1, _MAX_BUFFERS, 0),
+            plugin_ms=table.integer("plugin_ms", 0, _MAX_PLUGIN_MS, config.plugin_ms),
+            prefix_associations=table.integer("prefix_associations", 0, _MAX_PER_PREFIX, config.prefix_associations),
+            prefix_commits_per_second=table.integer(
+                "prefix_commits_per_second", 0, _MAX_PER_PREFIX, config.prefix_commits_per_second
+            ),
+            memory_mib=table.integer("memory_mib", 0, _MAX_MEMORY_MIB, config.memory_mib),
         )
         if config.transactions and config.unproven > config.transactions:
             table.note(

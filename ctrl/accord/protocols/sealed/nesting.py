@@ -30,6 +30,7 @@ class Nesting:
 
     protocol: int = Protocol.INNER
     secure: bool = False
+    costly: bool = True
     seals: bool = True
     """Messages of the sessions in it are for the peer alone, and sessions below it do not speak for those in it."""
     alpn: tuple[str, ...] = (ACCORD,)
