@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One network has so much of this host at a time, and what it has is taken from nobody else (threat model, rows 7, 16)."""
+"""One network has so much of this host at a time, and what it has is taken from nobody else."""
 
 from __future__ import annotations
 

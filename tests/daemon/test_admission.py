@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Local programs at the control socket are so many and no more, and none keeps the operator out (threat model, row 32)."""
+"""Local programs at the control socket are so many and no more, and none keeps the operator out."""
 
 from __future__ import annotations
 
