@@ -116,7 +116,7 @@ def test_a_session_that_fails_while_it_is_let_go_does_no_harm(method: str) -> No
     one, other = initiator(script=script), responder(TLS_FIRST)
     run(one, other)
     assert (one.stack or one.aborted) is not None
-    assert "failed while it was let go: RuntimeError: stuck" in one.notes
+    assert "RuntimeError: stuck" in one.notes
 
 
 def test_a_host_that_stops_while_it_waits_for_the_answer_tells_the_peer() -> None:

@@ -207,7 +207,7 @@ class Machine:
     def _told(self, node_id: int, session: Session, method: str, call: Callable[[], None]) -> None:
         failure = self.guard.tell(session, method, call)
         if failure is not None:
-            self._note(f"node {node_id} failed while it was let go: {failure.detail}")
+            self._note(f"node {node_id} failed while it was let go, {failure.detail}")
 
     # ---- stacks ----
 
