@@ -64,6 +64,7 @@ TLV_TYPES = {
     0x0002: "pruned",
     0x0003: "preference",
     0x000B: "word",
+    0x000D: "outline",
     0x8001: "reason",
     0x8002: "service",
     0x8003: "transcript",

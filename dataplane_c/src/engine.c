@@ -215,6 +215,8 @@ int accord_engine_send(struct accord_engine *engine, uint64_t now, uint32_t hand
 		return -(int)reason;
 	if (transaction->role == ROLE_INITIATOR)
 		transaction->continues = says_continues(nodes, count);
+	if (step > ACCORD_STEP_PROPOSAL)
+		reassembly_close(&transaction->reassembly, &engine->slab, &transaction->share, step - 1);
 	if (step == ACCORD_STEP_PROPOSAL && transaction->expected)
 		outbox_expect(transaction, &engine->slab);
 	reach(transaction, ACCORD_STAGE_SENT, step, ACCORD_REASON_OK);

@@ -17,7 +17,7 @@ void reassembly_init(struct reassembly *reassembly)
 	memset(reassembly, 0, offsetof(struct reassembly, nodes));
 	for (uint32_t step = 0; step < REASSEMBLY_STEPS; step++)
 		reassembly->steps[step].low = reassembly->steps[step].high = reassembly->steps[step].end = -1;
-	reassembly->latest = -1;
+	reassembly->latest = reassembly->closed = -1;
 	reassembly->fill.buffer = SLAB_NONE;
 }
 
@@ -127,18 +127,46 @@ struct node_in *reassembly_begin(struct reassembly *reassembly, struct slab *sla
 	return node;
 }
 
+void reassembly_close(struct reassembly *reassembly, struct slab *slab, struct slab_share *share, uint8_t step)
+{
+	if (reassembly_is_complete(reassembly, step))
+		return;
+	for (uint64_t left = reassembly->met; left; left &= left - 1) {
+		struct node_in *node = &reassembly->nodes[__builtin_ctzll(left)];
+
+		if (node->step > (int8_t)step || node->status != NODE_STORED)
+			continue;
+		pieces_release(&reassembly->fill, slab, share, node->pieces.head);
+		node->pieces.head = node->pieces.tail = PIECE_NONE;
+		node->status = NODE_SKIPPED;
+	}
+	reassembly->closed = (int8_t)step;
+}
+
+/*
+ * Where a message begins: behind the end of the one before. If that was answered without its end, which has not come
+ * yet, the context tells, which is the first node of each message (PROTOCOL.md, MUST-33). -1: not known.
+ */
+static int32_t begins(const struct reassembly *reassembly, uint8_t step)
+{
+	const struct node_in *context = reassembly_latest(reassembly, ACCORD_NODE_CONTEXT);
+
+	if (step < 2)
+		return 0;
+	if (reassembly->steps[step / 2 - 1].end >= 0)
+		return reassembly->steps[step / 2 - 1].end + 1;
+	if (!reassembly_is_closed(reassembly, step - 2) || !context || context->step != (int8_t)step)
+		return -1;
+	return context->first;
+}
+
 bool reassembly_completes(struct reassembly *reassembly, const struct ackrange *range, uint8_t step)
 {
 	struct step_in *message = &reassembly->steps[step / 2];
-	int32_t base = 0;
+	int32_t base = begins(reassembly, step);
 
-	if (message->complete || message->end < 0)
+	if (message->complete || message->end < 0 || base < 0)
 		return false;
-	if (step >= 2) {
-		if (message[-1].end < 0)
-			return false;
-		base = message[-1].end + 1;
-	}
 	if (!ackrange_holds(range, (uint32_t)base, (uint32_t)message->end))
 		return false;
 	message->complete = true;

@@ -49,6 +49,7 @@ struct reassembly {
 	struct step_in steps[REASSEMBLY_STEPS];
 	uint64_t met;  /* node IDs, one bit each */
 	int8_t latest; /* highest step met; -1: none */
+	int8_t closed; /* highest step that nobody waits for any more: what still comes of it is not stored; -1: none */
 	struct piece_fill fill;
 	/* Of those met; the others mean nothing, not even zero. Few of many are ever touched. */
 	struct node_in nodes[ACCORD_MAX_NODES];
@@ -112,6 +113,12 @@ static inline bool reassembly_is_complete(const struct reassembly *reassembly, u
 }
 /* Is this the moment at which the message is complete? True once per step. */
 bool reassembly_completes(struct reassembly *reassembly, const struct ackrange *range, uint8_t step);
+/* This side has answered without all of this step: what is missing of it is acknowledged, and not stored. */
+void reassembly_close(struct reassembly *reassembly, struct slab *slab, struct slab_share *share, uint8_t step);
+static inline bool reassembly_is_closed(const struct reassembly *reassembly, uint8_t step)
+{
+	return (int8_t)step <= reassembly->closed;
+}
 /* Of a complete message: did all nodes come to their end? */
 bool reassembly_sound(const struct reassembly *reassembly, uint8_t step);
 /* Give back everything that has not been delivered. */

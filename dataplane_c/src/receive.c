@@ -24,7 +24,7 @@ static bool is_stored(const struct accord_engine *engine, const struct transacti
 {
 	const struct node_in *node;
 
-	if (is_padding(chunk))
+	if (is_padding(chunk) || reassembly_is_closed(&transaction->reassembly, packet->step))
 		return false;
 	node = reassembly_latest(&transaction->reassembly, chunk->node);
 	if (node && node->step > (int8_t)packet->step)
@@ -145,12 +145,16 @@ static uint32_t consume_chunk(struct accord_engine *engine, struct transaction *
 
 	if (node->status == NODE_UNSEEN) {
 		node->status = NODE_STORED;
-		if (!engine_supports(engine, chunk->node, chunk->protocol)) {
+		if (reassembly_is_closed(reassembly, packet->step)) {
+			node->status = NODE_SKIPPED;
+		} else if (!engine_supports(engine, chunk->node, chunk->protocol)) {
 			node->status = NODE_SKIPPED;
 			tell_skipped(engine, transaction, packet, chunk);
 		}
 	}
-	if (node->status == NODE_SKIPPED)
+	if (reassembly_is_closed(reassembly, packet->step))
+		engine_count(engine, ACCORD_REASON_NOT_AWAITED);
+	else if (node->status == NODE_SKIPPED)
 		engine_count(engine, ACCORD_REASON_UNSUPPORTED);
 	reassembly_add(reassembly, &engine->slab, &transaction->share, node, packet, chunk);
 	if (node->status == NODE_STORED && node_whole(node))
@@ -166,10 +170,15 @@ static uint32_t complete_messages(struct accord_engine *engine, struct transacti
 	for (; step < ACCORD_MAX_STEPS; step += 2) {
 		if (reassembly_is_complete(&transaction->reassembly, step))
 			continue;
-		if (!reassembly_completes(&transaction->reassembly, &transaction->range, step))
+		if (!reassembly_completes(&transaction->reassembly, &transaction->range, step)) {
+			if (reassembly_is_closed(&transaction->reassembly, step))
+				continue;
 			break; /* nor does any after it, whose packets follow on this one's */
+		}
 		if (!reassembly_sound(&transaction->reassembly, step))
 			return ACCORD_REASON_BAD_CHUNK;
+		if (reassembly_is_closed(&transaction->reassembly, step))
+			continue; /* answered already */
 		*complete = true;
 		if (step == ACCORD_STEP_ANSWER)
 			outbox_release_retained(transaction, &engine->slab);

@@ -147,6 +147,13 @@ static void act(struct world *world, struct world_side *side, const struct accor
 		break;
 	case ACCORD_EVENT_NODE:
 		check_node(world, side, event);
+		if (event->step == ACCORD_STEP_PROPOSAL && world->enough) {
+			bool before = (world->met & world->enough) == world->enough;
+
+			world->met |= UINT64_C(1) << event->node;
+			if (!before && (world->met & world->enough) == world->enough)
+				send_step(world, ACCORD_STEP_ANSWER);
+		}
 		break;
 	case ACCORD_EVENT_SKIPPED:
 		side->skipped[event->step]++;
@@ -155,7 +162,7 @@ static void act(struct world *world, struct world_side *side, const struct accor
 		side->messages[event->step]++;
 		if (event->step == ACCORD_STEP_COMMIT)
 			accord_engine_prove(side->engine, side->handle);
-		if (event->step + 1u < world->steps)
+		if (event->step + 1u < world->steps && (event->step != ACCORD_STEP_PROPOSAL || !world->enough))
 			send_step(world, event->step + 1u);
 		break;
 	case ACCORD_EVENT_ARRIVED:

@@ -58,6 +58,8 @@ struct world {
 	uint8_t id[ACCORD_TRANSACTION_BYTES];
 	struct world_message script[WORLD_MAX_STEPS];
 	uint32_t steps;
+	uint64_t enough; /* nodes of step 0, one bit each, that the responder answers at; 0: at the whole message */
+	uint64_t met;    /* of step 0 */
 	uint64_t now, one_way;
 	uint32_t batch;                  /* packets that one call takes out, at most WORLD_BATCH */
 	uint64_t loss, duplicate, delay; /* masks */

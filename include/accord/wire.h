@@ -116,6 +116,7 @@ enum accord_tlv_type {
 	ACCORD_TLV_PRUNED = 0x0002,       /* context node: (node ID u8, reason u8) pairs, ascending */
 	ACCORD_TLV_PREFERENCE = 0x0003,   /* any node but the context: u8, higher is preferred */
 	ACCORD_TLV_WORD = 0x000b,         /* any node but the context: u8 of enum accord_word, on its protocol */
+	ACCORD_TLV_OUTLINE = 0x000d,      /* context node of a proposal: what its nodes are, without their payloads */
 	ACCORD_TLV_CRITICAL = 0x8000,     /* bit: a receiver that does not know the type aborts */
 	ACCORD_TLV_REASON = 0x8001,       /* context node: the message is an abort; u8 of enum accord_reason */
 	ACCORD_TLV_SERVICE = 0x8002,      /* context node: u16 service port, where the context has no ports */
@@ -279,6 +280,7 @@ enum accord_party {
 	X(BAD_ELABORATION, 107, PEER, "a placeholder was filled with what it does not stand for") \
 	X(UNFILLED, 108, PEER, "a placeholder that nobody can fill") \
 	X(TOO_MANY_STEPS, 109, PEER, "the negotiation needs more steps than there may be") \
+	X(NOT_AWAITED, 110, NONE, "the choice was made before this node had come, and does not depend on it") \
 	/* choice: why a node was pruned, a negotiation aborted or another way taken */ \
 	X(UNSUPPORTED, 128, NONE, "a protocol that this host does not support") \
 	X(NOT_PREFERRED, 129, NONE, "another stack is preferred") \

@@ -29,9 +29,9 @@ def test_every_part_that_can_be_made_is_in_the_document_once() -> None:
     assert sorted(part[2] for part in document.PART.finditer(TEXT)) == sorted(document.PARTS)
 
 
-def test_every_must_has_a_number_and_the_numbers_run_on() -> None:
+def test_every_must_has_a_number_of_its_own() -> None:
     numbers = [int(number) for number in re.findall(r"\[MUST-(\d+)\]", TEXT)]
-    assert numbers == list(range(1, len(numbers) + 1))
+    assert len(set(numbers)) == len(numbers) > 100
     preamble = re.compile(r"^The key words MUST.*?\n\n", re.DOTALL | re.MULTILINE)
     rules = document.PART.sub("", preamble.sub("", TEXT))
     for paragraph in rules.split("\n\n"):

@@ -66,6 +66,10 @@ class Machine(Protocol):
     def waiting(self) -> int | None:
         """The node whose session waits for something on this host; None: none does."""
 
+    @property
+    def early(self) -> bool:
+        """As ``negotiation.machine.Machine.early``."""
+
 
 class Exchange:
     """Owner of one engine transaction. ``committed`` resolves to the stack or fails with an ``AccordError``."""
@@ -176,9 +180,9 @@ class Exchange:
             self._incoming.setdefault(event.step, []).append(event.protocol)
             if event.node == NodeId.CONTEXT:
                 self._context = event.data
-            self.feed(events.NodeArrived(event.step, event.node, event.protocol, event.data))
+            self.feed(events.NodeArrived(event.step, event.node, event.protocol, event.data, self._budget(event)))
         elif event.kind is EventKind.SKIPPED:
-            self.feed(events.NodeSkipped(event.step, event.node, event.protocol))
+            self.feed(events.NodeSkipped(event.step, event.node, event.protocol, self._budget(event)))
         elif event.kind is EventKind.MESSAGE:
             self.ladder.note(Way.IN, partial(_heard, event.step, self._context, self._incoming.pop(event.step, [])))
             self.feed(events.MessageComplete(event.step, self._endpoint.engine.budget(self._handle)))
@@ -190,6 +194,12 @@ class Exchange:
             reason = Reason.UNREACHABLE if self.unreachable and event.reason is Reason.TIMEOUT else event.reason
             self.feed(events.Failed(reason))
             self._release()
+
+    def _budget(self, event: EngineEvent) -> int:
+        """What may be said in return to a part of a message; 0 where nothing will be."""
+        early = self._machine is not None and self._machine.early
+        first = event.node == NodeId.CONTEXT and event.step == Step.PROPOSAL
+        return self._endpoint.engine.budget(self._handle) if early or first else 0
 
     def _on_late(self, event: EngineEvent, late: Callable[[Sequence[int]], None]) -> None:
         if event.kind is EventKind.NODE:
@@ -251,6 +261,8 @@ class Exchange:
                     self._aborted(action.error())
 
     def _send(self, action: events.Send) -> None:
+        if self._role is Role.RESPONDER and (part := self._incoming.pop(action.step - 1, None)):
+            self.ladder.note(Way.IN, partial(_heard, action.step - 1, self._context, part))
         try:
             self._endpoint.engine.send(clock.now_us(), self._handle, action.step, action.nodes, action.packets_min)
         except AccordError as failure:

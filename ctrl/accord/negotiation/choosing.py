@@ -15,6 +15,7 @@ from accord.negotiation.elaboration import compose, fills, is_subgraph, places, 
 from accord.negotiation.graph import Graph, Stack
 from accord.negotiation.interface import Elaboration, Outcome, Refuse, Role, Session, View, elaboration_of
 from accord.negotiation.machine import Machine, pruned_words
+from accord.negotiation.outline import Outline
 from accord.negotiation.responder_table import ResponderState
 from accord.negotiation.walk import Call, Walk, told
 from accord.wire import tlv
@@ -75,12 +76,21 @@ class Choosing(Machine):
         self.state = ResponderState.COLLECTING
         self._accept = accept
         self._cookie = cookie
+        self._verdict: Accepted | Refuse | None = None
+        """What this host says of the proposal's service; None: it was not asked yet."""
         self._accepted: Accepted | None = None
         self._graph: Graph
         """What is left of the proposal."""
         self._protocols: dict[int, int] = {}
         self._reasons: dict[int, int] = {}
         """Why nodes of the proposal are gone."""
+        self._refused: set[int] = set()
+        """Of these, those that a session refused."""
+        self._outline: Outline | None = None
+        self._hollow: frozenset[int] = frozenset()
+        """Nodes that the choice is made without: they have not come."""
+        self._awaited: frozenset[int] = frozenset()
+        """Of these, those that the best stack has."""
         self._first_refusal: Refuse | None = None
         self._attempts = 0
         self._budget = 0
@@ -147,6 +157,7 @@ class Choosing(Machine):
         reason = Reason.HANDSHAKE_FAILED if refusal.reason == Reason.UNSUPPORTED else refusal.reason
         self._first_refusal = self._first_refusal or refusal
         self._reasons[node_id] = reason
+        self._refused.add(node_id)
         self._note(f"{pruned_words({node_id: reason}, self._protocols)} {refusal.detail}".rstrip())
         self._prune(node_id, reason)
         self._drop((node_id,))
@@ -157,7 +168,11 @@ class Choosing(Machine):
         candidates = self._candidates(self._graph)
         assert self._accepted is not None
         ordered = self._accepted.chooser.order(candidates)
-        if not ordered or self._attempts == MAX_ATTEMPTS:
+        enough = bool(ordered) and self._attempts < MAX_ATTEMPTS
+        if self._hollow and not (enough and self._hollow.isdisjoint(ordered[0].ids)):
+            self._await(self._hollow.intersection(ordered[0].ids) if enough else self._hollow)
+            return
+        if not enough:
             raise self._no_stack(candidates)
         self._attempts += 1
         self._allowed = frozenset(node for stack in ordered for node in stack.ids)
@@ -179,6 +194,11 @@ class Choosing(Machine):
                 needs=partial(self._needs, self._shared),
             )
         )
+
+    def _await(self, nodes: frozenset[int]) -> None:
+        """What is here does not decide."""
+        self._awaited = nodes
+        self.state = ResponderState.COLLECTING
 
     def _share(self, ordered: Sequence[CandidateStack]) -> None:
         """The best stack. Where it goes through what we put into a placeholder, all that could be there: it is the
@@ -226,7 +246,9 @@ class Choosing(Machine):
         for node_id in self._graph.order():
             if node_id != NodeId.CONTEXT and node_id not in self._sessions and node_id in self._graph.nodes:
                 failure = told(partial(self._open_session, node_id))
-                if failure is not None:
+                if failure is not None and node_id in self._hollow:
+                    self._drop((node_id,))  # it cannot be had; why is seen, and said, if it comes
+                elif failure is not None:
                     self._refuse(node_id, failure)
 
     def _open_session(self, node_id: int) -> None:
@@ -302,6 +324,8 @@ class Choosing(Machine):
         return held
 
     def _reason_why_gone(self, node_id: int) -> int:
+        if node_id in self._hollow and self._step < Step.ANSWER:
+            return Reason.NOT_AWAITED
         fallback = Reason.NOT_PREFERRED if node_id in self._allowed else Reason.POLICY
         return self._reasons.get(node_id, fallback)
 

@@ -19,12 +19,14 @@ from accord.wire.message import Encoded
 
 
 class NodeArrived(NamedTuple):
-    """A node of the peer's message is whole: its encoded descriptor."""
+    """A node of the peer's message is whole: its encoded descriptor. ``budget`` as in ``MessageComplete``; it is only
+    asked for where the machine may answer at once (``Machine.early``)."""
 
     step: int
     id: int
     protocol: int
     data: bytes
+    budget: int = 0
 
 
 class NodeSkipped(NamedTuple):
@@ -33,6 +35,7 @@ class NodeSkipped(NamedTuple):
     step: int
     id: int
     protocol: int
+    budget: int = 0
 
 
 class MessageComplete(NamedTuple):

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Final
 
 from accord.negotiation.events import NodeArrived, NodeSkipped
@@ -17,6 +18,7 @@ _ALLOWED: Final[dict[int, frozenset[TlvType]]] = {
         {
             TlvType.PREFERENCE,
             TlvType.WORD,
+            TlvType.OUTLINE,
             TlvType.SERVICE,
             TlvType.PEER,
             TlvType.RENEGOTIATES,
@@ -66,6 +68,11 @@ class Inbox:
             raise error(Reason.MESSAGE_TOO_LONG, f"step {self.step}")
         self.nodes[event.id] = decode_descriptor(event.id, event.protocol, data)
         self._raw[event.id] = data
+
+    @property
+    def met(self) -> Set[int]:
+        """IDs of the nodes that have come, and of those that were not stored."""
+        return self.nodes.keys() | self.skipped.keys()
 
     @property
     def abort(self) -> Node | None:

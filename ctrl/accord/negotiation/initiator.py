@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Final
 
 from accord.negotiation import transcript
 from accord.negotiation.binding import chain, check_mac, check_macs, filled, room_for, seal
@@ -39,6 +39,11 @@ from accord.wire.errors import AccordError, PeerError, error
 from accord.wire.node import Node
 
 __all__ = ["Initiator", "InitiatorState", "Proposed"]
+
+_NOT_STORED: Final = (Reason.UNSUPPORTED, Reason.NOT_AWAITED)
+"""Reasons for nodes of a proposal of which the responder knows no more than the ID and the protocol."""
+_TO_BE_HAD: Final = (Reason.NOT_PREFERRED, Reason.NOT_AWAITED)
+"""Reasons for nodes that the responder could have had."""
 
 
 class Initiator(Proposer):
@@ -85,10 +90,15 @@ class Initiator(Proposer):
             raise error(Reason.BAD_TLV, "an answer without COOKIE")
         if answer.context.tlv(TlvType.PEER) and not self._own.context.tlv(TlvType.PEER):
             raise error(Reason.BAD_TLV, "PEER in the answer to a proposal without it")
+        hollow = {node for node, reason in reasons.items() if reason == Reason.NOT_AWAITED}
+        if hollow and (inbox.step != Step.ANSWER or self._graph.context.tlv(TlvType.OUTLINE) is None):
+            raise error(
+                Reason.BAD_TLV, f"NOT_AWAITED are nodes {sorted(hollow)}, of which nothing was to be known before"
+            )
         self._check_choice(stack, reasons)
         if inbox.step == Step.ANSWER:
             proposal: list[transcript.Entry] = [
-                (node.id, node.protocol, None if reasons.get(node.id) == Reason.UNSUPPORTED else node)
+                (node.id, node.protocol, None if reasons.get(node.id) in _NOT_STORED else node)
                 for node in self._graph.nodes.values()
             ]
             self._hash = transcript.extend(transcript.BEGIN, Step.PROPOSAL, proposal)
@@ -148,7 +158,7 @@ class Initiator(Proposer):
 
     def _check_choice(self, stack: Stack, reasons: dict[int, int]) -> None:
         """Our own choice again, over what the responder says that it could have had (threat model, row 13)."""
-        could_not = {node for node, reason in reasons.items() if reason != Reason.NOT_PREFERRED}
+        could_not = {node for node, reason in reasons.items() if reason not in _TO_BE_HAD}
         could_not |= {place(node) for node in self._answer.nodes.values() if node.tlvs and node.elaborates is not None}
         chosen = self._candidate(self._answer, stack)
         candidates = self._candidates(self._own.prune(could_not))

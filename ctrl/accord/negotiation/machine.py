@@ -92,6 +92,11 @@ class Machine:
         """The node whose session waits for something on this host; None: none does."""
         return None if self._walk is None or self.state is self.ABORTED else self._walk.waiting
 
+    @property
+    def early(self) -> bool:
+        """Whether the next node of the peer's may be answered before its message is whole: then its budget counts."""
+        return False
+
     # ---- handlers that both tables name ----
 
     def _ignore(self, event: Event) -> None:

@@ -186,6 +186,11 @@ class MeetingInitiator:
         """The node whose session waits for something on this host; the context: for the other's proposal."""
         return NodeId.CONTEXT if self._held is not None else self._inner.waiting
 
+    @property
+    def early(self) -> bool:
+        """As ``Machine.early``."""
+        return False
+
     def start(self) -> tuple[Action, ...]:
         """As ``Initiator.start``. Ends without a word where it would offer other stacks than the meeting does."""
         return self._offered(self._inner.start())
@@ -271,6 +276,11 @@ class MeetingResponder:
     def waiting(self) -> int | None:
         """The node whose session waits for something on this host."""
         return self._inner.waiting
+
+    @property
+    def early(self) -> bool:
+        """As ``Machine.early``: both proposals are to be merged whole."""
+        return False
 
     def receive(self, event: Event) -> tuple[Action, ...]:
         """Handle one event."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from operator import attrgetter
 from typing import Final
 
 from accord.negotiation import transcript
@@ -18,13 +19,19 @@ from accord.negotiation.interface import Role, Session
 from accord.negotiation.machine import Machine, pruned_words
 from accord.negotiation.proposing import GREASE_BYTES, Proposed, plan, preferred_first, with_grease
 from accord.negotiation.walk import Call, Walk
-from accord.wire import tlv
-from accord.wire.constants import Limit, NodeId, Protocol, Reason, Step
+from accord.wire import outline, tlv
+from accord.wire.constants import Limit, NodeId, Packet, Protocol, Reason, Step, TlvType
 from accord.wire.errors import error
-from accord.wire.node import Node
+from accord.wire.node import Node, descriptor_bytes
 
 PLACEHOLDER_BYTES: Final = 12
 """What a node may need more than its payload, if it becomes a placeholder after all: PLACEHOLDER, of five bytes."""
+
+
+OUTLINE_PACKETS: Final = 4
+"""A proposal of more packets has OUTLINE. The usual ones, with a ClientHello and a QUIC Initial, are no longer, and go
+without: that bytes are lost of so few is rare."""
+_PACKET_ROOM: Final = Limit.MIN_MTU_PACKET - Packet.HEADER_BYTES
 
 
 class Proposer(Machine):
@@ -107,7 +114,7 @@ class Proposer(Machine):
             room = room_for(self._graph.nodes.values()) - (2 * GREASE_BYTES if self._grease else 0)
             overhead = Limit.MAX_MESSAGE_BYTES - room
             needs = partial(self._needs, self._graph)
-            room -= PLACEHOLDER_BYTES * len(calls)
+            room -= PLACEHOLDER_BYTES * len(calls) + outline.room(self._graph.nodes.values())
             self._start(Walk(calls, room=room, budget=self._budget - overhead, stop_at_refusal=False, needs=needs))
         return self._take_actions()
 
@@ -138,13 +145,24 @@ class Proposer(Machine):
         if walk.left or self._plan.held:
             nodes = self._with_placeholders(nodes, walk)
         self._used = {node.id for node in nodes}.union(*self._plan.hidden.values())
-        self._graph = Graph(with_grease(nodes, self._grease, self._used))
+        self._graph = Graph(self._outlined(with_grease(nodes, self._grease, self._used)))
         self._used.update(self._graph.nodes)
         self._own = self._graph.prune(self._graph.nodes.keys() - self._own.nodes.keys())
         self._expected = frozenset(self._used)
         self.state = InitiatorState.PROPOSED
         self._note("proposing " + ", ".join(stack.name for stack in ordered))
         self._send(Step.PROPOSAL, self._graph.nodes.values(), self._packets_min)
+
+    def _outlined(self, nodes: list[Node]) -> list[Node]:
+        """With OUTLINE, where packets enough can get lost for it to be worth its bytes, and it is allowed."""
+        context = nodes[0]
+        packed = sum(descriptor_bytes(node) + Packet.CHUNK_HEADER_BYTES for node in nodes)
+        if packed <= OUTLINE_PACKETS * _PACKET_ROOM or context.protocol == Protocol.INNER:
+            return nodes
+        if context.tlv(TlvType.PEER) is not None or any(node.placeholder for node in nodes):
+            return nodes
+        tlvs = sorted((*context.tlvs, outline.encode(nodes)), key=attrgetter("type"))
+        return [replace(context, tlvs=tuple(tlvs)), *nodes[1:]]
 
     def _with_placeholders(self, nodes: list[Node], walk: Walk) -> list[Node]:
         self._deferred = walk.left

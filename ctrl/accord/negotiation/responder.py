@@ -5,17 +5,19 @@ messages. ``responder_table.py`` has its states, ``choosing.py`` how it comes to
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from accord.negotiation import transcript
 from accord.negotiation.binding import check_mac, check_macs, filled, seal
 from accord.negotiation.choosing import COOKIE_BYTES, MAX_ATTEMPTS, Accept, Accepted, Choosing, Said
 from accord.negotiation.elaboration import gone, successor, vouching
-from accord.negotiation.events import MessageComplete, Prove, Stop
+from accord.negotiation.events import MessageComplete, NodeArrived, NodeSkipped, Prove, Stop
 from accord.negotiation.graph import Graph
 from accord.negotiation.inbox import Inbox
 from accord.negotiation.interface import Refuse, Role
 from accord.negotiation.machine import Table, pruned_words
+from accord.negotiation.outline import Outline
 from accord.negotiation.responder_table import TABLE, ResponderState
 from accord.negotiation.walk import Walk
 from accord.wire.constants import Limit, NodeId, Protocol, Reason, Step, TlvType
@@ -30,7 +32,21 @@ class Responder(Choosing):
     TABLE: ClassVar[Table] = TABLE
     ABORTED = ResponderState.ABORTED
 
+    @property
+    def early(self) -> bool:
+        """As ``Machine.early``: the context has told what the other nodes are."""
+        return self._outline is not None and self.state is ResponderState.COLLECTING
+
     # ---- messages ----
+
+    def _collect(self, event: NodeArrived | NodeSkipped) -> None:
+        proposal = event.step == Step.PROPOSAL
+        if proposal and self._hollow and self.state not in (ResponderState.COLLECTING, ResponderState.CHOOSING):
+            return  # nobody waits for it any more, nor keeps it
+        super()._collect(event)
+        told = self._outline is not None or event.id == NodeId.CONTEXT
+        if proposal and told and self.state is ResponderState.COLLECTING:
+            self._on_part(self._inboxes[event.step], event.budget)
 
     def _message(self, event: MessageComplete) -> None:
         inbox = self._inboxes.get(event.step, Inbox(event.step))
@@ -45,30 +61,67 @@ class Responder(Choosing):
         elif event.step > self._step + 1:
             raise error(Reason.BAD_STEP, f"step {event.step} while {self.state.value}")
 
+    def _on_part(self, inbox: Inbox, budget: int) -> None:
+        """Choose before everything is here, where the context says what the rest is."""
+        if self._outline is None:
+            self._outline = Outline.of(inbox)
+        outline = self._outline
+        if outline is None or not budget or not (self._awaited <= inbox.met and outline.may_decide(inbox.nodes)):
+            return
+        inbox.check()
+        outline.check(inbox)
+        self._take_proposal(inbox, outline.graph(inbox), outline.missing(inbox))
+        self._budget = budget
+        self._ask_service()
+        if isinstance(self._verdict, Accepted):
+            self._choose()
+        else:  # it is said when the proposal is whole, and sound
+            self._awaited = frozenset(self._hollow)
+
     def _on_proposal(self, inbox: Inbox, budget: int) -> None:
         inbox.check()
-        proposal = Graph(inbox.nodes.values(), inbox.skipped)
+        if self._outline is not None:
+            outline = self._outline
+            outline.check(inbox)
+            if missing := outline.missing(inbox):
+                raise error(Reason.BAD_TLV, f"nodes {sorted(missing)} of OUTLINE are not in the proposal")
+        self._take_proposal(inbox, Graph(inbox.nodes.values(), inbox.skipped), {})
+        self._budget = budget
+        self.state = ResponderState.CHOOSING
+        self._ask_service()
+        if isinstance(self._verdict, Refuse):
+            raise error(self._verdict.reason, self._verdict.detail)
+        self._choose()
+
+    def _take_proposal(self, inbox: Inbox, proposal: Graph, missing: Mapping[int, int]) -> None:
+        """Whatever is chosen next is chosen from this. ``missing``: ID to protocol of what is hollow in it."""
         if proposal.context.protocol != self._context:
             raise error(Reason.NO_CONTEXT, f"{proposal.context.name} is not what its packets came by")
-        service = proposal.context.service
-        if service is None and self._context == Protocol.DIRECT:
+        if proposal.context.service is None and self._context == Protocol.DIRECT:
             raise error(Reason.BAD_TLV, "SERVICE is missing, and the context has no ports")
         seen = [*transcript.entries(inbox.nodes.values())]
-        seen += [(node, protocol, None) for node, protocol in inbox.skipped.items()]
+        seen += [(node, protocol, None) for node, protocol in (*inbox.skipped.items(), *missing.items())]
         self._hash = transcript.extend(transcript.BEGIN, Step.PROPOSAL, seen)
         self._protocols = {node: protocol for node, protocol, _ in seen}
-        self._reasons = dict.fromkeys(inbox.skipped, Reason.UNSUPPORTED)
+        self._hollow = frozenset(missing)
+        refused = {node: reason for node, reason in self._reasons.items() if node in self._refused}
+        self._reasons = {**dict.fromkeys(inbox.skipped, Reason.UNSUPPORTED), **refused}
         self._used, self._seen = set(self._protocols), set(self._protocols)
         self._graph = self.proposed = proposal
         self._drop(())
-        self._budget = budget
+
+    def _ask_service(self) -> None:
+        """Whether this host has what the proposal is for: asked once."""
+        if self._verdict is None:
+            assert self.proposed is not None, "asked about a proposal"
+            self._verdict = self._accept(self.proposed.context.service)
+
+    def _choose(self) -> None:
+        assert isinstance(self._verdict, Accepted)
         self.state = ResponderState.CHOOSING
-        accepted = self._accept(service)
-        if isinstance(accepted, Refuse):
-            raise error(accepted.reason, accepted.detail)
-        self._accepted = accepted
+        self._accepted = self._verdict
         if any(node.placeholder for node in self._graph.nodes.values()):
-            self._fill(accepted)
+            self._fill(self._accepted)
         self._try_next()
 
     # ---- the answers ----
@@ -179,6 +232,7 @@ class Responder(Choosing):
         self._seen = set(message.nodes)
         self._used.update(message.nodes)
         self._graph, self._reasons, self._budget, self._attempts = message, {}, budget, 0
+        self._hollow = frozenset()
         self._first_refusal = None
         self.state = ResponderState.ELABORATING
         self._try_next()

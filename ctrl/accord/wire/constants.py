@@ -72,6 +72,7 @@ class TlvType(enum.IntEnum):
     PRUNED = 0x0002
     PREFERENCE = 0x0003
     WORD = 0x000B
+    OUTLINE = 0x000D
     REASON = 0x8001
     SERVICE = 0x8002
     TRANSCRIPT = 0x8003
@@ -262,6 +263,7 @@ class Reason(enum.IntEnum):
     BAD_ELABORATION = 107, Party.PEER, "a placeholder was filled with what it does not stand for"
     UNFILLED = 108, Party.PEER, "a placeholder that nobody can fill"
     TOO_MANY_STEPS = 109, Party.PEER, "the negotiation needs more steps than there may be"
+    NOT_AWAITED = 110, Party.NONE, "the choice was made before this node had come, and does not depend on it"
     # Choice: why a node was pruned, a negotiation aborted or another way taken.
     UNSUPPORTED = 128, Party.NONE, "a protocol that this host does not support"
     NOT_PREFERRED = 129, Party.NONE, "another stack is preferred"

@@ -153,6 +153,7 @@ _FORMS: Final[dict[int, tuple[bool, Callable[[bytes], bool], str]]] = {
     TlvType.PRUNED: (_CONTEXT, _pruned_ok, "pairs of node ID and reason, IDs ascending in 1..63, reasons not 0"),
     TlvType.PREFERENCE: (_OTHERS, lambda value: len(value) == 1, "one byte"),
     TlvType.WORD: (_OTHERS, lambda value: len(value) == 1 and value[0] in _WORDS, "one byte, 1, 3 or 4"),
+    TlvType.OUTLINE: (_CONTEXT, lambda value: len(value) > 0, "what section 7.4 of PROTOCOL.md says"),
     TlvType.REASON: (_CONTEXT, lambda value: len(value) == 1 and value[0] != 0, "one byte, not 0"),
     TlvType.SERVICE: (_CONTEXT, lambda value: len(value) == 2 and any(value), "a port, two bytes, not 0"),
     TlvType.TRANSCRIPT: (_CONTEXT, lambda value: len(value) == HASH_BYTES, "32 bytes"),
