@@ -6,6 +6,7 @@ from __future__ import annotations
 import pytest
 
 from accord.negotiation.events import Confirmed, Send
+from accord.negotiation.interface import Answer, Refuse
 from accord.wire.constants import Reason
 from tests.negotiation.longer import (
     CRYPT,
@@ -251,9 +252,10 @@ def test_a_handshake_of_two_round_trips_holds_back_what_is_above_it() -> None:
         [(0, UDP, (1,), {}), (1, TCP, (), {"within": 2}), (2, SUBGRAPH, (), {})],
         [
             (0, UDP, (1,), {}),
-            (1, SUBGRAPH, (2,), {"choices": (CRYPT,)}),
+            (1, SUBGRAPH, (), {}),
             (2, SUBGRAPH, (3,), {"choices": (CRYPT,)}),
             (3, HTTP, (), {}),
+            (4, TLS, (2,), {"within": 1}),
         ],
         [(0, UDP, (1,), {}), (1, TLS, (), {"within": 2}), (2, SUBGRAPH, (), {"choices": (CRYPT,)})],
     ],
@@ -263,3 +265,125 @@ def test_what_nobody_could_fill_is_the_caller_s_mistake(
 ) -> None:
     with pytest.raises(ValueError, match=r"placeholder|explicit"):
         initiator(wrong, ANY)
+
+
+# ---- A session refuses what was chosen ----
+
+
+def refusing(one: Side, *protocols: int) -> None:
+    """The initiator's sessions for these, in whatever node the responder puts them, refuse the answer."""
+    opened = one.machine._open  # type: ignore[attr-defined]
+
+    def refuses(node_id: int, protocol: int) -> object:
+        made = opened(node_id, protocol)
+        if protocol in protocols:
+            made.script["advance"] = Refuse(Reason.HANDSHAKE_FAILED, f"no {protocol:x} today")
+        return made
+
+    one.machine._open = refuses  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("prefer", "refused", "stack"),
+    [
+        ((NAMED, CRYPTED), {NAMES}, CRYPTED),
+        ((CRYPTED, f"http/0x{DTLS:x}/tcp"), {CRYPT}, f"http/0x{DTLS:x}/tcp"),
+        ((NAMED, CRYPTED, f"http/0x{DTLS:x}/tcp"), {NAMES, CRYPT}, f"http/0x{DTLS:x}/tcp"),
+    ],
+)
+def test_when_a_session_refuses_one_of_several_the_initiator_takes_the_next(
+    prefer: tuple[str, ...], refused: set[int], stack: str
+) -> None:
+    one = initiator(choice_of(CRYPT, NAMES, DTLS), FakeChooser(prefer=prefer))
+    other = responder(FakeChooser(prefer=prefer), [(NAMES,), (CRYPT,), (DTLS,)])
+    refusing(one, *refused)
+    run(one, other)
+    assert agreed(one, other) == stack
+    gone = {
+        protocol
+        for node, protocol in ((node.id, node.protocol) for node in sent(other, 1).values())
+        if sent(one, 2)[0].pruned.get(node) == Reason.HANDSHAKE_FAILED
+    }
+    assert gone == refused
+    assert one.session(1).log.count("advance") == 1  # what is below is not told twice
+    assert all(
+        each.ended for node in sent(other, 1).values() if node.protocol in refused for each in one.sessions[node.id]
+    )
+
+
+def test_after_a_secure_one_no_insecure_one_is_taken_whatever_the_policy_allows() -> None:
+    one = initiator(choice_of(CRYPT, NAMES), FakeChooser(prefer=(CRYPTED, NAMED)))
+    other = responder(FakeChooser(prefer=(CRYPTED, NAMED)), [(NAMES,), (CRYPT,)])
+    refusing(one, CRYPT)
+    run(one, other)
+    assert one.committed is other.committed is None
+    assert one.aborted is not None
+    assert one.aborted.reason is Reason.HANDSHAKE_FAILED
+
+
+def test_when_all_are_refused_the_negotiation_ends_with_a_session_s_reason() -> None:
+    one = initiator(choice_of(CRYPT, NAMES, DTLS), ANY)
+    other = responder(FakeChooser(prefer=(CRYPTED, NAMED)), [(NAMES,), (CRYPT,)])
+    refusing(one, CRYPT, NAMES)
+    run(one, other)
+    assert one.committed is other.committed is None
+    assert one.aborted is not None
+    assert one.aborted.reason is Reason.HANDSHAKE_FAILED
+    assert other.aborted is not None
+
+
+def test_who_makes_a_session_refuse_by_changing_its_bytes_is_found_out_by_the_next_one_s_mac() -> None:
+    one = initiator(choice_of(CRYPT, NAMES), FakeChooser(prefer=(NAMED, CRYPTED)))
+    other = responder(FakeChooser(prefer=(NAMED, CRYPTED)), [(NAMES,), (CRYPT,)])
+    opened = one.machine._open  # type: ignore[attr-defined]
+
+    def careful(node_id: int, protocol: int) -> object:
+        made = opened(node_id, protocol)
+        if protocol == NAMES:
+            good = b"answer %x" % NAMES
+            made.script["advance"] = lambda view: (
+                Answer() if made.heard["advance"] == good else Refuse(Reason.HANDSHAKE_FAILED)
+            )
+        return made
+
+    one.machine._open = careful  # type: ignore[attr-defined]
+
+    def tamper(step: int, nodes: list[tuple[int, int, bytes]]) -> list[tuple[int, int, bytes]]:
+        return [(n, p, d[:-1] + b"!") if p == NAMES and step == 1 else (n, p, d) for n, p, d in nodes]
+
+    run(one, other, tamper)
+    assert one.committed is other.committed is None
+    assert one.aborted is not None
+    assert one.aborted.reason is Reason.BAD_MAC
+
+
+def test_two_choices_one_on_the_other_are_one_choice_of_both() -> None:
+    crypt_on_names = f"http/0x{CRYPT:x}/0x{NAMES:x}/tcp"
+    nodes: list[tuple[int, int, tuple[int, ...], dict[str, object]]] = [
+        (0, UDP, (1,), {}),
+        (1, TCP, (2,), {}),
+        (2, SUBGRAPH, (3,), {"choices": (NAMES, DCCP)}),
+        (3, SUBGRAPH, (4,), {"choices": (CRYPT, DTLS)}),
+        (4, HTTP, (), {}),
+    ]
+    one = initiator(nodes, FakeChooser(prefer=(crypt_on_names,)))
+    other = responder(FakeChooser(secure=True), [(NAMES,), (DCCP,), (CRYPT,), (DTLS,)])
+    run(one, other)
+    assert agreed(one, other) == crypt_on_names
+    assert len(list(sent(other, 1))) == 1 + 1 + 2 + 2 + 1
+
+
+def test_two_choices_beside_each_other_are_each_chosen_from_where_they_stand() -> None:
+    nodes: list[tuple[int, int, tuple[int, ...], dict[str, object]]] = [
+        (0, UDP, (1, 5), {}),
+        (1, TCP, (2,), {}),
+        (2, SUBGRAPH, (4,), {"choices": (CRYPT, NAMES)}),
+        (4, HTTP, (), {}),
+        (5, DCCP, (6,), {}),
+        (6, SUBGRAPH, (4,), {"choices": (CRYPT, NAMES)}),
+    ]
+    crypt_on_dccp = f"http/0x{CRYPT:x}/0x{DCCP:x}"
+    one = initiator(nodes, FakeChooser(prefer=(crypt_on_dccp,)))
+    other = responder(FakeChooser(prefer=(f"http/0x{NAMES:x}/0x{DCCP:x}",)), [(NAMES,), (CRYPT,)])
+    run(one, other)
+    assert agreed(one, other) == crypt_on_dccp

@@ -40,6 +40,8 @@ from accord.wire.node import Node
 
 __all__ = ["Initiator", "InitiatorState", "Proposed"]
 
+MAX_ATTEMPTS: Final = 8
+"""Stacks of one answer that sessions are asked about, before it is given up."""
 _NOT_STORED: Final = (Reason.UNSUPPORTED, Reason.NOT_AWAITED)
 """Reasons for nodes of a proposal of which the responder knows no more than the ID and the protocol."""
 _TO_BE_HAD: Final = (Reason.NOT_PREFERRED, Reason.NOT_AWAITED)
@@ -75,6 +77,7 @@ class Initiator(Proposer):
 
     def _on_answer(self, inbox: Inbox) -> None:
         inbox.check()
+        self._refused, self._tried = {}, 0
         answer = self._answer = self._read(inbox)
         self._open_new(answer)
         reasons = answer.context.pruned
@@ -174,8 +177,9 @@ class Initiator(Proposer):
 
     # ---- the next message ----
 
-    def _advance(self, step: int) -> None:
-        """Whoever got an answer is given it; whoever could not speak so far is asked again."""
+    def _advance(self, step: int, before: Walk | None = None) -> None:
+        """Whoever got an answer is given it; whoever could not speak so far is asked again. ``before``: who was asked
+        already, for another stack of the same answer."""
         self.state = InitiatorState.ADVANCING
         answer, stack = self._answer, self._stack
         lower = answer if answer.only_stack() else answer.along([stack])
@@ -187,7 +191,9 @@ class Initiator(Proposer):
         calls, above, continues = [], frozenset[int](), answer.context.continues
         for node_id in stack:
             node = answer.nodes[node_id]
-            if node.placeholder:
+            if before is not None and node_id in before.payloads:
+                pass
+            elif node.placeholder:
                 calls += self._fillings(node, step + 1)
             elif (payload := self._due(node)) is not None:
                 view = self._view(stack, node_id, step)
@@ -198,17 +204,18 @@ class Initiator(Proposer):
         self._bare = self._commit_nodes()
         room = room_for(self._bare) - PLACEHOLDER_BYTES * len(self._next.nodes)
         needs = partial(self._needs, self._next)
-        self._start(
-            Walk(
-                calls,
-                room=room,
-                budget=room,
-                stop_at_refusal=not reveals,
-                after=self._verify,
-                results=self._results,
-                needs=needs,
-            )
+        walk = Walk(
+            calls,
+            room=room,
+            budget=room,
+            stop_at_refusal=not reveals,
+            after=self._verify,
+            results=self._results,
+            needs=needs,
         )
+        if before is not None:
+            walk.follow(before, stack)
+        self._start(walk)
 
     def _due(self, node: Node) -> bytes | None:
         """What a session is to be given of this answer, or of an earlier one; None: it is not its turn."""
@@ -248,6 +255,8 @@ class Initiator(Proposer):
     def _finish(self, walk: Walk) -> None:
         """Commit, if there is nothing more to be said and to be heard; else the exchange goes on."""
         answer = self._answer
+        if self._take_next(walk):
+            return
         for node_id, refusal in walk.refused.items():
             if node_id in self._stack or not any(self._next.prune(walk.refused).tops):
                 raise error(refusal.reason, refusal.detail)
@@ -268,6 +277,33 @@ class Initiator(Proposer):
             self._go_on(spoken, self._next.prune(walk.refused), walk.payloads)
         else:
             self._finally()
+
+    def _take_next(self, walk: Walk) -> bool:
+        """When a session refuses one of several stacks that are ours to choose from, the next best is asked.
+
+        It has to be as secure: the refused payload may have been changed on the way, and only the MAC of another
+        security node tells. What has been given to sessions stays so: above the same nodes, or not at all.
+        """
+        answer, old = self._answer, self._stack
+        refused = {node_id: refusal for node_id, refusal in walk.refused.items() if node_id in old}
+        if not refused or answer.only_stack() or any(each.reason == Reason.BAD_MAC for each in refused.values()):
+            return False
+        self._tried += 1
+        self._refused.update({node_id: _reason_of(refusal) for node_id, refusal in refused.items()})
+        heard = walk.payloads.keys()
+        ordered = [
+            each
+            for each in self._chooser.order(self._candidates(answer.prune(self._refused)))
+            if (each.secure or self._security is None) and _same_below(heard, old, each.ids)
+        ]
+        if not ordered or self._tried >= MAX_ATTEMPTS:
+            return False
+        for node_id, reason in self._refused.items():
+            self._prune(node_id, reason)
+        self._note(f"{pruned_words(self._refused)}; choosing {ordered[0].name} instead")
+        self._stack, self._security = ordered[0].ids, self._security_node(ordered[0].ids)
+        self._advance(self._step + 1, walk)
+        return True
 
     def _go_on(self, spoken: AbstractSet[int], graph: Graph, payloads: Mapping[int, bytes]) -> None:
         """Another message that is no commit: something waits for an answer, or for what an answer brings."""
@@ -308,7 +344,7 @@ class Initiator(Proposer):
     def _pruned(self, graph: Graph) -> dict[int, int]:
         """What our choice takes out of the answer."""
         return {
-            node_id: Reason.NOT_PREFERRED if node_id in self._liked else Reason.POLICY
+            node_id: self._refused.get(node_id, Reason.NOT_PREFERRED if node_id in self._liked else Reason.POLICY)
             for node_id in gone(self._answer.nodes, graph)
         }
 
@@ -355,3 +391,13 @@ class Initiator(Proposer):
 
     def _next_step(self) -> int | None:
         return self._step + 2 if self._step >= Step.PROPOSAL else None
+
+
+def _reason_of(refusal: Refuse) -> Reason:
+    """To the other side UNSUPPORTED means something else: that a node was not stored."""
+    return Reason.HANDSHAKE_FAILED if refusal.reason == Reason.UNSUPPORTED else refusal.reason
+
+
+def _same_below(heard: AbstractSet[int], old: Stack, new: Stack) -> bool:
+    """Whether all of these that are on both stacks stand on the same nodes in both."""
+    return all(new[: new.index(node)] == old[: old.index(node)] for node in heard & set(old) & set(new))

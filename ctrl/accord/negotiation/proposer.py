@@ -92,6 +92,10 @@ class Proposer(Machine):
         """What the next message is about."""
         self._liked: frozenset[int] = frozenset()
         """Nodes that our policy allows, of those that were ours to choose from."""
+        self._refused: dict[int, int] = {}
+        """Nodes of the answer that our sessions refused, of those that were ours to choose from."""
+        self._tried = 0
+        """Stacks of this answer that a session has refused."""
         self._expected: frozenset[int] = frozenset()
         """Nodes that the next answer may say something of."""
         self._unheard: dict[int, bytes] = {}

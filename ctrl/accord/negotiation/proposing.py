@@ -91,9 +91,12 @@ def _contracted(proposed: Sequence[Proposed], nodes: Sequence[Node]) -> Plan:
     edges: dict[int, set[int]] = {place: set() for place in where.values()}
     for node in nodes:
         edges[where[node.id]] |= {where.get(child, child) for child in node.children} - {where[node.id]}
-    if any(edges[lower] & held.keys() for lower in held):
-        raise ValueError("two placeholders next to each other: nobody could tell what stands on what")
     hiding = set(within.values())
+    if any(edges[lower] & held.keys() and (lower in hiding or edges[lower] & hiding) for lower in held):
+        raise ValueError(
+            "a placeholder that hides nodes next to another one: nobody could tell what in one stands on what in the other; "
+            "let one placeholder hide both, or leave both open"
+        )
     shown = [replace(node, children=tuple(sorted(edges[node.id]))) for node in nodes if where[node.id] == node.id]
     return Plan(
         Graph(shown),

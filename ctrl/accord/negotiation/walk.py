@@ -75,6 +75,17 @@ class Walk:
         self._needs = needs
         self._confirm: dict[int, tuple[Session, Callable[[], Refuse | None]]] = {}
 
+    def follow(self, before: Walk, kept: Collection[int]) -> None:
+        """Before ``run``: what these nodes have answered in an earlier walk for the same message stands."""
+        self.payloads.update({node_id: said for node_id, said in before.payloads.items() if node_id in kept})
+        self.more |= before.more.intersection(kept)
+        self._confirm.update({node_id: ask for node_id, ask in before._confirm.items() if node_id in kept})
+        for node_id in before.results.intersection(kept):
+            self._agenda.conclude(node_id)
+        used = sum(map(len, self.payloads.values()))
+        self._room -= used
+        self._budget -= used
+
     @property
     def left(self) -> dict[int, frozenset[int]]:
         """After the walk: nodes whose sessions could not be asked, or defer, and what each lacks."""
