@@ -29,7 +29,8 @@ static void mend_sum(uint8_t *frame, uint32_t length)
 {
 	uint32_t at = ETHERNET, header, sum = 0;
 
-	while (at + 4 <= length && ((frame[at - 2] == 0x81 && !frame[at - 1]) || (frame[at - 2] == 0x88 && frame[at - 1] == 0xa8)))
+	while (at + 4 <= length &&
+	       ((frame[at - 2] == 0x81 && !frame[at - 1]) || (frame[at - 2] == 0x88 && frame[at - 1] == 0xa8)))
 		at += 4;
 	if (at + 20 > length || frame[at - 2] != 8 || frame[at - 1])
 		return;
@@ -58,13 +59,15 @@ static void check_answer(const struct accord_path *path, const uint8_t *packet, 
 	hold(accord_frame_build(path, packet, length, frame, (uint32_t)total - 1) < 0);
 	result = accord_frame_parse(frame, (uint32_t)total, none, &back, &again, &again_length);
 	if (result) {
-		/* Its source is the address that the frame came to, and that one need not be anybody's; as need not its port. */
+		/* Its source is the address that the frame came to, and that one need not be anybody's; as need not its port.
+		 */
 		hold(result == -ACCORD_REASON_MALFORMED_FRAME || result == -ACCORD_REASON_TOO_MANY_EXTENSIONS);
 		return;
 	}
 	hold(again_length == length && !memcmp(again, packet, length));
 	hold(back.family == path->family && back.context == path->context && back.link_length == path->link_length);
-	hold(!memcmp(back.local, path->remote, sizeof(back.local)) && !memcmp(back.remote, path->local, sizeof(back.remote)));
+	hold(!memcmp(back.local, path->remote, sizeof(back.local)) &&
+	     !memcmp(back.remote, path->local, sizeof(back.remote)));
 	hold(back.local_port == path->remote_port && back.remote_port == path->local_port);
 }
 

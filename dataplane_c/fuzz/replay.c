@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
-/* Runs files, and all files of directories, through a fuzz target: for compilers without libFuzzer, and for the tests. */
+/* Runs files, and all files of directories, through a fuzz target: for compilers without libFuzzer, and for the tests.
+ */
 #include <dirent.h>
 #include <stdint.h>
 #include <stdio.h>
