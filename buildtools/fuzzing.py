@@ -21,7 +21,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from buildtools.console import BUILD, INTERRUPT_SECONDS, LOGS, ROOT, BuildFailure, as_root, live, relative, say, step
 from buildtools.environment import PYTHON
-from buildtools.stamps import files
+from buildtools.stamps import build_lock, files
 
 XDP = "xdp"
 C_BUILD = BUILD / "dataplane_c"
@@ -176,7 +176,8 @@ class Run:
 
     def _read(self, interrupted: bool = False) -> None:
         self.spent = time.monotonic() - self._started
-        text = self.log.read_text(encoding="utf-8", errors="replace")
+        # Its first line is the command.
+        text = self.log.read_text(encoding="utf-8", errors="replace").partition("\n")[2]
         if self.target.name == XDP:
             found = re.findall(r'"packets": (\d+)', text)
             self.executions = sum(map(int, found))
@@ -188,10 +189,8 @@ class Run:
 
     def _finding(self, text: str) -> Finding:
         name = self.target.name
-        lines = [
-            line for line in text.splitlines() if re.search(r"ERROR: |SUMMARY: |Error|Exception|xdp campaign:", line)
-        ]
-        what = lines[0].strip() if lines else f"exit code {self._process.returncode}"
+        found = re.search(r"^\w*(?:Error|Exception): .*$|^.*ERROR: .*$|^xdp campaign: .*$", text, re.MULTILINE)
+        what = found[0].strip() if found else f"exit code {self._process.returncode}"
         written = re.search(r"Test unit written to (\S+)", text)
         path = relative(Path(written[1])) if written else ""
         again = f"./build.py fuzz {name} --replay {path}" if path else f"less {relative(self.log)}"
@@ -207,10 +206,11 @@ CAMPAIGN = ["build/campaign/xdp-campaign", "--object", "ctrl/accord/datapath/acc
 def build(chosen: Sequence[Target]) -> None:
     """Compile what is needed. Raises BuildFailure."""
     names = [f"{C_BUILD}/fuzz_{target.name}" for target in chosen if target.is_c]
-    if names:
-        step("fuzz-build", ["make", f"-j{os.cpu_count() or 1}", "-C", "dataplane_c", f"BUILD={C_BUILD}", *names])
-    if any(target.name == XDP for target in chosen):
-        step("fuzz-xdp-build", ["make", "-C", "dataplane_c/campaign"])
+    with build_lock():
+        if names:
+            step("fuzz-build", ["make", f"-j{os.cpu_count() or 1}", "-C", "dataplane_c", f"BUILD={C_BUILD}", *names])
+        if any(target.name == XDP for target in chosen):
+            step("fuzz-xdp-build", ["make", "-C", "dataplane_c/campaign"])
 
 
 def shared(chosen: Sequence[Target], seconds: int, at_once: int) -> Dict[str, int]:
@@ -297,9 +297,9 @@ def report(runs: Sequence[Run], seconds: float, coverage: Optional[Dict[str, Any
 
 def replay(target: Target, paths: Sequence[str]) -> int:
     """Run inputs once, on the terminal. Returns the exit code."""
-    build([target])
     if target.name == XDP:
         raise BuildFailure("a frame of the XDP campaign is named by its seed and number: see --packets and --seed")
+    build([target])
     command = target.fuzzer(f"-timeout={INPUT_SECONDS}", *(str(Path(path).resolve()) for path in paths))
     environment = {"PYTHONPATH": f"{ROOT}:{ROOT / 'ctrl'}"}
     return live(as_root(command, environment) if target.needs_root else command, environment)

@@ -43,6 +43,7 @@ def run(one: One, arguments: Sequence[str]) -> int:
     paths = [Path(word) for word in arguments if not word.startswith("-")]
     inputs = [path for path in paths if path.is_file()]
     seeds = [path.read_bytes() for each in paths if each.is_dir() for path in sorted(each.iterdir())]
+    seeds = seeds or [bytes(16)]
     prefix = options.get("artifact_prefix", "./")
     for path in inputs:
         _try(one, path.read_bytes(), "")
@@ -58,7 +59,7 @@ def run(one: One, arguments: Sequence[str]) -> int:
             _try(one, data, prefix)
             count += 1
         while time.monotonic() < end and count < most:
-            _try(one, change(chance, chance.choice(seeds) if seeds else b"", seeds, longest), prefix)
+            _try(one, change(chance, chance.choice(seeds), seeds, longest), prefix)
             count += 1
             if count & (count - 1) == 0:
                 print(f"#{count}\tpulse", flush=True)

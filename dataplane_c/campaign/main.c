@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The XDP program over random frames of both families (BPF_PROG_TEST_RUN), in a network namespace of its own. The
- * invariant: what the oracle calls ours is redirected, a SYN that it calls superfluous is dropped, all else passes, and
- * not one byte of any changes; each frame is counted once.
+ * Invariant: what the oracle calls ours is redirected, a SYN that it calls superfluous is dropped, all else passes, and
+ * not one byte of any frame changes; each is counted once.
+ *
+ * The XDP program over random frames of both families (BPF_PROG_TEST_RUN), in a network namespace of its own.
  */
 #include <errno.h>
 #include <fcntl.h>

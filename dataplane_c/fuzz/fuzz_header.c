@@ -2,12 +2,14 @@
 /*
  * Invariant: the parser takes exactly the packets that the specification's sections 3 and 3.1 allow, as read below by
  * somebody who has never seen the parser; what it says of them lies within them, and written again is the same packet.
+ * Both ways to sum a packet come to the same.
  *
  * The input is a byte of what to mend, so that the fuzzer need not find a checksum, and a packet.
  */
 #include <stdlib.h>
 #include <string.h>
 
+#include "checksum.h"
 #include "craft.h"
 #include "packet.h"
 
@@ -145,6 +147,7 @@ static void check_again(const struct packet *packet, const uint8_t *bytes, uint3
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
 	static struct craft craft;
+	struct checksum wide, narrow;
 	struct packet packet;
 	uint8_t *exact, mend = size ? bytes[0] : 0;
 
@@ -168,6 +171,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	/* Of exactly its size, so that the sanitizer sees a read beyond it. */
 	exact = malloc(craft.length ? craft.length : 1);
 	memcpy(exact, craft.bytes, craft.length);
+	wide = checksum_scan(exact, craft.length);
+	narrow = checksum_scan_narrow(exact, craft.length);
+	hold(wide.fingerprint == narrow.fingerprint && checksum_fold(wide.sum) == checksum_fold(narrow.sum));
 	if (packet_parse(&packet, exact, craft.length) == ACCORD_REASON_OK) {
 		hold(allowed(exact, craft.length));
 		check_again(&packet, exact, craft.length);

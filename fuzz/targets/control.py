@@ -24,6 +24,7 @@ from accord.wire.errors import AccordError, error
 from fuzz.bytes_in import BytesIn
 
 MOST_MESSAGES = 8
+_TURNS = 6
 
 
 class Controller:
@@ -74,6 +75,7 @@ def one(data: bytes) -> None:
             if not source.left:
                 break
             LOOP.run_until_complete(_say(source, channel, far, operations))
+            LOOP.run_until_complete(_turns())
         assert _descriptors() == before, "a descriptor was left open"
     finally:
         channel.close()
@@ -90,7 +92,7 @@ async def _say(source: BytesIn, channel: Channel, far: Channel, operations: Oper
         return
     with contextlib.ExitStack() as open_here:
         fds = []
-        for bit in range(kinds % 11):
+        for bit in range(kinds % 16):
             if kinds >> 4 & 1 << bit % 4:
                 fds.append(open_here.enter_context(Path("/dev/null").open("rb")).fileno())
             else:
@@ -116,3 +118,9 @@ async def _say(source: BytesIn, channel: Channel, far: Channel, operations: Oper
 def _handled(received: tuple[dict[str, Any], list[int]], channel: Channel) -> tuple[dict[str, Any], Channel, list[int]]:
     message, fds = received
     return message, channel, fds
+
+
+async def _turns() -> None:
+    """What is closed when a task has ended is closed."""
+    for _ in range(_TURNS):
+        await asyncio.sleep(0)
