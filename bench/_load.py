@@ -48,7 +48,7 @@ class Load:
 
     async def _echo(self) -> str:
         association = await self._controller.connect(
-            self._spec["host"], self._spec["port"], overrides=WISHES, security=self._security
+            self._spec["host"], self._spec["port"], overrides=WISHES, security=self._security, ladder=False
         )
         carrier = association.carrier
         try:

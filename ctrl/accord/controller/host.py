@@ -136,7 +136,7 @@ class HostApplication:
         resume: Callable[[], None],
         *,
         ladder: Ladder | None = None,
-        early_request: bytes = b"",
+        early_request: bytes | None = b"",
         target: tuple[str, int] | None = None,
         early_limit: int = 0,
     ) -> None:

@@ -112,7 +112,7 @@ class Attempt:
             own, mtu = route(policy.via, self._port)
             via, adopts = (own, policy.via), False
             self.ladder.note(Way.HERE, f"out-of-band: negotiating by {policy.via}")
-        target = Target(source, address, self._port, policy, security, mtu, adopts, via=via, key=key)
+        target = Target(source, address, self._port, policy, security, mtu, adopts, early=bool(early), via=via, key=key)
         self.ladder.note(
             Way.HERE,
             f"to {address} port {self._port}, security {policy.secure}, fallback {policy.plain}, "

@@ -34,15 +34,18 @@ class Negotiation:
     def __init__(
         self, controller: Controller, target: Target, early: bytes, ladder: Ladder, transaction: bytes | None = None
     ) -> None:
-        """``early``: travels in the proposal, in clear. ``transaction``: the ID that a SYN bears already.
+        """``early``: travels in the proposal, and ``target`` says so. ``transaction``: the ID that a SYN bears already.
 
         Raises ``AccordError``, and leaves nothing behind then.
         """
         self._controller, self._target = controller, target
         endpoint = controller.endpoint
-        asked = not early and transaction is None and target.renews is None
-        ready = controller.proposals.take(target) if asked else None
-        prepared = ready or prepare(controller, target, early, transaction)
+        asked = transaction is None and target.renews is None
+        prepared = controller.proposals.take(target) if asked else None
+        if prepared is None:
+            prepared = prepare(controller, target, early, transaction)
+        else:
+            prepared.give(early)
         # The socket goes when the negotiation and all in-band data have ended, and nobody keeps it.
         in_use = self._in_use = contextlib.ExitStack()
         self._kept = False

@@ -65,6 +65,8 @@ class Target:
     """The association that is to get another stack; None: it is for a new one."""
     key: KeyConfiguration | None = None
     """What an inner negotiation is sealed to; None: the peer is asked, if there is one."""
+    early: bool = False
+    """A request is in it: one that is made ahead waits for that alone."""
     via: tuple[str, str] | None = None
     """Out-of-band: the own and the peer's address that the negotiation goes by; None: by those of the connection."""
 
@@ -110,9 +112,18 @@ class Prepared:
     remarks: Remarks
     tls: TlsSession | None
     """Parallel-syn: the session that would be on that connection."""
+    request: HostApplication
+    """Has the request that travels in the proposal, if one does."""
     machine: Initiator
     actions: Sequence[events.Action]
     """The machine's first ones: the proposal to be sent, or why there is none."""
+
+    def give(self, early: bytes) -> None:
+        """The request that it was made ahead for is here."""
+        node = self.machine.waiting
+        if self.request.early_request is None and node is not None:
+            self.request.early_request = early
+            self.actions = self.machine.receive(events.Resume(node))
 
 
 def new_transaction() -> bytes:
@@ -121,7 +132,8 @@ def new_transaction() -> bytes:
 
 
 def prepare(controller: Controller, target: Target, early: bytes = b"", transaction: bytes | None = None) -> Prepared:
-    """Everything up to the first packet. ``transaction``: its ID, if it is on a SYN already.
+    """Everything up to the first packet, or up to the request that the target says will travel in it, where ``early`` is
+    empty. ``transaction``: its ID, if it is on a SYN already.
 
     Raises ``AccordError``, and leaves nothing behind then.
     """
@@ -148,7 +160,8 @@ def prepare(controller: Controller, target: Target, early: bytes = b"", transact
         transaction = transaction or new_transaction()
         syn = ParallelSyn(transaction) if target.adopts or target.via else None
         remarks = Remarks()
-        application = HostApplication(_nobody_waits, early_request=early if target.policy.early_in_clear else b"")
+        request = HostApplication(_nobody_waits, early_request=early if early or not target.early else None)
+        nothing = HostApplication(_nobody_waits)
         services = services_for(
             controller,
             Role.INITIATOR,
@@ -156,13 +169,14 @@ def prepare(controller: Controller, target: Target, early: bytes = b"", transact
             (target.address, target.port),
             replace(target.security, sni=False) if target.policy.hides else target.security,
             channel,
-            application,
+            request if target.policy.early_in_clear else nothing,
             held.now,
             syn=syn,
             wishes=target.policy.inside,
         )
         if target.policy.hides:
-            inner = proposing(controller, transaction, target.policy, services, target.key, early, remarks)
+            sealed = request if target.policy.early_sealed else nothing
+            inner = proposing(controller, transaction, target.policy, services, target.key, sealed, remarks)
             services = replace(services, inner=inner)
         guard = controller.guard
         nodes = propose(
@@ -188,7 +202,7 @@ def prepare(controller: Controller, target: Target, early: bytes = b"", transact
         )
         machine.guard = guard
         tls = None if syn is None or target.policy.hides else _on_tcp(proposed)
-        return Prepared(path, bound, channel, held, transaction, syn, remarks, tls, machine, machine.start())
+        return Prepared(path, bound, channel, held, transaction, syn, remarks, tls, request, machine, machine.start())
     except BaseException:
         if bound is not None:
             endpoint.unbind(bound)

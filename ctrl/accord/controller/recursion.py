@@ -118,11 +118,10 @@ def proposing(
     policy: EffectivePolicy,
     services: Services,
     key: KeyConfiguration | None,
-    early: bytes,
+    application: HostApplication,
     note: Callable[[str], None],
 ) -> Proposing:
-    """For an initiator's INNER node. ``early``: a request that is to be sealed in the proposal; empty: none."""
-    application = HostApplication(_nobody_waits, early_request=early)
+    """For an initiator's INNER node. ``application``: has a request that is to be sealed in the proposal, or none."""
     inside = dataclasses.replace(services, application=application, inner=None)
     above = policy.nested_wanted(set(controller.plugins) - {APPLICATION})
     return Proposing(
@@ -183,7 +182,3 @@ def offering(
 
     recursion = controller.recursion
     return Offering(transaction, recursion.keys, by_protocol.keys(), accept, recursion.replay.admit, note)
-
-
-def _nobody_waits() -> None:
-    """An initiator's sessions fetch nothing."""

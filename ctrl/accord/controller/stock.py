@@ -36,6 +36,8 @@ class Stock(Generic[K, T]):
         self._seconds = seconds
         self._made: dict[K, tuple[float, T]] = {}  # oldest first
         self._ordered: set[K] = set()
+        self._waking = False
+        """A timer will look for what has become too old."""
         self.hits = self.misses = self.discarded = 0
         """Askers who found one, who found none; things that nobody asked for in time."""
 
@@ -83,7 +85,21 @@ class Stock(Generic[K, T]):
             return
         while len(self._made) > self._limit:
             self._drop_oldest()
-        self._call_later(self._seconds * 1.01, self._expire)  # a timer may be early by a rounding
+        self._wake()
+
+    def _wake(self) -> None:
+        """One timer for all, whatever comes and goes meanwhile."""
+        if self._waking or not self._made:
+            return
+        made, _ = next(iter(self._made.values()))
+        self._waking = True
+        # A timer may be early by a rounding.
+        self._call_later(max(0.0, self._seconds - (self._now() - made)) + self._seconds * 0.01, self._woken)
+
+    def _woken(self) -> None:
+        self._waking = False
+        self._expire()
+        self._wake()
 
     def _expire(self) -> None:
         while self._made:

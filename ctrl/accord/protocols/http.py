@@ -73,10 +73,16 @@ class HttpSession:
         return {} if self.alpn_selected is None else {"alpn": self.alpn_selected}
 
     def propose(self, view: View) -> Outcome:
-        """The names, and the first request when there is one and room for it."""
+        """The names, and the first request when there is one and room for it: of a proposal that is made ahead, later."""
         self._life.enter(Call.PROPOSE)
+        return self._propose(view)
+
+    def _propose(self, view: View) -> Outcome:
         names = encode_names(self.alpn)
-        self._owed = self._application.early_request if self._application is not None else b""
+        request = self._application.early_request if self._application is not None else b""
+        if request is None:
+            return Wait("the first request")
+        self._owed = request
         return Answer(names + self._owed if len(names) + len(self._owed) <= view.budget else names)
 
     def respond(self, view: View, payload: bytes) -> Outcome:
@@ -110,9 +116,9 @@ class HttpSession:
         return self._wait_or_answer(view)
 
     def resume(self, view: View) -> Outcome:
-        """The service has answered, or was too slow."""
+        """Responder: the service has answered, or was too slow. Initiator: the request is here."""
         self._life.enter(Call.RESUME)
-        return self._wait_or_answer(view)
+        return self._propose(view) if view.role is Role.INITIATOR else self._wait_or_answer(view)
 
     def _wait_or_answer(self, view: View) -> Outcome:
         """``Wait`` while the service is still at it."""

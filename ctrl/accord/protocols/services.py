@@ -214,8 +214,11 @@ class Fetch(Protocol):
 class ApplicationService(Protocol):
     """Responder: the exposed local service. Initiator: the application's early request."""
 
-    early_request: bytes
-    """Initiator: bytes to be sent with the proposal (the policy calls them idempotent); empty: none."""
+    @property
+    def early_request(self) -> bytes | None:
+        """Initiator: bytes to be sent with the proposal (the policy calls them idempotent); empty: none; None: there
+        will be some, of which nothing is known yet. Who waits for them is resumed."""
+
     early_limit: int
     """Responder: how many bytes of early request it is willing to serve; 0: none."""
 
