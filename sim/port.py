@@ -122,6 +122,12 @@ class SimPort:
     def heartbeat(self) -> None:
         """Alive as long as the host is."""
 
+    def cookies(self, ring: Any) -> None:
+        """The engine makes them all."""
+
+    def follow(self, engine: Engine, now: int) -> None:
+        """There is no program that would answer for it."""
+
     def quiet(self) -> None:
         """Nothing is read from a ring in the background."""
 

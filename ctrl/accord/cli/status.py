@@ -58,6 +58,13 @@ def _trouble(trouble: dict[str, Any]) -> str:
     return f"switched off for {trouble['off_for_s']:g} s more: {trouble['why_off']}; {failures}"
 
 
+def _load(load: dict[str, Any]) -> str:
+    return (
+        f"level {load['level']} ({load['gets']}) for {load['for_s']:g} s, {load['strangers_per_second']} strangers in "
+        f"the last second, {load['places_taken']} of {load['places']} places taken"
+    )
+
+
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--control", type=click.Path(path_type=Path), help="Control socket of the daemon.")
@@ -85,6 +92,7 @@ def status(as_json: bool, control: Path | None) -> None:
         "negotiations",
     ):
         table.add_row(name.replace("_", " "), str(answer[name]))
+    table.add_row("load", _load(answer["load"]))
     table.add_row("sealing keys", ", ".join(answer["sealing_keys"]))
     table.add_row("privileges", describe(answer["privileges"]))
     table.add_row("memory", _memory(answer))

@@ -38,7 +38,7 @@ from accord.controller.stack import call_later
 from accord.controller.stock import Stock
 from accord.datapath import clock, privilege
 from accord.datapath.attach import consequence
-from accord.datapath.engine import Event
+from accord.datapath.engine import Event, Level
 from accord.datapath.port import Port, Rung, Spare
 from accord.datapath.syn_option import SynOptions
 from accord.datapath.tcp_repair import TcpRepair
@@ -110,6 +110,10 @@ class Controller:
                 transactions=config.transactions,
                 unproven=config.unproven,
                 buffers=config.buffers,
+                strangers_per_second=config.limits.strangers_per_second,
+                unproven_per_network=config.limits.unproven_per_network,
+                proven_per_network=config.limits.proven_per_network,
+                least_level=Level(config.limits.least_level),
                 sockets_only=not attached,
                 spare=spare,
             ),
@@ -298,6 +302,7 @@ class Controller:
             users=config.users,
             peers=config.peers,
             keys=config.keys,
+            limits=dataclasses.replace(self.config.limits, cookie_keys=config.limits.cookie_keys),
         )
         self.recursion.read_keys(self.config)
         self.peers.configure(config.peers.limit, config.peers.expiry_s)
@@ -330,6 +335,7 @@ class Controller:
             "syn_option": self.syn_refusal or str(self.syn_options),
             "engine_bytes": self.endpoint.engine.bytes,
             "negotiations": self.endpoint.engine.transactions,
+            "load": self._load(),
             "in_flight": self.endpoint.in_flight,
             "associations": self.associations.rows(_ASSOCIATIONS_SHOWN),
             "associations_more": max(0, len(self.associations) - _ASSOCIATIONS_SHOWN),
@@ -350,6 +356,19 @@ class Controller:
                 "engine": {reason.name: count for reason, count in self.endpoint.engine.counters().items()},
                 "negotiation": self.counts.by_reason(),
             },
+        }
+
+    def _load(self) -> dict[str, Any]:
+        now = clock.now_us()
+        load, usage = self.endpoint.engine.load(now), self.endpoint.engine.usage()
+        return {
+            "level": int(load.level),
+            "gets": load.level.name.lower(),
+            "for_s": round((now - load.since) / 1e6, 1),
+            "strangers_per_second": load.strangers,
+            "places": usage.unproven_limit,
+            "places_taken": usage.unproven,
+            "raised": {level.name.lower(): load.raised[level] for level in Level if level},
         }
 
     def describe(self) -> str:

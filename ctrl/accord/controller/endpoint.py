@@ -10,14 +10,16 @@ import ipaddress
 import logging
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol as Interface
 
 from accord.controller.host import DatagramChannel
+from accord.controller.load.watch import LevelLog
 from accord.datapath import clock, privilege
 from accord.datapath.attach import plan
-from accord.datapath.engine import Engine, Event, EventKind
+from accord.datapath.cookies import CookieKey, ring_of
+from accord.datapath.engine import Engine, Event, EventKind, Level
 from accord.datapath.path import NO_SOCKET, Path, packed
 from accord.datapath.port import Port, Rung, Spare
 from accord.datapath.zone import socket_address
@@ -64,6 +66,10 @@ class EndpointConfig:
     transactions: int = 0
     unproven: int = 0
     buffers: int = 0
+    strangers_per_second: int = 0
+    unproven_per_network: int = 0
+    proven_per_network: int = 0
+    least_level: Level = Level.STATE
     sockets_only: bool = False
     """Attach to nothing until ``reopen``."""
     spare: Spare | None = None
@@ -92,7 +98,12 @@ class Endpoint:
             unproven=config.unproven,
             buffers=config.buffers,
             seed=clock.now_us() & 0xFFFFFFFF,
+            strangers_per_second=config.strangers_per_second,
+            unproven_per_network=config.unproven_per_network,
+            proven_per_network=config.proven_per_network,
         )
+        self.engine.level(clock.now_us(), config.least_level)
+        self._levels = LevelLog()
         self.engine.support(supported)
         self._config = config
         self.plan = plan(config.back_end, config.attach, config.interface)
@@ -123,6 +134,14 @@ class Endpoint:
         self._fds: list[int] = []
         self._read_rings()
         self._beat()
+
+    # ---- strangers ----
+
+    def cookies(self, keys: Sequence[CookieKey], slot: int) -> None:
+        """Ask strangers for cookies from now on, made with the first of these keys in this time slot."""
+        ring = ring_of(keys, slot)
+        self.engine.cookies(ring)
+        self.port.cookies(ring)
 
     # ---- the interface ----
 
@@ -405,6 +424,8 @@ class Endpoint:
         if self._closed:
             return
         self.port.heartbeat()
+        self.port.follow(self.engine, clock.now_us())
+        self._levels.look(self.engine.load(clock.now_us()), clock.now())
         self._loop.call_later(_HEARTBEAT_SECONDS, self._beat)
 
     def close(self) -> None:

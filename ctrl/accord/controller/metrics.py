@@ -46,6 +46,17 @@ USED = Family(
     "Taken now of the engine's fixed memory: transactions, those of unproven peers, packet buffers, events.",
 )  # fmt: skip
 LIMIT = Family("engine", "accord_engine_limit", Kind.GAUGE, ("what",), "How many of each there are.")
+LEVEL = Family(
+    "engine", "accord_load_level", Kind.GAUGE, (),
+    "What a proposal from an unproven address gets: 0 state, 1 an answer that nothing is kept of, 2 a cookie.",
+)  # fmt: skip
+RAISED = Family(
+    "engine", "accord_load_raised_total", Kind.COUNTER, ("level",), "How often that level came into force from below."
+)
+STRANGERS = Family(
+    "engine", "accord_load_strangers_per_second", Kind.GAUGE, (),
+    "Proposals from unproven addresses in the last whole second, those that the XDP program answered included.",
+)  # fmt: skip
 MEMORY = Family(
     "engine", "accord_engine_memory_bytes", Kind.GAUGE, (), "All memory of the engine, taken when the daemon started."
 )
@@ -143,7 +154,8 @@ RINGS: Mapping[str, Family] = {
 """By the field of ``RingStatistics`` that holds the value."""
 
 FAMILIES: tuple[Family, ...] = (
-    INFO, START, STEERING, *RINGS.values(), ENGINE, USED, LIMIT, MEMORY, PROPOSALS, NEGOTIATIONS, STACKS, READY, OPEN,
+    INFO, START, STEERING, *RINGS.values(), ENGINE, USED, LIMIT, MEMORY, LEVEL, RAISED, STRANGERS, PROPOSALS,
+    NEGOTIATIONS, STACKS, READY, OPEN,
     HANDED_OVER, RENEGOTIATIONS, ADOPTIONS, PLUGIN_CALLS, PLUGIN_FAILURES, PLUGINS_OFF, PREPARED, READY_NOW, PEERS,
     PEERS_ASKED, PEERS_LEARNT, PEERS_EVICTED, SYN_OPTIONS, SYN_SLOTS,
 )  # fmt: skip

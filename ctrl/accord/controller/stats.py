@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from accord.controller import metrics
 from accord.controller.metrics import Family, Samples, snapshot
+from accord.datapath import clock
+from accord.datapath.engine import Level
 from accord.datapath.syn_option import SynOptions
 from accord.wire.constants import Reason, protocol_name
 
@@ -18,7 +20,7 @@ if TYPE_CHECKING:
 def collect(controller: Controller, version: str) -> list[dict[str, Any]]:
     """All families with their samples of this moment, for JSON (``metrics.snapshot``)."""
     endpoint, stock, peers = controller.endpoint, controller.proposals, controller.peers
-    usage, guard = endpoint.engine.usage(), controller.guard
+    usage, guard, load = endpoint.engine.usage(), controller.guard, endpoint.engine.load(clock.now_us())
     return snapshot(
         {
             metrics.INFO: {
@@ -47,6 +49,9 @@ def collect(controller: Controller, version: str) -> list[dict[str, Any]]:
                 for (protocol, method, reason), count in guard.failures.items()
             },
             metrics.PLUGINS_OFF: {(): len(guard.off())},
+            metrics.LEVEL: {(): load.level},
+            metrics.RAISED: {(str(level.value),): load.raised[level] for level in Level if level},
+            metrics.STRANGERS: {(): load.strangers},
             metrics.PREPARED: {
                 ("hit",): stock.hits,
                 ("missed",): stock.misses,

@@ -25,9 +25,12 @@ from accord.controller.association import Association
 from accord.controller.control import Channel, control_path, failure_message, peer_credentials
 from accord.controller.controller import Controller
 from accord.controller.exposed import Exposed
+from accord.controller.load.keeper import CookieKeeper
+from accord.controller.load.ring import KeyRing
 from accord.controller.peers.keeper import PeersKeeper
 from accord.controller.peers.network import NetworkWatch
-from accord.controller.settings.config import DaemonConfig, ExposeConfig, state_path
+from accord.controller.peers.state_file import Kept, state_file
+from accord.controller.settings.config import DaemonConfig, ExposeConfig, cookies_path, state_path
 from accord.daemon.admission import Admission, turn_away
 from accord.daemon.life import Life
 from accord.daemon.memory import limited
@@ -89,6 +92,7 @@ class Daemon:
         self._attaching: asyncio.Task[None] | None = None
         self._life: Life | None = None
         self._keeper: PeersKeeper | None = None
+        self._cookies: CookieKeeper | None = None
         self._successor: subprocess.Popen[bytes] | None = None
         self._failure = ""
         self._stop = asyncio.Event()
@@ -132,6 +136,7 @@ class Daemon:
             self._close_listener()
             raise
         keeper = PeersKeeper(controller.peers, state_path(self._config, os.environ))
+        cookies = self._cookies = self._cookie_keeper(controller)
         network = NetworkWatch(controller.peers.network_changed)
         operations = Operations(controller, keeper)
         life = self._life = Life(self._supervisor, self._end)
@@ -149,10 +154,11 @@ class Daemon:
             bounds.enter_context(controller.guard.watching())
             if self._before is not None:
                 before = await Predecessor.ask(self._before, self._drain_seconds)
-                before.recall(keeper)
+                before.recall(keeper, cookies)
                 await self._succeed(before, controller, operations)
             else:
                 keeper.load()
+                cookies.load()
                 self._expose(controller, self._config.expose)
             for note in controller.attach_notes():
                 click.echo(note)
@@ -160,6 +166,7 @@ class Daemon:
             self._keeper = keeper
             self._accept_clients(controller, operations)
             keeper.start()
+            cookies.start()
             network.start()
             life.ready()
             await self._stop.wait()
@@ -178,12 +185,20 @@ class Daemon:
                 await asyncio.wait(self._clients, timeout=_CLIENTS_END_SECONDS)
             await operations.close()
             controller.close()
+            cookies.close()
             keeper.close()
             self._close_listener()
             bounds.close()
             click.echo("accord daemon stopped")
         if self._failure:
             raise error(Reason.DAEMON_FAILED, self._failure, "see the log above; a supervisor starts a new daemon")
+
+    def _cookie_keeper(self, controller: Controller) -> CookieKeeper:
+        limits = self._config.limits
+        path = cookies_path(self._config, os.environ)
+        own = None if path is None else state_file(path, Kept.COOKIES)
+        ring = KeyRing(limits.cookie_period_s, limits.cookie_lifetime_s, os.urandom)
+        return CookieKeeper(ring, controller.endpoint.cookies, own, limits.cookie_keys)
 
     @staticmethod
     def _expose(controller: Controller, configs: Iterable[ExposeConfig]) -> None:
@@ -253,7 +268,8 @@ class Daemon:
         if not isinstance(seconds, int | float) or not seconds >= 0:
             raise error(Reason.BAD_CONFIG, "control message: 'drain_seconds' is no number of seconds")
         assert self._keeper is not None, "made before there were clients"
-        succession = Succession(controller, operations, self._listener, self._keeper)
+        assert self._cookies is not None, "made with it"
+        succession = Succession(controller, operations, self._listener, self._keeper, self._cookies)
         self._accepting.close()
         try:
             await succession.give(channel)
@@ -416,6 +432,8 @@ class Daemon:
         try:
             config = files.configuration(self._config_file)
             controller.reload(config)
+            if self._cookies is not None:
+                self._cookies.share(config.limits.cookie_keys)
             self._config = dataclasses.replace(self._config, users=config.users)
             if not privilege.asks():
                 self._control.chmod(0o666 if config.users else 0o600)

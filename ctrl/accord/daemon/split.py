@@ -32,8 +32,8 @@ from accord.controller import keys
 from accord.controller.certificate import own_certificate
 from accord.controller.control import control_path
 from accord.controller.known import known_protocols
-from accord.controller.peers.state_file import StateFile
-from accord.controller.settings.config import DaemonConfig, load_config, state_path
+from accord.controller.peers.state_file import Kept, StateFile
+from accord.controller.settings.config import DaemonConfig, cookies_path, load_config, state_path
 from accord.daemon.life import ALIVE, READY, STOPPING, SUCCEEDED
 from accord.daemon.notify import notify
 from accord.daemon.successor import start_successor
@@ -81,8 +81,8 @@ class Split:
         self._spare = spare
         self._leave = leave
         self._files = _files_of(config)
-        kept = state_path(config, os.environ)
-        self._state = None if kept is None else StateFile(kept)
+        kept = {Kept.PEERS: state_path(config, os.environ), Kept.COOKIES: cookies_path(config, os.environ)}
+        self._states = {int(which): StateFile(path) for which, path in kept.items() if path is not None}
         self._keys = keys.directory_of(config, os.environ)
         self._told = 0
         self._succeeded = False
@@ -223,13 +223,13 @@ class Split:
         if pending.kind == Ask.WHOSE_PROGRAM and broker.knows(pending.number):
             other = attached(pending.number)
             return (b"" if other is None else other.whose().encode()[:_MAX_PATH]), []
-        if self._state is not None and not pending.data:
+        if (state := self._states.get(pending.number)) is not None and not pending.data:
             if pending.kind == Ask.STATE:
-                return b"", [fd] if (fd := self._state.open()) is not None else []
+                return b"", [fd] if (fd := state.open()) is not None else []
             if pending.kind == Ask.NEW_STATE:
-                return b"", [self._state.begin()]
+                return b"", [state.begin()]
             if pending.kind == Ask.STATE_WRITTEN:
-                self._state.finish()
+                state.finish()
                 return b"", []
         log.warning("refused request %d of the worker", pending.kind)
         raise error(Reason.NO_PRIVILEGE, f"the privileged process knows no such request: {pending.kind}")
@@ -310,7 +310,7 @@ def _lift_memory_limit() -> bool:
 
 def _files_of(config: DaemonConfig) -> set[Path]:
     """What the worker may have opened for it."""
-    named = [config.certificate, config.private_key, config.ca_file]
+    named = [config.certificate, config.private_key, config.ca_file, config.limits.cookie_keys]
     for exposed in config.expose:
         named += [exposed.certificate, exposed.private_key]
     return {path for path in named if path is not None}

@@ -27,6 +27,7 @@ from accord.controller.control import Channel, call, raise_failure
 from accord.controller.controller import Controller
 from accord.controller.handover import Handover
 from accord.controller.held import hold, opened
+from accord.controller.load.keeper import CookieKeeper
 from accord.controller.peers.keeper import PeersKeeper
 from accord.controller.settings.config import ExposeConfig
 from accord.controller.settings.policy import Secure
@@ -90,6 +91,8 @@ class Predecessor:
     listener: socket.socket
     peers: int | None = None
     """An open file: its memory of peers. None: it has none to give."""
+    cookies: str | None = None
+    """The keys of its cookies; None: an earlier version's, which has none."""
     ports: list[Taken] = field(default_factory=list)
 
     @classmethod
@@ -102,7 +105,9 @@ class Predecessor:
             await channel.send({"op": "takeover", "drain_seconds": drain_seconds})
             message, fds = await _receive(channel)
             peers = fds[1] if len(fds) > 1 else None
-            found = cls(channel, int(message.get("pid", 0)), socket.socket(fileno=fds[0]), peers)
+            found = cls(
+                channel, int(message.get("pid", 0)), socket.socket(fileno=fds[0]), peers, message.get("cookies")
+            )
             for _ in range(int(message.get("ports", 0))):
                 found.ports.append(_taken(*await _receive(channel)))
         except BaseException:
@@ -110,8 +115,12 @@ class Predecessor:
             raise
         return found
 
-    def recall(self, keeper: PeersKeeper) -> None:
-        """Have the memory that was handed on, else that of the file."""
+    def recall(self, keeper: PeersKeeper, cookies: CookieKeeper) -> None:
+        """Have the memory and the keys that were handed on, else those of the files."""
+        if self.cookies is None:
+            cookies.load()
+        else:
+            cookies.take(self.cookies)
         if self.peers is None:
             keeper.load()
             return
@@ -191,12 +200,18 @@ class Succession:
     """The old daemon's side of one take-over."""
 
     def __init__(
-        self, controller: Controller, operations: Operations, listener: socket.socket, keeper: PeersKeeper
+        self,
+        controller: Controller,
+        operations: Operations,
+        listener: socket.socket,
+        keeper: PeersKeeper,
+        cookies: CookieKeeper,
     ) -> None:
         self._controller = controller
         self._operations = operations
         self._listener = listener
         self._keeper = keeper
+        self._cookies = cookies
         self._handover = Handover(controller)
 
     async def give(self, channel: Channel) -> None:
@@ -206,9 +221,8 @@ class Succession:
             os.write(memory, self._keeper.text())
             await self._handover.settle()
             offers = self._handover.freeze()
-            await channel.send(
-                {"ok": True, "pid": os.getpid(), "ports": len(offers)}, [self._listener.fileno(), memory]
-            )
+            message = {"ok": True, "pid": os.getpid(), "ports": len(offers), "cookies": self._cookies.text()}
+            await channel.send(message, [self._listener.fileno(), memory])
             for offer in offers:
                 program = self._operations.program(offer.exposed)
                 security = offer.exposed.security
@@ -225,6 +239,7 @@ class Succession:
         finally:
             os.close(memory)
         self._keeper.release()
+        self._cookies.release()
         self._handover.commit()
         self._operations.succeeded()
 

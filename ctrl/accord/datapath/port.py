@@ -377,6 +377,15 @@ class Port:
         """A sign of life, due three times in ``Limit.HEARTBEAT_MS``: without it the XDP program passes everything."""
         lib.accord_port_heartbeat(self._open)
 
+    def cookies(self, ring: Any) -> None:
+        """What the XDP program makes cookies with: ``Engine.cookies``."""
+        lib.accord_port_cookies(self._open, ring)
+
+    def follow(self, engine: EnginePointer, now: int) -> None:
+        """Have the XDP program answer strangers while ``engine`` is at ``Level.COOKIE``, and tell it of them. Polls do
+        so, too; but a host that everything is kept from does not poll."""
+        lib.accord_port_follow(self._open, engine.pointer, now)
+
     def ring_statistics(self) -> list[RingStatistics]:
         """Each ring's, by queue; none on ``Rung.UDP``."""
         rings = ffi.new("struct accord_ring_statistics[]", _MAX_QUEUES)

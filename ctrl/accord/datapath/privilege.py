@@ -38,11 +38,11 @@ class Ask(enum.IntEnum):
     COUNTS = FILE + 5
     """-> the broker's process ID, its requests and refusals so far, decimal."""
     STATE = FILE + 6
-    """-> the file in which the memory of peers lies, if there is one."""
+    """number: which (``state_file.Kept``); -> the file that outlasts the daemon, if there is one."""
     NEW_STATE = FILE + 7
-    """-> a new one, empty, to be written."""
+    """number; -> a new one, empty, to be written."""
     STATE_WRITTEN = FILE + 8
-    """The new one takes the old one's place."""
+    """number: the new one takes the old one's place."""
     KEYS = FILE + 9
     """-> the texts of this host's keys for inner negotiations, an empty line after each, in a file."""
 

@@ -8,6 +8,7 @@ the first ever see the contents, nor does the second name a path.
 from __future__ import annotations
 
 import contextlib
+import enum
 import os
 from pathlib import Path
 from typing import Final
@@ -19,6 +20,13 @@ from accord.wire.errors import AccordError, error
 
 MAX_BYTES: Final = 16 << 20
 _NEW: Final = ".new"
+
+
+class Kept(enum.IntEnum):
+    """Which file is meant, to the broker."""
+
+    PEERS = 0
+    COOKIES = 1
 
 
 class StateFile:
@@ -80,20 +88,24 @@ class StateFile:
 class BrokersFile(StateFile):
     """The same, asked of the broker, who knows by the configuration which file it is."""
 
+    def __init__(self, path: Path, kept: Kept) -> None:
+        super().__init__(path)
+        self._kept = kept
+
     def open(self) -> int | None:
         """As ``StateFile.open``."""
-        _, fds = privilege.ask(Ask.STATE)
+        _, fds = privilege.ask(Ask.STATE, self._kept)
         return fds[0] if fds else None
 
     def begin(self) -> int:
         """As ``StateFile.begin``."""
-        return privilege.ask(Ask.NEW_STATE)[1][0]
+        return privilege.ask(Ask.NEW_STATE, self._kept)[1][0]
 
     def finish(self) -> None:
         """As ``StateFile.finish``."""
-        privilege.ask(Ask.STATE_WRITTEN)
+        privilege.ask(Ask.STATE_WRITTEN, self._kept)
 
 
-def state_file(path: Path) -> StateFile:
+def state_file(path: Path, kept: Kept = Kept.PEERS) -> StateFile:
     """By whichever process can."""
-    return BrokersFile(path) if privilege.asks() else StateFile(path)
+    return BrokersFile(path, kept) if privilege.asks() else StateFile(path)

@@ -20,6 +20,7 @@ from accord.controller.peers.memory import DAY, LIMIT, MAX_EXPIRY
 from accord.controller.settings.policy import EffectivePolicy, Policy, Secure, load_policy, read_policy
 from accord.controller.settings.stacks import PROTOCOLS
 from accord.controller.settings.toml import Document, Table
+from accord.wire.constants import Limit
 from accord.wire.errors import AccordError
 
 ATTACH: Final = ("auto", "native", "generic", "none")
@@ -27,6 +28,7 @@ PRIVILEGES: Final = ("drop", "keep")
 BACK_ENDS: Final = ("auto", "af_xdp", "af_packet", "udp")
 
 STATE_NAME: Final = "peers.jsonl"
+COOKIES_NAME: Final = "cookies.keys"
 
 _NOBODY: Final = 65534
 _MAX_ID: Final = 0xFFFFFFFE
@@ -41,6 +43,10 @@ _MAX_PER_PREFIX: Final = 1 << 20
 _MAX_MEMORY_MIB: Final = 1 << 20
 _MAX_PEERS: Final = 1 << 14
 _MAX_WINDOW_S: Final = 600
+_MAX_STRANGERS: Final = 1_000_000
+_COOKIE_S: Final = (Limit.COOKIE_SLOTS + 1) * Limit.COOKIE_SLOT_S
+_MIN_PERIOD_S: Final = 10
+_MAX_PERIOD_S: Final = 30 * 86400
 
 
 def default_user() -> tuple[int, int]:
@@ -102,6 +108,21 @@ class KeysConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitsConfig:
+    """``[limits]``, as far as strangers go: peers whose address is not proven. Zeros leave the engine its own."""
+
+    strangers_per_second: int = 0
+    """So many are answered without being kept, when there is no place; 0: none."""
+    unproven_per_network: int = 0
+    proven_per_network: int = 0
+    least_level: int = 0
+    cookie_keys: Path | None = None
+    """A ring of keys that several hosts behind one address share; None: this daemon makes its own."""
+    cookie_period_s: int = 3600
+    cookie_lifetime_s: int = 7200
+
+
+@dataclass(frozen=True, slots=True)
 class DaemonConfig:
     """The whole file. Limits of 0 leave the engine its own."""
 
@@ -138,6 +159,7 @@ class DaemonConfig:
     """Stacks that one network may commit to; 0: any number."""
     memory_mib: int = 768
     """That the daemon may take beside what it takes at its start; 0: as the host allows."""
+    limits: LimitsConfig = field(default_factory=LimitsConfig)
 
     def override(self, **values: Any) -> DaemonConfig:
         """This configuration with the values that are not None, as command line options give them."""
@@ -152,16 +174,27 @@ def state_path(config: DaemonConfig, environment: Mapping[str, str]) -> Path | N
     """
     if config.peers.limit == 0:
         return None
-    if config.peers.file is not None or config.control not in (None, DEFAULT_PATH):
-        return config.peers.file
+    return config.peers.file or _in_state_directory(STATE_NAME, config, environment)
+
+
+def cookies_path(config: DaemonConfig, environment: Mapping[str, str]) -> Path | None:
+    """Where this daemon's cookie keys are kept: beside the memory of peers, or not at all."""
+    if config.peers.file is not None:
+        return config.peers.file.with_name(COOKIES_NAME)
+    return _in_state_directory(COOKIES_NAME, config, environment)
+
+
+def _in_state_directory(name: str, config: DaemonConfig, environment: Mapping[str, str]) -> Path | None:
+    if config.control not in (None, DEFAULT_PATH):
+        return None
     if directories := environment.get("STATE_DIRECTORY"):
-        return Path(directories.partition(":")[0]) / STATE_NAME
+        return Path(directories.partition(":")[0]) / name
     if os.geteuid() == 0:
-        return STATE_DIRECTORY / STATE_NAME
+        return STATE_DIRECTORY / name
     base = Path(environment.get("XDG_STATE_HOME", ""))
     if not base.is_absolute():  # as the specification has it: such a value is ignored
         base = Path(os.path.expanduser("~")) / ".local/state"
-    return base / "accord" / STATE_NAME if base.is_absolute() else None
+    return base / "accord" / name if base.is_absolute() else None
 
 
 def load_config(path: Path, protocols: Mapping[str, int] = PROTOCOLS) -> DaemonConfig:
@@ -223,6 +256,7 @@ def _read(document: Document, directory: Path, protocols: Mapping[str, int]) -> 
                 "prefix_commits_per_second", 0, _MAX_PER_PREFIX, config.prefix_commits_per_second
             ),
             memory_mib=table.integer("memory_mib", 0, _MAX_MEMORY_MIB, config.memory_mib),
+            limits=_limits(table, directory),
         )
         if config.transactions and config.unproven > config.transactions:
             table.note(
@@ -249,6 +283,28 @@ def _read(document: Document, directory: Path, protocols: Mapping[str, int]) -> 
     top.finish()
     document.finish()
     return config
+
+
+def _limits(table: Table, directory: Path) -> LimitsConfig:
+    plain = LimitsConfig()
+    period = table.integer("cookie_period_s", _MIN_PERIOD_S, _MAX_PERIOD_S, plain.cookie_period_s)
+    lifetime = table.integer("cookie_lifetime_s", _MIN_PERIOD_S, 3 * _MAX_PERIOD_S, 2 * period)
+    # A ring has four places, and a cookie of the last moment of a key is to be taken for as long as cookies are.
+    if not period + _COOKIE_S <= lifetime <= 3 * period:
+        table.note(
+            "cookie_lifetime_s",
+            f"{lifetime} s beside a period of {period} s",
+            f"from {_COOKIE_S} s more than that to three times it",
+        )
+    return LimitsConfig(
+        strangers_per_second=table.integer("strangers_per_second", 0, _MAX_STRANGERS, plain.strangers_per_second),
+        unproven_per_network=table.integer("unproven_per_network", 1, _MAX_TRANSACTIONS, 0),
+        proven_per_network=table.integer("proven_per_network", 1, _MAX_TRANSACTIONS, 0),
+        least_level=table.integer("least_level", 0, 2, plain.least_level),
+        cookie_keys=_path(table, "cookie_keys", directory),
+        cookie_period_s=period,
+        cookie_lifetime_s=lifetime,
+    )
 
 
 def _policy(top: Table, directory: Path, protocols: Mapping[str, int]) -> Policy:
