@@ -132,8 +132,8 @@ def new_transaction() -> bytes:
 
 
 def prepare(controller: Controller, target: Target, early: bytes = b"", transaction: bytes | None = None) -> Prepared:
-    """Everything up to the first packet, or up to the request that the target says will travel in it, where ``early`` is
-    empty. ``transaction``: its ID, if it is on a SYN already.
+    """Everything up to the first packet; where ``early`` is empty, and the target says that a request will travel in
+    it, up to that. ``transaction``: its ID, if it is on a SYN already.
 
     Raises ``AccordError``, and leaves nothing behind then.
     """

@@ -31,6 +31,8 @@ from accord.negotiation.machine import EVENT_KINDS, Table
 class InitiatorState(enum.Enum):
     """See the module's docstring."""
 
+    __hash__ = object.__hash__  # the library's own is a function in Python, of the name
+
     READY = "ready"
     PROPOSING = "proposing"
     PROPOSED = "proposed"

@@ -29,6 +29,8 @@ from accord.negotiation.machine import EVENT_KINDS, Table
 class ResponderState(enum.Enum):
     """See the module's docstring."""
 
+    __hash__ = object.__hash__  # the library's own is a function in Python, of the name
+
     COLLECTING = "collecting"
     CHOOSING = "choosing"
     ANSWERED = "answered"

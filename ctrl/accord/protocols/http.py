@@ -73,7 +73,7 @@ class HttpSession:
         return {} if self.alpn_selected is None else {"alpn": self.alpn_selected}
 
     def propose(self, view: View) -> Outcome:
-        """The names, and the first request when there is one and room for it: of a proposal that is made ahead, later."""
+        """The names, and the first request when there is one and room for it. Waits for one that is not known yet."""
         self._life.enter(Call.PROPOSE)
         return self._propose(view)
 

@@ -112,6 +112,8 @@ class Rules:
 class State(enum.Enum):
     """See the module's docstring."""
 
+    __hash__ = object.__hash__  # the library's own is a function in Python, of the name
+
     READY = "ready"
     ALONE = "alone"
     BESIDE = "beside"
