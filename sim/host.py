@@ -245,11 +245,13 @@ class Life:
             association = await self._queue.get()
             report = association.report
             inside = inside_words(report.inside)
-            self.spawn(self.serve(association.carrier, "/".join(report.stack), report.negotiated, inside))
+            self.spawn(
+                self.serve(association.carrier, "/".join(report.stack), report.negotiated, inside, report.reason)
+            )
 
-    async def serve(self, carrier: Carrier, stack: str, negotiated: bool, inside: str = "") -> None:
+    async def serve(self, carrier: Carrier, stack: str, negotiated: bool, inside: str = "", reason: str = "") -> None:
         """Say everything back until the client ends."""
-        served = Served(self.host.index, self.number, stack, negotiated, inside)
+        served = Served(self.host.index, self.number, stack, negotiated, inside, reason)
         self.world.records.served.append(served)
         try:
             async with asyncio.timeout(90):

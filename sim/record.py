@@ -126,6 +126,8 @@ class Served:
     negotiated: bool
     inside: str = ""
     """What was agreed inside its nodes."""
+    reason: str = ""
+    """Of a plain one."""
     heard: bytes = b""
     failure: str = ""
     over: bool = False

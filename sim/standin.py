@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from accord.negotiation.interface import Answer, Elaboration, Outcome, Refuse, Role, View
-from accord.protocols.alpn import wanted
+from accord.protocols.alpn import SPEAKS, offered_by_accord, wanted
 from accord.protocols.lifecycle import Call, Lifecycle, Phase
 from accord.protocols.services import Carrier, Security, Services
 from accord.protocols.tls import tell_below
@@ -97,7 +97,8 @@ class StandInSession:
     def propose(self, view: View) -> Outcome:
         """The hello."""
         self._life.enter(Call.PROPOSE)
-        self.hello = hello_of(self._services.random(_RANDOM), ",".join(wanted(view.above, ())))
+        names = offered_by_accord(wanted(view.above, ()))
+        self.hello = hello_of(self._services.random(_RANDOM), ",".join(names))
         return Answer(self.hello)
 
     def respond(self, view: View, payload: bytes) -> Outcome:
@@ -196,8 +197,9 @@ class StandInPlugin:
 class Records:
     """The stream below in records: 0x17, 3, 3, u16 length, 8 bytes that tell key and sender, data; none at the end."""
 
-    def __init__(self, below: Carrier, key: bytes, role: Role) -> None:
+    def __init__(self, below: Carrier, key: bytes, role: Role, *, both_speak_accord: bool = False) -> None:
         self._below = below
+        self.both_speak_accord = both_speak_accord
         self._tags = {other: digest(key, other.value.encode())[:_TAG] for other in Role}
         self._role = role
         self._held = b""
@@ -272,23 +274,27 @@ class StandInTls:
         self, carrier: Carrier, security: Security, alpn: tuple[str, ...], begun: Begun | None = None
     ) -> Records:
         """Hello out, unless it has been said, hello in."""
-        own = hello_of(self._entropy.token_bytes(_RANDOM), "") if begun is None else begun.hello
+        names = ",".join(offered_by_accord(alpn))
+        own = hello_of(self._entropy.token_bytes(_RANDOM), names) if begun is None else begun.hello
         if begun is None:
             await carrier.write(own)
-        theirs = await self._read(carrier, 1 + _RANDOM)
+        theirs = await self._read(carrier, 1 + _RANDOM + 1)
         if theirs[:1] != _HELLO:
             raise error(Reason.HANDSHAKE_FAILED, "stand-in: the peer says no hello")
-        return Records(carrier, digest(own, theirs), Role.INITIATOR)
+        return Records(carrier, digest(own, theirs), Role.INITIATOR, both_speak_accord=theirs[-1] == 1)
 
-    async def server(self, carrier: Carrier, security: Security, alpn: tuple[str, ...]) -> Records:
-        """Hello in, hello out."""
+    async def server(
+        self, carrier: Carrier, security: Security, alpn: tuple[str, ...], *, speaks_accord: bool = False
+    ) -> Records:
+        """Hello in, hello out, and whether both speak Accord, as the name of ALPN that TLS would select."""
         theirs = await self._read(carrier, _HEADER)
         if theirs[:3] != _HELLO_RECORD:
             raise error(Reason.HANDSHAKE_FAILED, "stand-in: the peer says no hello")
         theirs += await self._read(carrier, int.from_bytes(theirs[3:5], "big"))
-        own = _HELLO + self._entropy.token_bytes(_RANDOM)
+        asked = any(name.startswith(SPEAKS.encode()) for name in names_in(theirs) or ())
+        own = _HELLO + self._entropy.token_bytes(_RANDOM) + bytes((asked and speaks_accord,))
         await carrier.write(own)
-        return Records(carrier, digest(theirs, own), Role.RESPONDER)
+        return Records(carrier, digest(theirs, own), Role.RESPONDER, both_speak_accord=asked and speaks_accord)
 
     @staticmethod
     async def _read(carrier: Carrier, count: int) -> bytes:

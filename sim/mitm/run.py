@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from accord.datapath.path import Path
 from accord.negotiation.interface import Role
+from accord.wire.constants import Reason
 from sim import judge
 from sim.host import Host
 from sim.mitm.conversations import Conversation
@@ -204,6 +205,9 @@ def _calls(conversation: Conversation, base: Base, world: Tampered, outcome: Out
                 outcome.undetected.append(f"call {called.number} has a plain connection, which the policy rules out")
             if called.reason in ("", "OK"):
                 outcome.undetected.append(f"call {called.number} has a plain connection, without a reason")
+            elif _secure(called.association) and called.reason != Reason.FORCED_FALLBACK.name:
+                what = f"call {called.number} has a plain connection for {called.reason}, and its TLS says more"
+                outcome.undetected.append(what)
         elif (called.association, called.inside) == (base.stack, base.inside):
             outcome.result = "same" if called.said_back else "broken"
         elif _secure(called.association):
@@ -218,6 +222,8 @@ def _service(conversation: Conversation, base: Base, world: Tampered, served: Se
         outcome.weaker.append(f"a service was given {served.stack}")
     if not _secure(served.stack):
         return
+    if not served.negotiated and served.reason != Reason.FORCED_FALLBACK.name:
+        outcome.undetected.append(f"a service was given a plain connection for {served.reason}")
     if served.negotiated and (served.stack, served.inside) != base.served:
         outcome.undetected.append(f"a service was given {served.stack} {served.inside}, not {base.served}")
     says = [_request(world, called) for called in world.records.calls]

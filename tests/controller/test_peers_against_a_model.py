@@ -26,7 +26,8 @@ GOOD = {
 }  # fmt: skip
 BAD = {"answers": Learnt.SILENT, "no_syn": Learnt.NO_SYN_STALLED, "option": Learnt.OPTION_SYN_LOST}
 
-TELLING = {what for some in GOOD.values() for what in some} | set(BAD.values())
+SPOKEN = {*GOOD["answers"], Learnt.FORCED_FALLBACK}
+TELLING = {what for some in GOOD.values() for what in some} | set(BAD.values()) | SPOKEN
 """What leaves something to remember, whatever was known before."""
 
 Event = tuple[float, Learnt, tuple[int, ...]]
@@ -42,7 +43,7 @@ class Story:
 
 
 def spoke(events: Iterable[Event], now: float) -> bool:
-    return any(what in GOOD["answers"] and now - when < DAY for when, what, _ in events)
+    return any(what in SPOKEN and now - when < DAY for when, what, _ in events)
 
 
 def belief(events: list[Event], way: str, now: float) -> bool | None:

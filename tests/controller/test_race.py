@@ -23,10 +23,10 @@ REFUSED = error(Reason.NO_COMMON_STACK, "refused")
 FORGED = error(Reason.BAD_CERTIFICATE, "forged")
 BROKEN = error(Reason.UNREACHABLE, "connection refused")
 ALL_RULES = [
-    Rules(tcp, fallback, bare, propose, patient, trusts_mark, made)
+    Rules(tcp, fallback, bare, propose, patient, trusts_mark, made, refuses_forced)
     for tcp in (TcpOpen.NO_SYN, TcpOpen.PARALLEL_SYN)
     for fallback in Fallback
-    for bare, propose, patient, trusts_mark, made in itertools.product((False, True), repeat=5)
+    for bare, propose, patient, trusts_mark, made, refuses_forced in itertools.product((False, True), repeat=6)
 ]
 
 
@@ -144,7 +144,7 @@ class World:
         if self.connection == "greeted":
             events.append(e.PlainSpoken())
         if self.connection == "securing":
-            events += [e.PlainReady(), e.TcpFailed(FORGED), e.TcpFailed(BROKEN)]
+            events += [e.PlainReady(), e.PlainReady(speaks_accord=True), e.TcpFailed(FORGED), e.TcpFailed(BROKEN)]
         if self.waiting is not None:
             events.append(e.Waited())
         return events
@@ -409,6 +409,32 @@ def test_the_reason_tells_a_silent_peer_from_a_slow_one_and_from_one_that_refuse
     assert reason(e.SynAck(), e.PlainReady()) is Reason.LEGACY_FIRST
     assert reason(e.SynAck(), e.NegotiationFailed(SILENT), e.PlainReady()) is Reason.LEGACY_PEER
     assert reason(e.NegotiationFailed(REFUSED, True), e.SynAck(), e.PlainReady()) is Reason.NO_COMMON_STACK
+
+
+@pytest.mark.parametrize("tcp", [TcpOpen.NO_SYN, TcpOpen.PARALLEL_SYN])
+def test_a_plain_connection_between_two_that_speak_accord_has_that_for_its_reason_whatever_else_was_seen(
+    tcp: TcpOpen,
+) -> None:
+    world = World(Rules(tcp, Fallback.PARALLEL, bare=False))
+    for event in (e.SynAck(), e.NegotiationFailed(REFUSED, True), e.PlainReady(speaks_accord=True)):
+        world.happen(event)
+    assert isinstance(world.end, e.FellBack)
+    assert world.end.reason is Reason.FORCED_FALLBACK
+    assert "NO_COMMON_STACK" in world.end.detail or "LEGACY_FIRST" in world.end.detail
+
+
+def test_where_the_policy_refuses_it_the_negotiation_decides_and_else_that_is_the_reason() -> None:
+    rules = Rules(TcpOpen.NO_SYN, Fallback.PARALLEL, bare=False, refuses_forced=True)
+    world = World(rules)
+    for event in (e.SynAck(), e.PlainReady(speaks_accord=True)):
+        world.happen(event)
+    assert (world.end, world.race.state, world.connection) == (None, State.ALONE, "")
+    later = copy.deepcopy(world)
+    world.happen(e.Committed())
+    assert isinstance(world.end, e.Negotiated)
+    later.happen(e.NegotiationFailed(SILENT))
+    assert isinstance(later.end, e.Failed)
+    assert later.end.failure.reason is Reason.FORCED_FALLBACK
 
 
 def test_auto_is_decided_before() -> None:

@@ -214,7 +214,11 @@ def test_where_udp_is_dropped_the_plain_connection_serves_and_the_peer_is_soon_k
             assert run.report["stack"] == ["tls", "tcp"]
             reasons.append(run.report["reason"])
             settle(hosts)  # and by then the proposal was repeated in vain
-        assert reasons == ["LEGACY_FIRST", "LEGACY_FIRST", "KNOWN_LEGACY"]
+        # A hello of its own names no protocols to a stranger; that of the proposal does, and one to an acquaintance.
+        assert reasons == ["LEGACY_FIRST", "FORCED_FALLBACK", "FORCED_FALLBACK"]
+        assert "the peer speaks Accord, as its TLS says" in run.said
+        for host in (hosts.lab.client, hosts.lab.server):
+            assert hosts.status(host)["counters"]["negotiation"]["FORCED_FALLBACK"] == 2
         assert not any(frame.data for frame in run.wire), "nothing is proposed any more"
         assert not any(OPTION in frame.options for frame in run.wire)
 

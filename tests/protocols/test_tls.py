@@ -92,7 +92,7 @@ def test_scapy_finds_the_server_name_and_the_application_protocol_in_the_proposa
     assert isinstance(dissected, TLSClientHello)
     extensions = {type(each): each for each in dissected.ext}
     assert extensions[TLS_Ext_ServerName].servernames[0].servername == HOST.encode()
-    assert [name.protocol for name in extensions[TLS_Ext_ALPN].protocols] == [b"http/1.1"]
+    assert [name.protocol for name in extensions[TLS_Ext_ALPN].protocols] == [b"http/1.1", b"accord+http/1.1"]
 
 
 def test_an_address_is_verified_but_never_sent_as_server_name(pki: Pki) -> None:
@@ -368,7 +368,7 @@ def test_the_client_hello_offers_version_1_3_alone_and_the_names_of_the_policy_a
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
     versions, offered = done.stdout.strip().split("\t")
     assert versions == "0x0304"
-    assert offered == "h2,http/1.1"
+    assert offered == "h2,http/1.1,accord+h2,accord+http/1.1"
 
 
 def test_a_second_request_for_another_share_is_refused(pki: Pki) -> None:

@@ -16,12 +16,15 @@ from accord.controller.settings import ranking
 from accord.controller.settings.policy import EffectivePolicy
 from accord.controller.settings.values import Secure
 from accord.negotiation import initiator, responder, transcript
+from accord.wire.constants import Reason
 from accord.wire.node import decode_descriptor
 from sim.mitm import campaign, wire
 from sim.mitm.conversations import CONVERSATIONS
 from sim.mitm.corpus import corpus
 from sim.mitm.edits import Edit, Kind, apply
-from sim.mitm.run import Base, tampered, undisturbed
+from sim.mitm.run import Base, Outcome, Tampered, tampered, undisturbed
+from sim.scenario import HostSpec
+from sim.standin import Records
 from tests.sim.test_simulator import command
 
 Patch = pytest.MonkeyPatch
@@ -75,6 +78,37 @@ def test_each_conversation_has_every_strip_of_one_node_and_every_byte_among_its_
     assert len(flips) == sum(map(sum, record.packets))
 
 
+# ---- messages dropped ----
+
+
+def kept_apart(name: str, **wishes: str) -> Outcome:
+    """No packet of the initiator's arrives."""
+    conversation = BY_NAME[name]
+    changed = replace(conversation, wishes=tuple({**dict(conversation.wishes), **wishes}.items()))
+    edit = Edit(Kind.DROP, 0, -1, args=(0,))
+    return tampered(changed, SEED, base_of(name), edit, base_of(name).record)
+
+
+def test_who_drops_all_proposals_is_found_out_on_the_plain_connection_by_both_ends() -> None:
+    outcome = kept_apart("parallel SYN")
+    assert (outcome.result, outcome.reason, outcome.said) == ("fallback", Reason.FORCED_FALLBACK.name, [])
+
+
+def test_where_the_policy_refuses_such_a_connection_there_is_none_and_a_reason() -> None:
+    outcome = kept_apart("parallel SYN", on_forced_fallback="refuse")
+    assert (outcome.result, outcome.reason, outcome.said) == ("failed", Reason.FORCED_FALLBACK.name, [])
+
+
+def test_a_peer_without_accord_is_none_that_was_kept_apart() -> None:
+    name = "parallel SYN"
+    conversation = replace(BY_NAME[name], responder=HostSpec(accord=False), stack="tls/tcp")
+    world = Tampered(conversation, SEED)
+    world.run_quietly()
+    (called,) = world.records.calls
+    assert (called.association, called.said_back) == ("tls/tcp", True)
+    assert called.reason in (Reason.LEGACY_FIRST.name, Reason.LEGACY_PEER.name)
+
+
 # ---- that it finds mistakes ----
 
 
@@ -108,6 +142,10 @@ def no_choice_again(patch: Patch) -> None:
     patch.setattr(initiator.Initiator, "_check_choice", _nothing)
 
 
+def nobody_says_so(patch: Patch) -> None:
+    patch.setattr(Records, "both_speak_accord", property(lambda self: False, _nothing), raising=False)
+
+
 def no_floor(patch: Patch) -> None:
     real = ranking.objection
 
@@ -132,6 +170,7 @@ MUTATIONS = (
     Mutation("no MAC is checked", no_mac, "alternatives", (Kind.PRUNE,)),
     Mutation("any transcript is believed", any_transcript, "no security", (Kind.COOKIE,)),
     Mutation("the initiator does not choose again", no_choice_again, "initiator choice", (Kind.PRUNE,)),
+    Mutation("nobody says over TLS that it speaks Accord", nobody_says_so, "parallel SYN", (Kind.DROP,)),
     Mutation("the policy has no floor", no_floor, "initiator choice", (Kind.PRUNE,)),
 )
 

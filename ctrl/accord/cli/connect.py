@@ -54,6 +54,7 @@ _REMEMBERED = {
     Learnt.NO_SYN_STALLED: "TCP without a SYN stalls to this peer",
     Learnt.ADOPTED_MARKED: "the SYN's connection was adopted",
     Learnt.ADOPTED_UNMARKED: "the SYN's connection was adopted, but its SYN-ACK did not say that it would be",
+    Learnt.FORCED_FALLBACK: "the peer speaks Accord, as its TLS says",
     Learnt.OPTION_PASSED: "SYNs with the option get through",
     Learnt.OPTION_SYN_LOST: "the SYN with the option was lost",
 }

@@ -64,6 +64,10 @@ class Counts:
         """A negotiation that came to nothing."""
         self._ended[_word(role), Outcome.FAILED, reason.name] += 1
 
+    def forced(self, role: Role) -> None:
+        """A plain connection whose both ends speak Accord."""
+        self._ended[_word(role), Outcome.FELL_BACK, Reason.FORCED_FALLBACK.name] += 1
+
     def renegotiated(self, role: Role, reason: Reason) -> None:
         """An association goes on over another stack (OK), or does not."""
         self._renegotiated[_word(role), "changed" if reason is Reason.OK else "failed", reason.name] += 1

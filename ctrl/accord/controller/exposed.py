@@ -22,6 +22,7 @@ from accord.controller.endpoint import Endpoint, UdpSocket
 from accord.controller.host import HostFetch
 from accord.controller.service import LocalService
 from accord.controller.settings.policy import EffectivePolicy, Policy, Secure
+from accord.controller.settings.values import OnForcedFallback
 from accord.datapath import privilege, tcp_liveness
 from accord.datapath.stream import SocketCarrier
 from accord.datapath.syn_option import ExId, SynOptions, saved_syn
@@ -235,6 +236,10 @@ class Exposed:
                 return
             async with asyncio.timeout(_PLAIN_HANDSHAKE_SECONDS):
                 carrier, stack = await self._greet(SocketCarrier(client))
+            forced = bool(getattr(carrier, "both_speak_accord", False))
+            if forced and self.policy.on_forced_fallback is OnForcedFallback.REFUSE:
+                self.counts.failed(Role.RESPONDER, Reason.FORCED_FALLBACK)
+                raise error(Reason.FORCED_FALLBACK, "refused by this host's policy")
         except (AccordError, OSError) as failure:  # TimeoutError is an OSError
             why = "no handshake in time" if isinstance(failure, TimeoutError) else failure
             log.info("plain connection from %s: %s", candidate.address, why)
@@ -245,7 +250,11 @@ class Exposed:
             raise
         finally:
             self.pending -= 1
-        report = Report(peer=candidate.address, stack=stack, reason=Reason.LEGACY_PEER.name)
+        reason = Reason.FORCED_FALLBACK if forced else Reason.LEGACY_PEER
+        report = Report(peer=candidate.address, stack=stack, reason=reason.name)
+        if forced:
+            log.info("port %d, %s: %s", self.port, candidate.address, reason.text)
+            self.counts.forced(Role.RESPONDER)
         self.counts.plain_or_negotiated(Role.RESPONDER, report)
         await self.deliver(Association(carrier, report), None)
 
@@ -254,7 +263,8 @@ class Exposed:
         if (why := self.policy.plain_objection) is not None:
             raise error(Reason.REQUIRED_MISSING, f"a plain client: {why}", "let it use Accord")
         if await bare.peek() == _TLS_HANDSHAKE_RECORD:
-            return await tls.server(bare, self.security, self.policy.inside.alpn or self.security.alpn), ["tls", "tcp"]
+            names = self.policy.inside.alpn or self.security.alpn
+            return await tls.server(bare, self.security, names, speaks_accord=True), ["tls", "tcp"]
         if self.policy.plain_secure is Secure.REQUIRED:
             raise error(Reason.INSECURE, "a plain client that does not begin with TLS", "let it use TLS")
         return bare, ["tcp"]

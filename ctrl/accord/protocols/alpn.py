@@ -8,6 +8,7 @@ text (RFC 7301 section 3.1; peers grease them), so they are ``str`` through lati
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from accord.negotiation.interface import Session
 from accord.wire.constants import Reason
@@ -17,6 +18,27 @@ HTTP_1_1 = "http/1.1"
 """RFC 7301 section 6. Accord uses it for HTTP/1.1 bytes on a stream, over QUIC too (see ``quic``)."""
 ACCORD = "accord"
 """Where QUIC demands a name (RFC 9001 section 8.1) and no application node decides."""
+SPEAKS: Final = "accord+"
+"""Before a name: the same protocol, for who speaks Accord as well (docs/PROTOCOL.md, section 10.3)."""
+_NAME_BYTES: Final = 255
+
+
+def offered_by_accord(names: Sequence[str]) -> tuple[str, ...]:
+    """What a client's hello offers that may be said over a plain connection. Nothing more where it offers nothing, and
+    where only a peer with Accord can be meant: a server may refuse a hello of whose names it knows none."""
+    if not names or ACCORD in names:
+        return tuple(names)
+    return (*names, *(SPEAKS + name for name in names if len(SPEAKS + name) <= _NAME_BYTES))
+
+
+def taken_by_accord(names: Sequence[str]) -> tuple[str, ...]:
+    """What a server with Accord accepts over a plain connection, best first."""
+    return tuple(each for name in names for each in (SPEAKS + name, name))
+
+
+def without_accord(name: str) -> tuple[str, bool]:
+    """The protocol that a selected name means, and whether both ends have said so that they speak Accord."""
+    return name.removeprefix(SPEAKS), name.startswith(SPEAKS)
 
 
 def encode_names(names: Sequence[str]) -> bytes:

@@ -23,7 +23,7 @@ import contextlib
 from collections.abc import Mapping
 
 from accord.negotiation.interface import Answer, Elaboration, Outcome, Refuse, Role, View
-from accord.protocols.alpn import wanted
+from accord.protocols.alpn import offered_by_accord, taken_by_accord, wanted
 from accord.protocols.lifecycle import Call, Lifecycle, Phase
 from accord.protocols.services import Carrier, Security, Services, TlsEnd
 from accord.protocols.simultaneous import Simultaneous
@@ -192,7 +192,7 @@ class TlsPlugin:
 
 def begin(security: Security, alpn: tuple[str, ...]) -> TlsConnection:
     """A client's connection with its ClientHello made and waiting in ``output``. Raises ``UserError`` (BAD_CONFIG)."""
-    connection = TlsConnection(Role.INITIATOR, security, alpn)
+    connection = TlsConnection(Role.INITIATOR, security, offered_by_accord(alpn))
     connection.handshake()
     return connection
 
@@ -206,12 +206,18 @@ async def client(
     Takes ``carrier`` over when it succeeds. Raises ``UserError`` (``BAD_CONFIG``), ``PeerError`` with the reasons of
     ``TlsConnection.handshake``, and whatever ``carrier`` raises; the caller then closes ``carrier``.
     """
-    return await _handshake(begun or TlsConnection(Role.INITIATOR, security, alpn), carrier)
+    return await _handshake(begun or begin(security, alpn), carrier)
 
 
-async def server(carrier: Carrier, security: Security, alpn: tuple[str, ...]) -> TlsCarrier:
-    """TLS over a stream that a peer has opened, as without Accord. As ``client`` otherwise."""
-    return await _handshake(TlsConnection(Role.RESPONDER, security, alpn), carrier)
+async def server(
+    carrier: Carrier, security: Security, alpn: tuple[str, ...], *, speaks_accord: bool = False
+) -> TlsCarrier:
+    """TLS over a stream that a peer has opened, as without Accord. As ``client`` otherwise.
+
+    ``speaks_accord``: negotiations are answered on that port, and a peer that asks by its ALPN names is told so."""
+    return await _handshake(
+        TlsConnection(Role.RESPONDER, security, taken_by_accord(alpn) if speaks_accord else alpn), carrier
+    )
 
 
 async def _handshake(connection: TlsConnection, carrier: Carrier) -> TlsCarrier:

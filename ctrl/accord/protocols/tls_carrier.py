@@ -37,6 +37,11 @@ class TlsCarrier:
         self._broken = False
 
     @property
+    def both_speak_accord(self) -> bool:
+        """As ``TlsConnection.both_speak_accord``."""
+        return bool(getattr(self._tls, "both_speak_accord", False))
+
+    @property
     def kernel_socket(self) -> socket.socket | None:
         """None: the kernel's bytes are ciphertext."""
         return None

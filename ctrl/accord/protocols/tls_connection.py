@@ -11,6 +11,7 @@ from OpenSSL import SSL
 
 from accord.negotiation.interface import Role
 from accord.protocols import certificates, tls_context
+from accord.protocols.alpn import without_accord
 from accord.protocols.services import Security
 from accord.wire.constants import Reason
 from accord.wire.errors import error
@@ -93,7 +94,16 @@ class TlsConnection:
     @property
     def alpn(self) -> str | None:
         """The application protocol that was agreed upon."""
-        return self._ssl.get_alpn_proto_negotiated().decode("latin-1") or None
+        return without_accord(self._selected)[0] or None
+
+    @property
+    def both_speak_accord(self) -> bool:
+        """Both ends have said so in this handshake, which nobody on the path can have changed (section 10.3)."""
+        return without_accord(self._selected)[1]
+
+    @property
+    def _selected(self) -> str:
+        return self._ssl.get_alpn_proto_negotiated().decode("latin-1")
 
     @property
     def inside(self) -> Mapping[str, object]:

@@ -312,6 +312,11 @@ class Reason(enum.IntEnum):
     DECOMPRESSION_BOMB = 170, Party.PEER, "compressed data that unpacks to more than was agreed"
     PLUGIN_TIMEOUT = 171, Party.OURS, "a protocol plug-in took too long and was stopped"
     PLUGIN_MEMORY = 172, Party.OURS, "a protocol plug-in wanted more memory than there is for it"
+    FORCED_FALLBACK = (
+        173,
+        Party.PATH,
+        "both ends speak Accord, and what they said to each other got lost or was kept back",
+    )
     BAD_CONFIG = 192, Party.USER, "the configuration is wrong"
     NOT_PERMITTED = 193, Party.USER, "this user may not do that"
     NO_DAEMON = 194, Party.USER, "no daemon is running"

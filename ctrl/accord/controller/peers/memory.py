@@ -94,6 +94,8 @@ class Learnt(enum.Enum):
     """The SYN's connection was adopted, and its SYN-ACK bore the mark."""
     ADOPTED_UNMARKED = "adopted_unmarked"
     """The SYN's connection was adopted by its preface: the option was stripped, or the proposal came later."""
+    FORCED_FALLBACK = "forced_fallback"
+    """TLS on the plain connection says that the peer speaks Accord: the path kept the negotiation from one of both."""
     OPTION_PASSED = "option_passed"
     """The first SYN, which bore the option, was answered."""
     OPTION_SYN_LOST = "option_syn_lost"
@@ -110,10 +112,13 @@ _SHOWS: Final[dict[Learnt, dict[Way, bool]]] = {
     Learnt.NO_SYN_STALLED: {Way.NO_SYN: False},
     Learnt.ADOPTED_MARKED: {Way.ANSWERS: True, Way.OPTION: True},
     Learnt.ADOPTED_UNMARKED: {Way.ANSWERS: True},
+    Learnt.FORCED_FALLBACK: {},
     Learnt.OPTION_PASSED: {Way.OPTION: True},
     Learnt.OPTION_SYN_LOST: {Way.OPTION: False},
 }
-_SPEAKS_ACCORD: Final = frozenset(what for what, shows in _SHOWS.items() if shows.get(Way.ANSWERS))
+_SPEAKS_ACCORD: Final = frozenset(what for what, shows in _SHOWS.items() if shows.get(Way.ANSWERS)) | {
+    Learnt.FORCED_FALLBACK
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +133,8 @@ class Knowledge:
     """TCP without a SYN worked lately; is believed not to; nobody knows."""
     option: bool = True
     """SYNs may bear the option."""
+    speaks: bool = field(default=False, compare=False)
+    """It has spoken Accord, whether or not the path lets it answer lately."""
     propose: bool = True
     """Proposals are to be sent. Where the policy rules the plain connection out they are sent in any case."""
     answers_late: bool = False
@@ -255,7 +262,8 @@ class Peers:
                 entry.forget_path()
             entry.source = source
         if what in _SPEAKS_ACCORD:
-            entry.protocols = protocols or entry.protocols
+            if what is not Learnt.FORCED_FALLBACK:
+                entry.protocols = protocols or entry.protocols
             entry.speaks_until = now + self._expiry
         for way, works in _SHOWS[what].items():
             belief = entry.ways.setdefault(way, Belief())
@@ -363,6 +371,7 @@ class Peers:
             protocols=entry.protocols if speaks else (),
             no_syn=ways.get(Way.NO_SYN),
             option=ways.get(Way.OPTION) is not False,
+            speaks=speaks,
             propose=answers is not False,
             answers_late=answers is True,
         )

@@ -52,7 +52,9 @@ class TcpFailed:
 
 @dataclass(frozen=True, slots=True)
 class PlainReady:
-    """TLS is ready on the plain connection."""
+    """TLS is ready on the plain connection. ``speaks_accord``: the peer has said in its handshake that it does."""
+
+    speaks_accord: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ import logging
 import socket
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from accord.controller.ladder import Ladder, Way
@@ -23,9 +23,11 @@ from accord.controller.race.probing import Probe
 from accord.controller.race.proving import Proving
 from accord.controller.race.table import Race, Rules, State
 from accord.controller.settings.policy import Fallback, Secure, TcpOpen
+from accord.controller.settings.values import OnForcedFallback
 from accord.datapath.stream import SocketCarrier
 from accord.datapath.syn_option import ExId, SynFate
 from accord.negotiation import events
+from accord.protocols.alpn import HTTP_1_1
 from accord.protocols.services import Carrier
 from accord.protocols.tls_connection import TlsConnection
 from accord.wire.constants import Protocol, Reason
@@ -78,12 +80,17 @@ class Contest:
                 if target.via and target.policy.plain is Fallback.PARALLEL
                 else target.policy.plain,
                 bare=target.policy.plain_secure is Secure.NO,
-                propose=lesson.known.propose,
+                # Who takes no plain connection to such a peer has to ask it, whatever the path has done to that lately.
+                propose=lesson.known.propose or target.policy.on_forced_fallback is OnForcedFallback.REFUSE,
                 patient=lesson.known.answers_late and lesson.may_wait,
                 trusts_mark=lesson.may_wait,
+                refuses_forced=target.policy.on_forced_fallback is OnForcedFallback.REFUSE,
                 made=bool(early) or target.renews is not None or target in controller.proposals,
             )
         )
+        # A server may refuse a hello of whose names it knows none; who speaks Accord knows what our proposals name.
+        names = target.security.alpn or ((HTTP_1_1,) if lesson.known.speaks else ())
+        self._plain_security = replace(target.security, alpn=names)
         self._transaction: bytes | None = None
         """Of a SYN that has left before its proposal."""
         self._greeting: Greeting | None = None
@@ -204,7 +211,11 @@ class Contest:
             self._happened(do.TcpFailed(_named(failure)))
         else:
             self._plain = task.result()
-            self._happened(do.PlainReady())
+            speaks = bool(getattr(self._plain[0], "both_speak_accord", False))
+            if speaks:
+                self._ladder.note(Way.IN, "TLS: the peer speaks Accord, and says so in its handshake")
+                self._lesson.learn(Learnt.FORCED_FALLBACK)
+            self._happened(do.PlainReady(speaks))
 
     # ---- what is to be done ----
 
@@ -266,7 +277,7 @@ class Contest:
     def _begin(self) -> None:
         if self._begun is None and self._securing is None and not self._race.over:
             try:
-                self._begun = legacy.begin(self._target.security)
+                self._begun = legacy.begin(self._plain_security)
             except AccordError as failure:
                 self._ladder.note(Way.HERE, str(failure))  # whoever needs it meets it again
 
@@ -314,7 +325,7 @@ class Contest:
             self._greeting.close()
             begun, secured = self._greeting.begun, legacy.go_on
         self._securing = self._loop.create_task(
-            secured(bare, address, policy.plain_secure, target.security, self._ladder, begun)
+            secured(bare, address, policy.plain_secure, self._plain_security, self._ladder, begun)
         )
         self._securing.add_done_callback(self._secured)
 

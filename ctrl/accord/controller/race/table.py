@@ -107,6 +107,8 @@ class Rules:
     """A mark is worth that wait. False: lately it was in vain, more than once."""
     made: bool = True
     """The proposal is ready to leave. Otherwise the SYN leaves while it is made."""
+    refuses_forced: bool = False
+    """A plain connection whose TLS says that both ends speak Accord is not taken."""
 
 
 class State(enum.Enum):
@@ -327,8 +329,19 @@ class Race:
         return self._enter(State.SECURING, *first, Secure())
 
     def _take_plain(self, event: PlainReady) -> tuple[Action, ...]:
+        if event.speaks_accord:
+            self._why = (Reason.FORCED_FALLBACK, _forced(*self._why))
+            if self.rules.refuses_forced:
+                return self._refuse_forced()
         first = (GiveUp(Reason.LEGACY_FIRST),) if self.state is State.RACING else ()
         return self._enter(State.FELL_BACK, *first, FellBack(*self._why))
+
+    def _refuse_forced(self) -> tuple[Action, ...]:
+        """As if the connection had failed: what is left is the negotiation, if that is still on."""
+        self._connection = error(*self._why)
+        if self.state is State.RACING:
+            return self._enter(State.ALONE, Close())
+        return self._enter(State.FAILED, Close(), Failed(self._connection))
 
     def _go_on_alone(self, event: TcpFailed) -> tuple[Action, ...]:
         self._connection = event.failure
@@ -360,6 +373,11 @@ class Race:
             told = self._connection
         assert told is not None, "both have failed"
         return self._enter(State.FAILED, Failed(told))
+
+
+def _forced(reason: Reason, detail: str) -> str:
+    """Nobody vouches for why there was no negotiated stack: packets were lost, or somebody has seen to it."""
+    return f"all that was seen of the negotiation is: {detail or reason.text} [{reason.name}]"
 
 
 def _unanswered() -> AccordError:

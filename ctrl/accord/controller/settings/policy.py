@@ -21,7 +21,7 @@ from accord.controller.settings.destination import Pattern, parse_pattern
 from accord.controller.settings.preferences import Words
 from accord.controller.settings.stacks import PROTOCOLS, SECURE, StackIds
 from accord.controller.settings.toml import Document, Table
-from accord.controller.settings.values import Context, Early, Fallback, Inner, Secure, TcpOpen
+from accord.controller.settings.values import Context, Early, Fallback, Inner, OnForcedFallback, Secure, TcpOpen
 from accord.negotiation.choice import CandidateStack
 from accord.protocols.wishes import NONE, Wishes
 from accord.wire.constants import Limit, Protocol, Reason, Word
@@ -55,8 +55,8 @@ _REMEMBERED_WISHES: Final = 64
 _REMEMBERED_LETTERS: Final = 1024
 _BINDING: Final = (Word.FORBIDDEN, Word.REQUIRED)
 _KEYS: Final = (
-    *("secure", "prefer", "only", "context", "fallback", "tcp", "early", "packets_min", "compress_encrypted"),
-    *("renegotiate", "renegotiate_s", "inner", "key", "defer", "choose", "via"),
+    *("secure", "prefer", "only", "context", "fallback", "on_forced_fallback", "tcp", "early", "packets_min"),
+    *("compress_encrypted", "renegotiate", "renegotiate_s", "inner", "key", "defer", "choose", "via"),
 )
 _MAX_RENEGOTIATE_S: Final = 30 * 24 * 3600
 
@@ -72,6 +72,7 @@ class EffectivePolicy:
     """Stacks that are not in ``prefer`` are forbidden."""
     context: Context = Context.UDP
     fallback: Fallback = Fallback.PARALLEL
+    on_forced_fallback: OnForcedFallback = OnForcedFallback.REPORT
     tcp: TcpOpen = TcpOpen.AUTO
     early: Early = Early.NEVER
     packets_min: int = 0
@@ -244,6 +245,8 @@ class EffectivePolicy:
             "only": "only" in self.fixed and self.only and not wished.only,
             "prefer": "only" in self.fixed and self.only and not set(wished.prefer) <= set(self.prefer),
             "fallback": "fallback" in self.fixed and Fallback.NEVER is self.fallback is not wished.fallback,
+            "on_forced_fallback": "on_forced_fallback" in self.fixed
+            and OnForcedFallback.REFUSE is self.on_forced_fallback is not wished.on_forced_fallback,
             "tcp": "tcp" in self.fixed and TcpOpen.PARALLEL_SYN is self.tcp is not wished.tcp,
             "compress_encrypted": "compress_encrypted" in self.fixed
             and wished.compress_encrypted
@@ -384,6 +387,7 @@ def _read(table: Table, base: EffectivePolicy, protocols: Mapping[str, int]) -> 
         only=only,
         context=context,
         fallback=table.choice("fallback", _names(Fallback), base.fallback),
+        on_forced_fallback=table.choice("on_forced_fallback", _names(OnForcedFallback), base.on_forced_fallback),
         tcp=tcp,
         early=table.choice("early", _names(Early), base.early),
         packets_min=table.integer("packets_min", 0, Limit.INITIAL_WINDOW, base.packets_min),

@@ -44,6 +44,13 @@ class Early(enum.StrEnum):
     IDEMPOTENT = "idempotent"
 
 
+class OnForcedFallback(enum.StrEnum):
+    """What becomes of a plain connection whose two ends speak Accord, as its TLS says."""
+
+    REPORT = "report"
+    REFUSE = "refuse"
+
+
 class Inner(enum.StrEnum):
     """Whether what is above the security node is negotiated inside of it, sealed."""
 
