@@ -15,6 +15,7 @@ from typing import Protocol
 
 from accord.negotiation.interface import Answer, Outcome, Refuse, Role, Session, View
 from accord.protocols.services import ApplicationService, DatagramService, Security, Services
+from accord.protocols.wishes import Wishes
 
 HOST = "server.accord.test"
 
@@ -130,6 +131,7 @@ def services(
     clock: Clock | None = None,
     datagrams: DatagramService | None = None,
     application: ApplicationService | None = None,
+    wishes: Wishes | None = None,
 ) -> Services:
     """A host for one negotiation; without a clock, the running loop's."""
     here, there = ("192.0.2.1", 40000), ("192.0.2.2", 443)
@@ -149,6 +151,7 @@ def services(
         call_later=clock.call_later if clock else later,
         security=security or Security(),
         datagrams=datagrams,
+        wishes=wishes or Wishes(),
         application=application,
     )
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from accord.negotiation.interface import Role
 from accord.protocols.quic import QuicPlugin
 from accord.protocols.services import Carrier
+from accord.protocols.wishes import Wishes
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError
 from tests.protocols.conftest import Pki
@@ -27,20 +28,26 @@ def always() -> list[float]:
     return [DELAY]
 
 
+def _idle(seconds: tuple[int, int] | None, side: int) -> Wishes:
+    return Wishes() if seconds is None else Wishes(quic_idle_s=seconds[side])
+
+
 class Connected:
     """A negotiated connection: two carriers, the clock, the two ends of the link."""
 
-    def __init__(self, pki: Pki, fate: Callable[[], list[float]] = always) -> None:
+    def __init__(self, pki: Pki, fate: Callable[[], list[float]] = always, idle: tuple[int, int] | None = None) -> None:
         self.clock = Clock()
         self.fate = always
         here, there = DatagramEnd(self.clock, lambda: self.fate()), DatagramEnd(self.clock, lambda: self.fate())
         here.peer, there.peer = there, here
         self.ends = here, there
         client = QuicPlugin().open(
-            Role.INITIATOR, services(Role.INITIATOR, pki.trusting(), clock=self.clock, datagrams=here)
+            Role.INITIATOR,
+            services(Role.INITIATOR, pki.trusting(), clock=self.clock, datagrams=here, wishes=_idle(idle, 0)),
         )
         server = QuicPlugin().open(
-            Role.RESPONDER, services(Role.RESPONDER, pki.being(pki.good), clock=self.clock, datagrams=there)
+            Role.RESPONDER,
+            services(Role.RESPONDER, pki.being(pki.good), clock=self.clock, datagrams=there, wishes=_idle(idle, 1)),
         )
         proposal = payload(client.propose(view(Role.INITIATOR, 0, under=())))
         flight = payload(server.respond(view(Role.RESPONDER, 0, under=()), proposal))
@@ -259,5 +266,26 @@ def test_foreign_and_mutated_datagrams_on_the_path_do_not_disturb_the_stream(pki
         link.ends[1].deliver = noisy  # type: ignore[method-assign]
         results = await link.until(read_all(server), send_all(client, b"z" * 200_000))
         assert results[0] == b"z" * 200_000
+
+    asyncio.run(talk())
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(30, 30), (9, 30), (30, 12)])
+def test_a_killed_peer_is_noticed_after_the_idle_time_that_the_policies_say_and_a_quiet_one_never(
+    pki: Pki, ours: int, theirs: int
+) -> None:
+    async def talk() -> None:
+        link = Connected(pki, idle=(ours, theirs))
+        server = link.commit_arrives()
+        await link.until(link.client.write(b"alive"), server.read())
+        link.clock.run(20 * max(ours, theirs))  # nobody says a word, but for probes
+        await link.until(link.client.write(b"still"), server.read())
+        link.fate = lambda: []  # killed: nothing arrives any more
+        killed = link.clock.now
+        with pytest.raises(AccordError) as caught:
+            await link.until(link.client.read(), seconds=5 * max(ours, theirs))
+        assert caught.value.reason is Reason.STREAM_BROKEN
+        silent = link.clock.now - killed
+        assert min(ours, theirs) - 1 <= silent <= min(ours, theirs) * 4 / 3 + 1
 
     asyncio.run(talk())

@@ -200,10 +200,13 @@ def test_both_applications_may_close_at_any_moment_of_a_change(first: int, secon
             asyncio.create_task(application(other, second, b"other's")),
         ]
         await turns(20)
-        if one.begin() and other.begin():
+        begun = one.begin()
+        if begun and other.begin():
             ours, theirs = joined(2)
             one.came_up(ours, identity(2))
             await _later(other, theirs, 2, late)
+        elif begun:
+            one.failed(error(Reason.NO_ASSOCIATION))
         return await asyncio.gather(*ends)
 
     assert run(play()) == [b"other's", b"one's"]
@@ -368,3 +371,57 @@ async def _all(end: End) -> bytes:
     while data := await end.read():
         gathered += data
     return gathered
+
+
+@pytest.mark.parametrize("responder_first", [True, False])
+def test_an_association_that_is_closed_while_its_next_stack_is_negotiated_ends_as_it_should(
+    responder_first: bool,
+) -> None:
+    """The responder has committed, and cannot know whether the end of the old stack is the end of the data."""
+
+    async def play() -> tuple[bytes, float, int]:
+        one, other = association()
+        assert one.begin()
+        assert other.begin()
+        ours, theirs = joined(2)
+        if responder_first:
+            other.came_up(theirs, identity(2))
+        await one.write(b"all")
+        reading = asyncio.create_task(receive(other))
+        closing = asyncio.create_task(one.close())
+        await turns(50)
+        assert not closing.done()
+        began = asyncio.get_running_loop().time()
+        one.came_up(ours, identity(2))
+        if not responder_first:
+            other.came_up(theirs, identity(2))
+        came = await reading
+        took = asyncio.get_running_loop().time() - began
+        other.abort()  # nobody reads what it says any more
+        await closing
+        return came, took, one.generation
+
+    came, took, generation = run(play())
+    assert came == b"all"
+    assert took < lasting._DOUBT_SECONDS / 4
+    assert generation == 2 or not responder_first
+
+
+def test_an_association_that_is_closed_while_a_negotiation_fails_is_closed_then() -> None:
+    async def play() -> bytes:
+        one, other = association()
+        assert one.begin()
+        await one.write(b"all")
+        reading = asyncio.create_task(receive(other))
+        closing = asyncio.create_task(one.close())
+        await turns(50)
+        assert not one.begin()
+        came = await reading  # the end of the data does not wait for the negotiation
+        assert not closing.done()
+        one.failed(error(Reason.TIMEOUT))
+        await other.close()
+        await closing
+        assert one.state is State.BROKEN
+        return came
+
+    assert run(play()) == b"all"

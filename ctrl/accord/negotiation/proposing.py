@@ -94,8 +94,8 @@ def _contracted(proposed: Sequence[Proposed], nodes: Sequence[Node]) -> Plan:
     hiding = set(within.values())
     if any(edges[lower] & held.keys() and (lower in hiding or edges[lower] & hiding) for lower in held):
         raise ValueError(
-            "a placeholder that hides nodes next to another one: nobody could tell what in one stands on what in the other; "
-            "let one placeholder hide both, or leave both open"
+            "a placeholder that hides nodes next to another one: nobody could tell what in one stands on what in the "
+            "other; let one placeholder hide both, or leave both open"
         )
     shown = [replace(node, children=tuple(sorted(edges[node.id]))) for node in nodes if where[node.id] == node.id]
     return Plan(

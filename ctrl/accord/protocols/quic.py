@@ -175,7 +175,7 @@ class QuicSession:
             raise error(Reason.NO_KERNEL_SUPPORT, "QUIC: this context carries no datagrams in-band")
         self._sink = SecretSink(self._services.security.key_log)
         alpn = wanted(view.above, self._services.security.alpn) or (ACCORD,)
-        made = configuration(view.role, self._services.security, alpn, self._sink)
+        made = configuration(view.role, self._services.security, alpn, self._sink, self._services.wishes.quic_idle_s)
         return QuicConnection(configuration=made, original_destination_connection_id=destination)
 
     def _output(self) -> list[bytes]:

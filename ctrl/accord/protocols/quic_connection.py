@@ -84,7 +84,9 @@ class SecretSink(io.StringIO):
         return HKDFExpand(algorithm, EXPORTER_BYTES, EXPORTER_LABEL).derive(self.secret)
 
 
-def configuration(role: Role, security: Security, alpn: tuple[str, ...], sink: SecretSink) -> QuicConfiguration:
+def configuration(
+    role: Role, security: Security, alpn: tuple[str, ...], sink: SecretSink, idle_s: int
+) -> QuicConfiguration:
     """What one connection is made with. Raises ``UserError`` (``BAD_CONFIG``) naming the file that cannot be used."""
     files = (security.ca_file,) if role is Role.INITIATOR else (security.certificate, security.private_key)
     key = (role, security.verify, tuple(certificates.stamp(path) for path in files))
@@ -104,6 +106,7 @@ def configuration(role: Role, security: Security, alpn: tuple[str, ...], sink: S
         alpn_protocols=list(alpn),
         server_name=name.rstrip(".") if name is not None and security.sni and role is Role.INITIATOR else None,
         secrets_log_file=sink,
+        idle_timeout=float(idle_s),
     )
 
 

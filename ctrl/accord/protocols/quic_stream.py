@@ -36,8 +36,10 @@ _KEPT_DATAGRAMS: Final = 256
 _WRITE_HIGH: Final = 256 << 10
 _PIECE: Final = 64 << 10
 _CLOSE_SECONDS: Final = 5.0
-# Below aioquic's idle timeout of 60 s, and below the 30 s after which address translators may forget a UDP flow.
+# Below the 30 s after which address translators may forget a UDP flow, and so often that a peer that lives is heard
+# before the idle time-out even when a probe and its repetition are lost.
 _KEEP_ALIVE_SECONDS: Final = 20.0
+_PROBES_PER_IDLE: Final = 3
 
 
 def open_stream(connection: QuicConnection) -> None:
@@ -78,8 +80,12 @@ class QuicCarrier:
         """Take the context's datagrams over. ``events``: what the handshake's datagrams brought already."""
         self._handle(events)
         self._datagrams.receive(self._receive, self.abort)
-        self._cancel_ping = self._services.call_later(_KEEP_ALIVE_SECONDS, self._keep_alive)
+        self._cancel_ping = self._services.call_later(self._probe_seconds, self._keep_alive)
         self._pump()
+
+    @property
+    def _probe_seconds(self) -> float:
+        return min(_KEEP_ALIVE_SECONDS, self._quic.configuration.idle_timeout / _PROBES_PER_IDLE)
 
     @property
     def kernel_socket(self) -> socket.socket | None:
@@ -197,7 +203,7 @@ class QuicCarrier:
 
     def _keep_alive(self) -> None:
         if self._failure is None:
-            self._cancel_ping = self._services.call_later(_KEEP_ALIVE_SECONDS, self._keep_alive)
+            self._cancel_ping = self._services.call_later(self._probe_seconds, self._keep_alive)
             self._quic.send_ping(0)
             self._pump()
 

@@ -77,6 +77,8 @@ class Wishes:
     compression: CompressionWishes = field(default_factory=CompressionWishes)
     message_limit: int = 1 << 20
     """Longest framed message that this side takes, bytes."""
+    quic_idle_s: int = 30
+    """Seconds of silence after which a QUIC connection is given up; of both sides' the smaller (RFC 9000, 10.1)."""
     program_frames: bool = False
     """The program that gets the stream puts its messages into frames itself: framing leaves the stream as it is."""
 

@@ -8,8 +8,9 @@ through it anyway.
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from typing import TYPE_CHECKING, Any
 
 from accord.controller.race.racing import Won
@@ -44,6 +45,7 @@ class Associations:
         self._names: dict[bytes, Member] = {}
         """Those whose identity somebody has asked for: it costs two hashes, which most never need."""
         self._unnamed: set[Member] = set()
+        self._notices: set[asyncio.Task[None]] = set()
 
     # ---- joining ----
 
@@ -145,8 +147,16 @@ class Associations:
         for member in self.all():
             member.judge()
 
+    def see_to(self, notice: Coroutine[Any, Any, None]) -> None:
+        """Have a peer told something, whatever becomes of the association that it is about."""
+        task = asyncio.create_task(notice)
+        self._notices.add(task)
+        task.add_done_callback(self._notices.discard)
+
     def close(self) -> None:
         """Begin no more changes."""
+        for task in self._notices:
+            task.cancel()
         for member in self.all():
             member.close()
         self._members.clear()

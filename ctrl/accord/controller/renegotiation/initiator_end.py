@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import logging
 import socket
@@ -66,7 +65,6 @@ class InitiatorEnd(Member):
         self._context = negotiation
         """The one that led to the stack: where its context stays, the responder's wishes arrive."""
         self._next_context: Negotiation | None = None
-        self._notices: set[asyncio.Task[None]] = set()
         carrier.on_called_off = self._call_off
         super().__init__(controller, handle, f"{origin.address} port {origin.port}", carrier, standing)
         if standing.policy.lasting:
@@ -154,9 +152,8 @@ class InitiatorEnd(Member):
         self._origin = self._asked
 
     def _call_off(self, following: Identity) -> None:
-        task = asyncio.create_task(self._tell_off(following))
-        self._notices.add(task)
-        task.add_done_callback(self._notices.discard)
+        # The association may end before it has arrived, and the responder wants to know all the same.
+        self._controller.associations.see_to(self._tell_off(following))
 
     async def _tell_off(self, following: Identity) -> None:
         identity, origin = self.carrier.identity, self._origin
@@ -191,5 +188,3 @@ class InitiatorEnd(Member):
         """As ``Member.close``; the context is given back."""
         super().close()
         self._context.let_go()
-        for task in self._notices:
-            task.cancel()

@@ -68,7 +68,7 @@ class LastingCarrier:
         """Of the next stack, from when it is up here; also when that failed, as long as it is in doubt."""
         self._sending = asyncio.Lock()
         self._turned = asyncio.Event()
-        self._finished = self._ended = self._closed = False
+        self._finished = self._ended = self._closing = self._closed = False
         self._writes_next = self._reads_next = False
         """In MOVED: which directions have gone over."""
         self._change: asyncio.Task[None] | None = None
@@ -104,13 +104,22 @@ class LastingCarrier:
             await self._writing.finish()
 
     async def close(self) -> None:
-        """As ``Carrier.close``. A change that is half made is made first: the peer would not know what it read."""
-        if self._closed:
+        """As ``Carrier.close``. A change that is half made is made first: the peer would not know what it read. So is
+        one that the initiator still negotiates, for the responder may have committed to it."""
+        if self._closing or self._closed:
             return
-        self._closed = True
+        self._closing = True
         try:
+            if self._turn.state is State.NEGOTIATING and self.role is Role.INITIATOR:
+                with contextlib.suppress(AccordError, OSError):
+                    await self.finish()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_CLOSE_SECONDS):
+                        while self._turn.state is State.NEGOTIATING:
+                            await self._turned.wait()
             if self._change is not None:
                 await asyncio.wait({self._change}, timeout=_CLOSE_SECONDS)
+            self._closed = True
             self._take(Event.LOST)
             self._stop_tasks()
             if self._next is not None and self._next is not self._writing:
@@ -149,7 +158,7 @@ class LastingCarrier:
 
     def begin(self) -> bool:
         """A proposal is made, or has come. False: not now."""
-        if self._closed:
+        if self._closing or self._closed:
             return False
         do = self._take(Event.BEGIN)
         if do is Do.DROP_AND_BEGIN:
@@ -247,6 +256,9 @@ class LastingCarrier:
 
     async def _at_end(self) -> None:
         """The stack that is read has ended in this direction: the data has, or goes on, or nobody knows yet."""
+        if self._turn.state is State.MOVED and self._reads_next:
+            self._ended = True  # of the next stack, while this end has still to move: nothing follows
+            return
         while True:
             do = self._take(Event.END)
             if do is Do.END:

@@ -23,13 +23,16 @@ from accord.protocols.wishes import (
 from accord.wire.constants import Word
 from accord.wire.tcp_header import MIN_MSS
 
-KEYS: Final = ("tcp_options", "compression", "alpn", "tls_versions", "message_limit")
+KEYS: Final = ("tcp_options", "compression", "alpn", "tls_versions", "message_limit", "quic_idle_s")
 _TLS_VERSIONS: Final[Mapping[str, str]] = {"1.3": "1.3"}
 _MAX_MSS: Final = 0xFFFF
 _ALGORITHM: Final = re.compile(r"[a-z][a-z0-9_-]{0,14}")
 """Linux's TCP_CA_NAME_MAX is 16, with the final zero."""
 _MAX_ALGORITHMS: Final = 8
 _MAX_ALPN: Final = 8
+_MIN_IDLE_S: Final = 3
+"""Three probes a second apart: less would take a busy host for a dead one."""
+_MAX_IDLE_S: Final = 600
 
 
 def read_wishes(table: Table, base: Wishes) -> Wishes:
@@ -46,6 +49,7 @@ def read_wishes(table: Table, base: Wishes) -> Wishes:
         alpn=alpn,
         compression=base.compression if compression is None else _compression(compression, base.compression),
         message_limit=table.integer("message_limit", MIN_MESSAGE_LIMIT, MAX_MESSAGE_LIMIT, base.message_limit),
+        quic_idle_s=table.integer("quic_idle_s", _MIN_IDLE_S, _MAX_IDLE_S, base.quic_idle_s),
     )
 
 
