@@ -54,6 +54,8 @@ class Relay:
     pass_on: Callable[[str, int | None], bool] = lambda sender, step: True
     clients: set[tuple[str, int]] = field(default_factory=set)
     held: list[bytes] = field(default_factory=list)
+    seen: list[bytes] = field(default_factory=list)
+    """All that clients have sent."""
 
     async def start(self) -> None:
         loop = asyncio.get_running_loop()
@@ -68,6 +70,7 @@ class Relay:
     def _to_server(self) -> None:
         packet, client = self.front.recvfrom(4096)
         self.clients.add(client)
+        self.seen.append(packet)
         if self.pass_on("client", step_of(packet)):
             self.back.sendto(packet, self.server)
         else:
