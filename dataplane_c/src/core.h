@@ -71,6 +71,7 @@ struct accord_engine_config {
 	uint32_t seed;                 /* of the hash table */
 	uint32_t congestion;           /* enum accord_congestion */
 	uint32_t strangers_per_second; /* that level 1 hands up; default 0 */
+	uint32_t slots;                /* of answers that nothing else is kept of; default 0 */
 	/* Unfinished negotiations from one network at once, beyond which there is a cookie (unproven), or silence (proven
 	 * by a cookie alone); defaults: a quarter of all that there may be. */
 	uint32_t unproven_per_network, proven_per_network;
@@ -102,6 +103,8 @@ enum accord_event_kind {
 	/* No transaction, handle 0: a proposal, whole in the one packet that is the data, from an address that nothing is
 	 * known of; path is set. Nothing is kept of it. */
 	ACCORD_EVENT_STRANGER,
+	/* No transaction: a commit, whole in the one packet that is the data, of the slot that is the handle; path is set. */
+	ACCORD_EVENT_RETURNED,
 	ACCORD_EVENT_CHALLENGED, /* the responder wants a cookie repeated, and gets it: it speaks Accord, and is loaded */
 };
 
@@ -161,6 +164,7 @@ struct accord_engine_usage {
 	uint32_t unproven, unproven_limit; /* of the transactions: responder ones whose peer's address is unproven */
 	uint32_t buffers, buffers_limit;   /* packet buffers */
 	uint32_t events, events_limit;     /* waiting for accord_engine_events */
+	uint32_t slots, slots_limit;
 	uint64_t bytes;                    /* all memory, taken at start */
 };
 
@@ -234,6 +238,49 @@ enum accord_slot_constant {
 	ACCORD_SLOT_SEED = 32,
 	ACCORD_SLOT_TRANSCRIPT = 32,
 };
+
+/* What is kept of an answer until its commit. */
+struct accord_slot {
+	uint32_t handle;
+	uint32_t length;
+	const uint8_t *proposal; /* its one packet; valid until the next call that is given the engine */
+	uint8_t seed[32];
+	uint8_t transcript[32];
+	struct accord_path path;
+};
+
+/* One node of a message that is one packet. */
+struct accord_node_in {
+	uint8_t node;
+	uint8_t stored; /* 0: of a protocol that is not supported, and unchecked */
+	uint32_t protocol;
+	uint32_t length;
+	const uint8_t *data; /* the descriptor, in the packet */
+};
+
+/* The nodes of a message that is one packet: at most ACCORD_MAX_NODES of them. Returns how many, or a negative reason
+ * (BAD_CHUNK: one is not whole). Nothing of it is kept. */
+int accord_engine_read(const struct accord_engine *engine, const uint8_t *packet, uint32_t length,
+                       struct accord_node_in *nodes);
+/* A responder's message that is one packet, sealed, where every message before it was one packet. Returns its length,
+ * or a negative reason. */
+int accord_packet_compose(const uint8_t *transaction, uint8_t step, const struct accord_node_out *nodes, uint32_t count,
+                          uint8_t *packet, uint32_t room);
+/* Take a slot for the answer to this proposal. Returns its handle (> 0) or a negative reason: NO_MEMORY, none is free;
+ * CONTRADICTION, there is one, or a transaction, with this ID. */
+int64_t accord_engine_keep(struct accord_engine *engine, uint64_t now, const struct accord_path *path,
+                           const uint8_t *proposal, uint32_t length, const uint8_t *seed, const uint8_t *transcript);
+/* The slot of a transaction ID, and of the peer at the path's remote end (NULL: any); or by its handle, as
+ * ACCORD_EVENT_RETURNED tells it. 0 or SLOT_GONE. */
+int accord_engine_slot(struct accord_engine *engine, uint64_t now, const uint8_t *transaction,
+                       const struct accord_path *path, struct accord_slot *slot);
+int accord_engine_slot_of(struct accord_engine *engine, uint64_t now, uint32_t handle, struct accord_slot *slot);
+/* A commit that bore the right T(1) was wrong all the same: the third time the slot is emptied. */
+int accord_engine_slot_failed(struct accord_engine *engine, uint32_t handle);
+/* The commit is verified. The slot is emptied, and the transaction is one that is over but for repetitions, which are
+ * acknowledged for a while. 0 or a negative reason, and then nothing has changed. */
+int accord_engine_settle(struct accord_engine *engine, uint64_t now, uint32_t handle, const uint8_t *commit,
+                         uint32_t length);
 
 /* ---- Names ------------------------------------------------------------------------------------- */
 

@@ -191,6 +191,21 @@ static bool says_continues(const struct accord_node_out *nodes, uint32_t count)
 	return false;
 }
 
+/*
+ * A peer that is asked much of may answer without memory: then one packet answers one, and is no longer (section 22).
+ * Where it is known how long the answer will be, and both fit, the proposal takes as much: packets_min.
+ */
+static uint32_t room_for_answer(const struct transaction *transaction, const struct accord_node_out *nodes,
+                                uint32_t count)
+{
+	uint32_t answer = transaction->expected, bytes = ACCORD_HEADER_BYTES + ACCORD_CHUNK_HEADER_BYTES;
+
+	for (uint32_t i = 0; i < count; i++)
+		bytes += ACCORD_CHUNK_HEADER_BYTES + nodes[i].length;
+	return bytes < ACCORD_MIN_MTU_PACKET && answer > bytes + transaction_overhead(transaction) &&
+	       answer <= ACCORD_MIN_MTU_PACKET + transaction_overhead(transaction);
+}
+
 int accord_engine_send(struct accord_engine *engine, uint64_t now, uint32_t handle, uint8_t step,
                        const struct accord_node_out *nodes, uint32_t count, uint32_t packets_min)
 {
@@ -209,6 +224,8 @@ int accord_engine_send(struct accord_engine *engine, uint64_t now, uint32_t hand
 	reason = check_nodes(nodes, count);
 	if (!reason && step > ACCORD_STEP_PROPOSAL)
 		outbox_release_retained(transaction, &engine->slab);
+	if (step == ACCORD_STEP_PROPOSAL && !packets_min && transaction->expected)
+		packets_min = room_for_answer(transaction, nodes, count);
 	if (!reason)
 		reason = message_queue(transaction, &engine->slab, engine->now, step, nodes, count, packets_min);
 	if (reason)
@@ -401,6 +418,8 @@ void accord_engine_usage(const struct accord_engine *engine, struct accord_engin
 		.buffers_limit = engine->slab.count,
 		.events = engine->events.count,
 		.events_limit = engine->events.size,
+		.slots = engine->slots.taken,
+		.slots_limit = engine->slots.count,
 		.bytes = engine->bytes,
 	};
 }

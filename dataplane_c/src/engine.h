@@ -15,6 +15,7 @@
 #include "load.h"
 #include "remembered.h"
 #include "slab.h"
+#include "slots.h"
 #include "timer.h"
 #include "transaction.h"
 
@@ -35,6 +36,7 @@ enum engine_constant {
 /* One packet from, or to, somebody of whom nothing else is kept. */
 struct stranger {
 	struct accord_path path;
+	uint32_t slot; /* that its commit is for; 0: it proposes */
 	uint32_t length;
 	uint8_t bytes[ENGINE_STRANGER_BYTES];
 };
@@ -53,6 +55,7 @@ struct accord_engine {
 	struct remembered remembered;
 	uint8_t *scratch;
 	struct accord_cookie_ring cookies;
+	struct slots slots;
 	struct load load;
 	/* Rings: the oldest, and how many. */
 	struct stranger replies[ENGINE_REPLIES];
@@ -90,6 +93,12 @@ void engine_make_room(struct accord_engine *engine, enum admission admission);
  * given, or OK if the packet was taken all the same. */
 enum admission stranger_arrives(struct accord_engine *engine, const struct accord_path *path,
                                 const struct packet *packet, const uint8_t *bytes, uint32_t *reason);
+/* Tell of a packet that nothing else is kept of. Returns OK, or NO_MEMORY when too many wait. */
+uint32_t stranger_hand_up(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
+                          const uint8_t *bytes, uint32_t slot);
+/* unkept.c: a commit that no transaction knows. Returns OK when it is a slot's. */
+uint32_t stranger_returns(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
+                          const uint8_t *bytes);
 uint32_t stranger_events(struct accord_engine *engine, struct accord_event *events, uint32_t limit, uint32_t used);
 uint32_t stranger_output(struct accord_engine *engine, struct accord_packet_out *packets, uint32_t limit);
 

@@ -21,6 +21,8 @@ enum part {
 	PART_EVENTS,
 	PART_SCRATCH,
 	PART_STRANGERS,
+	PART_SLOT_HEADS,
+	PART_KEPT,
 	PART_BUFFERS,
 	PARTS,
 };
@@ -44,7 +46,7 @@ static bool complete_config(struct accord_engine_config *config)
 	return config->transactions <= ENGINE_MAX_TRANSACTIONS && config->unproven <= config->transactions &&
 	       config->buffers <= ENGINE_MAX_BUFFERS && config->buffer_bytes >= ACCORD_MIN_MTU_PACKET &&
 	       config->buffer_bytes <= ACCORD_MAX_PACKET && config->events <= ENGINE_MAX_EVENTS &&
-	       config->events >= PACKET_MAX_CHUNKS + ENGINE_EVENTS_PER_PACKET && config->congestion < ACCORD_CONGESTIONS;
+	       config->events >= PACKET_MAX_CHUNKS + ENGINE_EVENTS_PER_PACKET && config->congestion < ACCORD_CONGESTIONS && config->slots <= SLOTS_LIMIT;
 }
 
 /* Where each part begins; returns where the last one ends. */
@@ -60,6 +62,8 @@ static uint64_t lay_out(const struct accord_engine_config *config, uint64_t *sta
 		[PART_EVENTS] = config->events * sizeof(struct event),
 		[PART_SCRATCH] = ENGINE_SCRATCH_BYTES,
 		[PART_STRANGERS] = config->strangers_per_second ? ENGINE_STRANGERS * sizeof(struct stranger) : 0,
+		[PART_SLOT_HEADS] = transaction_power(config->slots) * sizeof(uint32_t),
+		[PART_KEPT] = config->slots * sizeof(struct slot),
 		[PART_BUFFERS] = (uint64_t)config->buffers * slab_stride(config->buffer_bytes),
 	};
 	uint64_t at = 0;
@@ -101,6 +105,8 @@ struct accord_engine *accord_engine_new(const struct accord_engine_config *confi
 	load_init(&engine->load, whole.strangers_per_second, whole.unproven, 0);
 	engine->events.ring = (struct event *)(void *)(memory + starts[PART_EVENTS]);
 	engine->events.size = whole.events;
+	slots_init(&engine->slots, (struct slot *)(void *)(memory + starts[PART_KEPT]),
+	           (uint32_t *)(void *)(memory + starts[PART_SLOT_HEADS]), whole.slots, whole.seed);
 	transaction_table_init(&engine->table, (struct transaction *)(void *)(memory + starts[PART_SLOTS]),
 	                       (uint32_t *)(void *)(memory + starts[PART_HEADS]), &whole);
 	timer_init(&engine->timer, (struct timer_entry *)(void *)(memory + starts[PART_TIMER_ENTRIES]),

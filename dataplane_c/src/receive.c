@@ -328,6 +328,8 @@ static uint32_t admit(struct accord_engine *engine, const struct accord_path *pa
 	enum admission admission;
 	uint32_t reason;
 
+	if (packet->sender == ROLE_INITIATOR && packet->step == ACCORD_STEP_COMMIT && packet->chunk_count)
+		return stranger_returns(engine, path, packet, bytes);
 	if (packet->sender != ROLE_INITIATOR || packet->step != ACCORD_STEP_PROPOSAL || !packet->chunk_count)
 		return ACCORD_REASON_UNKNOWN_TRANSACTION;
 	admission = stranger_arrives(engine, path, packet, bytes, &reason);

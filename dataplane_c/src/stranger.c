@@ -51,15 +51,20 @@ static uint32_t challenge(struct accord_engine *engine, const struct accord_path
 	return ACCORD_REASON_CHALLENGED;
 }
 
-static void hand_up(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
-                    const uint8_t *bytes)
+uint32_t stranger_hand_up(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
+                          const uint8_t *bytes, uint32_t slot)
 {
 	struct stranger *next;
 
+	if (!engine->config.strangers_per_second || engine->stranger_count == ENGINE_STRANGERS ||
+	    packet->length > ENGINE_STRANGER_BYTES)
+		return ACCORD_REASON_NO_MEMORY;
 	next = &engine->strangers[(engine->stranger + engine->stranger_count++) % ENGINE_STRANGERS];
 	next->path = *path;
+	next->slot = slot;
 	next->length = packet->length;
 	memcpy(next->bytes, bytes, packet->length);
+	return ACCORD_REASON_OK;
 }
 
 static enum cookie_verdict judge_cookie(const struct accord_engine *engine, const struct accord_path *path,
@@ -94,8 +99,7 @@ static enum admission meet_unproven(struct accord_engine *engine, const struct a
 	}
 	if (load->level <= ACCORD_LEVEL_ANSWER && is_whole(packet)) {
 		if (engine->stranger_count < ENGINE_STRANGERS && load_spend(load, engine->now)) {
-			hand_up(engine, path, packet, bytes);
-			*reason = ACCORD_REASON_OK;
+			*reason = stranger_hand_up(engine, path, packet, bytes, 0);
 			return ADMISSION_NONE;
 		}
 		if (load->level == ACCORD_LEVEL_ANSWER)
@@ -133,7 +137,8 @@ uint32_t stranger_events(struct accord_engine *engine, struct accord_event *even
 		if (stranger->length > ENGINE_SCRATCH_BYTES - used)
 			break;
 		memset(out, 0, sizeof(*out));
-		out->kind = ACCORD_EVENT_STRANGER;
+		out->kind = stranger->slot ? ACCORD_EVENT_RETURNED : ACCORD_EVENT_STRANGER;
+		out->handle = stranger->slot;
 		memcpy(out->transaction, stranger->bytes + offsetof(struct accord_header, transaction),
 		       sizeof(out->transaction));
 		out->length = stranger->length;

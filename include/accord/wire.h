@@ -265,6 +265,7 @@ enum accord_party {
 	X(CHALLENGED, 73, NONE, "a cookie was asked for: the responder is under load") \
 	X(BAD_COOKIE, 74, PEER, "a cookie that was not made here for this packet") \
 	X(OVER_BUDGET, 75, OURS, "more than this host spends on one peer or network at a time") \
+	X(SLOT_GONE, 77, OURS, "the answer is not remembered any more") \
 	/* descriptors and graphs */ \
 	X(BAD_DESCRIPTOR, 96, PEER, "a node descriptor that does not parse") \
 	X(NOT_CANONICAL, 97, PEER, "a node descriptor in other than its one valid encoding") \

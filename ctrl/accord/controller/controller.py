@@ -36,6 +36,7 @@ from accord.controller.settings.destination import without_zone
 from accord.controller.settings.policy import EffectivePolicy
 from accord.controller.stack import call_later
 from accord.controller.stock import Stock
+from accord.controller.strangers.strangers import Strangers
 from accord.datapath import clock, privilege
 from accord.datapath.attach import consequence
 from accord.datapath.engine import Event, Level
@@ -110,6 +111,7 @@ class Controller:
                 transactions=config.transactions,
                 unproven=config.unproven,
                 buffers=config.buffers,
+                slots=config.limits.slots,
                 strangers_per_second=config.limits.strangers_per_second,
                 unproven_per_network=config.limits.unproven_per_network,
                 proven_per_network=config.limits.proven_per_network,
@@ -125,6 +127,8 @@ class Controller:
         if self.syn_refusal is not None:
             log.warning("SYNs leave without the option: %s", self.syn_refusal)
         self.endpoint.reopened = self._hear
+        self.strangers = Strangers(self, config.limits.strangers_percent / 100)
+        self.endpoint.met_stranger = self.strangers.met
         self._roots_read: Path | None = None
         self._renewal: asyncio.TimerHandle | None = None
         if privilege.asks():
@@ -282,6 +286,8 @@ class Controller:
         exposed.open(
             self.endpoint, plain=config.plain, share_udp=config.share_udp, given=given, options=self.syn_options
         )
+        if exposed.adopter is not None:
+            exposed.adopter.answered = self.strangers.awaits
         self.exposed[config.listen] = exposed
         return exposed
 
@@ -337,6 +343,11 @@ class Controller:
             "negotiations": self.endpoint.engine.transactions,
             "load": self._load(),
             "in_flight": self.endpoint.in_flight,
+            "strangers": {
+                "answers": self.strangers.answers,
+                "commits": self.strangers.commits,
+                "deferred": dict(self.strangers.deferred),
+            },
             "associations": self.associations.rows(_ASSOCIATIONS_SHOWN),
             "associations_more": max(0, len(self.associations) - _ASSOCIATIONS_SHOWN),
             "plugins": sorted(self.plugins),

@@ -66,6 +66,7 @@ class EndpointConfig:
     transactions: int = 0
     unproven: int = 0
     buffers: int = 0
+    slots: int = 0
     strangers_per_second: int = 0
     unproven_per_network: int = 0
     proven_per_network: int = 0
@@ -97,6 +98,7 @@ class Endpoint:
             transactions=config.transactions,
             unproven=config.unproven,
             buffers=config.buffers,
+            slots=config.slots,
             seed=clock.now_us() & 0xFFFFFFFF,
             strangers_per_second=config.strangers_per_second,
             unproven_per_network=config.unproven_per_network,
@@ -121,6 +123,8 @@ class Endpoint:
             log.warning("no busy polling: %s", self.port.report.busy_poll_refusal.detail)
         self.reopened: Callable[[], None] = lambda: None
         """Called when the port has left its interface or climbed again."""
+        self.met_stranger: Callable[[Event], None] = lambda event: None
+        """Called with STRANGER and RETURNED, which belong to no transaction."""
         self._loop = asyncio.get_running_loop()
         self._opened = opened
         self._owners: dict[int, Owner] = {}
@@ -385,6 +389,9 @@ class Endpoint:
                 self.engine.close(clock.now_us(), event.handle)
             else:
                 self._owners[event.handle] = owner
+            return
+        if event.kind is EventKind.STRANGER or event.kind is EventKind.RETURNED:
+            self.met_stranger(event)
             return
         owner = self._owners.get(event.handle)
         if owner is not None:

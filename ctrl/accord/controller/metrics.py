@@ -43,7 +43,7 @@ ENGINE = Family(
 )  # fmt: skip
 USED = Family(
     "engine", "accord_engine_used", Kind.GAUGE, ("what",),
-    "Taken now of the engine's fixed memory: transactions, those of unproven peers, packet buffers, events.",
+    "Taken now of the engine's fixed memory: transactions, those of unproven peers, packet buffers, events, slots.",
 )  # fmt: skip
 LIMIT = Family("engine", "accord_engine_limit", Kind.GAUGE, ("what",), "How many of each there are.")
 LEVEL = Family(

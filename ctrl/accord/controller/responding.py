@@ -22,6 +22,7 @@ from accord.controller.proposal import APPLICATION, HIDDEN
 from accord.controller.recursion import offering
 from accord.controller.renegotiation.responder_end import ResponderEnd
 from accord.controller.stack import build_carrier, inside_of, services_for, stack_names
+from accord.controller.strangers.standin import UnkeptAdoptions
 from accord.datapath import clock
 from accord.datapath.path import Path
 from accord.negotiation import events
@@ -43,7 +44,7 @@ class Offered:
     """What a proposal asked for and this host has."""
 
     exposed: Exposed
-    places: Places | None
+    places: Places | UnkeptAdoptions | None
     renewed: ResponderEnd | None
     """The association that gets another stack; None: it is for a new one."""
 
@@ -178,7 +179,7 @@ class Answering:
         notice = not context.children
         return self.controller.associations.admit(context.renegotiates, self.transaction, port, notice=notice)
 
-    def places(self, exposed: Exposed, comes_from: str) -> Places | None:
+    def places(self, exposed: Exposed, comes_from: str) -> Places | UnkeptAdoptions | None:
         """Where a connection of the peer's is waited for; None: the port has no listener of ours."""
         if exposed.adopter is None:
             return None

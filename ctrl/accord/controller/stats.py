@@ -33,12 +33,14 @@ def collect(controller: Controller, version: str) -> list[dict[str, Any]]:
                 ("unproven",): usage.unproven,
                 ("buffers",): usage.buffers,
                 ("events",): usage.events,
+                ("slots",): usage.slots,
             },
             metrics.LIMIT: {
                 ("transactions",): usage.transactions_limit,
                 ("unproven",): usage.unproven_limit,
                 ("buffers",): usage.buffers_limit,
                 ("events",): usage.events_limit,
+                ("slots",): usage.slots_limit,
             },
             metrics.MEMORY: {(): usage.bytes},
             metrics.PLUGIN_CALLS: {

@@ -34,7 +34,8 @@ class EventKind(enum.IntEnum):
     ARRIVED = 5
     FAILED = 6
     STRANGER = 7
-    CHALLENGED = 8
+    RETURNED = 8
+    CHALLENGED = 9
 
 
 class Level(enum.IntEnum):
@@ -58,6 +59,7 @@ class Load:
     """How often each level came into force from below."""
 
 
+_BEARING_PATHS = frozenset({EventKind.OPENED, EventKind.STRANGER, EventKind.RETURNED})
 _KINDS = {int(kind): kind for kind in EventKind}
 _SYN_FIRST: dict[int, bool | None] = {
     lib.ACCORD_SYN_UNKNOWN: None,
@@ -122,6 +124,8 @@ class Usage:
     buffers_limit: int
     events: int
     events_limit: int
+    slots: int
+    slots_limit: int
     bytes: int
 
 
@@ -147,6 +151,7 @@ class Engine:
         events: int = 0,
         seed: int = 0,
         strangers_per_second: int = 0,
+        slots: int = 0,
         unproven_per_network: int = 0,
         proven_per_network: int = 0,
     ) -> None:
@@ -157,6 +162,7 @@ class Engine:
         config.events = events
         config.seed = seed
         config.strangers_per_second = strangers_per_second
+        config.slots = slots
         config.unproven_per_network = unproven_per_network
         config.proven_per_network = proven_per_network
         self.bytes: int = lib.accord_engine_bytes(config)
@@ -271,7 +277,7 @@ class Engine:
     @staticmethod
     def _event(event: Any) -> Event:
         kind = _KINDS[event.kind]
-        first = kind is EventKind.OPENED or kind is EventKind.STRANGER
+        first = kind in _BEARING_PATHS
         return Event(
             handle=event.handle,
             kind=kind,

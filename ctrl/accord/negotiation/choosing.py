@@ -121,6 +121,8 @@ class Choosing(Machine):
         self._unfilled: frozenset[int] = frozenset()
         """Subgraphs of the stack that the initiator has still to fill."""
         self._hash = transcript.BEGIN
+        self.bound = False
+        """The initiator's latest message is of this negotiation: it bore the right T, and MAC where it has to."""
         self._proven = False
         self.proposed: Graph | None = None
         """The proposal as it came, for whoever is asked to accept it."""

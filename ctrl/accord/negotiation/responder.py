@@ -37,6 +37,11 @@ class Responder(Choosing):
         """As ``Machine.early``: the context has told what the other nodes are."""
         return self._outline is not None and self.state is ResponderState.COLLECTING
 
+    @property
+    def hashed(self) -> bytes:
+        """The transcript over all messages so far: T(1) once the answer was made."""
+        return self._hash
+
     # ---- messages ----
 
     def _collect(self, event: NodeArrived | NodeSkipped) -> None:
@@ -208,6 +213,7 @@ class Responder(Choosing):
         for node_id in vouches & self._keys.keys():
             check_mac(message.nodes[node_id], self._keys[node_id], Role.INITIATOR, self._hash)
             self._note("the transcript is the peer's: MAC verified")
+        self.bound = True
         for node_id, reason in pruned.items():
             self._prune(node_id, reason)
         if pruned:

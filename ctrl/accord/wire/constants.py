@@ -248,6 +248,7 @@ class Reason(enum.IntEnum):
     CHALLENGED = 73, Party.NONE, "a cookie was asked for: the responder is under load"
     BAD_COOKIE = 74, Party.PEER, "a cookie that was not made here for this packet"
     OVER_BUDGET = 75, Party.OURS, "more than this host spends on one peer or network at a time"
+    SLOT_GONE = 77, Party.OURS, "the answer is not remembered any more"
     # Descriptors and graphs.
     BAD_DESCRIPTOR = 96, Party.PEER, "a node descriptor that does not parse"
     NOT_CANONICAL = 97, Party.PEER, "a node descriptor in other than its one valid encoding"

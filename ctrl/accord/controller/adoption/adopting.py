@@ -8,6 +8,7 @@ named, tell what it is. Nothing is read off it before that but a preface, and no
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import socket
 from collections import Counter
@@ -32,6 +33,8 @@ WAIT_SECONDS: Final = Limit.MAX_LIFETIME_MS / 1000
 """For the connection after the commit. Its handshake was complete for the initiator, which has our SYN-ACK, so all that
 can be missing is the acknowledgement, and whatever the initiator sends is one."""
 
+_AHEAD: Final = frozenset({Event.SAYS_PREFACE, Event.SAYS_RECORD})
+"""What a connection says only when its commit has left."""
 _PREFIX: Final = encode(TcpOption.EXID_ADOPT, bytes(12))[:4]
 
 
@@ -173,6 +176,10 @@ class Adopter:
         self.hellos = Hellos(clock.now)
         self._places: dict[bytes, Place] = {}
         self._refusing = False
+        self._foreseen: dict[bytes, Place] = {}
+        """Of connections that have spoken before the commit of an answer that nothing was kept of."""
+        self.answered: Callable[[bytes], str | None] = lambda transaction: None
+        """Whether an answer that nothing was kept of awaits the commit of a transaction: its peer's address."""
 
     # ---- the listener's side ----
 
@@ -191,12 +198,16 @@ class Adopter:
 
     def found(self, candidate: Candidate, transaction: bytes, event: Event) -> None:
         """A candidate names a transaction: SYN or PREFACE."""
+        if event is Event.PREFACE:
+            self._foresee(transaction)
         self._perform(transaction, self._registry.accepted(transaction, event, candidate, candidate.address))
 
     def said(self, candidate: Candidate, event: Event) -> None:
         """One that has a place begins: SAYS_..., or is GONE."""
         transaction = candidate.transaction
         assert transaction is not None, "a candidate without a place says nothing about one"
+        if event in _AHEAD:
+            self._foresee(transaction)
         self._perform(transaction, self._registry.said(transaction, event, candidate))
 
     def negotiates(self, transaction: bytes) -> bool:
@@ -210,10 +221,18 @@ class Adopter:
 
     # ---- the negotiation's side ----
 
-    def expect(self, place: Place) -> None:
-        """Keep a place. Raises ``AccordError``."""
+    def may_expect(self) -> None:
+        """Raises ``AccordError`` where no place is kept for anybody."""
         if self._refusing:
             raise error(Reason.SHUTDOWN, "another daemon takes over this port", "go on with the plain connection")
+
+    def foreseen(self, transaction: bytes) -> Place | None:
+        """The place that was kept for a connection that spoke before its commit was here; from now on the caller's."""
+        return self._foreseen.pop(transaction, None)
+
+    def expect(self, place: Place) -> None:
+        """Keep a place. Raises ``AccordError``."""
+        self.may_expect()
         steps = self._registry.expect(place.transaction, place.address)
         self._places[place.transaction] = place
         self._perform(place.transaction, steps)
@@ -227,6 +246,24 @@ class Adopter:
         if self._places.get(place.transaction) is place:
             self._perform(place.transaction, self._registry.end(place.transaction, event))
             self._forget(place.transaction)
+
+    def _foresee(self, transaction: bytes) -> None:
+        """A connection says what only a stack's does, and nobody negotiates: when the commit is on its way it gets a
+        place. TCP has proven its address, so nobody else's memory is taken by it, and not for longer than a slot."""
+        if self._registry.state(transaction) not in (State.ABSENT, State.PARKED):
+            return
+        address = self.answered(transaction)
+        if address is None:
+            return
+        with contextlib.suppress(AccordError):  # no room: then it is as if it had not been foreseen
+            place = Place(self, transaction, address, lambda reason: None, lambda failure: None)
+            self._foreseen[transaction] = place
+            asyncio.get_running_loop().call_later(WAIT_SECONDS, self._unforesee, transaction, place)
+
+    def _unforesee(self, transaction: bytes, place: Place) -> None:
+        if self._foreseen.get(transaction) is place:
+            del self._foreseen[transaction]
+            self.end(place)
 
     # ---- ends ----
 
@@ -268,6 +305,7 @@ class Adopter:
 
     def close(self) -> None:
         """The port is withdrawn: whoever waits is told. The candidates end with their tasks."""
+        self._foreseen.clear()
         for place in list(self._places.values()):
             self.end(place)
 
@@ -338,6 +376,10 @@ class Place:
         self._timer: asyncio.TimerHandle | None = None
         self._handed_over = False
         adopter.expect(self)
+
+    def belongs_to(self, stop: Callable[[Reason], None], refuse: Callable[[AccordError], None]) -> None:
+        """The negotiation that it was kept for is here."""
+        self.stop, self._refuse = stop, refuse
 
     def greeted_by(self, hello: bytes) -> None:
         """The connection may begin with the ClientHello of the proposal. Raises ``AccordError`` (LEGACY_FIRST) when one
@@ -414,7 +456,11 @@ class Places:
         """Keep a place. Raises ``AccordError``: NO_MEMORY, SHUTDOWN, LEGACY_FIRST."""
         if self.failure is not None:
             raise self.failure
-        self.place = Place(self._adopter, self._transaction, self._address, self._stop, self._refuse)
+        self.place = self._adopter.foreseen(self._transaction)
+        if self.place is None:
+            self.place = Place(self._adopter, self._transaction, self._address, self._stop, self._refuse)
+        else:
+            self.place.belongs_to(self._stop, self._refuse)
         return self.place
 
     def _refuse(self, failure: AccordError) -> None:

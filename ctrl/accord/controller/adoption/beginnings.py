@@ -49,15 +49,19 @@ class Hellos:
 
     def expect(self, transaction: bytes, hello: bytes) -> None:
         """A proposal's. Raises ``AccordError`` (LEGACY_FIRST) when a connection has begun with it already."""
+        self.check(hello)
         key = hello[:KEY_BYTES]
-        self._sweep()
-        if key in self._served:
-            raise error(Reason.LEGACY_FIRST, "the connection is served as a plain one: its ClientHello came first")
         if len(key) < KEY_BYTES or key in self._expected:
             return
         self.forget(transaction)
         self._expected[key], self._keys[transaction] = (transaction, hello), key
         self.look = max(self.look, len(hello))
+
+    def check(self, hello: bytes) -> None:
+        """Of a proposal that nothing is kept of. As ``expect``."""
+        self._sweep()
+        if hello[:KEY_BYTES] in self._served:
+            raise error(Reason.LEGACY_FIRST, "the connection is served as a plain one: its ClientHello came first")
 
     def forget(self, transaction: bytes) -> None:
         """No connection is waited for any more."""

@@ -41,6 +41,7 @@ _MAX_BUFFERS: Final = 1 << 20
 _MAX_PLUGIN_MS: Final = 10_000
 _MAX_PER_PREFIX: Final = 1 << 20
 _MAX_MEMORY_MIB: Final = 1 << 20
+_MAX_SLOTS: Final = 1 << 20
 _MAX_PEERS: Final = 1 << 14
 _MAX_WINDOW_S: Final = 600
 _MAX_STRANGERS: Final = 1_000_000
@@ -111,8 +112,12 @@ class KeysConfig:
 class LimitsConfig:
     """``[limits]``, as far as strangers go: peers whose address is not proven. Zeros leave the engine its own."""
 
-    strangers_per_second: int = 0
+    strangers_per_second: int = 200
     """So many are answered without being kept, when there is no place; 0: none."""
+    strangers_percent: int = 15
+    """Of one processor, that these answers may take."""
+    slots: int = 10_000
+    """Answers that wait for their commits at most."""
     unproven_per_network: int = 0
     proven_per_network: int = 0
     least_level: int = 0
@@ -298,6 +303,8 @@ def _limits(table: Table, directory: Path) -> LimitsConfig:
         )
     return LimitsConfig(
         strangers_per_second=table.integer("strangers_per_second", 0, _MAX_STRANGERS, plain.strangers_per_second),
+        strangers_percent=table.integer("strangers_percent", 1, 100, plain.strangers_percent),
+        slots=table.integer("slots", 0, _MAX_SLOTS, plain.slots),
         unproven_per_network=table.integer("unproven_per_network", 1, _MAX_TRANSACTIONS, 0),
         proven_per_network=table.integer("proven_per_network", 1, _MAX_TRANSACTIONS, 0),
         least_level=table.integer("least_level", 0, 2, plain.least_level),

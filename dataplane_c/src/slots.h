@@ -1,0 +1,66 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * What is kept of an answer without memory until its commit: a seed, from which the answer can be made again, and what
+ * it answered. Fixed slots, taken at start. A live one is never evicted: when none is free, nobody gets one.
+ *
+ *   FREE --keep--> TAKEN --empty (the commit is verified), fail for the third time, expire--> FREE
+ *
+ * A slot serves one commit. Whoever replays it finds none (docs/PROTOCOL.md, section 22).
+ */
+#ifndef ACCORD_SLOTS_H
+#define ACCORD_SLOTS_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core.h"
+
+enum slots_constant {
+	SLOTS_LIFE_US = ACCORD_MAX_LIFETIME_MS * 1000,
+	/* Commits that bear the right T(1) and turn out to be wrong: who can make one has seen the answer. */
+	SLOTS_TRIES = 3,
+	SLOTS_LIMIT = 1 << 20,
+};
+
+#define SLOT_NONE UINT32_MAX
+
+struct slot {
+	uint32_t handle; /* generation * size + place; never 0 */
+	uint32_t place;
+	uint32_t next; /* in its hash chain, or among the free */
+	uint32_t sooner, later;
+	bool taken;
+	uint8_t tries;
+	uint16_t length; /* of the proposal */
+	uint64_t expires;
+	struct accord_path path;
+	uint8_t id[ACCORD_TRANSACTION_BYTES];
+	uint8_t seed[ACCORD_SLOT_SEED];
+	uint8_t transcript[ACCORD_SLOT_TRANSCRIPT];
+	uint8_t proposal[ACCORD_MIN_MTU_PACKET];
+};
+
+struct slots {
+	struct slot *slots;
+	uint32_t *heads; /* hash chains */
+	uint32_t count, taken;
+	uint32_t mask;        /* of places and of chains: a power of two, minus one */
+	uint32_t free;        /* a stack */
+	uint32_t first, last; /* in the order in which they expire */
+	uint64_t seed;
+};
+
+/* Clears the slots: their memory is there from now on. */
+void slots_init(struct slots *slots, struct slot *memory, uint32_t *heads, uint32_t count, uint64_t seed);
+/* Empty what has expired by now. */
+void slots_expire(struct slots *slots, uint64_t now);
+/* The slot of this transaction and remote address (NULL: any); NULL: there is none. */
+struct slot *slots_find(const struct slots *slots, const uint8_t *id, const struct accord_path *path);
+/* NULL: stale. */
+struct slot *slots_of(const struct slots *slots, uint32_t handle);
+/* Takes a free slot; NULL: there is none. The caller fills in seed, transcript and proposal. */
+struct slot *slots_take(struct slots *slots, uint64_t now, const uint8_t *id, const struct accord_path *path);
+/* Its secrets are erased. */
+void slots_empty(struct slots *slots, struct slot *slot);
+
+#endif /* ACCORD_SLOTS_H */

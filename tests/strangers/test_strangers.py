@@ -1,0 +1,441 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Answers of which nothing is kept but a slot: whole negotiations between two controllers on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gc
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from accord.controller.strangers import tls as strangers_tls
+from accord.controller.strangers import unkept as strangers_unkept
+from accord.datapath import clock, unkept
+from accord.datapath.engine import Event, EventKind, Level
+from accord.protocols.http import HttpPlugin
+from accord.wire.constants import Reason
+from tests.strangers.hosts import Hosts, hosts, run, without_post_quantum
+
+CHECKSUM = slice(30, 32)
+BIG = bytes(range(256)) * 800
+
+
+def sealed(packet: bytes) -> bytes:
+    """With its checksum (RFC 1071) made good."""
+    blank = packet[:30] + b"\0\0" + packet[32:]
+    padded = blank + b"\0" * (len(blank) % 2)
+    total = sum(int.from_bytes(padded[at : at + 2], "big") for at in range(0, len(padded), 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    return packet[:30] + (~total & 0xFFFF).to_bytes(2, "big") + packet[32:]
+
+
+class Watched:
+    """What the server's engine hands up of strangers, and what they are answered."""
+
+    def __init__(self, both: Hosts, patch: pytest.MonkeyPatch) -> None:
+        self.met: list[Event] = []
+        self.answers: list[bytes] = []
+        self.before: Callable[[Event], None] = lambda event: None
+        """Called with each event before it is dealt with."""
+        self.engine = both.server.endpoint.engine
+        self._deal, self._send = both.server.strangers.met, self.engine.send_once
+        patch.setattr(both.server.endpoint, "met_stranger", self._meet)
+        patch.setattr(self.engine, "send_once", self._answer)
+        self.both = both
+
+    def _meet(self, event: Event) -> None:
+        self.met.append(event)
+        self.before(event)
+        self._deal(event)
+
+    def _answer(self, path: object, packet: bytes) -> None:
+        self.answers.append(packet)
+        self._send(path, packet)
+
+    def of(self, kind: EventKind) -> list[Event]:
+        return [event for event in self.met if event.kind is kind]
+
+    def inject(self, event: Event, packet: bytes | None = None, **changes: object) -> Reason:
+        """The packet of an event again, or another one, from where it came."""
+        assert event.path is not None
+        path = dataclasses.replace(event.path, **changes)
+        reason = self.engine.input(clock.now_us(), path, event.data if packet is None else packet)
+        self.both.server.endpoint.pump()
+        return reason
+
+
+async def known(both: Hosts) -> None:
+    """A first contact, for which a cookie is asked, because nobody knows yet how long the answer is."""
+    association = await both.connect()
+    await both.accept()
+    assert both.server.strangers.deferred == {"the answer is longer than the proposal": 1}
+    await association.carrier.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """A while: the test's own limit is what ends it otherwise."""
+    while not condition():
+        await asyncio.sleep(0.01)
+
+
+@pytest.fixture(autouse=True)
+def classical(monkeypatch: pytest.MonkeyPatch) -> None:
+    without_post_quantum(monkeypatch)
+
+
+# ---- One round trip, and nothing kept ----
+
+
+def test_a_stranger_gets_tls_on_tcp_in_one_round_trip_and_data_flows_both_ways(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with hosts(tmp_path) as both:
+            await known(both)
+            watched = Watched(both, monkeypatch)
+            ours = await both.connect()
+            theirs = await both.accept()
+            assert ours.report.stack == theirs.report.stack == ["http", "tls", "tcp"]
+            # One packet, one packet, one packet: that is the round trip.
+            assert [event.kind for event in watched.met] == [EventKind.STRANGER, EventKind.RETURNED]
+            assert [packet[1] for packet in (watched.met[0].data, *watched.answers, watched.met[1].data)] == [0, 1, 2]
+            assert len(watched.answers[0]) <= len(watched.met[0].data), "amplified"
+            assert "MAC verified" in str(ours.report.ladder)
+            assert "MAC verified" in str(theirs.report.ladder)
+            await ours.carrier.write(BIG)
+            got = b""
+            while len(got) < len(BIG):
+                got += await theirs.carrier.read()
+            assert got == BIG
+            await theirs.carrier.write(b"and back")
+            await theirs.carrier.close()
+            assert await ours.carrier.read() == b"and back"
+            assert await ours.carrier.read() == b""
+            assert both.counters.get("QUOTA", 0) == 0
+
+    run(work())
+
+
+def test_between_answer_and_commit_there_is_a_slot_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with hosts(tmp_path) as both:
+            await known(both)
+            watched = Watched(both, monkeypatch)
+            usage, seen = watched.engine.usage, []
+            await until(lambda: both.server.endpoint.in_flight == 0)  # the first contact's has lingered
+
+            def look(event: Event) -> None:
+                now = usage()
+                kept = unkept.slot(watched.engine, clock.now_us(), event.transaction)
+                seen.append((event.kind, now.slots, now.unproven, both.server.endpoint.in_flight, kept is not None))
+
+            watched.before = look
+            gc.collect()
+            before = sum(isinstance(each, strangers_unkept.Unkept) for each in gc.get_objects())
+            await both.connect()
+            await both.accept()
+            assert seen == [(EventKind.STRANGER, 0, 0, 0, False), (EventKind.RETURNED, 1, 0, 0, True)]
+            assert usage().slots == 0, "the commit has emptied it"
+            gc.collect()
+            after = sum(isinstance(each, strangers_unkept.Unkept) for each in gc.get_objects())
+            assert after <= before + 1
+
+    run(work())
+
+
+def test_strangers_who_never_commit_leave_nothing_but_their_slots(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with hosts(tmp_path, slots=8, strangers_per_second=10_000) as both:
+            await known(both)
+            watched = Watched(both, monkeypatch)
+            await both.connect()
+            await both.accept()
+            proposal = watched.met[0]
+            for number in range(100):
+                packet = bytearray(proposal.data)
+                packet[12:20] = number.to_bytes(8, "big")  # bytes 0..3 of the ID are those of the first TSN
+                adopt = packet.rfind(bytes(proposal.transaction), 32)
+                packet[adopt : adopt + 12] = packet[8:20]
+                assert watched.inject(proposal, sealed(bytes(packet))) is Reason.OK
+            usage = watched.engine.usage()
+            assert (usage.slots, usage.slots_limit, usage.unproven) == (8, 8, 0)
+            await until(lambda: both.server.endpoint.in_flight == 0)
+            assert both.server.strangers.deferred["no slot is free"] == 92
+            assert len(watched.answers) == 1 + 8
+
+    run(work())
+
+
+def test_the_same_proposal_again_has_the_same_answer_and_another_one_with_its_id_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with hosts(tmp_path) as both:
+            await known(both)
+            watched = Watched(both, monkeypatch)
+
+            def meddle(event: Event) -> None:
+                watched.before = lambda event: None
+                if event.kind is EventKind.STRANGER:
+                    watched._deal(event)
+                    for _ in range(3):
+                        watched.inject(event)
+                    other = bytearray(event.data)
+                    other[-1] ^= 1  # padding: the same graph, and yet other bytes
+                    watched.inject(event, sealed(bytes(other)))
+
+            watched.before = meddle
+            await both.connect()
+            await both.accept()
+            assert len(set(watched.answers)) == 1 < len(watched.answers) == 5
+            assert watched.engine.usage().slots == 0
+
+    run(work())
+
+
+# ---- The commit ----
+
+
+def test_a_replayed_commit_makes_no_second_stack_from_wherever_and_whenever_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with hosts(tmp_path) as both:
+            await known(both)
+            watched = Watched(both, monkeypatch)
+            ours = await both.connect()
+            theirs = await both.accept()
+            (commit,) = watched.of(EventKind.RETURNED)
+            for _ in range(100):
+                assert watched.inject(commit) is Reason.DUPLICATE
+                assert watched.inject(commit, remote_port=9) is Reason.UNKNOWN_TRANSACTION
+                assert watched.inject(commit, remote="127.0.0.9") is Reason.UNKNOWN_TRANSACTION
+            later = clock.now_us() + 11_000_000  # nobody remembers that there was such a transaction
+            watched.engine.output(later)
+            assert watched.engine.input(later, commit.path, commit.data) is Reason.UNKNOWN_TRANSACTION
+            proposal = watched.met[0]
+            watched.engine.input(later, proposal.path, proposal.data)
+            both.server.endpoint.pump()
+            assert watched.engine.input(later, commit.path, commit.data) is Reason.BAD_TRANSCRIPT
+            assert len(watched.of(EventKind.RETURNED)) == 1
+            assert both.server.strangers.commits == 1
+            assert both.accepted.empty()
+            await ours.carrier.write(b"undisturbed")
+            assert await theirs.carrier.read() == b"undisturbed"
+
+    run(work())
+
+
+def test_two_copies_of_one_commit_in_one_batch_are_one_stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        async with hosts(tmp_path) as both:
+            await known(both)
+            watched = Watched(both, monkeypatch)
+
+            def again(event: Event) -> None:
+                watched.before = lambda event: None if event.kind is EventKind.RETURNED else again(event)
+                if event.kind is EventKind.RETURNED:
+                    watched._deal(event)
+
+            watched.before = again
+            await both.connect()
+            await both.accept()
+            assert both.server.strangers.commits == 1
+            assert both.accepted.empty()
+
+    run(work())
+
+
+def test_a_commit_with_another_transcript_does_not_even_reach_python(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with hosts(tmp_path) as both:
+            await known(both)
+            watched = Watched(both, monkeypatch)
+            results = set()
+
+            def forge(event: Event) -> None:
+                if event.kind is not EventKind.RETURNED:
+                    return
+                watched.before = lambda event: None
+                kept = unkept.slot_of(watched.engine, clock.now_us(), event.handle)
+                at = event.data.index(kept.transcript)
+                for bit in range(256):
+                    packet = bytearray(event.data)
+                    packet[at + bit // 8] ^= 1 << bit % 8
+                    results.add(watched.inject(event, sealed(bytes(packet))))
+
+            watched.before = forge
+            await both.connect()
+            await both.accept()
+            assert results == {Reason.BAD_TRANSCRIPT}
+            assert len(watched.of(EventKind.RETURNED)) == 1
+
+    run(work())
+
+
+@pytest.mark.parametrize("forged", [1, 2, 3])
+def test_a_forged_commit_burns_no_slot_until_the_third(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forged: int
+) -> None:
+    """Whoever has seen the answer knows T(1), and not the keys of the MAC."""
+
+    async def work() -> None:
+        async with hosts(tmp_path) as both:
+            await known(both)
+            watched = Watched(both, monkeypatch)
+            verdicts = []
+
+            def forge(event: Event) -> None:
+                if event.kind is not EventKind.RETURNED:
+                    return
+                watched.before = lambda event: None
+                for number in range(forged):
+                    packet = bytearray(event.data)
+                    packet[-1 - 20 * number] ^= 1  # of TLS's Finished, of the MAC, or of a TCP node
+                    watched._deal(event._replace(data=sealed(bytes(packet))))
+                    verdicts.append(unkept.slot_of(watched.engine, clock.now_us(), event.handle) is not None)
+
+            watched.before = forge
+            ours = await both.connect()
+            if forged == 3:
+                await until(lambda: len(verdicts) == 3)
+                assert verdicts == [True, True, False]
+                assert both.server.strangers.commits == 0
+                assert both.accepted.empty()
+                return
+            theirs = await both.accept()
+            assert verdicts == [True] * forged
+            assert both.server.strangers.commits == 1
+            await ours.carrier.write(b"after all")
+            assert await theirs.carrier.read() == b"after all"
+
+    run(work())
+
+
+# ---- What is deferred, and that load chooses nothing ----
+
+
+def test_what_prefers_quic_gets_quic_after_a_cookie_and_no_other_stack_without(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with hosts(tmp_path) as both:
+            association = await both.connect(prefer=["quic", "tls/tcp"])
+            await both.accept()
+            assert association.report.stack == ["http", "quic"]
+            assert both.counters["CHALLENGED"] == 1
+            assert both.server.strangers.commits == 0
+
+    run(work())
+
+
+def test_a_plug_in_that_does_not_say_that_it_is_repeatable_is_deferred(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(HttpPlugin, "repeatable")
+
+    async def work() -> None:
+        async with hosts(tmp_path) as both:
+            association = await both.connect()
+            await both.accept()
+            assert association.report.stack == ["http", "tls", "tcp"]
+            assert both.server.strangers.deferred == {"the plug-in http": 1}
+
+    run(work())
+
+
+def test_post_quantum_key_exchange_is_not_switched_off_by_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+
+    async def work() -> None:
+        async with hosts(tmp_path) as both:
+            await both.connect()
+            await both.accept()
+            association = await both.connect()
+            await both.accept()
+            assert association.report.stack == ["http", "tls", "tcp"]
+            assert both.server.strangers.answers == both.server.strangers.commits == 0
+            assert both.counters["CHALLENGED"] == 2
+
+    run(work())
+
+
+def test_a_malformed_proposal_gets_silence_and_never_reaches_openssl(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with hosts(tmp_path, strangers_per_second=10_000) as both:
+            await known(both)
+            watched = Watched(both, monkeypatch)
+            await both.connect()
+            await both.accept()
+            proposal, sent = watched.met[0], len(watched.answers)
+
+            def never(*_: object) -> None:
+                raise AssertionError("OpenSSL was asked")
+
+            monkeypatch.setattr(strangers_tls, "RepeatableTls", never)
+            context = 32 + 8
+            for at, value in [(context, 0), (context, 200), (context + 1, 0x80), (context + 3, 0xFF), (32, 7), (33, 1)]:
+                packet = bytearray(proposal.data)
+                packet[16:20] = bytes([at, value, 1, 1])
+                packet[at] = value
+                watched.inject(proposal, sealed(bytes(packet)))
+            assert len(watched.answers) == sent
+            assert both.server.strangers.deferred == {"the answer is longer than the proposal": 1}
+            assert watched.engine.usage().slots == 0
+
+    run(work())
+
+
+def test_with_the_budget_spent_a_cookie_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def work() -> None:
+        async with hosts(tmp_path) as both:
+            await known(both)
+            both.server.strangers._budget.spend(1000.0)
+            association = await both.connect()
+            await both.accept()
+            assert association.report.stack == ["http", "tls", "tcp"]
+            assert both.server.strangers.deferred["the budget is spent"] == 1
+            assert both.server.strangers.commits == 0
+
+    run(work())
+
+
+def test_without_slots_a_cookie_is_asked_for(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with hosts(tmp_path, slots=0, floor=Level.ANSWER) as both:
+            for _ in range(2):
+                await both.connect()
+                await both.accept()
+            assert both.server.strangers.deferred["no slot is free"] == 1
+
+    run(work())
+
+
+def test_a_certificate_that_changes_in_between_costs_that_negotiation_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with hosts(tmp_path) as both:
+            await known(both)
+            watched = Watched(both, monkeypatch)
+
+            def renew(event: Event) -> None:
+                if event.kind is EventKind.RETURNED:
+                    monkeypatch.setattr(strangers_tls, "derive", lambda *_, **__: bytes(32))
+
+            watched.before = renew
+            await both.connect()
+            assert both.server.strangers.commits == 0
+            assert both.accepted.empty()
+
+    run(work())
