@@ -17,6 +17,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from OpenSSL import crypto
 
 from accord.negotiation.interface import Answer, Outcome, Refuse, Role, Session
 from accord.protocols.quic import QuicPlugin, QuicSession, decode_datagrams, encode_datagrams
@@ -126,6 +127,29 @@ def test_a_bad_certificate_is_refused_before_finished_leaves(
     assert refused.reason is reason
     assert words in refused.detail
     assert client.exporter() is None
+
+
+def test_the_roots_are_read_once_for_many_connections_and_again_when_they_change(
+    pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    roots = tmp_path / "roots.pem"
+    roots.write_bytes(pki.ca.certificate.read_bytes())
+    trusting = Security(server_name=HOST, ca_file=roots)
+    read: list[object] = []
+    load = crypto.X509Store.load_locations
+    monkeypatch.setattr(
+        crypto.X509Store, "load_locations", lambda store, *where: (read.append(where), load(store, *where))
+    )
+
+    def outcome() -> Outcome:
+        client, server = session(Role.INITIATOR, trusting), session(Role.RESPONDER, pki.being(pki.good))
+        return client.advance(INITIATOR, respond(server, propose(client)))
+
+    assert all(isinstance(outcome(), Answer) for _ in range(3))
+    assert len(read) == 1
+    roots.write_bytes(pki.unknown_ca.certificate.read_bytes())
+    assert refusal(outcome()).reason is Reason.BAD_CERTIFICATE
+    assert len(read) == 2
 
 
 def test_addresses_are_verified_as_well_as_names(pki: Pki) -> None:

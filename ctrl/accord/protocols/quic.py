@@ -29,9 +29,9 @@ from accord.protocols.alpn import ACCORD, wanted
 from accord.protocols.lifecycle import Call, Lifecycle
 from accord.protocols.quic_connection import (
     SecretSink,
+    check_peer,
     completed,
     configuration,
-    expect_name,
     feed,
     first_destination,
     give_up,
@@ -97,7 +97,6 @@ class QuicSession:
         except AccordError as failure:
             return self._refuse(failure)
         self._quic.connect(self._services.remote, self._services.now())
-        expect_name(self._quic, self._services.security)
         self.hello = encode_datagrams(self._output())
         return Answer(self.hello)
 
@@ -133,6 +132,11 @@ class QuicSession:
         done = completed(events)
         if done is None:
             return self._refuse(give_up(self._quic, self._services.now()))
+        if view.role is Role.INITIATOR:
+            try:
+                check_peer(self._quic, self._services.security)
+            except AccordError as failure:
+                return self._refuse(failure)
         self.alpn_selected = done.alpn_protocol
         self._events += events
         if view.role is Role.RESPONDER:

@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """One QUIC connection of aioquic's, sans-IO: configuration, the secret that keys the transcript, what failed.
 
-aioquic >= 1.2, < 2 (tried with 1.7). Three things are not in its public interface and stand here and in
-``quic_stream`` alone: a name that is verified and not sent is its TLS's ``_server_name``; a certificate for another
-name is known by the words of the CONNECTION_CLOSE (both that and an untrusted chain are bad_certificate); and the send
-buffer of a stream can only be seen through ``_streams``.
+aioquic >= 1.2, < 2 (tried with 1.7). Two things are not in its public interface and stand here and in ``quic_stream``
+alone: the certificates that a peer has shown are its TLS's ``_peer_certificate`` and ``_peer_certificate_chain``; and
+the send buffer of a stream can only be seen through ``_streams``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
+import functools
 import io
 import ssl
 from pathlib import Path
@@ -22,8 +23,10 @@ from aioquic.quic.connection import QuicConnection
 from aioquic.quic.events import ConnectionTerminated, HandshakeCompleted, QuicEvent
 from aioquic.quic.packet import QuicErrorCode, QuicPacketType, QuicProtocolVersion, pull_quic_header
 from aioquic.tls import AlertDescription, CipherSuite
+from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
+from OpenSSL import crypto
 
 from accord.negotiation.interface import Role
 from accord.protocols import certificates
@@ -41,8 +44,6 @@ EXPORTER_BYTES: Final = 32
 _SECRET: Final = "SERVER_TRAFFIC_SECRET_0"
 _CACHE_LIMIT: Final = 64
 _ALERT: Final = int(QuicErrorCode.CRYPTO_ERROR)
-# aioquic's own words, and service_identity's for a certificate without any name.
-_NAME_WORDS: Final = ("doesn't match", "subjectAltName")
 
 Address = tuple[str, int]
 _Key = tuple[Role, bool, tuple[certificates.FileStamp | None, ...]]
@@ -110,10 +111,49 @@ def configuration(
     )
 
 
-def expect_name(connection: QuicConnection, security: Security) -> None:
-    """After ``connect``: a name that was not sent is verified all the same."""
-    if not security.sni and security.server_name is not None:
-        connection.tls._server_name = security.server_name.rstrip(".")
+def check_peer(connection: QuicConnection, security: Security) -> None:
+    """Initiator, once the handshake is complete, before anything of it is believed or Finished leaves: whether the
+    certificate is valid now, for the name, and by the roots.
+
+    Raises ``PeerError``: CERTIFICATE_EXPIRED, CERTIFICATE_NAME, BAD_CERTIFICATE.
+    """
+    if not security.verify:
+        return
+    found: x509.Certificate | None = connection.tls._peer_certificate
+    if found is None:
+        raise error(Reason.BAD_CERTIFICATE, "QUIC: none was shown")
+    now = datetime.datetime.now(datetime.UTC)
+    if not found.not_valid_before_utc <= now <= found.not_valid_after_utc:
+        when = "no longer valid" if now > found.not_valid_after_utc else "not valid yet"
+        raise error(Reason.CERTIFICATE_EXPIRED, f"QUIC: the certificate is {when}")
+    wrong = certificates.check_name(found, security.server_name or "")
+    if wrong is not None:
+        raise wrong
+    leaf, *above = (crypto.X509.from_cryptography(each) for each in (found, *connection.tls._peer_certificate_chain))
+    try:
+        crypto.X509StoreContext(_store(security), leaf, above).verify_certificate()
+    except crypto.X509StoreContextError as refusal:
+        code, depth, *_ = refusal.errors
+        raise certificates.chain_error(code, depth, refusal.certificate.to_cryptography()) from refusal
+
+
+def _store(security: Security) -> crypto.X509Store:
+    return _read_store(*certificates.roots(security), certificates.stamp(security.ca_file))
+
+
+@functools.lru_cache(maxsize=_CACHE_LIMIT)
+def _read_store(file: str | None, directory: str | None, _stamp: certificates.FileStamp | None) -> crypto.X509Store:
+    """Reading the roots of a whole system takes longer than a handshake: once for each content of the file."""
+    store = crypto.X509Store()
+    try:
+        store.load_locations(file, directory)
+    except (crypto.Error, TypeError) as refusal:
+        raise error(
+            Reason.BAD_CONFIG,
+            f"{file or directory or 'system roots'}: no root certificates could be read",
+            "install ca-certificates, or name a PEM file of roots",
+        ) from refusal
+    return store
 
 
 def _base(role: Role, security: Security) -> QuicConfiguration:
@@ -135,10 +175,9 @@ def _base(role: Role, security: Security) -> QuicConfiguration:
         made.certificate, made.certificate_chain = identity.chain[0], list(identity.chain[1:])
         made.private_key = identity.key
     else:
-        made.verify_mode = ssl.CERT_REQUIRED if security.verify else ssl.CERT_NONE
+        made.verify_mode = ssl.CERT_NONE  # it would read the roots anew for each connection: see check_peer
         if security.verify:
-            file, directory = certificates.roots(security)
-            made.load_verify_locations(cafile=file, capath=directory)
+            _store(security)
     return made
 
 
@@ -201,15 +240,7 @@ def give_up(connection: QuicConnection, now: float) -> AccordError:
 def _cause(terminated: ConnectionTerminated | None) -> AccordError:
     if terminated is None:
         return error(Reason.HANDSHAKE_FAILED, "QUIC: no packet in it could be read")
-    text = terminated.reason_phrase
     code = terminated.error_code
-    reason = Reason.HANDSHAKE_FAILED
-    if code == _ALERT + AlertDescription.certificate_expired:
-        reason = Reason.CERTIFICATE_EXPIRED
-    elif code == _ALERT + AlertDescription.bad_certificate:
-        named = any(words in text for words in _NAME_WORDS)
-        expired = "expired" in text or "not yet valid" in text
-        reason = Reason.CERTIFICATE_NAME if named else Reason.BAD_CERTIFICATE
-        if expired and not named:
-            reason = Reason.CERTIFICATE_EXPIRED
-    return error(reason, f"QUIC: {text or 'closed'} (error {code:#x})")
+    bad = code == _ALERT + AlertDescription.bad_certificate  # it does not parse
+    reason = Reason.BAD_CERTIFICATE if bad else Reason.HANDSHAKE_FAILED
+    return error(reason, f"QUIC: {terminated.reason_phrase or 'closed'} (error {code:#x})")
