@@ -49,6 +49,7 @@ PROTOCOLS = {
     0: "padding",
     6: "tcp",
     17: "udp",
+    132: "sctp",
     253: "direct",
     0x0304: "tls",
     0x0500: "quic",
@@ -56,6 +57,7 @@ PROTOCOLS = {
     0x0900: "inner",
     0x0810: "compression",
     0x0820: "framing",
+    0x0A10: "wireguard",
     0x0B00: "subgraph",
 }
 STEPS = {0: "proposal", 1: "answer", 2: "commit"}

@@ -135,6 +135,7 @@ enum accord_protocol {
 	ACCORD_PROTOCOL_PADDING = 0, /* never supported, never stored: makes a packet longer, nothing else */
 	ACCORD_PROTOCOL_TCP = 6,
 	ACCORD_PROTOCOL_UDP = 17,     /* as first node: the context is this UDP 5-tuple */
+	ACCORD_PROTOCOL_SCTP = 132,   /* a plan: the kernels set the association up after the commit */
 	ACCORD_PROTOCOL_DIRECT = 253, /* as first node: the context is IP protocol 253 (RFC 3692) */
 	ACCORD_PROTOCOL_TLS13 = 0x0304,
 	ACCORD_PROTOCOL_QUIC = 0x0500,
@@ -142,6 +143,7 @@ enum accord_protocol {
 	ACCORD_PROTOCOL_COMPRESSION = 0x0810, /* a stream, in blocks of deflate (RFC 1951) */
 	ACCORD_PROTOCOL_FRAMING = 0x0820,     /* messages on a stream, each behind its length */
 	ACCORD_PROTOCOL_INNER = 0x0900,       /* another negotiation, sealed; the context node of that one too */
+	ACCORD_PROTOCOL_WIREGUARD = 0x0a10,   /* a tunnel with keys of its own, and a TCP connection through it */
 	ACCORD_PROTOCOL_SUBGRAPH = 0x0b00,    /* a placeholder for any number of nodes */
 	/* Reserved for ever, to be proposed now and then so that peers keep ignoring the unknown
 	 * (RFC 8701): the IDs (id & 0x0f0f0f0f) == 0x0a0a0a0a, and TLV types (t & 0x0f0f) == 0x0a0a. */

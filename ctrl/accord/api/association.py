@@ -3,19 +3,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Final, Self
 
 from accord.controller.control import ask, control_path
 from accord.controller.known import check_wishes
+from accord.datapath.kernel_tls import KernelTlsCarrier
 from accord.datapath.stream import SocketCarrier
 from accord.protocols.framed_carrier import FramedCarrier
 from accord.protocols.services import Carrier
 from accord.wire.constants import Reason
 from accord.wire.errors import error
+
+_PIECE_BYTES: Final = 65536
 
 
 class Association:
@@ -34,7 +38,8 @@ class Association:
         messages: bool = False,
     ) -> None:
         """``messages``: it was asked for with them, so that framing is agreed, and what ``sock`` carries is frames."""
-        self.carrier: Carrier = SocketCarrier(sock)
+        by_kernel = report.get("inside", {}).get("tls", {}).get("kernel") == "yes"
+        self.carrier: Carrier = KernelTlsCarrier(sock) if by_kernel else SocketCarrier(sock)
         """The stream itself, for whoever joins it to another."""
         self.report = report
         self._control = control
@@ -63,6 +68,23 @@ class Association:
     async def write(self, data: bytes) -> None:
         """Send all of ``data``; returns when there is room for more."""
         await self.carrier.write(data)
+
+    async def sendfile(self, file: BinaryIO, count: int | None = None) -> int:
+        """Send a file from where it stands, to its end or ``count`` bytes of it; how many were sent.
+
+        Where the stream is a kernel socket, TLS by the kernel included (policy ``kernel_tls``), by sendfile(2).
+        """
+        connection = self.carrier.kernel_socket
+        if connection is not None:
+            return await asyncio.get_running_loop().sock_sendfile(connection, file, file.tell(), count)
+        sent = 0
+        while count is None or sent < count:
+            piece = file.read(_PIECE_BYTES if count is None else min(_PIECE_BYTES, count - sent))
+            if not piece:
+                break
+            await self.write(piece)
+            sent += len(piece)
+        return sent
 
     async def renegotiate(self, policy: Mapping[str, Any] | None = None) -> None:
         """Have the stack changed, while data flows; return when it is. ``report`` then tells of the new one.

@@ -173,6 +173,7 @@ def prepare(controller: Controller, target: Target, early: bytes = b"", transact
             held.now,
             syn=syn,
             wishes=target.policy.inside,
+            names=target.policy.names,
         )
         if target.policy.hides:
             sealed = request if target.policy.early_sealed else nothing

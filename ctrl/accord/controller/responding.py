@@ -199,6 +199,7 @@ class Answering:
             application,
             adoptions=self.offered.places,
             wishes=exposed.policy.inside,
+            names=exposed.policy.names,
         )
 
     def open(self, plugin: Plugin, services: Services) -> Session:

@@ -9,8 +9,10 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
+from accord.controller import plans
 from accord.controller.adoption.awaited import AwaitedCarrier
-from accord.datapath import clock, tcp_tuning
+from accord.datapath import clock, kernel_tls, tcp_tuning
+from accord.datapath.stream import SocketCarrier
 from accord.datapath.tcp_repair import TcpRepair
 from accord.negotiation.events import Committed
 from accord.negotiation.interface import Role, Session
@@ -20,12 +22,13 @@ from accord.protocols.services import (
     Carrier,
     CarrierSession,
     DatagramService,
+    RecordKeys,
     Security,
     Services,
     SynConnection,
 )
 from accord.protocols.wishes import NONE, Wishes
-from accord.wire.constants import Reason, protocol_name
+from accord.wire.constants import Protocol, Reason, protocol_name
 from accord.wire.errors import AccordError, error
 
 if TYPE_CHECKING:
@@ -47,8 +50,14 @@ def services_for(
     syn: SynConnection | None = None,
     adoptions: Adoptions | None = None,
     wishes: Wishes = NONE,
+    names: Callable[[int], bool] = lambda protocol: False,
 ) -> Services:
-    """The host as the sessions of one negotiation may see it. Addresses are textual, with a zone where needed."""
+    """The host as the sessions of one negotiation may see it. Addresses are textual, with a zone where needed.
+
+    ``names``: of the policy for the peer, for protocols that are had only by name.
+    """
+    # What takes privileges is the operator's to allow; a program may wish for what is in the policy file.
+    tunnels = names(Protocol.WIREGUARD) and controller.config.policy.names(Protocol.WIREGUARD)
     return Services(
         role=role,
         local=local,
@@ -63,6 +72,9 @@ def services_for(
         adoptions=adoptions,
         datagrams=datagrams,
         application=application,
+        sctp=plans.PlannedSctp(role, local[0], remote[0]) if names(Protocol.SCTP) else None,
+        tunnels=plans.PlannedTunnels(role, remote[0]) if tunnels else None,
+        kernel_tls=_KERNEL_TLS if wishes.kernel_tls else None,
         wishes=wishes,
     )
 
@@ -93,6 +105,27 @@ class KernelTuning:
             log.warning("congestion control: %s", refusal)
 
 
+class KernelRecords:
+    """``KernelTls`` by the kernel of this host."""
+
+    def refusal(self, cipher: str) -> str | None:
+        """As ``kernel_tls.refusal``."""
+        return kernel_tls.refusal(cipher)
+
+    def install(self, stream: Carrier, send: RecordKeys, receive: RecordKeys) -> Carrier:
+        """Of the stream's connection, which is the new carrier's from now on. Raises ``HostError``."""
+        if not isinstance(stream, SocketCarrier):
+            raise error(Reason.CANNOT_INSTALL, "TLS in the kernel: the stream is not a connection's own")
+        infos = [kernel_tls.crypto_info(each.cipher, each.key, each.iv, each.sequence) for each in (send, receive)]
+        connection = stream.detach()
+        try:
+            kernel_tls.install(connection, *infos)
+        except BaseException:
+            connection.close()
+            raise
+        return kernel_tls.KernelTlsCarrier(connection)
+
+
 def inside_of(committed: Committed) -> dict[str, dict[str, object]]:
     """What was agreed inside each node of a stack, by the protocol's name; only those that say anything."""
     said = ((session.protocol, getattr(session, "inside", None)) for session in _whole(committed))
@@ -110,6 +143,7 @@ def _whole(committed: Committed) -> tuple[Session, ...]:
 
 
 _TUNING: Final = KernelTuning()
+_KERNEL_TLS: Final = KernelRecords()
 
 
 def call_later(delay: float, function: Callable[[], None]) -> Callable[[], None]:

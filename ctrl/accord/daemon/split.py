@@ -37,14 +37,15 @@ from accord.controller.settings.config import DaemonConfig, cookies_path, load_c
 from accord.daemon.life import ALIVE, READY, STOPPING, SUCCEEDED
 from accord.daemon.notify import notify
 from accord.daemon.successor import start_successor
-from accord.datapath import privilege, seccomp
+from accord.daemon.tunnels import Tunnels
+from accord.datapath import kernel_tls, privilege, seccomp
 from accord.datapath.attach import allowed_rungs
 from accord.datapath.attached import attached
 from accord.datapath.cgroup import own_cgroup
 from accord.datapath.port import Rung, Spare
 from accord.datapath.privilege import Ask, Broker, Pending
 from accord.protocols.registry import load_plugins
-from accord.wire.constants import Reason
+from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import AccordError, error
 
 log = logging.getLogger("accord.broker")
@@ -84,6 +85,7 @@ class Split:
         kept = {Kept.PEERS: state_path(config, os.environ), Kept.COOKIES: cookies_path(config, os.environ)}
         self._states = {int(which): StateFile(path) for which, path in kept.items() if path is not None}
         self._keys = keys.directory_of(config, os.environ)
+        self._tunnels = Tunnels(config.policy.names(Protocol.WIREGUARD))
         self._told = 0
         self._succeeded = False
         self._successor: subprocess.Popen[bytes] | None = None
@@ -91,6 +93,7 @@ class Split:
     def run(self) -> int:
         """Fork the worker and serve it to its end; its exit code. A signal that ends it ends this process too."""
         user = worker_user(self._config)
+        kernel_tls.load()  # which the worker could not make it do
         asked, asking = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         signs, sign = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         wake, woken = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
@@ -114,6 +117,7 @@ class Split:
             status = self._serve(broker, signs, woken, pid)
         finally:
             broker.close()
+            self._tunnels.close()
         code = os.waitstatus_to_exitcode(status)
         if code < 0:
             signal.signal(-code, signal.SIG_DFL) if -code not in (signal.SIGKILL, signal.SIGSTOP) else None
@@ -220,6 +224,10 @@ class Split:
         if pending.kind == Ask.REMOVE_CONTROL_SOCKET and not pending.data:
             control_path(self._config.control).unlink(missing_ok=True)
             return b"", []
+        if pending.kind == Ask.TUNNEL and self._tunnels.allowed:
+            return str(self._tunnels.add(pending.data)).encode(), []
+        if pending.kind == Ask.NO_TUNNEL and not pending.data and self._tunnels.remove(pending.number):
+            return b"", []
         if pending.kind == Ask.WHOSE_PROGRAM and broker.knows(pending.number):
             other = attached(pending.number)
             return (b"" if other is None else other.whose().encode()[:_MAX_PATH]), []
@@ -242,6 +250,7 @@ class Split:
             found = wrong.detail
         else:
             self._files |= _files_of(found)
+            self._tunnels.allowed = found.policy.names(Protocol.WIREGUARD)
             self._keys = keys.directory_of(replace(found, control=self._config.control), os.environ)
             control_path(self._config.control).chmod(0o666 if found.users else 0o600)
         return _memory("configuration", pickle.dumps(found))

@@ -45,6 +45,10 @@ class Ask(enum.IntEnum):
     """number: the new one takes the old one's place."""
     KEYS = FILE + 9
     """-> the texts of this host's keys for inner negotiations, an empty line after each, in a file."""
+    TUNNEL = FILE + 10
+    """A ``wireguard.Setup``; -> the interface's index, decimal."""
+    NO_TUNNEL = FILE + 11
+    """number: index of an interface that TUNNEL made."""
 
 
 def ask_from(sock: socket.socket) -> None:

@@ -104,6 +104,83 @@ class TcpService(Protocol):
         """A bound local port (``None``: a free one) with fresh numbers. Raises ``HostError``."""
 
 
+class SctpPort(Protocol):
+    """One end of a kernel SCTP association that the negotiation only plans."""
+
+    @property
+    def port(self) -> int:
+        """Bound, and ours."""
+
+    def listen(self) -> None:
+        """Responder: from now on there is somebody to associate with. Raises ``HostError``."""
+
+    def stream(self, peer_port: int) -> Carrier:
+        """After the commit: the association as a stream, set up meanwhile. The initiator's host begins."""
+
+    def release(self) -> None:
+        """Give the port back; nothing happens after ``stream``."""
+
+
+class SctpService(Protocol):
+    """Kernel SCTP (RFC 9260) between this negotiation's two addresses."""
+
+    def reserve(self) -> SctpPort:
+        """A bound port. Raises ``HostError`` (NO_KERNEL_SUPPORT)."""
+
+
+class Tunnel(Protocol):
+    """One end of a WireGuard tunnel to the peer."""
+
+    @property
+    def public_key(self) -> bytes:
+        """X25519, 32 bytes; the private half never leaves the host."""
+
+    @property
+    def port(self) -> int:
+        """UDP, on which the kernel will receive."""
+
+    def establish(self, peer_key: bytes, peer_port: int) -> None:
+        """At the commit: the interface, its addresses and its one peer. Raises ``HostError``."""
+
+    def stream(self) -> Carrier:
+        """After ``establish``: a TCP connection through the tunnel; when that ends, so does the tunnel."""
+
+    def release(self) -> None:
+        """Forget the keys and the port; nothing happens after ``stream``."""
+
+
+class TunnelService(Protocol):
+    """WireGuard tunnels between this negotiation's two addresses."""
+
+    def reserve(self) -> Tunnel:
+        """Fresh keys and a port. Raises ``HostError``."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordKeys:
+    """What protects one direction of a TLS 1.3 connection (RFC 8446, section 7.3)."""
+
+    cipher: str
+    """The suite's name, as ``TLS_AES_128_GCM_SHA256``."""
+    key: bytes
+    iv: bytes
+    sequence: int = 0
+    """Of the next record."""
+
+
+class KernelTls(Protocol):
+    """TLS records by the kernel of this host (kTLS)."""
+
+    def refusal(self, cipher: str) -> str | None:
+        """Why it cannot; None: it can, as was tried."""
+
+    def install(self, stream: Carrier, send: RecordKeys, receive: RecordKeys) -> Carrier:
+        """Put the keys into a stream's kernel socket: from now on a plain socket, to whoever holds it.
+
+        Raises ``HostError`` (CANNOT_INSTALL).
+        """
+
+
 class TcpTuning(Protocol):
     """The kernel's own settings of a TCP connection."""
 
@@ -316,6 +393,11 @@ class Services:
     application: ApplicationService | None = None
     inner: Proposing | Offering | None = None
     """None: no negotiation inside of this one."""
+    sctp: SctpService | None = None
+    """None: not on this host, or its policy does not name it."""
+    tunnels: TunnelService | None = None
+    """None: not on this host, or its policy does not name them."""
+    kernel_tls: KernelTls | None = None
     wishes: Wishes = NONE
     """What the policy wishes of the insides of protocols."""
     tls: TlsService | None = None

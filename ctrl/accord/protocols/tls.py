@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from accord.negotiation.interface import Answer, Elaboration, Outcome, Refuse, Role, View
 from accord.protocols.alpn import offered_by_accord, taken_by_accord, wanted
 from accord.protocols.lifecycle import Call, Lifecycle, Phase
-from accord.protocols.services import Carrier, Security, Services, TlsEnd
+from accord.protocols.services import Carrier, KernelTls, Security, Services, TlsEnd
 from accord.protocols.simultaneous import Simultaneous
 from accord.protocols.tls_carrier import TlsCarrier
 from accord.protocols.tls_connection import TlsConnection, is_retry
@@ -46,6 +46,8 @@ class TlsSession:
     def __init__(self, role: Role, services: Services) -> None:
         self._security = services.security
         self._repeatable = services.tls
+        self._kernel = services.kernel_tls if services.wishes.kernel_tls else None
+        self._kernel_says: str | None = None
         self._life = Lifecycle("tls", role)
         self._retried = False
         self._tls: TlsEnd | None = None
@@ -72,14 +74,17 @@ class TlsSession:
 
     @property
     def inside(self) -> Mapping[str, object]:
-        """What was agreed; empty before anything was."""
-        return self._tls.inside if self._tls is not None else {}
+        """What was agreed; empty before anything was. ``kernel``: where the records are made, if that was a wish."""
+        if self._tls is None:
+            return {}
+        return {**self._tls.inside, **({} if self._kernel_says is None else {"kernel": self._kernel_says})}
 
     def propose(self, view: View) -> Outcome:
         """The ClientHello. Refuses with ``BAD_CONFIG`` when this side's files cannot be used."""
         self._life.enter(Call.PROPOSE)
         try:
-            self._tls = self._client = begin(self._security, wanted(view.above, self._security.alpn))
+            names = wanted(view.above, self._security.alpn)
+            self._tls = self._client = begin(self._security, names, keep_secrets=self._kernel is not None)
         except AccordError as failure:
             return self._refuse(failure.reason, failure.detail)
         self.hello = self._tls.output()
@@ -106,7 +111,7 @@ class TlsSession:
     def _flight(self, alpn: tuple[str, ...], hello: bytes) -> tuple[TlsEnd, bytes]:
         if self._repeatable is not None:
             return self._repeatable.answer(self._security, alpn, hello)
-        made = TlsConnection(Role.RESPONDER, self._security, alpn)
+        made = TlsConnection(Role.RESPONDER, self._security, alpn, keep_secrets=self._kernel is not None)
         made.feed(hello)
         made.handshake()
         return made, made.output()
@@ -161,7 +166,31 @@ class TlsSession:
         self._life.enter(Call.CARRIER)
         if below is None or self._tls is None:
             raise error(Reason.PLUGIN_FAILED, "tls: no stream below to run over")
+        if self._kernel is not None:
+            kernels = self._hand_over(self._kernel, self._tls, below)
+            if kernels is not None:
+                return kernels
         return TlsCarrier(self._tls, below)
+
+    def _hand_over(self, kernel: KernelTls, tls: TlsEnd, below: Carrier) -> Carrier | None:
+        """The stream with its records made by the kernel; None where it cannot be, and ``inside`` says why.
+
+        Nothing is half read: what the negotiation brought has ended with Finished, and what comes over the stream is
+        still in the socket. Session tickets, which OpenSSL may have written by now, are under sequence numbers that
+        the kernel begins with: they are dropped, and nobody waits for them (RFC 8446, section 4.6.1).
+        """
+        keys = tls.record_keys() if isinstance(tls, TlsConnection) else None
+        why = "no keys of whole records" if keys is None else kernel.refusal(keys[0].cipher)
+        if below.kernel_socket is None:
+            why = "the stream below is no kernel socket"
+        if keys is None or why is not None:
+            self._kernel_says = f"no: {why}"
+            return None
+        assert isinstance(tls, TlsConnection), "the others give no keys away"
+        carrier = kernel.install(below, *keys)
+        tls.forget_secrets()
+        self._kernel_says = "yes"
+        return carrier
 
     def _refuse(self, reason: Reason, detail: str) -> Refuse:
         self._tls = self._client = None
@@ -190,9 +219,9 @@ class TlsPlugin:
         return TlsSession(role, services)
 
 
-def begin(security: Security, alpn: tuple[str, ...]) -> TlsConnection:
+def begin(security: Security, alpn: tuple[str, ...], *, keep_secrets: bool = False) -> TlsConnection:
     """A client's connection with its ClientHello made and waiting in ``output``. Raises ``UserError`` (BAD_CONFIG)."""
-    connection = TlsConnection(Role.INITIATOR, security, offered_by_accord(alpn))
+    connection = TlsConnection(Role.INITIATOR, security, offered_by_accord(alpn), keep_secrets=keep_secrets)
     connection.handshake()
     return connection
 

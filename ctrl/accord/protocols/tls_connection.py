@@ -12,7 +12,8 @@ from OpenSSL import SSL
 from accord.negotiation.interface import Role
 from accord.protocols import certificates, tls_context
 from accord.protocols.alpn import without_accord
-from accord.protocols.services import Security
+from accord.protocols.services import RecordKeys, Security
+from accord.protocols.tls_keys import KEY_BYTES, record_keys
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
@@ -35,15 +36,18 @@ class TlsConnection:
     Raises ``UserError`` (``BAD_CONFIG``) when a file or the name cannot be used.
     """
 
-    def __init__(self, role: Role, security: Security, alpn: tuple[str, ...]) -> None:
+    def __init__(self, role: Role, security: Security, alpn: tuple[str, ...], *, keep_secrets: bool = False) -> None:
         name = security.server_name
         if role is Role.INITIATOR and security.verify and not name:
             raise error(
                 Reason.BAD_CONFIG, "a certificate can only be verified for a name", "give server_name, or verify=False"
             )
         self._check = tls_context.PeerCheck(name if role is Role.INITIATOR else None, alpn)
-        self._ssl = SSL.Connection(tls_context.context(role, security), None)
+        kept = {"keep_secrets": True} if keep_secrets else {}
+        self._role = role
+        self._ssl = SSL.Connection(tls_context.context(role, security, **kept), None)
         self._ssl.set_app_data(self._check)
+        self._used = False
         if role is Role.RESPONDER:
             self._ssl.set_accept_state()
             return
@@ -91,6 +95,27 @@ class TlsConnection:
         except SSL.Error:
             return None
 
+    def record_keys(self) -> tuple[RecordKeys, RecordKeys] | None:
+        """What protects the first records of the application's data, sent and received, once the handshake is done.
+
+        None: not kept, or not valid any more, because such records were made or read here.
+        """
+        secrets, cipher = self._check.secrets, self._ssl.get_cipher_name()
+        labels = ("CLIENT_TRAFFIC_SECRET_0", "SERVER_TRAFFIC_SECRET_0")
+        if self._used or cipher not in KEY_BYTES or any(label not in secrets for label in labels):
+            return None
+        send, receive = (record_keys(cipher, secrets[label]) for label in labels)
+        return (send, receive) if self._role is Role.INITIATOR else (receive, send)
+
+    def forget_secrets(self) -> None:
+        """Whoever has them now keeps them."""
+        self._check.secrets.clear()
+
+    @property
+    def cipher(self) -> str | None:
+        """The suite that was agreed upon."""
+        return self._ssl.get_cipher_name()
+
     @property
     def alpn(self) -> str | None:
         """The application protocol that was agreed upon."""
@@ -118,6 +143,7 @@ class TlsConnection:
 
         Raises ``PeerError`` (``STREAM_BROKEN``) for a record that does not decrypt, or an alert.
         """
+        self._used = True
         try:
             return self._ssl.recv(limit)
         except SSL.WantReadError:
@@ -130,6 +156,7 @@ class TlsConnection:
     def write(self, plaintext: bytes) -> None:
         """Encrypt all of ``plaintext``; ``output`` has it. Raises ``AccordError`` (``STREAM_BROKEN``)."""
         view = memoryview(plaintext)
+        self._used = True
         try:
             while view:
                 view = view[self._ssl.send(view) :]

@@ -9,7 +9,7 @@ find as the connection's application data.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +24,7 @@ from accord.wire.errors import AccordError, error
 # Certificates are renewed every few weeks and a host has a few of them: more is somebody's mistake.
 _CACHE_LIMIT: Final = 64
 
-_Key = tuple[Role, bool, tuple[certificates.FileStamp | None, ...], Path | None]
+_Key = tuple[Role, bool, bool, tuple[certificates.FileStamp | None, ...], Path | None]
 _cache: dict[_Key, SSL.Context] = {}
 
 
@@ -35,15 +35,22 @@ class PeerCheck:
     server_name: str | None
     alpn: tuple[str, ...]
     failure: AccordError | None = None
+    secrets: dict[str, bytes] = field(default_factory=dict)
+    """By their labels in the key log format; only of connections that keep them."""
 
 
-def context(role: Role, security: Security) -> SSL.Context:
-    """The context for one side. Raises ``UserError`` (``BAD_CONFIG``) naming the file that cannot be used."""
+def context(role: Role, security: Security, *, keep_secrets: bool = False) -> SSL.Context:
+    """The context for one side. ``keep_secrets``: its connections' ``PeerCheck`` learn the traffic secrets.
+
+    Raises ``UserError`` (``BAD_CONFIG``) naming the file that cannot be used.
+    """
     files = (security.ca_file,) if role is Role.INITIATOR else (security.certificate, security.private_key)
-    key = (role, security.verify, tuple(certificates.stamp(path) for path in files), security.key_log)
+    key = (role, security.verify, keep_secrets, tuple(certificates.stamp(path) for path in files), security.key_log)
     made = _cache.get(key)
     if made is None:
         made = _make(role, security)
+        if keep_secrets:
+            made.set_keylog_callback(_KeyLog(security.key_log, keep=True))
         while len(_cache) >= _CACHE_LIMIT:
             del _cache[next(iter(_cache))]
         _cache[key] = made
@@ -60,7 +67,7 @@ def _make(role: Role, security: Security) -> SSL.Context:
     # As browsers order them: processors have instructions for SHA-256, and none for SHA-384.
     made.set_tls13_ciphersuites(b"TLS_AES_128_GCM_SHA256:TLS_AES_256_GCM_SHA384:TLS_CHACHA20_POLY1305_SHA256")
     if security.key_log is not None:
-        made.set_keylog_callback(_key_log(security.key_log))
+        made.set_keylog_callback(_KeyLog(security.key_log, keep=False))
     if role is Role.RESPONDER:
         identity = certificates.load_identity(security)
         made.use_certificate(identity.chain[0])
@@ -136,12 +143,15 @@ def append_secret(path: Path, line: str) -> None:
 
 
 class _KeyLog:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path | None, *, keep: bool) -> None:
         self._path = path
+        self._keep = keep
 
     def __call__(self, connection: SSL.Connection, line: bytes) -> None:
-        append_secret(self._path, line.decode("ascii"))
-
-
-def _key_log(path: Path) -> _KeyLog:
-    return _KeyLog(path)
+        text = line.decode("ascii")
+        if self._path is not None:
+            append_secret(self._path, text)
+        if self._keep:
+            check: PeerCheck = connection.get_app_data()
+            label, _, secret = text.split()
+            check.secrets[label] = bytes.fromhex(secret)

@@ -79,6 +79,8 @@ class Wishes:
     """Longest framed message that this side takes, bytes."""
     quic_idle_s: int = 30
     """Seconds of silence after which a QUIC connection is given up; of both sides' the smaller (RFC 9000, 10.1)."""
+    kernel_tls: bool = False
+    """The kernel is to encrypt what goes over a negotiated TLS, where it can; the peer need not know."""
     program_frames: bool = False
     """The program that gets the stream puts its messages into frames itself: framing leaves the stream as it is."""
 

@@ -95,6 +95,7 @@ class Protocol(enum.IntEnum):
     PADDING = 0
     TCP = 6
     UDP = 17
+    SCTP = 132
     DIRECT = 253
     TLS13 = 0x0304
     QUIC = 0x0500
@@ -102,6 +103,7 @@ class Protocol(enum.IntEnum):
     COMPRESSION = 0x0810
     FRAMING = 0x0820
     INNER = 0x0900
+    WIREGUARD = 0x0A10
     SUBGRAPH = 0x0B00
     GREASE = 0x0A0A0A0A
     PRIVATE_FIRST = 0x7E000000
@@ -343,6 +345,7 @@ _PROTOCOL_NAMES: Final[dict[int, str]] = {
     Protocol.PADDING: "padding",
     Protocol.TCP: "tcp",
     Protocol.UDP: "udp",
+    Protocol.SCTP: "sctp",
     Protocol.DIRECT: "direct",
     Protocol.TLS13: "tls",
     Protocol.QUIC: "quic",
@@ -350,6 +353,7 @@ _PROTOCOL_NAMES: Final[dict[int, str]] = {
     Protocol.COMPRESSION: "compression",
     Protocol.FRAMING: "framing",
     Protocol.INNER: "inner",
+    Protocol.WIREGUARD: "wireguard",
     Protocol.SUBGRAPH: "subgraph",
 }
 

@@ -23,7 +23,7 @@ from accord.protocols.wishes import (
 from accord.wire.constants import Word
 from accord.wire.tcp_header import MIN_MSS
 
-KEYS: Final = ("tcp_options", "compression", "alpn", "tls_versions", "message_limit", "quic_idle_s")
+KEYS: Final = ("tcp_options", "compression", "alpn", "tls_versions", "message_limit", "quic_idle_s", "kernel_tls")
 _TLS_VERSIONS: Final[Mapping[str, str]] = {"1.3": "1.3"}
 _MAX_MSS: Final = 0xFFFF
 _ALGORITHM: Final = re.compile(r"[a-z][a-z0-9_-]{0,14}")
@@ -50,6 +50,7 @@ def read_wishes(table: Table, base: Wishes) -> Wishes:
         compression=base.compression if compression is None else _compression(compression, base.compression),
         message_limit=table.integer("message_limit", MIN_MESSAGE_LIMIT, MAX_MESSAGE_LIMIT, base.message_limit),
         quic_idle_s=table.integer("quic_idle_s", _MIN_IDLE_S, _MAX_IDLE_S, base.quic_idle_s),
+        kernel_tls=table.boolean("kernel_tls", base.kernel_tls),
     )
 
 

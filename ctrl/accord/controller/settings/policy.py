@@ -179,6 +179,11 @@ class EffectivePolicy:
         """For each of ``stacks`` that is not allowed, whose word excludes it: clauses for people."""
         return ranking.explain(self, stacks)
 
+    def names(self, protocol: int) -> bool:
+        """Whether this host wants it: in a stack of ``prefer``, or by a word. Some are in no stack otherwise."""
+        listed = any(protocol in stack for stack in self.prefer)
+        return listed or self.word_of(protocol) in (Word.PREFERRED, Word.REQUIRED)
+
     def forbids(self, protocol: int) -> bool:
         """Whether no stack with this protocol is ever allowed."""
         return (protocol, Word.FORBIDDEN) in self.preferences
@@ -298,6 +303,10 @@ class Policy:
 
     default: EffectivePolicy = field(default_factory=EffectivePolicy)
     rules: tuple[Rule, ...] = ()
+
+    def names(self, protocol: int) -> bool:
+        """Whether any of its tables names the protocol (``EffectivePolicy.names``)."""
+        return any(each.names(protocol) for each in (self.default, *(rule.policy for rule in self.rules)))
 
     def for_destination(self, host: str, port: int, address: str | None = None) -> EffectivePolicy:
         """What holds for a peer: the first rule that matches, else the default.

@@ -21,6 +21,8 @@ PROTOCOLS: Final[Mapping[str, int]] = {
     "inner": int(Protocol.INNER),
     "compression": int(Protocol.COMPRESSION),
     "framing": int(Protocol.FRAMING),
+    "sctp": int(Protocol.SCTP),
+    "wireguard": int(Protocol.WIREGUARD),
 }
 """The protocols that come with Accord."""
 SECURE: Final[frozenset[int]] = frozenset({int(Protocol.TLS13), int(Protocol.QUIC)})

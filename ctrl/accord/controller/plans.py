@@ -1,0 +1,255 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Stacks that are only planned by the negotiation: sockets that set themselves up after it, by their own protocol."""
+
+from __future__ import annotations
+
+import array
+import asyncio
+import contextlib
+import fcntl
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from accord.controller.adoption.awaited import AwaitedCarrier
+from accord.datapath import privilege, sctp, wireguard
+from accord.datapath.stream import SocketCarrier
+from accord.negotiation.interface import Role
+from accord.protocols.services import Carrier
+from accord.wire.constants import Reason
+from accord.wire.errors import AccordError, error
+
+_SECONDS: Final = 15.0
+"""Until a planned connection is given up: WireGuard repeats a handshake after 5 s, SCTP an INIT after 3 and 6."""
+_INSIDE_PORT: Final = 7
+"""TCP, inside a tunnel that nobody else is in."""
+_LINGER_SECONDS: Final = 5.0
+_TIOCOUTQ: Final = 0x5411
+_LOOK_SECONDS: Final = 0.01
+
+
+def coming(opening: Awaitable[Carrier], give_up: Callable[[], None]) -> AwaitedCarrier:
+    """A stream that is being opened; ``give_up`` lets go of what it is opened with when that is not wanted any more."""
+
+    async def bounded() -> Carrier:
+        try:
+            async with asyncio.timeout(_SECONDS):
+                return await opening
+        except TimeoutError:
+            raise error(Reason.DATA_PATH_FAILED, f"the planned connection did not come within {_SECONDS:g} s") from None
+        except OSError as failed:
+            raise error(Reason.DATA_PATH_FAILED, f"the planned connection: {failed.strerror or failed}") from failed
+
+    task = asyncio.get_running_loop().create_task(bounded())
+
+    def ended(done: asyncio.Task[Carrier]) -> None:
+        if done.cancelled() or done.exception() is not None:  # asked for, so that nobody logs it: a reader is told
+            give_up()
+
+    task.add_done_callback(ended)
+
+    def stop() -> None:
+        task.cancel()
+
+    return AwaitedCarrier(task, stop)
+
+
+async def accepted(listener: socket.socket, remote: str, port: int | None) -> socket.socket:
+    """The one connection that is expected, from this address and port; others are closed. Ends the listener."""
+    wanted = ipaddress.ip_address(remote.partition("%")[0])
+    loop = asyncio.get_running_loop()
+    with listener:
+        while True:
+            connection, address = await loop.sock_accept(listener)
+            if ipaddress.ip_address(address[0].partition("%")[0]) == wanted and port in (None, address[1]):
+                return connection
+            connection.close()
+
+
+class PlannedSctp:
+    """``SctpService`` by the kernel."""
+
+    def __init__(self, role: Role, local: str, remote: str) -> None:
+        self._role = role
+        self._addresses = local, remote
+
+    def reserve(self) -> PlannedSctpPort:
+        """A bound port. Raises ``HostError``."""
+        return PlannedSctpPort(self._role, sctp.sctp_socket(self._addresses[0]), self._addresses[1])
+
+
+class PlannedSctpPort:
+    """``SctpPort``."""
+
+    def __init__(self, role: Role, own: socket.socket, remote: str) -> None:
+        self._role = role
+        self._socket: socket.socket | None = own
+        self._remote = remote
+        self.port = int(own.getsockname()[1])
+
+    def listen(self) -> None:
+        """Raises ``HostError`` (CANNOT_INSTALL)."""
+        try:
+            self._held().listen(1)
+        except OSError as refused:
+            raise error(Reason.CANNOT_INSTALL, f"SCTP port {self.port}: {refused.strerror}") from refused
+
+    def stream(self, peer_port: int) -> Carrier:
+        """The association, being set up."""
+        own, self._socket = self._held(), None
+
+        async def opened() -> Carrier:
+            if self._role is Role.RESPONDER:
+                return sctp.SctpCarrier(await accepted(own, self._remote, peer_port))
+            numeric = socket.AI_NUMERICHOST
+            found = socket.getaddrinfo(self._remote, peer_port, own.family, socket.SOCK_STREAM, flags=numeric)
+            await asyncio.get_running_loop().sock_connect(own, found[0][4])
+            return sctp.SctpCarrier(own)
+
+        return coming(opened(), own.close)
+
+    def release(self) -> None:
+        """Give the port back."""
+        own, self._socket = self._socket, None
+        if own is not None:
+            own.close()
+
+    def _held(self) -> socket.socket:
+        if self._socket is None:
+            raise error(Reason.PLUGIN_FAILED, "SCTP: the port was given back")
+        return self._socket
+
+
+class PlannedTunnels:
+    """``TunnelService`` by the kernel, through the privileged process where there is one."""
+
+    def __init__(self, role: Role, remote: str) -> None:
+        self._role = role
+        self._remote = remote
+
+    def reserve(self) -> PlannedTunnel:
+        """Fresh keys, a UDP port. Raises ``HostError``."""
+        return PlannedTunnel(self._role, self._remote)
+
+
+class PlannedTunnel:
+    """``Tunnel``."""
+
+    def __init__(self, role: Role, remote: str) -> None:
+        self._role = role
+        self._remote = remote.partition("%")[0]
+        self._key: X25519PrivateKey | None = X25519PrivateKey.generate()
+        self.public_key = self._key.public_key().public_bytes_raw()
+        self._interface: int | None = None
+        self._inside = ("", "")
+        # Held until the kernel takes it over: WireGuard receives on a port of all addresses, of both families.
+        self._port: socket.socket | None = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._port.bind(("0.0.0.0", 0))
+        self.port = int(self._port.getsockname()[1])
+
+    def establish(self, peer_key: bytes, peer_port: int) -> None:
+        """Make the interface. Raises ``HostError``."""
+        if self._key is None:
+            raise error(Reason.PLUGIN_FAILED, "WireGuard: the keys were given back")
+        self._inside = wireguard.inside_addresses(self.public_key, peer_key)
+        keepalive = wireguard.KEEPALIVE_S if self._role is Role.RESPONDER else 0
+        private = self._key.private_bytes_raw()
+        setup = wireguard.Setup(private, peer_key, self.port, peer_port, self._remote, *self._inside, keepalive)
+        self.release()
+        self._interface = _create(setup)
+
+    def stream(self) -> Carrier:
+        """The connection through it, being opened."""
+        interface, self._interface = self._interface, None
+        assert interface is not None, "what is committed is established"
+        inside, peer_inside = self._inside
+        tcp = socket.socket(socket.AF_INET6, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+
+        async def opened() -> Carrier:
+            if self._role is Role.RESPONDER:
+                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tcp.bind((inside, _INSIDE_PORT))
+                tcp.listen(1)
+                connection = await accepted(tcp, peer_inside, None)
+            else:
+                tcp.bind((inside, 0))
+                await asyncio.get_running_loop().sock_connect(tcp, (peer_inside, _INSIDE_PORT))
+                connection = tcp
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return TunnelCarrier(connection, interface)
+
+        def given_up() -> None:
+            tcp.close()
+            _remove(interface)
+
+        return coming(opened(), given_up)
+
+    def release(self) -> None:
+        """Forget the key and the port."""
+        self._key = None
+        if self._port is not None:
+            self._port.close()
+            self._port = None
+
+
+class TunnelCarrier(SocketCarrier):
+    """A connection through a tunnel that is its own. It goes to no program: with the stream the tunnel ends."""
+
+    def __init__(self, connection: socket.socket, interface: int) -> None:
+        super().__init__(connection)
+        self._interface: int | None = interface
+
+    @property
+    def kernel_socket(self) -> socket.socket | None:
+        """None: its owner has to be told of its end."""
+        return None
+
+    async def close(self) -> None:
+        """Orderly end of both directions, and then of the tunnel, once the peer has acknowledged what it was sent."""
+        connection = self._socket
+        if connection is not None and self._interface is not None:
+            with contextlib.suppress(OSError, AccordError):
+                await self.finish()
+                async with asyncio.timeout(_LINGER_SECONDS):
+                    while await self.read():
+                        pass
+                    await _delivered(connection)
+        await super().close()
+        self._end_tunnel()
+
+    def abort(self) -> None:
+        """End at once."""
+        super().abort()
+        self._end_tunnel()
+
+    def _end_tunnel(self) -> None:
+        interface, self._interface = self._interface, None
+        if interface is not None:
+            _remove(interface)
+
+
+async def _delivered(connection: socket.socket) -> None:
+    """Until the peer has acknowledged everything (tcp(7), SIOCOUTQ)."""
+    left = array.array("i", [0])
+    while True:
+        fcntl.ioctl(connection, _TIOCOUTQ, left)
+        if not left[0]:
+            return
+        await asyncio.sleep(_LOOK_SECONDS)
+
+
+def _create(setup: wireguard.Setup) -> int:
+    if privilege.asks():
+        return int(privilege.ask(privilege.Ask.TUNNEL, data=setup.encode())[0])
+    return wireguard.create(setup)
+
+
+def _remove(interface: int) -> None:
+    if privilege.asks():
+        with contextlib.suppress(AccordError):
+            privilege.ask(privilege.Ask.NO_TUNNEL, interface)
+    else:
+        wireguard.remove(interface)
