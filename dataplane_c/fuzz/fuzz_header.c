@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Invariant: the parser takes exactly the packets that the specification's sections 3 and 3.1 allow, as read below by
- * somebody who has never seen the parser; what it says of them lies within them, and written again is the same packet.
- * Both ways to sum a packet come to the same.
+ * Invariant: the parser takes exactly the packets that the specification's sections 3, 3.1 and 21.1 allow, as read
+ * below by somebody who has never seen the parser; what it says of them lies within them, and written again is the same
+ * packet. Both ways to sum a packet come to the same.
  *
  * The input is a byte of what to mend, so that the fuzzer need not find a checksum, and a packet.
  */
@@ -75,6 +75,18 @@ static bool chunks_allowed(const uint8_t *at, uint32_t left)
 	return true;
 }
 
+/* MUST-140 and 141: the first packet of a proposal, or nothing but a cookie. */
+static bool cookie_allowed(const uint8_t *bytes, uint32_t length, uint32_t ahead)
+{
+	uint32_t flags = number(bytes + 2, 2) & 31;
+
+	if (ahead)
+		return false;
+	if (length == 48)
+		return bytes[1] == 1 && flags == 16;
+	return bytes[1] == 0 && flags & 1 && !(flags & 8) && chunks_allowed(bytes + 48, length - 48);
+}
+
 /* MUST-2, 3, 5, 7, 8, 9 and 16, in the words of the specification. */
 static bool allowed(const uint8_t *bytes, uint32_t length)
 {
@@ -95,6 +107,8 @@ static bool allowed(const uint8_t *bytes, uint32_t length)
 	ack_count = number(bytes + 28, 2);
 	if (ack ? !ack_count : ack_tsn || ack_count)
 		return false;
+	if (flags & 16)
+		return length >= 48 && cookie_allowed(bytes, length, tsn - number(bytes + (initiator ? 8 : 12), 4));
 	if (pure && (!ack || end))
 		return false;
 	if (more && length != 1200)
@@ -121,7 +135,9 @@ static void check_again(const struct packet *packet, const uint8_t *bytes, uint3
 	};
 	uint32_t at = 32;
 
+	hold(packet->cookie == (packet->flags & ACCORD_FLAG_COOKIE ? bytes + 32 : NULL));
 	packet_write_header(again, &fields);
+	at += packet->cookie ? 16 : 0;
 	for (uint32_t i = 0; i < packet->chunk_count; i++) {
 		const struct chunk *chunk = &packet->chunks[i];
 
@@ -138,7 +154,7 @@ static void check_again(const struct packet *packet, const uint8_t *bytes, uint3
 	if (packet->flags & ACCORD_FLAG_MORE)
 		again[3] |= ACCORD_FLAG_MORE;
 	/* So are other flags of the header; the checksum was held against another reading of it. */
-	hold((again[3] & 15) == (bytes[3] & 15));
+	hold((again[3] & 31) == (bytes[3] & 31));
 	memcpy(again + 2, bytes + 2, 2);
 	memcpy(again + 30, bytes + 30, 2);
 	hold(!memcmp(again, bytes, 32));

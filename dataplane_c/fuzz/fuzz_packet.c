@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
  * Invariant: whatever comes in, and whatever the user does, no memory is touched that should not be, an unproven
- * peer is sent at most three times its bytes, time always gets on, and in the end every buffer is back.
+ * peer is sent at most three times its bytes, and a stranger no more than came, time always gets on, and in the end
+ * every buffer is back.
  *
  * The input is a script for one engine that plays both roles: a byte of what to do, a byte of with what, and for
  * packets a byte of length and so many bytes. Packets are raw, or get a header that leads somewhere and a good
@@ -32,6 +33,9 @@ enum action {
 	EVENTS,
 	OUTPUT,
 	ECHO_OUTPUT,
+	COOKIES,
+	LEVEL,
+	CHALLENGE,
 	ACTIONS,
 };
 
@@ -46,6 +50,7 @@ struct fuzzed {
 	uint32_t handles[HANDLES];
 	uint32_t next_handle;
 	struct craft craft;
+	struct accord_cookie_ring ring;
 	/* By address of the remote end. */
 	struct accord_path paths[2];
 };
@@ -122,15 +127,37 @@ static void give(struct fuzzed *fuzzed, const struct accord_path *path, const ui
 {
 	/* Of exactly its size, so that the sanitizer sees a read beyond it. */
 	uint8_t *exact = malloc(length ? length : 1);
+	const struct accord_engine *engine = fuzzed->engine;
+	uint32_t replies = engine->reply_count, said = 0;
 
 	if (length)
 		memcpy(exact, bytes, length);
 	accord_engine_input(fuzzed->engine, fuzzed->now, path, exact, length);
+	for (uint32_t i = replies; i < engine->reply_count; i++)
+		said += engine->replies[(engine->reply + i) % ENGINE_REPLIES].length;
+	hold(said <= length);
 	free(exact);
 }
 
+/* The cookie that the engine would ask the packet for. */
+static void insert_cookie(const struct fuzzed *fuzzed, struct craft *craft, const struct accord_path *path)
+{
+	uint8_t cookie[ACCORD_COOKIE_BYTES];
+	struct packet packet;
+
+	craft_seal(craft);
+	if (packet_parse(&packet, craft->bytes, craft->length) || !cookie_ring_usable(&fuzzed->ring))
+		return;
+	cookie_make(&fuzzed->ring, path, &packet, cookie);
+	memmove(craft->bytes + 48, craft->bytes + 32, craft->length - 32);
+	memcpy(craft->bytes + 32, cookie, sizeof(cookie));
+	craft->length += ACCORD_COOKIE_BYTES;
+	craft->bytes[3] |= ACCORD_FLAG_COOKIE;
+}
+
 /* Returns whether another packet is to follow in the datagram. */
-static bool craft_packet(struct craft *craft, struct script *script, uint8_t with)
+static bool craft_packet(const struct fuzzed *fuzzed, struct craft *craft, struct script *script, uint8_t with,
+                         const struct accord_path *path)
 {
 	const uint8_t *id = id_of(with);
 	uint8_t step = pull(script) % 9, flags = pull(script), offset = pull(script), ack = pull(script);
@@ -156,18 +183,20 @@ static bool craft_packet(struct craft *craft, struct script *script, uint8_t wit
 		packet_write_chunk(craft->bytes + craft->length, 255, 3, (uint16_t)(rest - ACCORD_CHUNK_HEADER_BYTES), 0);
 		craft->length += rest;
 	}
+	if (flags & 1)
+		insert_cookie(fuzzed, craft, path);
 	craft_seal(craft);
 	return flags & ACCORD_FLAG_MORE && craft->length == ACCORD_MIN_MTU_PACKET;
 }
 
-static void craft_datagram(struct fuzzed *fuzzed, struct script *script, uint8_t with)
+static void craft_datagram(struct fuzzed *fuzzed, struct script *script, uint8_t with, const struct accord_path *path)
 {
 	struct craft *all = &fuzzed->craft;
 	static struct craft next;
-	bool more = craft_packet(all, script, with);
+	bool more = craft_packet(fuzzed, all, script, with, path);
 
 	while (more && all->length + ACCORD_MIN_MTU_PACKET < ACCORD_MAX_PACKET) {
-		more = craft_packet(&next, script, with);
+		more = craft_packet(fuzzed, &next, script, with, path);
 		if (all->length + next.length > sizeof(all->bytes))
 			return;
 		memcpy(all->bytes + all->length, next.bytes, next.length);
@@ -208,14 +237,15 @@ static void take_events(struct fuzzed *fuzzed)
 static void put_out(struct fuzzed *fuzzed, bool echo)
 {
 	struct accord_packet_out packets[4];
-	static uint8_t copies[4 * ACCORD_MIN_MTU_PACKET];
+	static uint8_t copies[4 * (ACCORD_MIN_MTU_PACKET + ACCORD_COOKIE_BYTES)];
 	uint32_t ends[4], copied = 0, count = accord_engine_output(fuzzed->engine, fuzzed->now, packets, 4);
 
 	for (uint32_t i = 0; i < count; i++) {
 		struct packet packet;
 
-		hold(packets[i].length <= ACCORD_MIN_MTU_PACKET);
+		hold(packets[i].length <= ENGINE_STRANGER_BYTES);
 		hold(packet_parse(&packet, packets[i].data, packets[i].length) == ACCORD_REASON_OK);
+		hold(packet.cookie || packets[i].length <= ACCORD_MIN_MTU_PACKET);
 		/* What shares a datagram is full, says so, and is of one transaction. */
 		hold(!packets[i].joined == !(packet.flags & ACCORD_FLAG_MORE));
 		hold(!packets[i].joined || (i + 1 < count && packets[i].path == packets[i + 1].path));
@@ -231,8 +261,18 @@ static void put_out(struct fuzzed *fuzzed, bool echo)
 	}
 	if (!count) {
 		/* What could be done now was done. */
-		hold(accord_engine_deadline(fuzzed->engine) > fuzzed->now || fuzzed->engine->events.count);
+		hold(accord_engine_deadline(fuzzed->engine) > fuzzed->now || fuzzed->engine->events.count ||
+		     fuzzed->engine->stranger_count);
 	}
+}
+
+/* One key, another, both, or none; the slot goes on. */
+static void read_ring(struct fuzzed *fuzzed, uint8_t with)
+{
+	for (uint32_t i = 0; i < 2; i++)
+		fuzzed->ring.keys[i] = (struct accord_cookie_key){.words = {i, 7}, .id = i + 1, .used = with >> i & 1};
+	fuzzed->ring.current = with >> 2 & 1;
+	fuzzed->ring.slot += with >> 3;
 }
 
 static void act(struct fuzzed *fuzzed, struct script *script)
@@ -246,7 +286,7 @@ static void act(struct fuzzed *fuzzed, struct script *script)
 		fuzzed->craft.length = pull_bytes(script, fuzzed->craft.bytes, expand(pull(script)));
 		break;
 	case CRAFTED_PACKET:
-		craft_datagram(fuzzed, script, with & 0x7f);
+		craft_datagram(fuzzed, script, with & 0x7f, path);
 		break;
 	case LATER:
 		fuzzed->now += (uint64_t)with * with * 100;
@@ -271,6 +311,17 @@ static void act(struct fuzzed *fuzzed, struct script *script)
 	case EVENTS:
 		take_events(fuzzed);
 		break;
+	case COOKIES:
+		read_ring(fuzzed, with);
+		accord_engine_cookies(fuzzed->engine, &fuzzed->ring);
+		break;
+	case LEVEL:
+		accord_engine_level(fuzzed->engine, fuzzed->now, with % ACCORD_LEVELS);
+		break;
+	case CHALLENGE:
+		craft_seal(&fuzzed->craft);
+		accord_engine_challenge(fuzzed->engine, path, fuzzed->craft.bytes, fuzzed->craft.length);
+		break;
 	case OUTPUT:
 	case ECHO_OUTPUT:
 		put_out(fuzzed, action == ECHO_OUTPUT);
@@ -285,8 +336,13 @@ static void act(struct fuzzed *fuzzed, struct script *script)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-	static const struct accord_engine_config config = {
-		.transactions = 4, .unproven = 2, .buffers = 24, .buffer_bytes = 1200, .events = 160, .seed = 1};
+	static const struct accord_engine_config config = {.transactions = 4,
+	                                                   .unproven = 2,
+	                                                   .buffers = 24,
+	                                                   .buffer_bytes = 1200,
+	                                                   .events = 160,
+	                                                   .seed = 1,
+	                                                   .strangers_per_second = 4};
 	static const uint32_t protocols[] = {6, 0x304};
 	static struct fuzzed fuzzed;
 	struct script script = {.bytes = bytes, .left = size};

@@ -21,7 +21,7 @@ from accord.datapath._core import ffi, lib
 from accord.datapath.engine import Engine, EventKind
 from accord.datapath.path import Path
 from accord.datapath.xdp_test import Program, Verdict
-from accord.scapy_layer import Accord, AccordNode, is_accord
+from accord.scapy_layer import Accord, AccordChunk, AccordNode, is_accord
 from accord.wire.constants import Reason
 from accord.wire.errors import PeerError
 from accord.wire.node import decode_descriptor
@@ -93,6 +93,9 @@ def _as_scapy_sees(packet: bytes) -> list[Any] | str:
     """The chunks, if this is a first packet of a negotiation; else why not. From the specification's section 3."""
     if not is_accord(packet) or packet[0] != 4:
         return "no header"
+    front = 48 if packet[3] & 16 else 32
+    if len(packet) < front:
+        return "its cookie is cut short"
     seen: Any = Accord(packet)
     flags = int(seen.flags)
     if not seen.checksum_ok:
@@ -106,9 +109,13 @@ def _as_scapy_sees(packet: bytes) -> list[Any] | str:
     if flags & 2:
         return "it acknowledges what was never sent"
     ahead = (seen.tsn - int.from_bytes(seen.transaction[:4], "big")) % 2**32
-    if ahead >= 256:
+    if ahead >= (1 if flags & 16 else 256):
         return "its TSN is too far ahead"
-    if sum(8 + len(chunk.data) for chunk in seen.chunks) != len(packet) - 32:
+    if flags & 16 and flags & 8:
+        return "it has a cookie, and another packet behind it"
+    if not all(isinstance(chunk, AccordChunk) for chunk in seen.chunks):
+        return "its chunks do not parse"
+    if sum(8 + len(chunk.data) for chunk in seen.chunks) != len(packet) - front:
         return "its chunks do not fill it"
     numbers = [chunk.node for chunk in seen.chunks]
     if len(set(numbers)) != len(numbers):
