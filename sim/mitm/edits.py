@@ -188,6 +188,8 @@ def _protocol(edit: Edit, nodes: Nodes) -> Nodes:
 def _swap(edit: Edit, nodes: Nodes) -> Nodes:
     payloads = {node.id: node.payload for node in nodes}
     partner = {edit.node: edit.args[0], edit.args[0]: edit.node}
+    if not payloads.keys() >= partner.keys():
+        return nodes  # among real hosts the node of a reserved protocol has another ID each time
     return tuple(replace(node, payload=payloads[partner[node.id]]) if node.id in partner else node for node in nodes)
 
 
