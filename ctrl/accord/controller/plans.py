@@ -22,7 +22,7 @@ from accord.protocols.services import Carrier
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
 
-_SECONDS: Final = 15.0
+_SECONDS: Final = 20.0
 """Until a planned connection is given up: WireGuard repeats a handshake after 5 s, SCTP an INIT after 3 and 6."""
 _INSIDE_PORT: Final = 7
 """TCP, inside a tunnel that nobody else is in."""
