@@ -164,14 +164,19 @@ def command_sim(arguments: argparse.Namespace) -> int:
 
 
 def command_vm(arguments: argparse.Namespace) -> int:
-    if arguments.rest and arguments.action in ("up", "down"):
+    kernels = arguments.kernel or ["6.1"]
+    if arguments.rest and arguments.action in ("up", "down", "doctor"):
         raise BuildFailure(f"vm {arguments.action} does not know {' '.join(arguments.rest)}: ./build.py vm --help")
     if arguments.action == "up":
-        return vm.up(arguments.kernel, arguments.accelerator)
+        if len(kernels) > 1:
+            raise BuildFailure("vm up: one kernel at a time; vm test takes several")
+        return vm.up(kernels[0], arguments.accelerator)
+    if arguments.action == "doctor":
+        return vm.doctor(arguments.kernel or list(vm_box.KERNELS), arguments.accelerator)
     if arguments.action == "ssh":
         return vm.ssh(arguments.rest[0] if arguments.rest else "client", arguments.rest[1:])
     if arguments.action == "test":
-        return vm.test(arguments.kernel, arguments.accelerator, arguments.keep, arguments.rest)
+        return vm.test(kernels, arguments.accelerator, arguments.keep, arguments.rest)
     return vm.down()
 
 
@@ -302,14 +307,20 @@ def parser() -> argparse.ArgumentParser:
     machines = add(
         "vm",
         command_vm,
-        "run the demo's cases between virtual machines with Debian's kernel",
+        "run the cases of vagrant/ between virtual machines with Debian's kernels",
         "up: build the box, start router, server and client. ssh [HOST] [COMMAND]: a shell on one of them. test "
-        "[--rtt MS] [--netem WORDS] [--family 4|6] [--case NAME] [--repeats N] [--json]: bring them up, run the suite, "
-        "take them down, also after Ctrl-C. down: end them. Needs root (asks sudo), 8 GB of disk and 3 GB of memory; "
+        "[--smoke] [--rtt MS] [--netem WORDS] [--family 4|6] [--case PATTERN] [--repeats N] [--bytes N] [--json]: "
+        "bring them up, run the suite, take them down, also after Ctrl-C; once for each --kernel. doctor: write "
+        "docs/COMPATIBILITY.md. down: end them. Needs root (asks sudo), 10 GB of disk and 3 GB of memory; "
         "nothing of the host is changed but its packages. See vagrant/README.md.",
     )
-    machines.add_argument("action", choices=["up", "ssh", "test", "down"])
-    machines.add_argument("--kernel", choices=list(vm_box.KERNELS), default="6.1", help="(default %(default)s)")
+    machines.add_argument("action", choices=["up", "ssh", "test", "doctor", "down"])
+    machines.add_argument(
+        "--kernel",
+        choices=list(vm_box.KERNELS),
+        action="append",
+        help="Debian 12's 6.1 (the default) or backports' 6.12; test and doctor take several (doctor: all of them)",
+    )
     machines.add_argument(
         "--accelerator",
         choices=["auto", "kvm", "tcg"],

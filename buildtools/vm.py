@@ -6,12 +6,16 @@ The Vagrantfile and what it provisions are in vagrant/; here are the box, libvir
 
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import subprocess
 import sys
+from contextlib import nullcontext, redirect_stdout
 from pathlib import Path
-from typing import Dict, List, Sequence
+from typing import Any, Dict, List, Sequence
 
-from buildtools import environment, minimal, vm_box, vm_hall
+from buildtools import environment, minimal, vm_box, vm_doctor, vm_hall
 from buildtools.console import ROOT, BuildFailure, become_root, live, replace, say, step
 from buildtools.host import require
 from buildtools.vm_box import VM
@@ -19,6 +23,7 @@ from buildtools.vm_box import VM
 VAGRANT = ROOT / "vagrant"
 HOSTS = ("router", "server", "client")
 RESULTS = VM / "results"
+BOOT_SECONDS = 300
 SSH_CONFIG = vm_hall.STATE / "ssh-config"
 
 
@@ -27,6 +32,8 @@ def up(kernel: str, accelerator: str) -> int:
     become_root(minimal.passed_on())
     require([*vm_box.NEEDED, *vm_hall.NEEDED])
     box = vm_box.box(kernel)
+    if vm_hall.running() is not None and _kernel_of_hall() == kernel and SSH_CONFIG.exists():
+        return 0
     if vm_hall.running() is not None and _kernel_of_hall() != kernel:
         raise BuildFailure(f"the machines run with kernel {_kernel_of_hall()}: ./build.py vm down, then again")
     pid = vm_hall.start()
@@ -45,7 +52,7 @@ def up(kernel: str, accelerator: str) -> int:
         _ssh_config()
     except BaseException:
         # Half a set of machines serves nobody.
-        _keep_consoles()
+        _keep_consoles(RESULTS)
         vm_hall.end()
         raise
     say("up; ./build.py vm ssh client, ./build.py vm down")
@@ -61,29 +68,88 @@ def ssh(host: str, command: Sequence[str]) -> int:
     replace([*_ssh(pid), *(["-t"] if sys.stdin.isatty() else []), host, *command])
 
 
-def test(kernel: str, accelerator: str, keep: bool, rest: Sequence[str]) -> int:
-    """The suite of vagrant/suite.py between the machines. Takes them down if it brought them up. The exit code."""
+def test(kernels: Sequence[str], accelerator: str, keep: bool, rest: Sequence[str]) -> int:
+    """The suite of vagrant/suite.py between the machines, on one kernel after the other. The exit code.
+
+    Takes down what it brought up; machines that were up already stay, and are those of the one kernel asked for.
+    """
     # First as who we are: what is compiled belongs to the owner of the tree. As root it is then found done.
-    environment.build()
+    with redirect_stdout(sys.stderr) if "--json" in rest else nullcontext():
+        environment.build()
+        become_root(minimal.passed_on())
+        rows: List[Dict[str, Any]] = []
+        with minimal.terminable():
+            for kernel in kernels:
+                rows += _test_on(kernel, accelerator, keep, rest)
+    failed = sum(row["result"] == "fail" for row in rows)
+    if "--json" in rest:
+        print(json.dumps({"kernels": list(kernels), "rows": rows, "failed": failed}))
+    return 1 if failed else 0
+
+
+def _test_on(kernel: str, accelerator: str, keep: bool, rest: Sequence[str]) -> List[Dict[str, Any]]:
+    """The rows of one kernel, each with its name."""
+    results = RESULTS / kernel
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(parents=True)
+    brought = vm_hall.running() is None
+    try:
+        try:
+            up(kernel, accelerator)
+        except vm_box.NoKernel as without:
+            say(str(without))
+            return [{"kernel": kernel, "case": "up", "result": "absent", "reason": str(without)}]
+        pid = vm_hall.running()
+        if pid is None:
+            raise BuildFailure("the machines are gone: ./build.py vm up")
+        environment_ = {"ACCORD_VM_SSH": "\n".join(_ssh(pid)), "PYTHONPATH": f"{ROOT / 'ctrl'}:{ROOT}"}
+        command = [str(environment.PYTHON), str(VAGRANT / "suite.py"), "--kernel", kernel, "--results", str(results)]
+        code = live([*command, *rest], environment_)
+        try:
+            found = json.loads((results / "result.json").read_text(encoding="utf-8"))
+        except OSError:
+            raise BuildFailure(f"the suite ended with exit code {code} and left no result; see above") from None
+        rows: List[Dict[str, Any]] = [{"kernel": found["kernel"] or kernel, **row} for row in found["rows"]]
+        return rows
+    finally:
+        _keep_consoles(results)
+        if brought and not keep:
+            down()
+
+
+def doctor(kernels: Sequence[str], accelerator: str) -> int:
+    """Ask `accord doctor` on each kernel, and write docs/COMPATIBILITY.md from that. The exit code.
+
+    A kernel whose machines were up for `vm test` since the last `vm down` of results has its answer already.
+    """
     become_root(minimal.passed_on())
     with minimal.terminable():
-        brought = vm_hall.running() is None
-        try:
-            if brought or not SSH_CONFIG.exists():
-                up(kernel, accelerator)
-            pid = vm_hall.running()
-            if pid is None:
-                raise BuildFailure("the machines are gone: ./build.py vm up")
-            RESULTS.mkdir(parents=True, exist_ok=True)
-            arguments = ["--kernel", _kernel_of_hall(), "--results", str(RESULTS), *rest]
-            return live(
-                [str(environment.PYTHON), str(VAGRANT / "suite.py"), *arguments],
-                {"ACCORD_VM_SSH": "\n".join(_ssh(pid)), "PYTHONPATH": f"{ROOT / 'ctrl'}:{ROOT}"},
-            )
-        finally:
-            _keep_consoles()
-            if brought and not keep:
-                down()
+        for kernel in kernels:
+            answer = RESULTS / kernel / "doctor-client.json"
+            if not answer.exists():
+                _ask_doctor(kernel, accelerator, answer)
+            vm_doctor.keep(kernel, answer.read_text(encoding="utf-8"))
+    vm_doctor.write()
+    say(f"wrote {vm_doctor.DOCUMENT.relative_to(ROOT)}")
+    return 0
+
+
+def _ask_doctor(kernel: str, accelerator: str, answer: Path) -> None:
+    brought = vm_hall.running() is None
+    try:
+        up(kernel, accelerator)
+        pid = vm_hall.running()
+        assert pid is not None, "it is up"
+        asked = subprocess.run(
+            [*_ssh(pid), "client", "sudo accord doctor --iface eth1 --json"], stdout=subprocess.PIPE, check=False
+        )
+        if asked.returncode:
+            raise BuildFailure(f"accord doctor on kernel {kernel}: exit code {asked.returncode}")
+        answer.parent.mkdir(parents=True, exist_ok=True)
+        answer.write_bytes(asked.stdout)
+    finally:
+        if brought:
+            down()
 
 
 def down() -> int:
@@ -132,7 +198,11 @@ def _vagrant(pid: int, box: vm_box.Box, *arguments: str) -> List[str]:
         "ACCORD_VM_INITRD": str(box.initrd),
         "ACCORD_VM_ACCEL": _accelerator_of_hall(),
         "ACCORD_VM_CONSOLES": str(consoles),
+        # Translated processors that others use too: minutes.
+        "ACCORD_VM_PATIENCE": str(int(BOOT_SECONDS * float(os.environ.get("ACCORD_VM_SLOW", "1")))),
     }
+    if box.emulator is not None:
+        variables["ACCORD_VM_EMULATOR"] = str(box.emulator)
     settings = [f"{name}={value}" for name, value in variables.items()]
     return [*vm_hall.within(pid, VAGRANT), "env", *settings, "vagrant", *arguments]
 
@@ -149,10 +219,10 @@ def _ssh(pid: int) -> List[str]:
     return [*vm_hall.within(pid, ROOT), "ssh", "-q", "-F", str(SSH_CONFIG), *shared]
 
 
-def _keep_consoles() -> None:
+def _keep_consoles(place: Path) -> None:
     """What the machines wrote to their consoles outlives them."""
     for host in HOSTS:
         log = vm_hall.STATE / f"var/log/{host}.log"
         if log.exists():
-            RESULTS.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(log, RESULTS / f"console-{host}.log")
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(log, place / f"console-{host}.log")

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import hashlib
 import os
 import re
@@ -12,13 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from scapy.layers.inet import IP, TCP, UDP
+from scapy.layers.l2 import Ether
+from scapy.utils import wrpcap
 
 from accord.cli.capture import Tally
 from accord.cli.demo import CASES, Case
-from buildtools import clean, vm, vm_hall
+from accord.datapath.probe import probe
+from buildtools import clean, vm, vm_doctor, vm_hall
 from buildtools.bare import STACKS
 from buildtools.console import BuildFailure
-from vagrant import suite
+from vagrant import demo_cases, host_cases, kernel_cases, machines, suite
+from vagrant.carry import MARK
 
 ROOT = Path(__file__).resolve().parent.parent
 CASE = {case.name: case for case in CASES}
@@ -26,7 +32,7 @@ CASE = {case.name: case for case in CASES}
 
 def runs(case: Case, **changes: Any) -> list[dict[str, Any]]:
     """Two connections that are as they should be, but for ``changes`` in the second."""
-    good = {"stack": STACKS[case.name], "sha256": hashlib.sha256(suite.PAGE).hexdigest()}
+    good = {"stack": STACKS[case.name], "sha256": hashlib.sha256(machines.PAGE).hexdigest()}
     return [good, {**good, **changes}]
 
 
@@ -53,15 +59,15 @@ def test_every_case_of_the_demo_has_a_stack_that_it_has_to_come_to() -> None:
 def test_a_case_passes_with_its_stack_its_bytes_and_its_number_of_syns_only(
     name: str, syns: int, changes: dict[str, Any], wrong: str
 ) -> None:
-    found = suite.judge(CASE[name], runs(CASE[name], **changes), Tally(syn_packets=syns))
+    found = demo_cases.judge(CASE[name], runs(CASE[name], **changes), Tally(syn_packets=syns))
     assert [wrong in each for each in found] == ([True] if wrong else []), found
 
 
 def test_on_a_lossy_link_a_syn_may_be_sent_again_but_none_comes_where_none_belongs() -> None:
     today, negotiated = CASE["today-tls-tcp"], CASE["accord-tls-tcp"]
-    assert suite.judge(today, runs(today), Tally(syn_packets=3), lossy=True) == []
-    assert suite.judge(today, runs(today), Tally(syn_packets=1), lossy=True) != []
-    assert suite.judge(negotiated, runs(negotiated), Tally(syn_packets=1), lossy=True) != []
+    assert demo_cases.judge(today, runs(today), Tally(syn_packets=3), lossy=True) == []
+    assert demo_cases.judge(today, runs(today), Tally(syn_packets=1), lossy=True) != []
+    assert demo_cases.judge(negotiated, runs(negotiated), Tally(syn_packets=1), lossy=True) != []
 
 
 def test_the_machines_have_the_addresses_that_the_suite_and_the_routes_speak_of() -> None:
@@ -69,9 +75,9 @@ def test_the_machines_have_the_addresses_that_the_suite_and_the_routes_speak_of(
     network = (ROOT / "vagrant/network.sh").read_text()
     block = vagrantfile[vagrantfile.index("HOSTS = {") :].partition("\n}\n")[0]
     addresses = dict(re.findall(r'\["([\d.]+)", "(\w+)"\]', block))
-    assert addresses[suite.CLIENT] == "client"
-    assert addresses[suite.SERVER] == "server"
-    assert f"{suite.SERVER6}/64 dev eth1" in network
+    assert addresses[machines.CLIENT] == "client"
+    assert addresses[machines.SERVER] == "server"
+    assert f"{machines.SERVER6}/64 dev eth1" in network
     gateways = set(re.findall(r"via ([\d.]+)", network))
     assert len(gateways) == 2
     assert {addresses[gateway] for gateway in gateways} == {"client", "server"}
@@ -106,3 +112,104 @@ def test_clean_refuses_to_take_the_disks_of_running_machines(monkeypatch: pytest
     monkeypatch.setattr(clean, "targets", lambda: pytest.fail("it went on"))
     with pytest.raises(BuildFailure, match="vm down"):
         clean.run()
+
+
+BULK = {
+    "sent": 100,
+    "sha256": "aa",
+    "sendfile": True,
+    "stack": ["http", "tls", "tcp"],
+    "inside": {"tls": {"kernel": "yes"}},
+    "peer": {"sha256": "aa", "stack": ["http", "tls", "tcp"], "inside": {"tls": {"kernel": "yes"}}},
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "wrong"),
+    [
+        ({}, ""),
+        ({"sent": 99}, "99 of 100 bytes"),
+        ({"sha256": "bb"}, "100 of 100 bytes"),
+        ({"stack": ["http", "quic"]}, "the client's stack is http/quic"),
+        (
+            {"inside": {"tls": {"kernel": "no: Protocol not supported"}}},
+            "the client's TLS is not the kernel's: no: Pro",
+        ),
+        ({"peer": {**BULK["peer"], "inside": {}}}, "the server's TLS is not the kernel's: None"),  # type: ignore[dict-item]
+        ({"sendfile": False}, "no kernel socket"),
+    ],
+)
+def test_a_file_counts_only_whole_over_the_promised_stack_by_the_kernel_at_both_ends(
+    changes: dict[str, Any], wrong: str
+) -> None:
+    found = kernel_cases.judge("kernel-tls", {**BULK, **changes}, 100)
+    assert [wrong in each for each in found] == ([True] if wrong else []), found
+
+
+def test_a_capture_with_the_files_own_words_is_never_a_pass(tmp_path: Path) -> None:
+    datagrams = [Ether() / IP() / UDP(sport=51821, dport=51822) / bytes((4, 0, 0, 0, *bytes(44))) for _ in range(20)]
+    begin = [Ether() / IP() / UDP(sport=51821, dport=51822) / bytes((1, 0, 0, 0, *bytes(144)))]
+    wrpcap(str(tmp_path / "good.pcap"), begin + datagrams)
+    clear = Ether() / IP() / TCP(dport=443) / (MARK + b" 000000000001\n")
+    wrpcap(str(tmp_path / "clear.pcap"), [*begin, *datagrams, clear])
+    assert kernel_cases.on_the_wire("wireguard", tmp_path / "good.pcap") == []
+    assert kernel_cases.on_the_wire("wireguard", tmp_path / "clear.pcap") == ["the capture has clear text of the file"]
+    assert "0 packets with sctp" in kernel_cases.on_the_wire("kernel-sctp", tmp_path / "good.pcap")[0]
+
+
+@pytest.mark.parametrize(
+    ("raised", "result", "reason"),
+    [
+        (machines.Absent("Protocol not supported"), "absent", "Protocol not supported"),
+        (machines.Failed("client: exit code 1"), "fail", "client: exit code 1"),
+        (KeyError("tls"), "fail", "KeyError: 'tls'"),
+        (None, "pass", ""),
+    ],
+)
+def test_a_row_says_how_its_case_ended_and_in_whose_words(raised: Exception | None, result: str, reason: str) -> None:
+    def case() -> dict[str, Any]:
+        if raised is not None:
+            raise raised
+        return {"stack": ["http"]}
+
+    row = suite.attempt({"case": "one"}, case)
+    assert (row["case"], row["result"], row["reason"]) == ("one", result, reason)
+    assert ("stack" in row) is (result == "pass")
+
+
+def test_a_kernel_without_the_protocol_is_absent_with_the_doctors_reason(tmp_path: Path) -> None:
+    findings = {"SCTP": {"ok": False, "reason": "Protocol not supported (EPROTONOSUPPORT)"}}
+    with pytest.raises(machines.Absent, match="EPROTONOSUPPORT"):
+        kernel_cases.run("kernel-sctp", 1, findings, tmp_path)
+    with pytest.raises(machines.Absent, match="TCP_REPAIR: Operation not permitted"):
+        host_cases.CASES["mode-no-syn"]({"TCP_REPAIR": {"ok": False, "reason": "Operation not permitted"}})
+
+
+def test_every_case_has_one_name_and_the_smoke_run_is_of_them() -> None:
+    names = suite.known_cases()
+    assert len(names) == len(set(names))
+    assert all(fnmatch.filter(names, pattern) for pattern in suite.SMOKE)
+
+
+def test_what_the_doctor_is_asked_about_is_what_it_answers_to() -> None:
+    """The findings that cases look for are findings of the probe."""
+    known = {finding.name for finding in probe()}
+    wanted = {needed for _, needed in kernel_cases.CASES.values()} | set(host_cases.UNBUILT.values())
+    wanted |= {needed for _, _, needed in host_cases.MODES.values() if needed is not None}
+    assert wanted | {"bcc", "kernel headers", "SYN option"} <= known
+
+
+def test_the_compatibility_table_is_as_the_generator_makes_it_of_the_answers() -> None:
+    answers = vm_doctor.answers()
+    assert vm_doctor.DOCUMENT.read_text() == vm_doctor.render(answers)
+    for answer in answers:
+        assert {"kernel", "findings", "back_end", "interface"} <= set(answer)
+
+
+def test_a_no_in_the_table_has_its_reason_and_what_mends_it_below() -> None:
+    finding = {"group": "protocols", "name": "SCTP", "purpose": "a | b", "ok": False, "reason": "none", "mend": "do"}
+    answer = {"kernel": "6.1.0", "interface": "eth1", "back_end": "af_xdp", "tried_first": None, "findings": [finding]}
+    text = vm_doctor.render([answer, {**answer, "kernel": "6.12.0", "findings": [{**finding, "ok": True}]}])
+    assert "| protocols | SCTP | no | yes | a \\| b |" in text
+    assert "- **SCTP**, 6.1.0: none. Mend: do" in text
+    assert "**SCTP**, 6.12.0" not in text
