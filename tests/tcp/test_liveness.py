@@ -63,14 +63,17 @@ def failure_of(connection: socket.socket) -> int | None:
 
 def test_both_ends_are_watched_by_the_values_of_one_place(wire: Wire) -> None:
     with pair(wire) as (a, b):
-        for connection in sockets(a, b):
-            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
-            for option, value in (
-                (socket.TCP_KEEPIDLE, tcp_liveness.IDLE_SECONDS),
-                (socket.TCP_KEEPINTVL, tcp_liveness.INTERVAL_SECONDS),
-                (socket.TCP_KEEPCNT, tcp_liveness.PROBES),
-            ):
-                assert connection.getsockopt(socket.IPPROTO_TCP, option) == value
+        for end in (a, b):
+            with end.stream().detach() as connection:  # what is not handed on is not kept either
+                assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+                assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+                assert not connection.getblocking()
+                for option, value in (
+                    (socket.TCP_KEEPIDLE, tcp_liveness.IDLE_SECONDS),
+                    (socket.TCP_KEEPINTVL, tcp_liveness.INTERVAL_SECONDS),
+                    (socket.TCP_KEEPCNT, tcp_liveness.PROBES),
+                ):
+                    assert connection.getsockopt(socket.IPPROTO_TCP, option) == value
 
 
 def test_nobody_probes_before_a_negotiation_has_ended_one_way_or_the_other() -> None:
