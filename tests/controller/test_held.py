@@ -13,6 +13,7 @@ import pytest
 from accord.controller.control import Channel
 from accord.controller.held import HeldPath, hold, opened
 from accord.daemon.operations import Operations
+from accord.protocols.certificates import stamp
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, UserError
 from tests.controller.pairs import pair, run
@@ -41,6 +42,22 @@ def test_equal_contents_of_one_name_are_one_path_and_others_are_not(tmp_path: Pa
     assert held(tmp_path / "b") is first
     assert held(tmp_path / "c") != first
     assert held(tmp_path / "a", "another name") != first
+
+
+def test_nobody_looks_whether_contents_that_are_held_have_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stamps, paths = set(), set()
+    for number in range(100):  # the first of them are let go of meanwhile, and their paths used again
+        (tmp_path / "a").write_bytes(b"%d" % number)
+        kept = held(tmp_path / "a")
+        monkeypatch.setattr(Path, "stat", None)
+        stamps.add(stamp(kept))
+        paths.add(os.fspath(kept))
+        monkeypatch.undo()
+        del kept
+        gc.collect()
+    assert len(stamps) == 100 > len(paths)
 
 
 def test_what_nobody_uses_is_let_go_of_in_the_end(tmp_path: Path) -> None:

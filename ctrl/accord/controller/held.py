@@ -11,14 +11,16 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import itertools
 import os
 import stat
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from pathlib import Path, PosixPath
+from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary, finalize
 
+from accord.protocols.fixed_path import FixedPath
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
@@ -28,7 +30,7 @@ _KEPT: Final = 64
 """So many of the last ones stay although nobody uses them now: who asked will ask again."""
 
 
-class HeldPath(PosixPath):
+class HeldPath(FixedPath):
     """A path to contents in memory; ``str()`` is what its owner calls the file. Gone with its last user."""
 
     shown: str
@@ -40,6 +42,7 @@ class HeldPath(PosixPath):
         return super().__str__()
 
 
+_numbers = itertools.count()
 _by_contents: WeakValueDictionary[bytes, HeldPath] = WeakValueDictionary()
 _kept: OrderedDict[bytes, HeldPath] = OrderedDict()
 
@@ -69,6 +72,7 @@ def _make(contents: bytes, shown: str) -> HeldPath:
             file.write(contents)
         held = HeldPath(f"/proc/self/fd/{descriptor}")
         held.shown = shown
+        held.stamped = os.fspath(held), next(_numbers), 0, len(contents)
     except BaseException:
         os.close(descriptor)
         raise

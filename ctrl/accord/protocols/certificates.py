@@ -16,12 +16,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from service_identity import CertificateError, VerificationError
 from service_identity.cryptography import verify_certificate_hostname, verify_certificate_ip_address
 
+from accord.protocols.fixed_path import FileStamp as FileStamp
+from accord.protocols.fixed_path import FixedPath
 from accord.protocols.services import Security
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
-
-FileStamp = tuple[str, int, int, int]
-"""Path, inode, modification time in ns, size: changes when the file is replaced."""
 
 # X509_V_ERR_* of <openssl/x509_vfy.h>. pyOpenSSL has no public way from the number to OpenSSL's own text.
 _NOT_YET_VALID: Final = 9
@@ -55,6 +54,8 @@ def stamp(path: Path | None) -> FileStamp | None:
     """What identifies the present contents of ``path``. Raises ``UserError`` (``BAD_CONFIG``) if it is missing."""
     if path is None:
         return None
+    if isinstance(path, FixedPath):
+        return path.stamped
     try:
         status = path.stat()
     except OSError as refusal:
