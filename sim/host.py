@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from accord.controller.acceptor import Acceptor
 from accord.controller.association import Association
 from accord.controller.controller import Controller
-from accord.controller.settings.config import DaemonConfig, ExposeConfig
+from accord.controller.settings.config import DaemonConfig, ExposeConfig, LimitsConfig
 from accord.controller.settings.policy import Policy, parse_policy
 from accord.datapath.path import Path
 from accord.datapath.stream import SocketCarrier
@@ -167,6 +167,8 @@ class Life:
             transactions=self.spec.transactions,
             unproven=self.spec.unproven,
             buffers=self.spec.buffers,
+            # Answers without memory draw from OpenSSL and are paid for in processor time: neither is simulated.
+            limits=LimitsConfig(strangers_per_second=0, slots=0),
         )
         self._queue = asyncio.Queue(64)
         self.controller = Controller(config)
