@@ -55,7 +55,7 @@ static void notice_silence(struct transaction *transaction, const struct slab *s
  * The pace is part of the window in this, the amplification limit is not. */
 static bool is_limited(const struct transaction *transaction, const struct slab *slab)
 {
-	if (!recovery_open(&transaction->recovery))
+	if (transaction->recovery.in_flight >= transaction->recovery.congestion.window)
 		return true;
 	return outbox_waits(transaction, slab) && transaction_may_send(transaction, ACCORD_MIN_MTU_PACKET);
 }

@@ -40,6 +40,7 @@ void congestion_on_lost(struct congestion *congestion, uint64_t sent_at, uint64_
 	if (!congestion_counts(congestion, sent_at))
 		return;
 	congestion->epoch = now;
+	congestion->spare = true;
 	window = congestion->algorithm->shrink(congestion, now);
 	congestion->window = window > CONGESTION_MIN_WINDOW ? window : CONGESTION_MIN_WINDOW;
 	congestion->threshold = congestion->window;

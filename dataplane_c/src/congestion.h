@@ -47,6 +47,7 @@ struct congestion {
 	const struct congestion_algorithm *algorithm;
 	uint32_t window, threshold; /* threshold: slow start ends here */
 	uint64_t epoch;             /* the latest recovery period began; 0: there was none */
+	bool spare; /* it has just begun: one packet may leave whatever the window (RFC 9002 section 7.3.2) */
 	union {
 		struct newreno newreno;
 		struct cubic cubic;

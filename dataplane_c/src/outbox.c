@@ -99,6 +99,16 @@ bool outbox_awaits(const struct transaction *transaction)
 	return transaction->recovery.in_flight || transaction->outbox.retained;
 }
 
+uint64_t outbox_deadline(const struct transaction *transaction)
+{
+	const struct recovery *recovery = &transaction->recovery;
+
+	/* What is repeated then is no more than what has come, so it needs no longer patience than a loss. */
+	if (!recovery->in_flight && transaction->range.highest >= 0 && transaction->role == ROLE_INITIATOR)
+		return recovery_stalled(recovery);
+	return recovery_deadline(recovery);
+}
+
 /* Packets of the answer up to the highest that came, and how many of them are missing. */
 static uint32_t seen_of_answer(const struct transaction *transaction, uint32_t *missing)
 {
@@ -138,7 +148,7 @@ void outbox_unlock(struct transaction *transaction, const struct slab *slab)
 	seen = seen_of_answer(transaction, &missing);
 	wanted = seen + 2 * missing; /* what is sent again may be lost again */
 	if (answer->end < 0) {
-		if (allowed >= (wanted + OUTBOX_NEARLY) * whole)
+		if (allowed >= (wanted + OUTBOX_NEARLY + seen / OUTBOX_NEARLIER) * whole)
 			return;
 		wanted += 2 * seen;
 		if (wanted * whole < transaction->expected)
@@ -207,6 +217,7 @@ void outbox_probe(struct transaction *transaction, struct slab *slab)
 		if (outbox->repeats < packets)
 			outbox->repeats = (uint16_t)packets;
 		note_unheard(transaction);
+		outbox_unlock(transaction, slab);
 		return;
 	}
 	for (uint16_t offset = outbox->oldest; offset < outbox->sent && probes < RECOVERY_PROBES; offset++) {

@@ -13,7 +13,8 @@ enum outbox_constant {
 		140, /* per cent of an expected long answer that there is to be room for: packets of either side get lost */
 	OUTBOX_VARIES =
 		32, /* bytes by which an answer may be longer than the last one: signatures are not all of a length */
-	OUTBOX_NEARLY = 2, /* packets that a responder has left at its limit, when it is time to lift that */
+	OUTBOX_NEARLY = 2,   /* packets that a responder has left at its limit, when it is time to lift that */
+	OUTBOX_NEARLIER = 3, /* one more for so many that have come: of what lifts it, something may get lost */
 };
 
 /* Does this range acknowledge only what was sent? */
@@ -34,6 +35,8 @@ void outbox_detect_losses(struct transaction *transaction, struct slab *slab, ui
  * initiator keeps its proposal until the answer is whole, and repeats a packet of it.
  */
 bool outbox_awaits(const struct transaction *transaction);
+/* When, if it awaits something, it has waited for long enough. */
+uint64_t outbox_deadline(const struct transaction *transaction);
 /*
  * The responder to an unproven address has to stop at ACCORD_AMPLIFICATION times what came from there. What it may have
  * sent so far can be counted here: when that is nearly all that it was allowed and its message is not whole, packets

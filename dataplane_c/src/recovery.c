@@ -60,6 +60,7 @@ uint64_t recovery_pace_time(const struct recovery *recovery)
 void recovery_on_sent(struct recovery *recovery, uint64_t now, bool paced)
 {
 	recovery->timer_base = now;
+	recovery->congestion.spare = false;
 	if (recovery->silent_since <= recovery->sampled_at)
 		recovery->silent_since = now;
 	if (now != recovery->sent_at) {
@@ -101,15 +102,24 @@ uint32_t recovery_pto(const struct recovery *recovery)
 	return srtt + larger(4 * rttvar, RECOVERY_GRANULARITY_US) + RECOVERY_MAX_ACK_DELAY_US;
 }
 
-uint64_t recovery_deadline(const struct recovery *recovery)
+static uint64_t backed_off(const struct recovery *recovery, uint64_t interval)
 {
-	uint32_t doublings = recovery->timeouts < RECOVERY_MAX_BACKOFF ? recovery->timeouts : RECOVERY_MAX_BACKOFF;
-	uint64_t interval;
-
-	interval = (uint64_t)recovery_pto(recovery) << doublings;
+	interval <<= recovery->timeouts < RECOVERY_MAX_BACKOFF ? recovery->timeouts : RECOVERY_MAX_BACKOFF;
 	if (interval > RECOVERY_MAX_INTERVAL_US)
 		interval = larger(recovery_pto(recovery), RECOVERY_MAX_INTERVAL_US);
 	return recovery->timer_base + interval;
+}
+
+uint64_t recovery_deadline(const struct recovery *recovery)
+{
+	return backed_off(recovery, recovery_pto(recovery));
+}
+
+uint64_t recovery_stalled(const struct recovery *recovery)
+{
+	if (!recovery->srtt_us)
+		return recovery_deadline(recovery);
+	return backed_off(recovery, recovery_loss_delay(recovery) + RECOVERY_MAX_ACK_DELAY_US);
 }
 
 /* RFC 9002 section 6.1.2: 9/8 of the round-trip time. */

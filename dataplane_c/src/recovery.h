@@ -62,12 +62,14 @@ void recovery_on_timeout(struct recovery *recovery, uint64_t now);
 uint32_t recovery_pto(const struct recovery *recovery);
 /* When the probe timer, if something is waited for, runs out. */
 uint64_t recovery_deadline(const struct recovery *recovery);
+/* When an answer of which nothing comes any more counts as held back by its sender's amplification limit. */
+uint64_t recovery_stalled(const struct recovery *recovery);
 /* How long after its transmission a packet that others overtook counts as lost, microseconds. */
 uint32_t recovery_loss_delay(const struct recovery *recovery);
 /* Does the window let another packet go? */
 static inline bool recovery_open(const struct recovery *recovery)
 {
-	return recovery->in_flight < recovery->congestion.window;
+	return recovery->in_flight < recovery->congestion.window || recovery->congestion.spare;
 }
 /* When the pace lets the next packet go; a time that has passed: now. */
 uint64_t recovery_pace_time(const struct recovery *recovery);

@@ -28,6 +28,10 @@ void remembered_learn(struct remembered *remembered, uint64_t seed, uint64_t now
 		window = recovery->congestion.threshold;
 	if (window > REMEMBERED_MAX_WINDOW)
 		window = REMEMBERED_MAX_WINDOW;
+	/* A loss or two do not tell that the path carries less than it did: half way there, each time. */
+	if (remembered->paths[slot].key == key && now - remembered->paths[slot].at <= REMEMBERED_US &&
+	    window < remembered->paths[slot].window)
+		window = (window + remembered->paths[slot].window + 1) / 2;
 	if (window < ACCORD_INITIAL_WINDOW)
 		window = ACCORD_INITIAL_WINDOW;
 	remembered->paths[slot].key = key;

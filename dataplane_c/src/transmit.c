@@ -71,7 +71,7 @@ uint64_t transmit_deadline(const struct accord_engine *engine, const struct tran
 	/* One of the two (RFC 9002 section 6.2.1): what may count as lost soon is no reason for a probe yet. */
 	if (recovery->loss_time)
 		return earlier(due, recovery->loss_time);
-	return outbox_awaits(transaction) ? earlier(due, recovery_deadline(recovery)) : due;
+	return outbox_awaits(transaction) ? earlier(due, outbox_deadline(transaction)) : due;
 }
 
 void transmit_schedule(struct accord_engine *engine, struct transaction *transaction)
@@ -107,7 +107,7 @@ static bool run_timers(struct accord_engine *engine, struct transaction *transac
 	if (recovery->loss_time) {
 		if (recovery->loss_time <= now)
 			outbox_detect_losses(transaction, &engine->slab, now);
-	} else if (outbox_awaits(transaction) && recovery_deadline(recovery) <= now) {
+	} else if (outbox_awaits(transaction) && outbox_deadline(transaction) <= now) {
 		recovery_on_timeout(recovery, now);
 		outbox_probe(transaction, &engine->slab);
 	}

@@ -227,7 +227,7 @@ static void a_window_is_remembered_of_proven_peers_for_a_while_and_shrinks_by_lo
 	recovery.congestion.window = 35; /* grown again since */
 	remembered_learn(&remembered, 7, 1000, &path, &recovery);
 	remembered_apply(&remembered, 7, 1000, &path, &next);
-	CHECK_EQUAL(next.congestion.window, 20);
+	CHECK_EQUAL(next.congestion.window, 30); /* half of the way from 40 to the 20 that were not too much */
 	recovery.congestion.threshold = UINT32_MAX;
 	recovery.congestion.window = 256;
 	remembered_learn(&remembered, 7, 1000, &path, &recovery);
@@ -236,6 +236,10 @@ static void a_window_is_remembered_of_proven_peers_for_a_while_and_shrinks_by_lo
 	recovery.congestion.window = 5;
 	remembered_learn(&remembered, 7, 1000, &path, &recovery);
 	recovery_init(&next, ACCORD_CONGESTION_NEWRENO, ACCORD_INITIAL_WINDOW);
+	remembered_apply(&remembered, 7, 1000, &path, &next);
+	CHECK_EQUAL(next.congestion.window, (REMEMBERED_MAX_WINDOW + 5 + 1) / 2);
+	for (int i = 0; i < 10; i++)
+		remembered_learn(&remembered, 7, 1000, &path, &recovery);
 	remembered_apply(&remembered, 7, 1000, &path, &next);
 	CHECK_EQUAL(next.congestion.window, ACCORD_INITIAL_WINDOW);
 }

@@ -39,7 +39,7 @@ class Race:
     def __init__(self, packets: int, rtt: int) -> None:
         self.rtt = rtt
         self.now = 1_000_000
-        self.engine = Engine(transactions=1, buffers=600, events=512)
+        self.engine = Engine(transactions=1, buffers=600, events=512, newreno=True)
         self.engine.support([17, 6])
         self.handle = self.engine.open(self.now, ID, HERE)
         self.oracle = Sender()
