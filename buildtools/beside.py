@@ -81,7 +81,8 @@ class Beside:
             time.sleep(0.1)
         for job in self.failed:
             self.tell(f"{job.name} failed; this is also in {relative(job.log)}:")
-            sys.stdout.write(job.log.read_text(encoding="utf-8", errors="replace"))
+            # Its first line is the command, with every file's name.
+            sys.stdout.write(job.log.read_text(encoding="utf-8", errors="replace").partition("\n")[2])
             sys.stdout.flush()
 
     def stop(self) -> None:

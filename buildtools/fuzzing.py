@@ -7,6 +7,7 @@ and the campaign of frames through the XDP program (dataplane_c/campaign). docs/
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -105,11 +106,12 @@ class Run:
     executions: int = 0
     spent: float = 0.0
     findings: List[Finding] = field(default_factory=list)
+    ended: bool = False
 
     @property
     def log(self) -> Path:
-        """Everything that it says."""
-        return LOGS / f"fuzz-{self.target.name}.log"
+        """Everything that it says. Another command in this tree may run the same target meanwhile."""
+        return LOGS / (f"fuzz-{self.target.name}.log" if self.ended else f"fuzz-{self.target.name}-{os.getpid()}.log")
 
     def begin(self) -> None:
         """Start it."""
@@ -128,7 +130,8 @@ class Run:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,
+                # Ours to interrupt, in order; but sudo's only to who sits at its terminal.
+                start_new_session=os.geteuid() == 0 or not self.target.needs_root,
             )
 
     def _command(self) -> List[str]:
@@ -158,7 +161,8 @@ class Run:
 
     def interrupt(self) -> None:
         """Let it say its figures and end."""
-        self._process.send_signal(signal.SIGINT)
+        with contextlib.suppress(PermissionError):
+            self._process.send_signal(signal.SIGINT)
         try:
             self._process.wait(INTERRUPT_SECONDS)
         except subprocess.TimeoutExpired:
@@ -178,12 +182,15 @@ class Run:
         self.spent = time.monotonic() - self._started
         # Its first line is the command.
         text = self.log.read_text(encoding="utf-8", errors="replace").partition("\n")[2]
+        running, self.ended = self.log, True
+        os.replace(running, self.log)
         if self.target.name == XDP:
             found = re.findall(r'"packets": (\d+)', text)
             self.executions = sum(map(int, found))
         else:
             stated = re.search(r"stat::number_of_executed_units:\s*(\d+)", text)
-            self.executions = int(stated[1]) if stated else self.so_far()
+            last = re.findall(r"^#(\d+)\s", text, re.MULTILINE)
+            self.executions = int(stated[1] if stated else last[-1] if last else 0)
         if self._process.returncode != 0 and not interrupted:
             self.findings.append(self._finding(text))
 

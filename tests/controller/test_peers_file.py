@@ -7,6 +7,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import time
 from pathlib import Path
 
@@ -187,6 +188,16 @@ def test_a_text_with_one_thing_wrong_is_refused_with_its_line(text: bytes, old: 
     assert old in text
     with pytest.raises(ValueError, match=r"^line [1-6]: "):
         parse(text.replace(old, new), 0.0, WALL)
+
+
+@pytest.mark.parametrize("year", ["0001", "0621", "1621", "9999"])
+def test_a_memory_with_times_of_another_age_can_be_written_and_read_again(year: str) -> None:
+    clock = Clock()
+    text = re.sub(rb'": "\d{4}-', f'": "{year}-'.encode(), text_of(filled(clock), clock.now))
+    peers = parse(text, clock.now, WALL)
+    for wall in (WALL, WALL + 3600, WALL - 3600):
+        written = "".join(encode(peers, clock.now, wall)).encode()
+        assert [key for key, _ in parse(written, clock.now, wall)] == [key for key, _ in peers]
 
 
 @given(st.data())

@@ -38,6 +38,7 @@ _MAX_LINE: Final = 4096
 _MAX_PROTOCOLS: Final = 64
 _MAX_ZONE: Final = 15
 _MAX_NAME: Final = 255
+_LONG_AGO: Final = 20 * 365 * DAY
 _FIELDS: Final = frozenset(
     {"address", "port", "source", "protocols", "speaks_until", "marked", "ways", "key", "key_name"}
 )
@@ -187,13 +188,13 @@ def _integer(found: dict[str, Any], name: str, low: int, high: int) -> int:
 
 
 def _moment(found: dict[str, Any], name: str, latest: float, shift: float) -> float:
-    """By the memory's clock, and no later than ``latest``."""
+    """By the memory's clock, no later than ``latest``; nor so early that it could not be written again."""
     text = found.get(name)
     if text is None:
         return NEVER
     if not isinstance(text, str) or not _MOMENT.fullmatch(text):
         raise ValueError(name)
-    return min(datetime.datetime.fromisoformat(text).timestamp() - shift, latest)
+    return max(min(datetime.datetime.fromisoformat(text).timestamp() - shift, latest), latest - _LONG_AGO)
 
 
 def _time(wall: float) -> str:
