@@ -27,6 +27,7 @@ from vagrant.machines import (
     expose,
     start_both,
     start_daemon,
+    start_daemons,
     start_server,
 )
 
@@ -63,7 +64,7 @@ def native_xdp(findings: Findings) -> Columns:
     """Both daemons natively attached, AF_XDP rings bound, and a stack negotiated over them."""
     SERVER_HOST.stop("vm-expose")
     try:
-        states = [start_daemon(host, "--attach", "native") for host in HOSTS]
+        states = start_daemons("--attach", "native")
     except Failed as refused:
         raise Absent(str(refused)) from refused
     rungs = sorted({f"{state['back_end']}, attach {state['attach_mode']}" for state in states})
@@ -82,7 +83,7 @@ def queues(findings: Findings) -> Columns:
         raise Absent(str(refused)) from refused
     try:
         SERVER_HOST.stop("vm-expose")
-        states = [start_daemon(host, "--attach", "native") for host in HOSTS]
+        states = start_daemons("--attach", "native")
         rings = [(state["back_end"], state["attach_mode"], state["queues"]) for state in states]
         if rings != [("af_xdp", "native", 2)] * 2:
             raise Failed(f"back end, attach mode and rings: {rings}")

@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -217,11 +218,16 @@ def expose() -> None:
     SERVER_HOST.until("journalctl -u vm-expose -o cat --no-pager | grep -q exposed", "vm-expose")
 
 
+def start_daemons(*options: str) -> list[dict[str, Any]]:
+    """Both daemons anew, at the same time; their status, the client's first."""
+    with ThreadPoolExecutor(len(HOSTS)) as threads:
+        return list(threads.map(lambda host: start_daemon(host, *options), HOSTS))
+
+
 def start_both(*options: str) -> None:
     """Both daemons anew, and the exposed service."""
     SERVER_HOST.stop("vm-expose")
-    for host in HOSTS:
-        start_daemon(host, *options)
+    start_daemons(*options)
     expose()
 
 

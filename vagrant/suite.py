@@ -12,6 +12,7 @@ import fnmatch
 import json
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,7 +25,6 @@ from rich.table import Table
 from accord.cli.demo import CASES as DEMO
 from vagrant import demo_cases, host_cases, kernel_cases
 from vagrant.machines import (
-    CLIENT_HOST,
     FLOOR_MS,
     HOSTS,
     PATIENCE,
@@ -37,7 +37,6 @@ from vagrant.machines import (
     measure_rtt,
     shape,
     start_both,
-    start_daemon,
     start_server,
     unshape,
 )
@@ -96,8 +95,9 @@ class Suite:
     def run(self) -> None:
         """Every row. Whatever was set up in the machines for it is ended again. Raises ``Failed`` before the first."""
         self.kernel = check_identity()["client"]
-        for host in HOSTS:
-            report = host.run("accord doctor --iface eth1 --json", timeout=180)
+        with ThreadPoolExecutor(len(HOSTS)) as threads:
+            reports = list(threads.map(lambda host: host.run("accord doctor --iface eth1 --json", timeout=180), HOSTS))
+        for host, report in zip(HOSTS, reports, strict=True):
             (self._plan.results / f"doctor-{host.name}.json").write_text(report)
         self._findings = {each["name"]: each for each in json.loads(report)["findings"]}
         unshape()  # what a run that was killed may have left
@@ -209,7 +209,6 @@ class Suite:
                 )
         (self._plan.results / "server-vm-carry.log").write_text(SERVER_HOST.log("vm-carry"))
         SERVER_HOST.stop("vm-carry")
-        start_daemon(CLIENT_HOST)
 
 
 def show(outcome: Row, console: Console) -> None:

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import importlib
-
 from accord.datapath import wireguard
 from accord.wire.constants import Reason
 from accord.wire.errors import error
@@ -16,7 +14,7 @@ class Tunnels:
     def __init__(self, allowed: bool) -> None:
         self.allowed = allowed
         if allowed:  # a fifth of a daemon's start, and nothing to wait for while a peer does
-            importlib.import_module("pyroute2")
+            wireguard.load()
         self._made: set[int] = set()
         self._swept = False
 

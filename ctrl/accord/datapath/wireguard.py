@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib
 import ipaddress
 import os
 import struct
@@ -90,6 +91,11 @@ def inside_addresses(one: bytes, other: bytes) -> tuple[str, str]:
     network = b"\xfd" + hashlib.sha256(b"accord wireguard" + low + high).digest()[: _NETWORK_BYTES - 1]
     first, second = (str(ipaddress.IPv6Address(network + bytes(7) + bytes((number,)))) for number in (1, 2))
     return (first, second) if one == low else (second, first)
+
+
+def load() -> None:
+    """Have at hand what ``create`` needs, which takes a while."""
+    importlib.import_module("pyroute2")
 
 
 def create(setup: Setup) -> int:
