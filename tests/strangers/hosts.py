@@ -19,6 +19,7 @@ from accord.controller.association import Association
 from accord.controller.controller import Controller
 from accord.controller.exposed import Exposed
 from accord.controller.settings.config import DaemonConfig, ExposeConfig, LimitsConfig
+from accord.controller.settings.policy import Secure
 from accord.datapath.cookies import CookieKey, ring_of
 from accord.datapath.engine import Level
 from accord.negotiation.interface import Role
@@ -62,12 +63,14 @@ class Hosts:
     server: Controller
     exposed: Exposed
     security: Security
+    early: bytes = b""
+    """A first request of the client's, that may travel in the proposal."""
     accepted: asyncio.Queue[Association] = field(default_factory=lambda: asyncio.Queue(64))
 
     async def connect(self, **wishes: object) -> Association:
         """A stack of TLS on a TCP connection that its own SYN opened."""
         return await self.client.connect(
-            "127.0.0.1", self.exposed.port, overrides={**WISHES, **wishes}, security=self.security
+            "127.0.0.1", self.exposed.port, overrides={**WISHES, **wishes}, security=self.security, early=self.early
         )
 
     async def accept(self) -> Association:
@@ -82,7 +85,9 @@ class Hosts:
 
 
 @contextlib.asynccontextmanager
-async def hosts(directory: Path, *, floor: Level = Level.ANSWER, **limits: int) -> AsyncIterator[Hosts]:
+async def hosts(
+    directory: Path, *, floor: Level = Level.ANSWER, secure: Secure | None = None, **limits: int
+) -> AsyncIterator[Hosts]:
     """The server never keeps anything of strangers while its level is ANSWER."""
     ca, files = make_ca(directory), issue(directory, [NAME])
     client = Controller(DaemonConfig(back_end="udp"))
@@ -90,10 +95,10 @@ async def hosts(directory: Path, *, floor: Level = Level.ANSWER, **limits: int) 
     server = Controller(DaemonConfig(back_end="udp", limits=given))
     server.endpoint.engine.cookies(ring_of([CookieKey(1, bytes(range(16)))], 0))
     accepted: asyncio.Queue[Association] = asyncio.Queue(64)
-    exposed = server.expose(
-        ExposeConfig(free_port(), None, certificate=files.certificate, private_key=files.private_key), accepted
-    )
-    both = Hosts(client, server, exposed, Security(server_name=NAME, ca_file=ca.certificate), accepted)
+    identity = {"certificate": files.certificate, "private_key": files.private_key}
+    exposed = server.expose(ExposeConfig(free_port(), None, secure=secure, early_limit=1000, **identity), accepted)
+    security = Security(server_name=NAME, ca_file=ca.certificate)
+    both = Hosts(client, server, exposed, security, accepted=accepted)
     try:
         yield both
     finally:

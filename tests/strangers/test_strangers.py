@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from accord.controller.settings.policy import Secure
 from accord.controller.strangers import tls as strangers_tls
 from accord.controller.strangers import unkept as strangers_unkept
 from accord.datapath import clock, unkept
@@ -348,6 +349,45 @@ def test_a_plug_in_that_does_not_say_that_it_is_repeatable_is_deferred(
             await both.accept()
             assert association.report.stack == ["http", "tls", "tcp"]
             assert both.server.strangers.deferred == {"the plug-in http": 1}
+
+    run(work())
+
+
+TCP_ALONE = {"prefer": ["tcp"], "secure": "no", "packets_min": 1}
+
+
+def test_tcp_alone_is_answered_without_memory_at_the_first_contact_of_who_makes_room(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with hosts(tmp_path, secure=Secure.NO) as both:
+            ours = await both.connect(**TCP_ALONE)
+            theirs = await both.accept()
+            assert ours.report.stack == theirs.report.stack == ["http", "tcp"]
+            assert (both.server.strangers.answers, both.server.strangers.commits) == (1, 1)
+            await ours.carrier.write(b"in clear")
+            assert await theirs.carrier.read() == b"in clear"
+
+    run(work())
+
+
+def test_an_early_request_is_served_to_nobody_whose_address_is_not_proven(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with hosts(tmp_path, secure=Secure.NO) as both:
+            both.early = b"GET / HTTP/1.1\r\n\r\n"
+            await both.connect(**TCP_ALONE, early="idempotent")
+            assert both.server.strangers.deferred == {"an early request": 1}
+            assert both.server.strangers.commits == 0
+
+    run(work())
+
+
+@pytest.mark.root
+def test_tcp_without_a_syn_waits_for_a_socket_and_so_for_a_cookie(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with hosts(tmp_path) as both:
+            association = await both.connect(tcp="no-syn", packets_min=1)
+            await both.accept()
+            assert association.report.stack == ["http", "tls", "tcp"]
+            assert both.server.strangers.deferred == {"TCP without a SYN": 1}
 
     run(work())
 

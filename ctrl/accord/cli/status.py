@@ -65,6 +65,11 @@ def _load(load: dict[str, Any]) -> str:
     )
 
 
+def _strangers(strangers: dict[str, Any]) -> str:
+    asked = "".join(f"; asked for a cookie, {why}: {count}" for why, count in strangers["deferred"].items())
+    return f"{strangers['answers']} answers, {strangers['commits']} of them committed{asked}"
+
+
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--control", type=click.Path(path_type=Path), help="Control socket of the daemon.")
@@ -93,6 +98,7 @@ def status(as_json: bool, control: Path | None) -> None:
     ):
         table.add_row(name.replace("_", " "), str(answer[name]))
     table.add_row("load", _load(answer["load"]))
+    table.add_row("without memory", _strangers(answer["strangers"]))
     table.add_row("sealing keys", ", ".join(answer["sealing_keys"]))
     table.add_row("privileges", describe(answer["privileges"]))
     table.add_row("memory", _memory(answer))
