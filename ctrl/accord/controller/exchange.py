@@ -66,6 +66,9 @@ class Machine(Protocol):
     def waiting(self) -> int | None:
         """The node whose session waits for something on this host; None: none does."""
 
+    def forget(self) -> None:
+        """Nothing more will be asked of it."""
+
     @property
     def early(self) -> bool:
         """As ``negotiation.machine.Machine.early``."""
@@ -300,6 +303,12 @@ class Exchange:
         self._endpoint.release(self._handle, self._linger)
         released, self._released = self._released, None
         released()
+        # Whoever made them hears of them no more. What would only be found by the collector waits for it, with the
+        # keys and buffers of its handshakes: thousands of negotiations (docs/BENCHMARKS.md, soak).
+        self.on_refused = self.on_progress = self._late = None
+        machine, self._machine = self._machine, None
+        if machine is not None:
+            machine.forget()
 
     def figures(self) -> TransactionInfo | None:
         """Packets and bytes so far."""

@@ -127,6 +127,8 @@ class Negotiation:
         in_band = self._channel is not None and self._channel.in_use
         if not in_band and not self._kept and self.exchange.over:
             self._in_use.close()
+            if self._channel is not None:
+                self._channel.ended = _nothing
 
     def order_next(self) -> None:
         """Have the next proposal for this peer made in idle time."""
@@ -146,6 +148,10 @@ class Negotiation:
         """As ``Exchange.listen_on``."""
         self.exchange.on_progress = None
         self.exchange.listen_on(late)
+
+
+def _nothing() -> None:
+    """To be told."""
 
 
 def route(address: str, port: int) -> tuple[str, int]:

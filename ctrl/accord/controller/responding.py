@@ -65,6 +65,7 @@ def respond(
     def released() -> None:
         if channel is not None and bound is not None and not channel.in_use:
             endpoint.drop_channel(bound, path, channel)
+            channel.ended = _nothing
 
     ladder = Ladder(clock.now)
     ladder.note(Way.HERE, f"from {_peer(path)}")
@@ -205,6 +206,10 @@ class Answering:
     def open(self, plugin: Plugin, services: Services) -> Session:
         """A session for a node."""
         return self.controller.guard.open(plugin, Role.RESPONDER, services)
+
+
+def _nothing() -> None:
+    """To be told."""
 
 
 def _peer(path: Path) -> str:

@@ -51,6 +51,10 @@ _GC_OBJECTS = 20_000
 """Objects made between two collections, about ten negotiations' worth; Python's own 700 is several to each."""
 
 
+_GC_OLDER = (2, 2)
+"""Collections of the younger objects to one of the older. A negotiation lives on for ten seconds after its end, so all
+of them get old; with Python's own 10 and 10 what refers to itself is found after thousands of them, and all at once."""
+
 _FOR_OPERATORS = {"takeover": "take over", "flush_peers": "have peers forgotten"}
 """By the message's ``op``: what only root and the daemon's own user may."""
 _CLIENTS_END_SECONDS = 1.0
@@ -149,7 +153,7 @@ class Daemon:
             # What was loaded stays: the collector need not look through it in the middle of a negotiation.
             gc.collect()
             gc.freeze()
-            gc.set_threshold(_GC_OBJECTS)
+            gc.set_threshold(_GC_OBJECTS, *_GC_OLDER)
             bounds.enter_context(limited(self._config.memory_mib))
             bounds.enter_context(controller.guard.watching())
             if self._before is not None:

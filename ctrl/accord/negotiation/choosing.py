@@ -127,6 +127,11 @@ class Choosing(Machine):
         self.proposed: Graph | None = None
         """The proposal as it came, for whoever is asked to accept it."""
 
+    def forget(self) -> None:
+        """As ``Machine.forget``."""
+        super().forget()
+        self._accept, self._accepted, self._verdict = _nobody, None, None
+
     def _fill(self, accepted: Accepted) -> None:
         """Put what we have into the placeholders that are ours to fill, and forget those that cannot be filled."""
         for node in list(self._graph.nodes.values()):
@@ -334,3 +339,8 @@ class Choosing(Machine):
 
 def _respond(session: Session, payload: bytes, view: View) -> Outcome:
     return session.respond(view, payload)
+
+
+def _nobody(service: int | None) -> Refuse:
+    """Who accepts when all is over."""
+    return Refuse(Reason.CLOSED)

@@ -97,6 +97,12 @@ class Machine:
         """Whether the next node of the peer's may be answered before its message is whole: then its budget counts."""
         return False
 
+    def forget(self) -> None:
+        """Nothing more will be asked of it: let go of what refers back to it, and of the sessions."""
+        self._walk = None
+        self._sessions = {}
+        self._inboxes = {}
+
     # ---- handlers that both tables name ----
 
     def _ignore(self, event: Event) -> None:

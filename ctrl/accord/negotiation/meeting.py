@@ -181,6 +181,10 @@ class MeetingInitiator:
         """As ``Machine.guard``."""
         self._inner.guard = guard
 
+    def forget(self) -> None:
+        """As ``Machine.forget``."""
+        self._inner.forget()
+
     @property
     def waiting(self) -> int | None:
         """The node whose session waits for something on this host; the context: for the other's proposal."""
@@ -271,6 +275,10 @@ class MeetingResponder:
     def guarded_by(self, guard: Guard) -> None:
         """As ``Machine.guard``."""
         self._inner.guard = guard
+
+    def forget(self) -> None:
+        """As ``Machine.forget``."""
+        self._inner.forget()
 
     @property
     def waiting(self) -> int | None:
