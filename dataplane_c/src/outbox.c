@@ -236,7 +236,7 @@ bool outbox_begin_anew(struct transaction *transaction, struct slab *slab, uint6
 	uint32_t first = outbox->buffers[0];
 	struct slab_head *head;
 
-	if (first == SLAB_NONE || slab_head(slab, first)->length + ACCORD_COOKIE_BYTES > slab->capacity)
+	if (first == SLAB_NONE || slab_head(slab, first)->length + (uint32_t)ACCORD_COOKIE_BYTES > slab->capacity)
 		return false;
 	head = slab_head(slab, first);
 	head->length = (uint16_t)packet_put_cookie(slab_bytes(slab, first), head->length, cookie);
