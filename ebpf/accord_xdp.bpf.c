@@ -34,6 +34,9 @@ static __always_inline __u32 classify(struct xdp_md *context, const struct packe
 	now = bpf_map_lookup_elem(&settings, &key);
 	if (!now || now->layout != ACCORD_MAP_LAYOUT)
 		return ACCORD_REASON_MAP_MISMATCH;
+	if (now->flags & ACCORD_SETTINGS_CHALLENGE && frame_bytes <= now->frame_limit &&
+	    for_this_interface(packet->ethernet, now) && met_lately(context, packet->ip_at, packet->port))
+		return meet_stranger(context, packet->ip_at, at, packet->length);
 	if (packet->protocol == PROTOCOL_UDP && !(now->flags & ACCORD_SETTINGS_ANY_PORT) &&
 	    !bpf_map_lookup_elem(&ports, &packet->port))
 		return ACCORD_REASON_NOT_OURS_PORT;
@@ -46,9 +49,10 @@ static __always_inline __u32 classify(struct xdp_md *context, const struct packe
 		return ACCORD_REASON_STALE_HEARTBEAT;
 	if (!for_this_host(context, packet->ip_at, packet->protocol))
 		return ACCORD_REASON_NOT_LOCAL;
-	if (now->flags & ACCORD_SETTINGS_CHALLENGE)
-		return meet_stranger(context, packet->ip_at, at, packet->length);
-	return ACCORD_REASON_STEERED;
+	if (!(now->flags & ACCORD_SETTINGS_CHALLENGE))
+		return ACCORD_REASON_STEERED;
+	note_latest(context, packet->ip_at, packet->port);
+	return meet_stranger(context, packet->ip_at, at, packet->length);
 }
 
 static __always_inline int is_refused(__u32 reason)

@@ -26,7 +26,26 @@
 #include "maps.h"
 #include "parsing.h"
 
+/*
+ * The last destination that this processor found to be this host's, alive and steered. Under a flood all is for one,
+ * and to ask anew costs more than the cookie: the map of ports, the clock, the routing table. Good until the next
+ * heartbeat, and for some timer ticks of 1 to 10 ms.
+ */
+struct lately {
+	__u64 heartbeat_ns, jiffies;
+	__be32 to[4];
+	__u32 port, interface;
+};
+
+struct {
+	__uint(type, BPF_MAP_TYPE_PERCPU_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, struct lately);
+} latest SEC(".maps");
+
 enum {
+	LATELY_JIFFIES = 4,
 	CHALLENGE_BYTES = ACCORD_HEADER_BYTES + ACCORD_COOKIE_BYTES,
 	SUM_STEP = 32, /* bytes at a time */
 	SUM_STEPS = (ACCORD_MIN_MTU_PACKET - ACCORD_HEADER_BYTES) / SUM_STEP,
@@ -96,6 +115,62 @@ __attribute__((noinline)) int sum_chunks(struct xdp_md *context, __u32 at, __u32
 		length = 0;
 	}
 	return length ? SUM_FAILED : (int)fold(sum);
+}
+
+/* As `lately` has it; 0: not one of IPv4 or IPv6. */
+static __always_inline int find_latest(struct lately *found, const struct xdp_md *context, __u32 ip_at, __u32 port)
+{
+	const void *end = (const void *)(long)context->data_end, *ip = at_offset(context, ip_at);
+	const struct iphdr *ipv4 = ip;
+	const struct ipv6hdr *ipv6 = ip;
+
+	if ((const void *)(ipv4 + 1) > end)
+		return 0;
+	found->port = port;
+	found->interface = context->ingress_ifindex;
+	if (ipv4->version == 4) {
+		found->to[0] = ipv4->daddr;
+		return 1;
+	}
+	if ((const void *)(ipv6 + 1) > end)
+		return 0;
+	__builtin_memcpy(found->to, &ipv6->daddr, sizeof(found->to));
+	return 1;
+}
+
+static __always_inline int is_latest(const struct lately *have, const struct lately *found)
+{
+	return !((have->to[0] ^ found->to[0]) | (have->to[1] ^ found->to[1]) | (have->to[2] ^ found->to[2]) |
+	         (have->to[3] ^ found->to[3]) | (have->port ^ found->port) | (have->interface ^ found->interface));
+}
+
+/* Was a packet for there, a moment ago, for this host? */
+__attribute__((noinline)) int met_lately(struct xdp_md *context, __u32 ip_at, __u32 port)
+{
+	const struct accord_settings *now;
+	struct lately found = {}, *have;
+	__u32 key = 0;
+
+	now = bpf_map_lookup_elem(&settings, &key);
+	have = bpf_map_lookup_elem(&latest, &key);
+	return now && have && have->heartbeat_ns == now->heartbeat_ns && bpf_jiffies64() - have->jiffies < LATELY_JIFFIES &&
+	       find_latest(&found, context, ip_at, port) && is_latest(have, &found);
+}
+
+__attribute__((noinline)) int note_latest(struct xdp_md *context, __u32 ip_at, __u32 port)
+{
+	const struct accord_settings *now;
+	struct lately found = {}, *have;
+	__u32 key = 0;
+
+	now = bpf_map_lookup_elem(&settings, &key);
+	have = bpf_map_lookup_elem(&latest, &key);
+	if (!now || !have || !find_latest(&found, context, ip_at, port))
+		return 0;
+	found.heartbeat_ns = now->heartbeat_ns;
+	found.jiffies = bpf_jiffies64();
+	*have = found;
+	return 1;
 }
 
 /* The headers in front of a packet. Where they are not plain ones, it is the daemon's. */

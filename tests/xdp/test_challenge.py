@@ -193,3 +193,20 @@ def test_what_was_done_is_counted_for_the_daemon(flooded: Program) -> None:
     for _ in range(3):
         flooded.run(bytes(front / proposal(flags="I+E+C", cookie=good)))
     assert [now - then for now, then in zip(flooded.challenges(), before, strict=True)] == [1, 2, 3]
+
+
+def test_what_was_found_out_of_one_destination_is_not_believed_of_another_one(flooded: Program) -> None:
+    """The program remembers the last destination that was this host's, for some ticks."""
+    there = ETHER / IP4 / UDP_OURS / proposal()
+    others = {
+        "a port that nobody registered": (ETHER / IP4 / UDP(sport=50000, dport=PORT + 1), Reason.NOT_OURS_PORT),
+        "another interface": (Ether(dst=THEIRS, src=OURS) / IP4 / UDP_OURS, Reason.NOT_LOCAL),
+    }
+    for name, (front, reason) in others.items():
+        assert run(flooded, there).reason is Reason.CHALLENGED
+        came = run(flooded, front / proposal())
+        assert (came.verdict, came.reason) == (Verdict.PASS, reason), name
+    assert run(flooded, there).reason is Reason.CHALLENGED
+    flooded.heartbeat(600)
+    assert run(flooded, there).reason is Reason.STALE_HEARTBEAT
+    flooded.heartbeat(ALIVE_MS)

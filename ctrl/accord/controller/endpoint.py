@@ -30,6 +30,7 @@ log = logging.getLogger("accord.endpoint")
 
 _HEARTBEAT_SECONDS = Limit.HEARTBEAT_MS / 1000 / 5
 _IP_PKTINFO = 8  # linux/in.h; the socket module has it from Python 3.12 on
+_EVENTS_PER_SIGN = 32
 # One burst of work before other tasks get their turn.
 _ROUNDS = 64
 
@@ -359,8 +360,10 @@ class Endpoint:
                 moved = self.port.poll(self.engine, clock.now_us())
                 events = self.engine.events()
                 datagrams = self.port.datagrams()
-                for event in events:
+                for number, event in enumerate(events, start=1):
                     self._safely(self._dispatch, event)
+                    if number % _EVENTS_PER_SIGN == 0:
+                        self._sign()
                 for path, data in datagrams:
                     self._safely(self._deliver, path, data)
                 for path in self.port.errors():
@@ -430,10 +433,15 @@ class Endpoint:
     def _beat(self) -> None:
         if self._closed:
             return
-        self.port.heartbeat()
-        self.port.follow(self.engine, clock.now_us())
+        self._sign()
         self._levels.look(self.engine.load(clock.now_us()), clock.now())
         self._loop.call_later(_HEARTBEAT_SECONDS, self._beat)
+
+    def _sign(self) -> None:
+        """Of life, and of the load; also amid a burst of events, each of which may be milliseconds of work: who gets
+        somewhere is not hung, and packets that pass to the kernel meanwhile would be more work."""
+        self.port.heartbeat()
+        self.port.follow(self.engine, clock.now_us())
 
     def close(self) -> None:
         """Tell every peer, detach from the interface and give everything back."""

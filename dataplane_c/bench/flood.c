@@ -1,0 +1,291 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * A flood of packets of a negotiation, made from one frame; bench/flood.py says what it is for. One JSON object a run.
+ *
+ *   flood OBJECT INTERFACE drop|bounce SECONDS
+ *       Drop every packet that comes in, or send it back, for so long: packets a second.
+ *   flood OBJECT INTERFACE KIND FRAME HEADER_AT FAMILY RATE SECONDS CPU [KEY_ID KEY SLOT]
+ *       Send. KIND: proposals, replayed, validated. FRAME: a file, whose packet has zeros for its transaction ID, TSN,
+ *       checksum and cookie, and its IPv4 header for source and checksum (replayed: which is sent as it is). RATE:
+ *       packets a second; 0: as many as go. KEY: 32 hexadecimal digits.
+ *
+ * Frames are made, and, where the receiver runs no other processor, received by CPU: what is measured at the full rate
+ * is what one processor does of both.
+ */
+#include "flood.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <net/if.h>
+#include <pthread.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include <bpf/bpf.h>
+#include <bpf/libbpf.h>
+#include <linux/if_link.h>
+
+#include "accord/wire.h"
+
+/* Newer than Debian 12's <linux/bpf.h> in some of its kernels' headers. */
+#ifndef BPF_F_TEST_XDP_LIVE_FRAMES
+#define BPF_F_TEST_XDP_LIVE_FRAMES (1U << 1)
+#endif
+
+enum {
+	FRAMES_PER_CALL = 1 << 30, /* until a signal ends the call: each takes the kernel some 20 ms to begin and end */
+	FRAMES_PER_BATCH = 64,
+	ROOM = 2048,
+	ETHERNET_BYTES = 14,
+	IPV4_BYTES = 20,
+	MAX_CPUS = 1024,
+};
+
+struct flood {
+	struct bpf_object *object;
+	int plan_fd, arrived_fd;
+	struct flood_plan plan;
+	uint8_t frame[ROOM];
+	uint32_t length;
+	atomic_bool stop, ended;
+	int error;
+};
+
+__attribute__((noreturn)) static void give_up(const char *what, int error)
+{
+	fprintf(stderr, "flood: %s: %s\n", what, strerror(error));
+	exit(1);
+}
+
+static uint64_t now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+static int program(const struct flood *flood, const char *name)
+{
+	return bpf_program__fd(bpf_object__find_program_by_name(flood->object, name));
+}
+
+static void load(struct flood *flood, const char *path)
+{
+	flood->object = bpf_object__open_file(path, NULL);
+	if (libbpf_get_error(flood->object) || bpf_object__load(flood->object))
+		give_up(path, errno);
+	flood->plan_fd = bpf_object__find_map_fd_by_name(flood->object, "plan");
+	flood->arrived_fd = bpf_object__find_map_fd_by_name(flood->object, "arrived");
+}
+
+static void attach(const struct flood *flood, const char *name, uint32_t interface)
+{
+	LIBBPF_OPTS(bpf_link_create_opts, options, .flags = XDP_FLAGS_DRV_MODE);
+
+	if (bpf_link_create(program(flood, name), (int)interface, BPF_XDP, &options) < 0)
+		give_up(name, errno);
+}
+
+static struct flood_arrived arrived(const struct flood *flood)
+{
+	static struct flood_arrived each[MAX_CPUS];
+	struct flood_arrived sum = {0};
+	uint32_t key = 0;
+	int cpus = libbpf_num_possible_cpus();
+
+	if (cpus > MAX_CPUS || bpf_map_lookup_elem(flood->arrived_fd, &key, each))
+		give_up("map arrived", errno);
+	for (int cpu = 0; cpu < cpus; cpu++) {
+		sum.packets += each[cpu].packets;
+		sum.bytes += each[cpu].bytes;
+	}
+	return sum;
+}
+
+static void pause_ns(uint64_t nanoseconds)
+{
+	const struct timespec pause = {.tv_sec = (time_t)(nanoseconds / 1000000000u),
+	                               .tv_nsec = (long)(nanoseconds % 1000000000u)};
+
+	nanosleep(&pause, NULL);
+}
+
+/* RFC 1071, in the order of memory. */
+static uint32_t sum_of(const uint8_t *bytes, uint32_t length)
+{
+	uint64_t sum = 0;
+	uint16_t word;
+
+	for (uint32_t i = 0; i + 1 < length; i += 2) {
+		memcpy(&word, bytes + i, 2);
+		sum += word;
+	}
+	if (length % 2) {
+		word = 0;
+		memcpy(&word, bytes + length - 1, 1);
+		sum += word;
+	}
+	while (sum >> 16)
+		sum = (sum & 0xffff) + (sum >> 16);
+	return (uint32_t)sum;
+}
+
+static void read_frame(struct flood *flood, const char *path)
+{
+	FILE *file = fopen(path, "rb");
+	uint32_t front = flood->plan.header_at + ACCORD_HEADER_BYTES + ACCORD_COOKIE_BYTES, chunks;
+
+	if (!file)
+		give_up(path, errno);
+	flood->length = (uint32_t)fread(flood->frame, 1, ROOM - FLOOD_SPARE, file);
+	fclose(file);
+	if (flood->length <= front)
+		give_up(path, EINVAL);
+	memcpy(flood->plan.front, flood->frame, sizeof(flood->plan.front));
+	flood->plan.frame_bytes = flood->length - ETHERNET_BYTES;
+	flood->plan.sum = sum_of(flood->frame + flood->plan.header_at, flood->length - flood->plan.header_at);
+	flood->plan.ip_sum = sum_of(flood->frame + ETHERNET_BYTES, IPV4_BYTES);
+	chunks = flood->length - front;
+	flood->plan.bound =
+		htobe32((uint32_t)be16toh((uint16_t)sum_of(flood->frame + front, chunks)) << 16 | (chunks & 0xffff));
+	memmove(flood->frame + FLOOD_SPARE, flood->frame, flood->length);
+	flood->length += FLOOD_SPARE; /* each one is cut: flood.bpf.c */
+}
+
+static void *run(void *argument)
+{
+	struct flood *flood = argument;
+	LIBBPF_OPTS(bpf_test_run_opts, options, .data_in = flood->frame, .data_size_in = flood->length,
+	            .flags = BPF_F_TEST_XDP_LIVE_FRAMES, .repeat = FRAMES_PER_CALL, .batch_size = FRAMES_PER_BATCH);
+
+	while (!flood->error && !atomic_load(&flood->stop))
+		if (bpf_prog_test_run_opts(program(flood, "flood_generate"), &options) && errno != EINTR)
+			flood->error = errno;
+	atomic_store(&flood->ended, true);
+	return NULL;
+}
+
+static void interrupt(int number)
+{
+	(void)number;
+}
+
+static void send_for(struct flood *flood, uint64_t nanoseconds, int cpu)
+{
+	const struct sigaction action = {.sa_handler = interrupt};
+	pthread_attr_t attributes;
+	pthread_t thread;
+	cpu_set_t cpus;
+	int error;
+
+	sigaction(SIGUSR1, &action, NULL); /* without SA_RESTART, and not ignored: it is there to interrupt */
+	CPU_ZERO(&cpus);
+	CPU_SET(cpu, &cpus);
+	pthread_attr_init(&attributes);
+	pthread_attr_setaffinity_np(&attributes, sizeof(cpus), &cpus);
+	error = pthread_create(&thread, &attributes, run, flood);
+	if (error)
+		give_up("a thread", error);
+	pause_ns(nanoseconds);
+	atomic_store(&flood->stop, true);
+	while (!atomic_load(&flood->ended)) { /* again: the first may come in between two calls */
+		pthread_kill(thread, SIGUSR1);
+		pause_ns(1000000);
+	}
+	pthread_join(thread, NULL);
+	if (flood->error)
+		give_up("live frames of BPF_PROG_TEST_RUN", flood->error);
+}
+
+static void read_key(struct flood *flood, char **arguments)
+{
+	uint8_t key[16];
+
+	flood->plan.key.id = (uint32_t)atoi(arguments[0]);
+	for (int i = 0; i < 16; i++) {
+		unsigned int byte;
+
+		if (sscanf(arguments[1] + 2 * i, "%2x", &byte) != 1)
+			give_up("the key", EINVAL);
+		key[i] = (uint8_t)byte;
+	}
+	memcpy(flood->plan.key.words, key, sizeof(key));
+	flood->plan.slot = (uint32_t)atoi(arguments[2]);
+}
+
+static int drop(struct flood *flood, const char *name, uint32_t interface, double seconds)
+{
+	struct flood_arrived before, after;
+	uint64_t began;
+
+	attach(flood, name, interface);
+	printf("attached\n");
+	fflush(stdout);
+	while (!(before = arrived(flood)).packets)
+		pause_ns(1000000);
+	pause_ns(100000000);
+	before = arrived(flood);
+	began = now_ns();
+	pause_ns((uint64_t)(seconds * 1e9));
+	after = arrived(flood);
+	printf("{\"packets_per_second\": %.0f}\n",
+	       (double)(after.packets - before.packets) * 1e9 / (double)(now_ns() - began));
+	return 0;
+}
+
+int main(int count, char **arguments)
+{
+	static const char *const kinds[] = {"proposals", "replayed", "validated"};
+	static struct flood flood;
+	struct flood_arrived back;
+	uint32_t interface, key = 0;
+	double rate, seconds;
+	uint64_t began;
+
+	if (count != 5 && count != 10 && count != 13)
+		give_up("arguments: see the beginning of flood.c", EINVAL);
+	interface = if_nametoindex(arguments[2]);
+	load(&flood, arguments[1]);
+	if (count == 5)
+		return drop(&flood, strcmp(arguments[3], "bounce") ? "flood_drop" : "flood_bounce", interface,
+		            atof(arguments[4]));
+	flood.plan.interface = interface;
+	for (uint32_t kind = 0; kind < 3; kind++)
+		if (strcmp(arguments[3], kinds[kind]) == 0)
+			flood.plan.kind = kind;
+	flood.plan.header_at = (uint32_t)atoi(arguments[5]);
+	flood.plan.family = (uint32_t)atoi(arguments[6]);
+	rate = atof(arguments[7]);
+	seconds = atof(arguments[8]);
+	flood.plan.picoseconds = rate > 0 ? (uint64_t)(1e12 / rate) : 0;
+	if (count == 13)
+		read_key(&flood, arguments + 10);
+	read_frame(&flood, arguments[4]);
+	if (bpf_map_update_elem(flood.plan_fd, &key, &flood.plan, BPF_ANY))
+		give_up("map plan", errno);
+	attach(&flood, "flood_sink", interface);
+	printf("attached\n");
+	fflush(stdout);
+	began = now_ns();
+	send_for(&flood, (uint64_t)(seconds * 1e9), atoi(arguments[9]));
+	if (bpf_map_lookup_elem(flood.plan_fd, &key, &flood.plan))
+		give_up("map plan", errno);
+	seconds = (double)(now_ns() - began) / 1e9;
+	pause_ns(100000000); /* what is on its way */
+	back = arrived(&flood);
+	printf("{\"made\": %" PRIu64 ", \"made_bytes\": %" PRIu64 ", \"seconds\": %.6f, \"answers\": %" PRIu64
+	       ", \"answer_bytes\": %" PRIu64 "}\n",
+	       (uint64_t)flood.plan.made, (uint64_t)flood.plan.made_bytes, seconds, (uint64_t)back.packets,
+	       (uint64_t)back.bytes);
+	fflush(stdout);
+	getchar(); /* honest hosts may still be answered here, which takes a program on this end of the wire */
+	return 0;
+}
