@@ -35,6 +35,7 @@ from failopen import percentile
 from scapy.layers.inet import IP, UDP
 from scapy.layers.inet6 import IPv6
 from scapy.layers.l2 import Ether
+from scapy.packet import Packet
 
 from accord.controller.load.ring import slot_of
 from accord.lab.deployment import BARE_PORT, Deployment
@@ -77,12 +78,13 @@ def frame(plan: Plan, client: PairHost, server: PairHost) -> bytes:
     chunks = [AccordChunk(node=0, protocol=17, data=node)]
     tsn = first_tsn(transaction, initiator=True) if replayed else 0
     packet = Accord(flags=flags, transaction=transaction, tsn=tsn, chunks=chunks, checksum=None if replayed else 0)
-    if plan.family == 4:
-        ip = IP(
-            src=client.address4 if replayed else "0.0.0.0", dst=server.address4, **({} if replayed else {"chksum": 0})
-        )
-    else:
+    ip: Packet
+    if plan.family == 6:
         ip = IPv6(src=client.address6 if replayed else "2001:db8::", dst=server.address6)
+    elif replayed:
+        ip = IP(src=client.address4, dst=server.address4)
+    else:
+        ip = IP(src="0.0.0.0", dst=server.address4, chksum=0)
     made = (
         Ether(dst=server.mac, src=client.mac)
         / ip
