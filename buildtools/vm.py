@@ -36,7 +36,7 @@ def up(kernel: str, accelerator: str) -> int:
         return 0
     if vm_hall.running() is not None and _kernel_of_hall() != kernel:
         raise BuildFailure(f"the machines run with kernel {_kernel_of_hall()}: ./build.py vm down, then again")
-    pid = vm_hall.start()
+    pid = vm_hall.start(box.emulator)
     try:
         (vm_hall.STATE / "kernel").write_text(kernel, encoding="ascii")
         (vm_hall.STATE / "accelerator").write_text(_accelerator(accelerator), encoding="ascii")
@@ -201,8 +201,6 @@ def _vagrant(pid: int, box: vm_box.Box, *arguments: str) -> List[str]:
         # Translated processors that others use too: minutes.
         "ACCORD_VM_PATIENCE": str(int(BOOT_SECONDS * float(os.environ.get("ACCORD_VM_SLOW", "1")))),
     }
-    if box.emulator is not None:
-        variables["ACCORD_VM_EMULATOR"] = str(box.emulator)
     settings = [f"{name}={value}" for name, value in variables.items()]
     return [*vm_hall.within(pid, VAGRANT), "env", *settings, "vagrant", *arguments]
 

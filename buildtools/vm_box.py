@@ -31,7 +31,7 @@ VM = BUILD / "vm"
 NEEDED = (*minimal.NEEDED, "cpio", "e2fsprogs", "kmod", "qemu-utils", "vagrant")
 # Which suite's linux-image-cloud-amd64 is which kernel; the name that people use, as in --kernel.
 KERNELS = {"6.1": minimal.SUITE, "6.12": f"{minimal.SUITE}-backports"}
-# QEMU of backports, beside whatever the host has: it finds its files by where it lies itself.
+# QEMU of backports, unpacked beside the box; what else it needs is in the host's packages of QEMU.
 EMULATOR = ("qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios")
 # What stands between a kernel of Debian's and its root on a virtio disk.
 DRIVERS = ("virtio_pci", "virtio_blk", "ext4")
@@ -97,7 +97,7 @@ class Box:
     initrd: Path
     name: str
     emulator: Optional[Path]
-    """None: the host's."""
+    """Where another QEMU was unpacked; None: the host's."""
 
 
 def box(kernel: str) -> Box:
@@ -168,10 +168,11 @@ def _emulator(place: Path, kernel: str) -> Optional[Path]:
     """Backports' QEMU for backports' kernel, if it runs on this host."""
     if KERNELS[kernel] == minimal.SUITE:
         return None
-    program = place / "emulator/usr/bin/qemu-system-x86_64"
+    unpacked = place / "emulator"
+    program = unpacked / "usr/bin/qemu-system-x86_64"
     tried = subprocess.run([str(program), "--version"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
     if tried.returncode == 0:
-        return program
+        return unpacked
     words = tried.stdout.decode(errors="replace").strip().splitlines()[-1:]
     say(f"backports' QEMU does not run here ({' '.join(words)}): with the host's, kernel {kernel} may hang at boot")
     return None

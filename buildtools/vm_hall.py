@@ -38,9 +38,14 @@ cgroup_controllers = [ ]
 namespaces = [ ]
 """
 
-# $1: the directory of our state. /sys anew, since the host's shows the host's interfaces.
+# $1: the directory of our state; $2: where another QEMU was unpacked, or nothing. /sys anew, since the host's shows the
+# host's interfaces. The other QEMU takes the place of the host's, program, modules and data: beside it, each would end
+# at the sight of the other's modules.
 _HALL = """
-state=$1
+state=$1 qemu=$2
+for part in bin/qemu-system-x86_64 bin/qemu-system-i386 lib/x86_64-linux-gnu/qemu share/qemu share/seabios; do
+    if [ -n "$qemu" ] && [ -e "/usr/$part" ]; then mount --bind "$qemu/usr/$part" "/usr/$part"; fi
+done
 mount -t proc proc /proc
 mount -t sysfs sysfs /sys
 mount -t tmpfs run /run
@@ -69,8 +74,11 @@ def running() -> Optional[int]:
     return int(pid) if started(int(pid)) == since else None
 
 
-def start() -> int:
-    """The hall, made if it is not there. Raises BuildFailure with what its daemons said."""
+def start(emulator: Optional[Path] = None) -> int:
+    """The hall, made if it is not there. ``emulator``: where another QEMU was unpacked.
+
+    Raises BuildFailure with what its daemons said.
+    """
     found = running()
     if found is not None and (STATE / "ready").exists():
         return found
@@ -83,7 +91,7 @@ def start() -> int:
     with LOG.open("wb") as log:
         # A session of its own: a Ctrl-C is for the command that we serve, which then ends the hall in its own time.
         outer = subprocess.Popen(
-            [*command, "sh", "-ec", _HALL, "sh", str(STATE)],
+            [*command, "sh", "-ec", _HALL, "sh", str(STATE), str(emulator or "")],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=subprocess.STDOUT,
