@@ -8,14 +8,23 @@
 #include "outbox.h"
 #include "packet.h"
 
+/* Some of the initiator's next message is here, and some is missing. Of the proposal's rest nothing depends on it. */
+static bool within_message(const struct transaction *transaction)
+{
+	const struct reassembly *reassembly = &transaction->reassembly;
+
+	return reassembly->latest >= ACCORD_STEP_COMMIT && !reassembly_is_complete(reassembly, (uint8_t)reassembly->latest);
+}
+
 /* Has this negotiation come as far as its lifetime has to carry it? HotNets 2009, Figure 1: the responder
- * is there when the commit proved the peer's address, the initiator when it has sent the commit. */
+ * is there when the commit is whole, and the peer's address proven, by it or by a message before it; the initiator when
+ * it has sent the commit. */
 static bool committed(const struct transaction *transaction)
 {
 	if (transaction->continues)
 		return false;
 	if (transaction->role == ROLE_RESPONDER)
-		return !transaction->share.unproven && !transaction->admitted;
+		return !transaction->share.unproven && !transaction->admitted && !within_message(transaction);
 	return transaction->outbox.step >= ACCORD_STEP_COMMIT;
 }
 

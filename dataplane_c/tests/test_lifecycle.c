@@ -192,6 +192,46 @@ static void a_slow_proposal_ends_with_its_lifetime_and_an_unanswered_one_in_a_ti
 	bench_end(&bench);
 }
 
+/* MUST-27, where there are more than three steps: the address was proven by an earlier one than the commit. */
+static void a_commit_that_never_becomes_whole_ends_with_the_lifetime_though_the_address_is_proven(void)
+{
+	static const uint8_t further[] = {0, 0, 0, 5, 0x80, 0x07, 0, 1, 1}; /* CONTINUES: node 1 */
+	struct accord_node_out node = {.node = 0, .protocol = 17, .length = sizeof(CONTEXT), .data = CONTEXT};
+	struct bench bench;
+	struct craft craft;
+	uint32_t packets;
+
+	bench_begin(&bench);
+	craft_proposal(&craft, ID);
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	take_events(&bench);
+	CHECK_EQUAL(accord_engine_send(bench.engine, bench.now, bench.handle, 1, &node, 1, 0), 0);
+	drain(&bench, &packets);
+	craft_header(&craft, ID, 2, END, 1);
+	craft_acknowledge(&craft, 0x10000001, 1);
+	craft_chunk(&craft, 0, F | L, ACCORD_PROTOCOL_UDP, further, sizeof(further));
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	take_events(&bench);
+	CHECK_EQUAL(accord_engine_prove(bench.engine, bench.handle), 0);
+	CHECK_EQUAL(accord_engine_send(bench.engine, bench.now, bench.handle, 3, &node, 1, 0), 0);
+	drain(&bench, &packets);
+	/* The context of a commit, and nothing behind it. */
+	craft_header(&craft, ID, 4, 0, 2);
+	craft_acknowledge(&craft, 0x10000001, 2);
+	craft_chunk(&craft, 0, F | L, ACCORD_PROTOCOL_UDP, CONTEXT, sizeof(CONTEXT));
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	bench.now += ACCORD_MAX_LIFETIME_MS * 1000ull - 1;
+	drain(&bench, &packets);
+	take_events(&bench);
+	CHECK_EQUAL(failure(&bench), 0);
+	CHECK_EQUAL(accord_engine_deadline(bench.engine), bench.now + 1);
+	bench.now += 1;
+	drain(&bench, &packets);
+	take_events(&bench);
+	CHECK_EQUAL(failure(&bench), ACCORD_REASON_LIFETIME);
+	bench_end(&bench);
+}
+
 static void a_handle_of_a_closed_transaction_is_refused_for_long_after(void)
 {
 	struct bench bench;
@@ -403,6 +443,7 @@ int main(void)
 	RUN(with_no_slot_free_what_has_lingered_for_longest_gives_way);
 	RUN(with_no_quota_left_what_lingers_without_having_proven_its_address_gives_way);
 	RUN(a_slow_proposal_ends_with_its_lifetime_and_an_unanswered_one_in_a_time_out);
+	RUN(a_commit_that_never_becomes_whole_ends_with_the_lifetime_though_the_address_is_proven);
 	RUN(a_handle_of_a_closed_transaction_is_refused_for_long_after);
 	RUN(every_slot_serves_again_and_again);
 	RUN(negotiations_that_follow_each_other_share_a_few_slots);
