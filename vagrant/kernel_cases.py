@@ -26,7 +26,11 @@ from vagrant.machines import (
     start_daemons,
 )
 
-CONFIGURATION: Final = """[policy.default]
+# Of the time that a call of a plug-in may take: for processors that are translated, and shared.
+CONFIGURATION: Final = """[limits]
+plugin_ms = 10000
+
+[policy.default]
 kernel_tls = true
 tcp = "no-syn"
 prefer = ["tls/tcp", "tls/sctp", "tls/wireguard"]

@@ -11,7 +11,9 @@ from contextlib import closing
 import pytest
 
 from accord.controller import plans
+from accord.datapath import wireguard
 from accord.datapath.stream import SocketCarrier
+from accord.negotiation.guard import Overrun
 from accord.negotiation.interface import Role
 from accord.protocols.services import Carrier
 from accord.wire.constants import Reason
@@ -143,3 +145,19 @@ def test_a_tunnels_keys_are_fresh_and_its_port_is_held_until_it_is_established_o
     other.release()
     with pytest.raises(AccordError, match="given back"):
         other.establish(one.public_key, one.port)
+
+
+def test_a_tunnel_that_was_stopped_while_it_was_made_is_removed_whether_it_is_there_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    removed: list[int] = []
+
+    def stopped(setup: wireguard.Setup) -> None:
+        raise Overrun
+
+    monkeypatch.setattr(plans, "_create", stopped)
+    monkeypatch.setattr(plans, "_remove", removed.append)
+    tunnel = plans.PlannedTunnels(Role.INITIATOR, "192.0.2.1").reserve()
+    with pytest.raises(Overrun):
+        tunnel.establish(bytes(range(32)), 51820)
+    assert removed == [tunnel.port]

@@ -164,11 +164,11 @@ def netlink(monkeypatch: pytest.MonkeyPatch) -> type[Netlink]:
 def test_an_interface_has_its_keys_before_it_is_up_and_its_route_last(netlink: type[Netlink]) -> None:
     netlink.links = [Link(IFLA_IFNAME="lo"), Link(IFLA_IFNAME="accwg0")]
     inside, peer_inside = setup().inside, setup().peer_inside
-    assert wireguard.create(setup()) == 77
+    wireguard.create(setup())
     assert netlink.told == [
         "link add ifname kind",
         "link set ifalias index",
-        "wireguard accwg1 listen_port peer private_key",
+        "wireguard accwg51001 listen_port peer private_key",
         f"addr add {inside}/128",
         "link set index state",
         f"route add {peer_inside}/128",
@@ -207,9 +207,11 @@ def test_the_privileged_process_removes_only_what_it_has_made_and_all_of_that_at
     netlink: type[Netlink],
 ) -> None:
     tunnels = Tunnels(allowed=True)
-    assert not tunnels.remove(2)
-    assert tunnels.add(setup().encode()) == 77
-    assert not tunnels.remove(78)
+    assert not tunnels.remove(51001)
+    tunnels.add(setup().encode())
+    with pytest.raises(AccordError, match="has a tunnel"):
+        tunnels.add(setup().encode())
+    assert not tunnels.remove(51002)
     tunnels.close()
     assert netlink.told[-1] == "link del index"
-    assert not tunnels.remove(77)
+    assert not tunnels.remove(51001)

@@ -143,7 +143,7 @@ class PlannedTunnel:
         self._remote = remote.partition("%")[0]
         self._key: X25519PrivateKey | None = X25519PrivateKey.generate()
         self.public_key = self._key.public_key().public_bytes_raw()
-        self._interface: int | None = None
+        self._established = False
         self._inside = ("", "")
         # Held until the kernel takes it over: WireGuard receives on a port of all addresses, of both families.
         self._port: socket.socket | None = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
@@ -159,12 +159,16 @@ class PlannedTunnel:
         private = self._key.private_bytes_raw()
         setup = wireguard.Setup(private, peer_key, self.port, peer_port, self._remote, *self._inside, keepalive)
         self.release()
-        self._interface = _create(setup)
+        try:
+            _create(setup)
+        except BaseException:  # it may be there all the same: a plug-in that takes too long is stopped anywhere
+            _remove(self.port)
+            raise
+        self._established = True
 
     def stream(self) -> Carrier:
         """The connection through it, being opened."""
-        interface, self._interface = self._interface, None
-        assert interface is not None, "what is committed is established"
+        assert self._established, "what is committed is established"
         inside, peer_inside = self._inside
         tcp = socket.socket(socket.AF_INET6, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
@@ -179,11 +183,11 @@ class PlannedTunnel:
                 await asyncio.get_running_loop().sock_connect(tcp, (peer_inside, _INSIDE_PORT))
                 connection = tcp
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            return TunnelCarrier(connection, interface)
+            return TunnelCarrier(connection, self.port)
 
         def given_up() -> None:
             tcp.close()
-            _remove(interface)
+            _remove(self.port)
 
         return coming(opened(), given_up)
 
@@ -198,9 +202,10 @@ class PlannedTunnel:
 class TunnelCarrier(SocketCarrier):
     """A connection through a tunnel that is its own. It goes to no program: with the stream the tunnel ends."""
 
-    def __init__(self, connection: socket.socket, interface: int) -> None:
+    def __init__(self, connection: socket.socket, port: int) -> None:
+        """``port``: that the tunnel receives on."""
         super().__init__(connection)
-        self._interface: int | None = interface
+        self._tunnel: int | None = port
 
     @property
     def kernel_socket(self) -> socket.socket | None:
@@ -210,7 +215,7 @@ class TunnelCarrier(SocketCarrier):
     async def close(self) -> None:
         """Orderly end of both directions, and then of the tunnel, once the peer has acknowledged what it was sent."""
         connection = self._socket
-        if connection is not None and self._interface is not None:
+        if connection is not None and self._tunnel is not None:
             with contextlib.suppress(OSError, AccordError):
                 await self.finish()
                 async with asyncio.timeout(_LINGER_SECONDS):
@@ -226,9 +231,9 @@ class TunnelCarrier(SocketCarrier):
         self._end_tunnel()
 
     def _end_tunnel(self) -> None:
-        interface, self._interface = self._interface, None
-        if interface is not None:
-            _remove(interface)
+        port, self._tunnel = self._tunnel, None
+        if port is not None:
+            _remove(port)
 
 
 async def _delivered(connection: socket.socket) -> None:
@@ -241,15 +246,16 @@ async def _delivered(connection: socket.socket) -> None:
         await asyncio.sleep(_LOOK_SECONDS)
 
 
-def _create(setup: wireguard.Setup) -> int:
+def _create(setup: wireguard.Setup) -> None:
     if privilege.asks():
-        return int(privilege.ask(privilege.Ask.TUNNEL, data=setup.encode())[0])
-    return wireguard.create(setup)
+        privilege.ask(privilege.Ask.TUNNEL, data=setup.encode())
+    else:
+        wireguard.create(setup)
 
 
-def _remove(interface: int) -> None:
+def _remove(port: int) -> None:
     if privilege.asks():
         with contextlib.suppress(AccordError):
-            privilege.ask(privilege.Ask.NO_TUNNEL, interface)
+            privilege.ask(privilege.Ask.NO_TUNNEL, port)
     else:
-        wireguard.remove(interface)
+        wireguard.remove(port)

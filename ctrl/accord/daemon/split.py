@@ -225,7 +225,8 @@ class Split:
             control_path(self._config.control).unlink(missing_ok=True)
             return b"", []
         if pending.kind == Ask.TUNNEL and self._tunnels.allowed:
-            return str(self._tunnels.add(pending.data)).encode(), []
+            self._tunnels.add(pending.data)
+            return b"", []
         if pending.kind == Ask.NO_TUNNEL and not pending.data and self._tunnels.remove(pending.number):
             return b"", []
         if pending.kind == Ask.WHOSE_PROGRAM and broker.knows(pending.number):

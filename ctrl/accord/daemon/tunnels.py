@@ -16,10 +16,11 @@ class Tunnels:
         if allowed:  # a fifth of a daemon's start, and nothing to wait for while a peer does
             wireguard.load()
         self._made: set[int] = set()
+        """By the ports that they receive on."""
         self._swept = False
 
-    def add(self, data: bytes) -> int:
-        """Make an interface; its index. Raises ``HostError``: NO_PRIVILEGE for what is no ``Setup``, CANNOT_INSTALL."""
+    def add(self, data: bytes) -> None:
+        """Make an interface. Raises ``HostError``: NO_PRIVILEGE for what is no ``Setup``, CANNOT_INSTALL."""
         try:
             setup = wireguard.Setup.decode(data)
         except ValueError as wrong:
@@ -27,19 +28,20 @@ class Tunnels:
         if not self._swept:
             wireguard.sweep()
             self._swept = True
-        index = wireguard.create(setup)
-        self._made.add(index)
-        return index
+        if setup.port in self._made:
+            raise error(Reason.NO_PRIVILEGE, f"port {setup.port} has a tunnel")
+        wireguard.create(setup)
+        self._made.add(setup.port)
 
-    def remove(self, index: int) -> bool:
-        """Remove an interface; whether it was one of these."""
-        if index not in self._made:
+    def remove(self, port: int) -> bool:
+        """Remove the interface that receives on this port; whether it was one of these."""
+        if port not in self._made:
             return False
-        self._made.discard(index)
-        wireguard.remove(index)
+        self._made.discard(port)
+        wireguard.remove(port)
         return True
 
     def close(self) -> None:
         """Remove all that are left."""
-        for index in list(self._made):
-            self.remove(index)
+        for port in list(self._made):
+            self.remove(port)

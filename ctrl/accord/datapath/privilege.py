@@ -46,9 +46,9 @@ class Ask(enum.IntEnum):
     KEYS = FILE + 9
     """-> the texts of this host's keys for inner negotiations, an empty line after each, in a file."""
     TUNNEL = FILE + 10
-    """A ``wireguard.Setup``; -> the interface's index, decimal."""
+    """A ``wireguard.Setup``: its interface is made."""
     NO_TUNNEL = FILE + 11
-    """number: index of an interface that TUNNEL made."""
+    """number: the port that an interface which TUNNEL made receives on."""
 
 
 def ask_from(sock: socket.socket) -> None:

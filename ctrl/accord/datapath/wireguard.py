@@ -98,15 +98,20 @@ def load() -> None:
     importlib.import_module("pyroute2")
 
 
-def create(setup: Setup) -> int:
-    """Make the interface; its index. Raises ``HostError`` (CANNOT_INSTALL), and leaves nothing then."""
-    return _in_thread(lambda: _create(setup))
+def create(setup: Setup) -> None:
+    """Make the interface. Raises ``HostError`` (CANNOT_INSTALL), and leaves nothing then."""
+    _in_thread(lambda: _create(setup))
 
 
-def remove(index: int) -> None:
-    """Remove it; one that is gone is no error."""
+def remove(port: int) -> None:
+    """Remove the interface that receives on this port; one that is gone, or never was, is no error."""
     with contextlib.suppress(HostError):
-        _in_thread(lambda: _remove(index))
+        _in_thread(lambda: _remove(port))
+
+
+def name_of(port: int) -> str:
+    """What the interface is called: a port of the host's is one tunnel's at a time."""
+    return f"{PREFIX}{port}"
 
 
 def sweep() -> int:
@@ -130,7 +135,7 @@ def _in_thread(function: Callable[[], T]) -> T:
             ) from failed
 
 
-def _create(setup: Setup) -> int:
+def _create(setup: Setup) -> None:
     from pyroute2 import IPRoute, WireGuard
 
     with IPRoute() as netlink:
@@ -138,7 +143,7 @@ def _create(setup: Setup) -> int:
         ours = sum(name.startswith(PREFIX) for name in taken)
         if ours >= LIMIT:
             raise OSError(28, "")  # ENOSPC
-        name = next(f"{PREFIX}{number}" for number in range(LIMIT) if f"{PREFIX}{number}" not in taken)
+        name = name_of(setup.port)
         netlink.link("add", ifname=name, kind="wireguard")
         index = int(netlink.link_lookup(ifname=name)[0])
         try:
@@ -152,7 +157,6 @@ def _create(setup: Setup) -> int:
         except BaseException:
             netlink.link("del", index=index)
             raise
-    return index
 
 
 def attributes(setup: Setup) -> dict[str, Any]:
@@ -170,11 +174,12 @@ def attributes(setup: Setup) -> dict[str, Any]:
     return {"private_key": b64encode(setup.private_key).decode(), "listen_port": setup.port, "peer": peer}
 
 
-def _remove(index: int) -> None:
+def _remove(port: int) -> None:
     from pyroute2 import IPRoute
 
     with IPRoute() as netlink:
-        netlink.link("del", index=index)
+        for index in netlink.link_lookup(ifname=name_of(port)):
+            netlink.link("del", index=int(index))
 
 
 def _sweep() -> int:
