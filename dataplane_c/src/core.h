@@ -103,7 +103,8 @@ enum accord_event_kind {
 	/* No transaction, handle 0: a proposal, whole in the one packet that is the data, from an address that nothing is
 	 * known of; path is set. Nothing is kept of it. */
 	ACCORD_EVENT_STRANGER,
-	/* No transaction: a commit, whole in the one packet that is the data, of the slot that is the handle; path is set. */
+	/* No transaction: a commit, whole in the one packet that is the data, of the slot that is the handle; path is set.
+	 */
 	ACCORD_EVENT_RETURNED,
 	ACCORD_EVENT_CHALLENGED, /* the responder wants a cookie repeated, and gets it: it speaks Accord, and is loaded */
 };
@@ -165,7 +166,7 @@ struct accord_engine_usage {
 	uint32_t buffers, buffers_limit;   /* packet buffers */
 	uint32_t events, events_limit;     /* waiting for accord_engine_events */
 	uint32_t slots, slots_limit;
-	uint64_t bytes;                    /* all memory, taken at start */
+	uint64_t bytes; /* all memory, taken at start */
 };
 
 struct accord_engine;
@@ -278,7 +279,7 @@ int accord_engine_slot_of(struct accord_engine *engine, uint64_t now, uint32_t h
 /* A commit that bore the right T(1) was wrong all the same: the third time the slot is emptied. */
 int accord_engine_slot_failed(struct accord_engine *engine, uint32_t handle);
 /* The commit is verified. The slot is emptied, and the transaction is one that is over but for repetitions, which are
- * acknowledged for a while. 0 or a negative reason, and then nothing has changed. */
+ * acknowledged for a while. 0, SLOT_GONE, or NO_MEMORY: the slot is emptied, and nobody will acknowledge anything. */
 int accord_engine_settle(struct accord_engine *engine, uint64_t now, uint32_t handle, const uint8_t *commit,
                          uint32_t length);
 

@@ -213,8 +213,10 @@ int accord_engine_settle(struct accord_engine *engine, uint64_t now, uint32_t ha
 		return -ACCORD_REASON_SLOT_GONE;
 	engine_make_room(engine, ADMISSION_COOKIE);
 	transaction = transaction_new(&engine->table, engine->now, slot->id, ADMISSION_COOKIE, &slot->path, &reason);
-	if (!transaction)
+	if (!transaction) {
+		slots_empty(&engine->slots, slot); /* the commit is used, whether or not that can be acknowledged */
 		return -(int)reason;
+	}
 	transaction_prove(&engine->table, &engine->slab, transaction);
 	receive_again(transaction, slot->proposal, slot->length);
 	receive_again(transaction, commit, length);

@@ -1,0 +1,308 @@
+// SPDX-License-Identifier: Apache-2.0
+/* Answers that nothing is kept of but a slot, at the engine: which commits come up, and what becomes of a slot. */
+#include "bench.h"
+
+enum {
+	OFFSET = 1,
+	TRANSCRIPT_AT = 4 + 4, /* of the descriptor's header, and of the TLV's */
+};
+
+static const struct accord_cookie_ring RING = {.keys = {{{1, 2}, 7, 1}}, .slot = 1000};
+static const uint8_t SEED[ACCORD_SLOT_SEED] = {1, 2, 3};
+static const uint8_t T1[ACCORD_SLOT_TRANSCRIPT] = {4, 5, 6};
+
+static void begin(struct bench *bench)
+{
+	bench_begin_with(bench, (struct accord_engine_config){.transactions = 4,
+	                                                      .unproven = 2,
+	                                                      .buffers = 64,
+	                                                      .buffer_bytes = 1200,
+	                                                      .events = 128,
+	                                                      .strangers_per_second = 1000,
+	                                                      .slots = 3});
+	accord_engine_cookies(bench->engine, &RING);
+	accord_engine_level(bench->engine, bench->now, ACCORD_LEVEL_ANSWER);
+}
+
+static const uint8_t *id_of(uint8_t number)
+{
+	static uint8_t id[ACCORD_TRANSACTION_BYTES];
+
+	memcpy(id, ID, sizeof(id));
+	id[ACCORD_TRANSACTION_BYTES - 1] = number;
+	return id;
+}
+
+/* A proposal comes up, and its answer takes a slot. */
+static int64_t keep(struct bench *bench, uint8_t number)
+{
+	struct craft craft;
+
+	craft_proposal(&craft, id_of(number));
+	CHECK_EQUAL(give(bench, &craft), 0);
+	take_events(bench);
+	CHECK_EQUAL(count_events(bench, ACCORD_EVENT_STRANGER), 1);
+	CHECK_EQUAL(bench->events[0].handle, 0);
+	return accord_engine_keep(bench->engine, bench->now, &bench->path, bench->events[0].data, bench->events[0].length,
+	                          SEED, T1);
+}
+
+static void craft_commit(struct craft *craft, uint8_t number, const uint8_t *transcript, uint8_t flags)
+{
+	uint8_t context[TRANSCRIPT_AT + sizeof(T1)] = {
+		0, 0, 0, 4 + sizeof(T1), ACCORD_TLV_TRANSCRIPT >> 8, ACCORD_TLV_TRANSCRIPT & 0xff, 0, sizeof(T1)};
+
+	memcpy(context + TRANSCRIPT_AT, transcript, sizeof(T1));
+	craft_header(craft, id_of(number), ACCORD_STEP_COMMIT, END, OFFSET);
+	craft_acknowledge(craft, 0x10000001, 1);
+	craft_chunk(craft, 1, F | L, ACCORD_PROTOCOL_TCP, LEAF, sizeof(LEAF));
+	craft_chunk(craft, 0, flags, ACCORD_PROTOCOL_UDP, context, sizeof(context));
+}
+
+static int commit(struct bench *bench, uint8_t number, const uint8_t *transcript)
+{
+	struct craft craft;
+
+	craft_commit(&craft, number, transcript, F | L);
+	return give(bench, &craft);
+}
+
+static void a_commit_that_knows_the_answer_comes_up_with_its_slot(void)
+{
+	struct accord_slot slot;
+	struct bench bench;
+	int64_t handle;
+
+	begin(&bench);
+	handle = keep(&bench, 1);
+	CHECK(handle > 0);
+	CHECK_EQUAL(commit(&bench, 1, T1), 0);
+	take_events(&bench);
+	CHECK_EQUAL(count_events(&bench, ACCORD_EVENT_RETURNED), 1);
+	CHECK_EQUAL(bench.events[0].handle, handle);
+	CHECK_EQUAL(accord_engine_slot_of(bench.engine, bench.now, (uint32_t)handle, &slot), 0);
+	CHECK(memcmp(slot.seed, SEED, sizeof(SEED)) == 0 && memcmp(slot.transcript, T1, sizeof(T1)) == 0);
+	CHECK_EQUAL(slot.length, 32 + 2 * 8 + sizeof(CONTEXT) + sizeof(LEAF));
+	CHECK_EQUAL(accord_engine_slot(bench.engine, bench.now, id_of(1), NULL, &slot), 0);
+	CHECK_EQUAL(slot.handle, handle);
+	CHECK_EQUAL(accord_engine_transactions(bench.engine), 0);
+	bench_end(&bench);
+}
+
+static void who_does_not_know_the_answer_or_is_elsewhere_gets_silence(void)
+{
+	uint8_t bent[sizeof(T1)];
+	struct accord_path home;
+	struct craft craft;
+	struct bench bench;
+
+	begin(&bench);
+	home = bench.path;
+	CHECK(keep(&bench, 1) > 0);
+	for (uint32_t bit = 0; bit < 8 * sizeof(T1); bit++) {
+		memcpy(bent, T1, sizeof(bent));
+		bent[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		CHECK_EQUAL(commit(&bench, 1, bent), -ACCORD_REASON_BAD_TRANSCRIPT);
+	}
+	CHECK_EQUAL(commit(&bench, 2, T1), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	bench.path.remote[0] ^= 1;
+	CHECK_EQUAL(commit(&bench, 1, T1), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	bench.path = home;
+	bench.path.remote_port ^= 1;
+	CHECK_EQUAL(commit(&bench, 1, T1), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	bench.path = home;
+	craft_commit(&craft, 1, T1, F); /* a context that goes on in another packet */
+	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_BAD_TRANSCRIPT);
+	craft_header(&craft, id_of(1), ACCORD_STEP_COMMIT, END, OFFSET);
+	craft_chunk(&craft, 1, F | L, ACCORD_PROTOCOL_TCP, LEAF, sizeof(LEAF)); /* none at all */
+	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_BAD_TRANSCRIPT);
+	craft_header(&craft, id_of(1), ACCORD_STEP_COMMIT, END, OFFSET);
+	craft_chunk(&craft, 0, F | L, ACCORD_PROTOCOL_UDP, CONTEXT, 3); /* no descriptor */
+	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_BAD_TRANSCRIPT);
+	craft_commit(&craft, 1, T1, F | L);
+	craft.bytes[3] &= (uint8_t)~END;
+	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	take_events(&bench);
+	CHECK_EQUAL(bench.count, 0);
+	bench_end(&bench);
+}
+
+static void a_verified_commit_empties_its_slot_and_its_repetitions_are_acknowledged(void)
+{
+	struct accord_slot slot;
+	struct bench bench;
+	struct craft craft;
+	uint32_t packets;
+	int64_t handle;
+
+	begin(&bench);
+	handle = keep(&bench, 1);
+	craft_commit(&craft, 1, T1, F | L);
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	take_events(&bench);
+	CHECK_EQUAL(accord_engine_settle(bench.engine, bench.now, (uint32_t)handle, craft.bytes, craft.length), 0);
+	CHECK_EQUAL(accord_engine_settle(bench.engine, bench.now, (uint32_t)handle, craft.bytes, craft.length),
+	            -ACCORD_REASON_SLOT_GONE);
+	CHECK_EQUAL(accord_engine_slot_of(bench.engine, bench.now, (uint32_t)handle, &slot), -ACCORD_REASON_SLOT_GONE);
+	CHECK_EQUAL(accord_engine_transactions(bench.engine), 1);
+	drain(&bench, &packets);
+	CHECK_EQUAL(packets, 1);
+	for (uint32_t again = 0; again < 5; again++) {
+		CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_DUPLICATE);
+		drain(&bench, &packets);
+		CHECK_EQUAL(packets, 1);
+	}
+	take_events(&bench);
+	CHECK_EQUAL(bench.count, 0);
+	CHECK_EQUAL(accord_engine_keep(bench.engine, bench.now, &bench.path, craft.bytes, craft.length, SEED, T1),
+	            -ACCORD_REASON_CONTRADICTION);
+	bench.now += 11 * SECOND;
+	drain(&bench, &packets);
+	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	bench_end(&bench);
+}
+
+static void three_wrong_commits_empty_a_slot_and_two_do_not(void)
+{
+	struct accord_slot slot;
+	struct bench bench;
+	uint32_t handle;
+
+	begin(&bench);
+	handle = (uint32_t)keep(&bench, 1);
+	for (int tries = 0; tries < 2; tries++) {
+		CHECK_EQUAL(accord_engine_slot_failed(bench.engine, handle), 0);
+		CHECK_EQUAL(accord_engine_slot_of(bench.engine, bench.now, handle, &slot), 0);
+	}
+	CHECK_EQUAL(accord_engine_slot_failed(bench.engine, handle), 0);
+	CHECK_EQUAL(accord_engine_slot_of(bench.engine, bench.now, handle, &slot), -ACCORD_REASON_SLOT_GONE);
+	CHECK_EQUAL(accord_engine_slot_failed(bench.engine, handle), -ACCORD_REASON_SLOT_GONE);
+	CHECK_EQUAL(commit(&bench, 1, T1), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	bench_end(&bench);
+}
+
+static void slots_are_as_many_as_they_are_and_live_for_ten_seconds(void)
+{
+	struct accord_engine_usage usage;
+	struct bench bench;
+
+	begin(&bench);
+	for (uint8_t number = 0; number < 3; number++)
+		CHECK(keep(&bench, number) > 0);
+	CHECK_EQUAL(keep(&bench, 3), -ACCORD_REASON_NO_MEMORY);
+	CHECK_EQUAL(keep(&bench, 1), -ACCORD_REASON_CONTRADICTION);
+	accord_engine_usage(bench.engine, &usage);
+	CHECK_EQUAL(usage.slots, 3);
+	CHECK_EQUAL(usage.slots_limit, 3);
+	CHECK_EQUAL(usage.transactions, 0);
+	bench.now += 10 * SECOND;
+	CHECK_EQUAL(commit(&bench, 1, T1), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	CHECK(keep(&bench, 3) > 0);
+	bench_end(&bench);
+}
+
+static void a_commit_is_used_even_when_no_transaction_is_free_to_acknowledge_it(void)
+{
+	struct craft craft, other;
+	struct bench bench;
+	int64_t handle;
+
+	begin(&bench);
+	handle = keep(&bench, 9);
+	craft_commit(&craft, 9, T1, F | L);
+	for (uint8_t number = 0; number < 4; number++)
+		CHECK(accord_engine_open(bench.engine, bench.now, id_of(number), &bench.path) > 0);
+	craft_seal(&craft);
+	CHECK_EQUAL(accord_engine_settle(bench.engine, bench.now, (uint32_t)handle, craft.bytes, craft.length),
+	            -ACCORD_REASON_NO_MEMORY);
+	craft_commit(&other, 9, T1, F | L);
+	CHECK_EQUAL(give(&bench, &other), -ACCORD_REASON_UNKNOWN_TRANSACTION); /* used: no second stack comes of it */
+	accord_engine_free(bench.engine);
+}
+
+static void the_nodes_of_a_packet_are_read_and_composed_as_the_specification_has_them(void)
+{
+	const struct accord_node_out out[] = {{0, ACCORD_PROTOCOL_UDP, sizeof(CONTEXT), CONTEXT},
+	                                      {1, ACCORD_PROTOCOL_TCP, sizeof(LEAF), LEAF}};
+	struct accord_node_in nodes[ACCORD_MAX_NODES];
+	uint8_t composed[ACCORD_MIN_MTU_PACKET];
+	struct craft craft;
+	struct bench bench;
+	int length;
+
+	begin(&bench);
+	craft_header(&craft, ID, 1, END, 0);
+	craft_acknowledge(&craft, 0xfffffffe, 1);
+	craft_chunk(&craft, 0, F | L, ACCORD_PROTOCOL_UDP, CONTEXT, sizeof(CONTEXT));
+	craft_chunk(&craft, 1, F | L, ACCORD_PROTOCOL_TCP, LEAF, sizeof(LEAF));
+	craft_seal(&craft);
+	length = accord_packet_compose(ID, 1, out, 2, composed, sizeof(composed));
+	CHECK_EQUAL(length, craft.length);
+	CHECK(memcmp(composed, craft.bytes, craft.length) == 0);
+	for (uint32_t room = 0; room < craft.length; room++)
+		CHECK_EQUAL(accord_packet_compose(ID, 1, out, 2, composed, room), -ACCORD_REASON_MESSAGE_TOO_LONG);
+
+	craft_proposal(&craft, ID);
+	craft_chunk(&craft, 7, F | L, 0x7e000001, "any", 3);
+	craft_chunk(&craft, ACCORD_NODE_PADDING, F | L, ACCORD_PROTOCOL_PADDING, "....", 4);
+	craft_seal(&craft);
+	CHECK_EQUAL(accord_engine_read(bench.engine, craft.bytes, craft.length, nodes), 3);
+	CHECK(nodes[0].stored && nodes[1].stored && !nodes[2].stored);
+	CHECK_EQUAL(nodes[1].protocol, ACCORD_PROTOCOL_TCP);
+	CHECK(nodes[1].length == sizeof(LEAF) && memcmp(nodes[1].data, LEAF, sizeof(LEAF)) == 0);
+	CHECK_EQUAL(nodes[2].node, 7);
+	for (uint32_t cut = 0; cut < craft.length; cut++)
+		CHECK(accord_engine_read(bench.engine, craft.bytes, cut, nodes) < 0);
+
+	craft_header(&craft, ID, 0, 0, 0);
+	craft_chunk(&craft, 0, F | L, ACCORD_PROTOCOL_UDP, CONTEXT, sizeof(CONTEXT));
+	craft_seal(&craft);
+	CHECK_EQUAL(accord_engine_read(bench.engine, craft.bytes, craft.length, nodes), -ACCORD_REASON_BAD_FLAGS);
+	craft_header(&craft, ID, 0, END, 0);
+	craft_chunk(&craft, 0, F, ACCORD_PROTOCOL_UDP, CONTEXT, sizeof(CONTEXT));
+	craft_seal(&craft);
+	CHECK_EQUAL(accord_engine_read(bench.engine, craft.bytes, craft.length, nodes), -ACCORD_REASON_BAD_CHUNK);
+	craft_header(&craft, ID, 0, END, 0);
+	craft_chunk(&craft, 1, F | L, ACCORD_PROTOCOL_TCP, "\1", 1);
+	craft_seal(&craft);
+	CHECK_EQUAL(accord_engine_read(bench.engine, craft.bytes, craft.length, nodes), -ACCORD_REASON_BAD_DESCRIPTOR);
+	bench_end(&bench);
+}
+
+static void who_knows_how_long_the_answer_is_makes_room_for_it_in_one_packet(void)
+{
+	const struct accord_node_out out[] = {{0, ACCORD_PROTOCOL_UDP, sizeof(CONTEXT), CONTEXT},
+	                                      {1, ACCORD_PROTOCOL_TCP, sizeof(LEAF), LEAF}};
+	/* IP bytes of the last answer, and of the proposal after it. */
+	static const uint32_t expected[][2] = {{0, 61}, {60, 61}, {1000, 1200}, {1228, 1200}, {1229, 61}};
+
+	for (uint32_t i = 0; i < sizeof(expected) / sizeof(expected[0]); i++) {
+		struct accord_packet_out packet;
+		struct bench bench;
+		uint32_t packets;
+		int64_t handle;
+
+		begin(&bench);
+		handle = accord_engine_open(bench.engine, bench.now, ID, &bench.path);
+		accord_engine_expect(bench.engine, (uint32_t)handle, expected[i][0]);
+		CHECK_EQUAL(accord_engine_send(bench.engine, bench.now, (uint32_t)handle, 0, out, 2, 0), 0);
+		CHECK(accord_engine_output(bench.engine, bench.now, &packet, 1) == 1);
+		CHECK_EQUAL(packet.length, expected[i][1]);
+		drain(&bench, &packets);
+		bench.handle = (uint32_t)handle;
+		bench_end(&bench);
+	}
+}
+
+int main(void)
+{
+	RUN(a_commit_that_knows_the_answer_comes_up_with_its_slot);
+	RUN(who_does_not_know_the_answer_or_is_elsewhere_gets_silence);
+	RUN(a_verified_commit_empties_its_slot_and_its_repetitions_are_acknowledged);
+	RUN(three_wrong_commits_empty_a_slot_and_two_do_not);
+	RUN(slots_are_as_many_as_they_are_and_live_for_ten_seconds);
+	RUN(a_commit_is_used_even_when_no_transaction_is_free_to_acknowledge_it);
+	RUN(the_nodes_of_a_packet_are_read_and_composed_as_the_specification_has_them);
+	RUN(who_knows_how_long_the_answer_is_makes_room_for_it_in_one_packet);
+	return check_report("test_unkept");
+}
