@@ -20,8 +20,10 @@ from typing import Any, Final
 from accord.controller.adoption import table as adoption
 from accord.controller.race import events as race_events
 from accord.controller.race import table as race
+from accord.controller.renegotiation import table as renegotiation
 from accord.controller.settings.policy import Fallback, TcpOpen
 from accord.negotiation.initiator import Initiator, InitiatorState
+from accord.negotiation.interface import Role
 from accord.negotiation.machine import EVENT_KINDS, Machine
 from accord.negotiation.responder import Responder, ResponderState
 from accord.wire.constants import Reason
@@ -319,10 +321,33 @@ def exchange_table() -> str:
     return "\n".join(parts)
 
 
+# ---- An association that goes over to another stack (accord.controller.renegotiation.table) --------
+
+
+def renegotiation_table() -> str:
+    """What each end does, and becomes; an event that is not in the table changes nothing."""
+    parts = [
+        names("END_", (state.name for state in renegotiation.State)),
+        names("HAS_", (event.name for event in renegotiation.Event)),
+        names("DO_", (do.name for do in renegotiation.Do)),
+    ]
+    for role in Role:
+        end = f"{role.value}_end"
+        lines = [
+            f"\t:: {end} == END_{state.name} && what == HAS_{event.name} ->\n"
+            f"\t\ttodo = DO_{do.name}; {end} = END_{after.name}"
+            for (state, event), (do, after) in renegotiation.TABLE[role].items()
+        ]
+        body = "\n".join(lines) + "\n\t:: else -> todo = DO_NOTHING"
+        parts.append(f"inline {role.value}_take(what) {{\n\tif\n{body}\n\tfi\n}}\n")
+    return "\n".join(parts)
+
+
 FILES: Final[Mapping[str, Callable[[], str]]] = {
     "race_table.pmh": race_table,
     "adoption_table.pmh": adoption_table,
     "exchange_table.pmh": exchange_table,
+    "renegotiation_table.pmh": renegotiation_table,
 }
 
 _HEAD: Final = (
