@@ -16,7 +16,10 @@ from accord.controller.proposal import propose
 from accord.controller.settings.policy import EffectivePolicy
 from accord.daemon.memory import limit, limited
 from accord.negotiation.interface import Answer, Refuse, Role
+from accord.protocols.inner import InnerResponder
+from accord.protocols.quic import QuicSession
 from accord.protocols.services import CarrierSession, Plugin, Services
+from accord.protocols.tls import TlsSession
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import AccordError, OurError
 from tests.controller.test_proposal import PLUGINS, services
@@ -310,3 +313,9 @@ def test_without_anything_else_to_propose_the_plug_in_is_named() -> None:
 def test_what_a_plug_in_is_given_of_the_host_cannot_be_changed_for_the_others() -> None:
     with pytest.raises(AttributeError):
         services().tcp = None  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("session", [TlsSession, QuicSession, InnerResponder])
+def test_whatever_computes_a_signature_or_a_decapsulation_says_that_it_is_costly(session: type) -> None:
+    """So that few of them are begun for one message: tests/negotiation/test_guard.py."""
+    assert session.costly is True  # type: ignore[attr-defined]

@@ -3,15 +3,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import ipaddress
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from accord.controller.association import Association
 from accord.controller.prefixes import BURST_SECONDS, MOST, Prefixes, prefix_of
 from accord.wire.constants import Reason
+from accord.wire.errors import AccordError
+from tests.controller.pairs import pair, run
 
 ATTACKER, NEIGHBOUR, HONEST = "198.51.100.7", "198.51.100.200", "203.0.113.9"
 
@@ -104,3 +109,32 @@ def test_without_limits_nobody_is_refused() -> None:
     for _ in range(10_000):
         prefixes.committed(ATTACKER)
     assert prefixes.refusal(ATTACKER) is None
+
+
+def test_a_host_refuses_what_is_over_its_share_before_any_handshake_and_takes_it_again_later(tmp_path: Path) -> None:
+    async def work() -> None:
+        async with pair(tmp_path) as both:
+            both.server.prefixes = Prefixes(Clock(), associations=1, commits=0)
+            delivered = asyncio.Event()
+
+            async def hold(association: Association, fetch: object) -> None:
+                """As a service does: for as long as it lasts."""
+                both.accepted.put_nowait(association)
+                await delivered.wait()
+
+            both.exposed.deliver = hold
+            first = await both.connect()
+            await both.accept()
+            calls = dict(both.server.guard.calls)
+            with pytest.raises(AccordError) as refused:
+                await both.connect()
+            assert refused.value.reason is Reason.OVER_BUDGET
+            assert both.server.guard.calls == calls, "no plug-in was asked for anything"
+            assert both.server.status()["networks_over_budget"] == 1
+            delivered.set()
+            await asyncio.sleep(0)
+            second = await both.connect()
+            for association in (first, second):
+                association.carrier.abort()
+
+    run(work())

@@ -154,6 +154,7 @@ class PluginGuard(Guard):
         if refusal.reason is Reason.PLUGIN_FAILED and method not in _OWN_CALLS:
             return
         trouble = self._troubled.setdefault(protocol, _Trouble())
+        self.troubled = True
         trouble.in_a_row += 1
         trouble.last = f"{refusal.reason.name}, {refusal.detail}"
         if trouble.in_a_row >= IN_A_ROW:
@@ -167,8 +168,9 @@ class PluginGuard(Guard):
 
     def succeeded(self, protocol: int, method: str) -> None:
         """What it did wrong is forgotten, once it has done the same kind of thing right."""
-        if self._troubled and method in _PROVING:
+        if method in _PROVING:
             self._troubled.pop(protocol, None)
+            self.troubled = bool(self._troubled)
 
 
 _PROVING: Final = frozenset({"propose", "respond", "resume", "advance"})

@@ -15,6 +15,7 @@ moved since, raises ``Overrun`` in the thread that is ``running`` a call: two st
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Final, TypeVar
 
@@ -36,13 +37,15 @@ class Guard:
     """Calls sessions. One serves any number of negotiations, one after another, not one within another."""
 
     def __init__(self) -> None:
-        self.calls: dict[tuple[int, str], int] = {}
+        self.calls: defaultdict[tuple[int, str], int] = defaultdict(int)
         """How many there were, by protocol and method."""
         self.running = False
         self.serial = 0
         """Of the latest call."""
         self.armed = True
         """Nobody has to be woken to watch."""
+        self.troubled = False
+        """Successes are worth telling."""
 
     def ask(self, session: Session, method: str, call: Callable[[], Outcome]) -> Outcome:
         """What a session said. ``method`` is the name of the one that ``call`` calls."""
@@ -65,7 +68,7 @@ class Guard:
         """The plug-in of a protocol did what no plug-in should; its own refusals are not told."""
 
     def succeeded(self, protocol: int, method: str) -> None:
-        """It came back as it should."""
+        """It came back as it should; told while somebody is ``troubled``."""
 
     # ---- the gate ----
 
@@ -99,10 +102,11 @@ class Guard:
             if not self.watches:
                 raise
             broken, words = Reason.PLUGIN_TIMEOUT, "it was stopped"
-        key = (protocol if isinstance(protocol, int) else 0, method)
-        self.calls[key] = self.calls.get(key, 0) + 1
+        key = (int(protocol) if isinstance(protocol, int) else 0, method)
+        self.calls[key] += 1
         if broken is Reason.OK:
-            self.succeeded(*key)
+            if self.troubled:
+                self.succeeded(*key)
             return found
         refusal = Refuse(broken, f"{method}: {words}" if words else method)
         self.failed(*key, refusal)
