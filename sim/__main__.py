@@ -99,6 +99,7 @@ def _say(report: Report) -> None:
         f"replayed {report.replayed}: " + ("identical" if found["replay_identical"] else f"{report.different} differ")
     )
     print(f"worst {report.worst_steps} steps (seed {report.worst_seed}), {report.seeds_per_hour} seeds an hour")
+    print("seeds with " + ", ".join(f"{feature} {count}" for feature, count in found["features"].items()))
     if report.interrupted:
         print("interrupted: these are the seeds until then")
     for seed, failures in sorted(report.failures.items())[:10]:

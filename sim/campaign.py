@@ -16,6 +16,7 @@ from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from sim.features import FEATURES
 from sim.scenario import Scenario, draw
 from sim.world import Verdict, run
 
@@ -56,6 +57,8 @@ class Report:
     packets: int = 0
     negotiations: int = 0
     committed: int = 0
+    features: Counter[str] = field(default_factory=Counter)
+    """Seeds that had them."""
     replayed: int = 0
     different: list[int] = field(default_factory=list)
     seconds: float = 0.0
@@ -67,6 +70,7 @@ class Report:
         self.packets += verdict.packets
         self.negotiations += verdict.negotiations
         self.committed += verdict.committed
+        self.features.update(verdict.features)
         if verdict.steps > self.worst_steps:
             self.worst_steps, self.worst_seed = verdict.steps, verdict.seed
         if verdict.failures:
@@ -97,6 +101,7 @@ class Report:
             "packets": self.packets,
             "negotiations": self.negotiations,
             "committed": self.committed,
+            "features": {feature: self.features[feature] for feature in FEATURES},
             "seconds": round(self.seconds, 1),
             "seeds_per_hour": self.seeds_per_hour,
             "interrupted": self.interrupted,

@@ -25,9 +25,11 @@ from accord.protocols import tls as real_tls
 from accord.protocols.compression import CompressionPlugin
 from accord.protocols.framing import FramingPlugin
 from accord.protocols.http import HttpPlugin
+from accord.protocols.quic import QuicPlugin
 from accord.protocols.services import Carrier, Security
 from accord.protocols.tcp import TcpPlugin
 from accord.protocols.tls import TlsPlugin
+from accord.wire.constants import Protocol
 from accord.wire.errors import AccordError
 from sim.chance import Entropy
 from sim.kernel import Kernel, SimSocket
@@ -67,7 +69,7 @@ class Host:
 
     def __init__(self, world: World, index: int, spec: HostSpec, identity: Identity) -> None:
         self.world, self.index, self.spec, self.identity = world, index, spec, identity
-        self.address = f"10.0.0.{index + 1}"
+        self.address = f"10.0.0.{index + 1}" if world.scenario.family == 4 else f"fd00::{index + 1}"
         self.skew = 0
         self.lives = 0
         self.life: Life | None = None
@@ -127,6 +129,7 @@ class Life:
         all_plugins: dict[str, Any] = {
             "tcp": TcpPlugin(),
             "tls": TlsPlugin() if real else StandInPlugin(scenario.flight, retries=scenario.retries),
+            "quic": QuicPlugin(),
             "framing": FramingPlugin(),
             "compression": CompressionPlugin(),
             "http": HttpPlugin(),
@@ -178,7 +181,14 @@ class Life:
     def make_port(self) -> SimPort:
         """The controller asks for it."""
         self.port = SimPort(self.kernel, lambda path, data: self.world.datagram(self.host, path, data))
+        self.kernel.send_datagram = self._send_datagram
         return self.port
+
+    def _send_datagram(self, source: tuple[str, int], target: tuple[str, int], data: bytes) -> None:
+        """In-band, from one of this host's sockets."""
+        if not self.dead:
+            family = 6 if ":" in target[0] else 4
+            self.world.datagram(self.host, Path(family, Protocol.UDP, *source, *target), data)
 
     def observe(self, machine: Machine, actions: Sequence[events.Action]) -> None:
         """What a negotiation of this life has done."""
@@ -270,8 +280,9 @@ class Life:
     # ---- a host without Accord ----
 
     def _listen(self) -> None:
-        self._listener = SimSocket(self.kernel, 2, 1)
-        self._listener.bind(("0.0.0.0", PORT))
+        family = socket.AF_INET6 if ":" in self.kernel.address else socket.AF_INET
+        self._listener = SimSocket(self.kernel, family, socket.SOCK_STREAM)
+        self._listener.bind(("", PORT))
         self._listener.listen(16)
         self._acceptor = Acceptor(self._listener, self._accepted)  # type: ignore[arg-type]
 
@@ -294,8 +305,3 @@ class Life:
 def inside_words(inside: Mapping[str, object]) -> str:
     """``Report.inside`` as text."""
     return json.dumps(inside, sort_keys=True)
-
-
-def path_at(host: Host, path: Path, *, port: int) -> Path:
-    """The path as the other end sees it."""
-    return Path(4, path.context, path.remote, path.remote_port, path.local or host.address, port)

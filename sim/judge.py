@@ -21,6 +21,7 @@ from accord.datapath.path import Path
 from accord.negotiation.interface import Role
 from accord.wire.constants import Limit, Packet, Party, Reason, Step
 from sim import meeting
+from sim.features import features
 from sim.network import from_initiator, ip_bytes, is_packet, transaction_of
 from sim.record import Called, Served, Side
 from sim.scenario import Trouble
@@ -36,6 +37,7 @@ _ACCUSING: Final = frozenset(
     {reason for reason in Reason if reason.party is Party.PEER}
     - {
         Reason.LIFETIME,
+        Reason.NO_ASSOCIATION,  # its connection may not be there yet, or the other end has closed it
         Reason.NO_COMMON_STACK,
         Reason.NO_SERVICE,
         Reason.NOT_ADOPTABLE,
@@ -64,7 +66,7 @@ def sent(world: World, source: Host, path: Path, data: bytes) -> None:
         return
     key = (source.index, source.life.number, transaction_of(data))
     count = world.amplified.setdefault(key, [0, 0])
-    count[1] += ip_bytes(data, path.context)
+    count[1] += ip_bytes(data, path.context, path.family)
     if count[1] > Limit.AMPLIFICATION * count[0] and not any(
         side.proven for side in world.records.sides.values() if side.life is source.life and side.transaction == key[2]
     ):
@@ -158,6 +160,7 @@ def verdict(world: World) -> Verdict:
         committed=sum(side.role is Role.RESPONDER and side.committed is not None for side in sides),
         failures=failures,
         ladder=world.network.ladder,
+        features=features(world),
     )
 
 
@@ -297,7 +300,7 @@ def _taken(world: World) -> None:
         return
     for side in world.records.sides.values():
         up = side.role is Role.INITIATOR and side.committed is not None and side.aborted is None and not side.crashed
-        if up and side.transaction not in given and not meeting.in_meeting(side.machine):
+        if up and not side.renews and side.transaction not in given and not meeting.in_meeting(side.machine):
             _complain(world, "diverged", f"{side.name}: {side.outcome}, and no call was given that stack")
 
 

@@ -45,6 +45,8 @@ class Kernel:
         self.misunderstood = 0
         """Segments with numbers that the connection of their four-tuple does not have."""
         self.next_port = port
+        self.send_datagram: Callable[[Address, Address, bytes], None] = lambda source, target, data: None
+        """On the network, from a UDP socket."""
         self._send = send
         self._dead = False
 
@@ -141,13 +143,13 @@ class Kernel:
 
 
 class SimSocket:
-    """What the controller uses of ``socket.socket``, for AF_INET."""
+    """What the controller uses of ``socket.socket``."""
 
     _numbers = 1000
 
     def __init__(self, kernel: Kernel, family: int, kind: int) -> None:
-        if family != real.AF_INET:
-            raise OSError(errno.EAFNOSUPPORT, "simulated hosts have IPv4 only")
+        if family != (real.AF_INET6 if ":" in kernel.address else real.AF_INET):
+            raise OSError(errno.EAFNOSUPPORT, "a simulated host has one family")
         SimSocket._numbers += 1
         self.family = real.AddressFamily(family)
         self.type = real.SOCK_DGRAM if kind & real.SOCK_DGRAM == real.SOCK_DGRAM else real.SOCK_STREAM
@@ -157,7 +159,7 @@ class SimSocket:
         self.asked: ExId | None = None
         self._kernel = kernel
         self._number = SimSocket._numbers
-        self._local: Address = ("0.0.0.0", 0)
+        self._local: Address = ("::" if ":" in kernel.address else "0.0.0.0", 0)
         self._lowat = 1
         self._linger_reset = False
         kernel.sockets[self._number] = self
@@ -210,9 +212,9 @@ class SimSocket:
         """Port 0: a free one."""
         self._local = (address[0], address[1] or self._kernel.ephemeral())
 
-    def getsockname(self) -> Address:
-        """Address and port."""
-        return self._local
+    def getsockname(self) -> Any:
+        """Address and port; for IPv6 flow label and scope too."""
+        return (*self._local, 0, 0) if self.family == real.AF_INET6 else self._local
 
     def getpeername(self) -> Address:
         """Raises ``OSError`` (ENOTCONN)."""
@@ -234,7 +236,8 @@ class SimSocket:
     @staticmethod
     def of(kernel: Kernel, connection: Connection) -> SimSocket:
         """A socket for a connection that exists."""
-        sock = SimSocket(kernel, real.AF_INET, real.SOCK_STREAM)
+        family = real.AF_INET6 if ":" in kernel.address else real.AF_INET
+        sock = SimSocket(kernel, family, real.SOCK_STREAM)
         sock._local = connection.local
         sock.connection = connection
         connection.changed = sock._changed
@@ -264,9 +267,11 @@ class SimSocket:
         self.connection.send(bytes(data))
         return len(data)
 
-    def sendmsg(self, buffers: list[bytes], *_: object) -> int:
-        """In-band datagrams: none of the simulated stacks has any."""
-        return sum(map(len, buffers))
+    def sendmsg(self, buffers: list[bytes], control: object, flags: int, address: Any) -> int:
+        """An in-band datagram."""
+        data = b"".join(buffers)
+        self._kernel.send_datagram((self._kernel.address, self._local[1]), (address[0], address[1]), data)
+        return len(data)
 
     def recv(self, limit: int, flags: int = 0) -> bytes:
         """Raises ``BlockingIOError``, and what befell the connection."""

@@ -20,7 +20,6 @@ _CHUNK: Final = struct.Struct(">BBHI")
 _PACKET_BYTES: Final = 1200
 _MORE: Final = 8
 _INITIATOR: Final = 1
-_OVERHEAD: Final = 28
 _STEPS: Final = {0: "proposal", 1: "answer", 2: "commit", 3: "refusal"}
 Deliver = Callable[[], None]
 
@@ -75,7 +74,7 @@ class Network:
         nth = self._next(way, "datagram")
         faults = self._active(way)
         what = f"{source[1][1]:>5} -> {target[1][1]:<5} {_describe(data)}"
-        if not self._scenario.real_tls:
+        if not self._scenario.opaque:
             self._hash.update(digest(data))
         for fault in faults:
             at = nth - 1
@@ -179,9 +178,10 @@ def begins(data: bytes) -> bool:
     return is_packet(data) and data[1] == 0 and from_initiator(data) and len(data) > Packet.HEADER_BYTES
 
 
-def ip_bytes(data: bytes, context: int) -> int:
-    """With IPv4, and UDP where there is any."""
-    return len(data) + (_OVERHEAD if context == Protocol.UDP else _OVERHEAD - 8)
+def ip_bytes(data: bytes, context: int, family: int = 4) -> int:
+    """With IP, and UDP where there is any."""
+    header = 20 if family == 4 else 40
+    return len(data) + header + (8 if context == Protocol.UDP else 0)
 
 
 def _describe(data: bytes) -> str:

@@ -13,7 +13,7 @@ from accord.datapath.port import PortReport, Rung
 from accord.wire.constants import Protocol, Reason
 from sim import loop as virtual
 from sim.kernel import Kernel, SimSocket
-from sim.network import begins, transaction_of
+from sim.network import begins, is_packet, transaction_of
 
 _MTU: Final = 1500
 Send = Callable[[Path, bytes], None]
@@ -33,6 +33,7 @@ class SimPort:
         self._send = send
         self._inbox: deque[tuple[Path, bytes]] = deque()
         self._unreachable: deque[Path] = deque()
+        self._datagrams: list[tuple[Path, bytes]] = []
         self._sockets: dict[int, int] = {}
         self._indexes = 0
         self._exposed: set[int] = set()
@@ -50,6 +51,10 @@ class SimPort:
             if index is None:
                 return False
             path = Path(path.family, path.context, path.local, path.local_port, path.remote, path.remote_port, index)
+        if not is_packet(data):
+            self._datagrams.append((path, data))
+            self._kernel.loop.ready_to_read(self._number)
+            return True
         if begins(data):
             self._kernel.heard[transaction_of(data)] = self._kernel.loop.now_us
         self._inbox.append((path, data))
@@ -65,7 +70,7 @@ class SimPort:
     @property
     def readable(self) -> bool:
         """For the loop."""
-        return bool(self._inbox or self._unreachable)
+        return bool(self._inbox or self._unreachable or self._datagrams)
 
     writable = False
 
@@ -88,8 +93,9 @@ class SimPort:
         return moved
 
     def datagrams(self) -> list[tuple[Path, bytes]]:
-        """Nothing else shares the simulated ports."""
-        return []
+        """What shares the negotiations' ports."""
+        found, self._datagrams = self._datagrams, []
+        return found
 
     def errors(self) -> list[Path]:
         """ICMP, as hints."""

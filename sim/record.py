@@ -43,6 +43,8 @@ class Side:
     decided_at: int = -1
     """When it was decided, committed or aborted: virtual microseconds."""
     began_at: int = 0
+    renews: bool = False
+    """It is about an association that has a stack."""
     failures: list[str] = field(default_factory=list)
 
     @property
@@ -150,6 +152,8 @@ class Called:
     """The service said back what was sent to it."""
     broken: str = ""
     """What the stream failed with."""
+    changed: int = 0
+    """It was given another stack so often."""
     took: float = 0.0
     """Virtual seconds, from the call to the end of its stream."""
     called_off: bool = False
@@ -178,5 +182,7 @@ class Records:
         found = self.sides.get(id(machine))
         if found is None:  # the record keeps the machine, so no other one gets its id
             found = Side(machine.transaction, machine.ROLE, life.host.index, life, machine, began_at=now)
+            graph = getattr(machine, "_graph", None)
+            found.renews = graph is not None and graph.context.renegotiates is not None
             self.sides[id(machine)] = found
         return found

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import enum
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
+
+from sim.chance import mix
 
 SECOND: Final = 1_000_000
 PORT: Final = 443
@@ -86,6 +88,8 @@ class Call:
     """Bytes that it sends, and wants back."""
     early: bool = False
     """They are given to ``connect``, which may send them in the proposal."""
+    renegotiations: int = 0
+    """While it talks it has the association re-negotiated so often."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +119,21 @@ class Scenario:
     meetings: tuple[Meet, ...] = ()
     retries: bool = False
     """The stand-in asks for another hello first, as TLS does for another share."""
+    family: int = 4
+    """Of all addresses."""
+    translated: int = -1
+    """The host that is behind an address translator; -1: none is."""
+
+    @property
+    def opaque(self) -> bool:
+        """There is cryptography in it whose randomness is not the seed's: only lengths are the same each time."""
+        return self.real_tls or any("quic" in host.plugins for host in self.hosts)
 
     @property
     def quiet(self) -> int:
         """When the last fault is over and the last call was made."""
         began = [call.at for call in self.calls] + [meet.at + meet.lag for meet in self.meetings]
-        return max([fault.end for fault in self.faults] + began)
+        return max([fault.end for fault in self.faults] + began, default=0)
 
 
 POLICIES: Final = (
@@ -132,6 +145,7 @@ POLICIES: Final = (
 )
 _TCP: Final = ("no-syn", "parallel-syn", "auto")
 _FALLBACK: Final = ("parallel", "parallel", "delayed", "never")
+_QUIC_FIRST: Final = ("prefer", ["quic", "tls/tcp", "tcp"])
 _SECURE: Final = ("required", "preferred", "no")
 _FLIGHTS: Final = (0, 600, 600, 1500, 4000, 20_000, 50_000)
 
@@ -148,7 +162,51 @@ def draw(seed: int) -> Scenario:
     flight = chance.choice(_FLIGHTS)
     # Drawn last: the calls of a seed stay what they were.
     meetings = tuple(_meet(chance, hosts) for _ in range(chance.choice((0, 0, 0, 0, 1))) if _able(hosts) > 1)
-    return Scenario(seed, real_tls, hosts, calls, faults, delays, flight, meetings)
+    return _widened(Scenario(seed, real_tls, hosts, calls, faults, delays, flight, meetings))
+
+
+def _widened(scenario: Scenario) -> Scenario:
+    """With what not every negotiation has, by a chance of its own."""
+    chance = random.Random(mix(scenario.seed, 0x5EED))
+    if chance.random() < 0.2:
+        scenario = replace(scenario, calls=tuple(_longer(chance, call) for call in scenario.calls))
+    if chance.random() < 0.1:
+        scenario = replace(scenario, retries=True)
+    if chance.random() < 0.12 and not scenario.real_tls:
+        scenario = _with_quic(scenario)
+    if chance.random() < 0.12:
+        calls = tuple(_renegotiating(chance, call) for call in scenario.calls)
+        scenario = replace(scenario, calls=calls)
+    if chance.random() < 0.15 and not scenario.meetings:
+        scenario = replace(scenario, family=6)
+    called = {call.target for call in scenario.calls}
+    behind = [n for n, host in enumerate(scenario.hosts) if host.accord and n not in called]
+    if chance.random() < 0.15 and behind and not scenario.meetings:
+        scenario = replace(scenario, translated=chance.choice(behind))
+    if chance.random() < 0.04:
+        crowd = replace(chance.choice(scenario.calls), request=16, patience=60.0)
+        scenario = replace(scenario, calls=(*scenario.calls, *[crowd] * chance.choice((8, 16, 24))))
+    return scenario
+
+
+def _longer(chance: random.Random, call: Call) -> Call:
+    return replace(call, wishes=(*call.wishes, (chance.choice(("defer", "choose")), ["tls"])))
+
+
+def _with_quic(scenario: Scenario) -> Scenario:
+    hosts = tuple(replace(host, plugins=(*host.plugins, "quic")) for host in scenario.hosts)
+    calls = tuple(
+        call if any(key == "context" for key, _ in call.wishes) else replace(call, wishes=(*call.wishes, _QUIC_FIRST))
+        for call in scenario.calls
+    )
+    # What is changed on the way depends on what it was: as with OpenSSL.
+    faults = tuple(fault for fault in scenario.faults if fault.trouble not in (Trouble.FLIP, Trouble.FORGERY))
+    return replace(scenario, hosts=hosts, calls=calls, faults=faults)
+
+
+def _renegotiating(chance: random.Random, call: Call) -> Call:
+    often = chance.choice((1, 2, 3))
+    return replace(call, renegotiations=often, request=5000, wishes=(*call.wishes, ("renegotiate", True)))
 
 
 def _able(hosts: tuple[HostSpec, ...]) -> int:

@@ -79,7 +79,8 @@ class StandInSession:
         """What the responder has asked for another hello with."""
         self.hello = b""
         self._first = b""
-        """The hello before that."""
+        """The hello that was not the last."""
+        self._second = b""
         self._answered = False
         self._exporter: bytes | None = None
         self.alpn_selected: str | None = None
@@ -108,6 +109,10 @@ class StandInSession:
             return Refuse(Reason.HANDSHAKE_FAILED, "stand-in: no stream below to run over")
         if self._retries:
             self._first, self._retry = payload, _RETRY + self._services.random(_RANDOM)
+            try:
+                tell_below(view, payload)
+            except AccordError as failure:
+                return Refuse(failure.reason, failure.detail)
             return Answer(self._retry, more=True)
         return self._flight_for(view, payload)
 
@@ -121,10 +126,11 @@ class StandInSession:
         own += bytes(min(self._flight, max(0, view.budget - len(own))))
         self.alpn_selected = chosen.decode() or None
         self._exporter = digest(_KEY, self._first, self._retry, payload, own)
-        try:
-            tell_below(view, payload)
-        except AccordError as failure:
-            return Refuse(failure.reason, failure.detail)
+        if not self._retries:  # else it is told already
+            try:
+                tell_below(view, payload)
+            except AccordError as failure:
+                return Refuse(failure.reason, failure.detail)
         return Answer(own)
 
     def resume(self, view: View) -> Outcome:
@@ -144,13 +150,13 @@ class StandInSession:
             self._retry, self._first = payload, self.hello
             random = self._services.random(_RANDOM)
             begin = _HEADER + _UNTIL_RANDOM
-            self.hello = self.hello[:begin] + random + self.hello[begin + _RANDOM :]
-            return Answer(self.hello, more=True)
+            self._second = self.hello[:begin] + random + self.hello[begin + _RANDOM :]
+            return Answer(self._second, more=True)
         if payload[:1] != _HELLO or len(payload) < 2 + _RANDOM:
             return Refuse(Reason.HANDSHAKE_FAILED, "stand-in: no flight")
         length = payload[1 + _RANDOM]
         self.alpn_selected = payload[2 + _RANDOM : 2 + _RANDOM + length].decode("latin-1") or None
-        self._exporter = digest(_KEY, self._first, self._retry, self.hello, payload)
+        self._exporter = digest(_KEY, self._first, self._retry, self._second or self.hello, payload)
         return Answer(digest(b"finished", self._exporter))
 
     def exporter(self) -> bytes | None:

@@ -8,10 +8,14 @@ called for: the life of a host in whose context the code runs (``loop.INCARNATIO
 from __future__ import annotations
 
 import contextlib
+import os as real_os
 import socket as real
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
+
+import aioquic.tls
+from aioquic.quic import connection
 
 from accord.controller import (
     controller,
@@ -20,12 +24,14 @@ from accord.controller import (
     initiating,
     negotiating,
     prepared,
+    recursion,
     rendezvous,
     responding,
     stack,
 )
 from accord.controller.peers import lessons
 from accord.controller.race import legacy, racing
+from accord.controller.renegotiation import notices
 from accord.datapath import clock
 from accord.datapath.port import Rung
 from accord.negotiation import initiator, meeting, responder
@@ -63,6 +69,13 @@ class _Secrets:
     def token_bytes(count: int) -> bytes:
         """As ``secrets.token_bytes``."""
         return life().entropy.token_bytes(count)
+
+
+class _Os:
+    """The module ``os``, with a host's own randomness."""
+
+    def __getattr__(self, name: str) -> Any:
+        return _Secrets.token_bytes if name == "urandom" else getattr(real_os, name)
 
 
 class _Tls:
@@ -164,6 +177,8 @@ def _no_options() -> Any:
 _TUNING = SimpleNamespace(algorithms=lambda: ("none",), use=lambda connection, name: None, describe=lambda _: {})
 _PRIVILEGE = SimpleNamespace(bind=_bind, asks=lambda: False)
 _LIST: tuple[tuple[Any, str, Any], ...] = (
+    (aioquic.tls, "os", _Os()),
+    (connection, "os", _Os()),
     (clock, "now_us", _now_us),
     (clock, "now", _now),
     (controller, "TcpRepair", _repair),
@@ -189,6 +204,8 @@ _LIST: tuple[tuple[Any, str, Any], ...] = (
     (prepared, "secrets", _Secrets()),
     (prepared, "Initiator", _Initiator),
     (rendezvous, "secrets", _Secrets()),
+    (notices, "secrets", _Secrets()),
+    (recursion, "time", SimpleNamespace(time=_now)),
     (responding, "secrets", _Secrets()),
     (responding, "Responder", _Responder),
     (stack, "TcpRepair", _repair),

@@ -5,12 +5,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from accord.controller.association import Association
 from accord.datapath.path import Path
+from accord.protocols.services import Carrier
 from accord.wire.constants import Protocol
 from accord.wire.errors import AccordError
 from sim import identity, judge, meeting
@@ -20,7 +23,8 @@ from sim.network import Network, from_initiator, ip_bytes, is_packet, transactio
 from sim.record import Called, Records
 from sim.scenario import SECOND, Call, Fault, Scenario, Trouble
 from sim.substitutes import installed
-from sim.tcp import Segment
+from sim.tcp import Address, Segment
+from sim.translator import Translator
 
 _SETTLE_US: Final = 120 * SECOND
 """From the last call and the last fault until everything has to be over: the lifetime of a negotiation, the time that
@@ -28,6 +32,9 @@ its commit is repeated, that its end is told, that it lingers, each about ten se
 the simulator waits for a client that has vanished."""
 _LOOK_US: Final = 500_000
 _READ_SECONDS: Final = 45.0
+_PIECE_BYTES: Final = 200
+_PIECE_SECONDS: Final = 0.02
+_MOST_BYTES: Final = 40_000
 
 
 @dataclass(slots=True)
@@ -42,6 +49,8 @@ class Verdict:
     committed: int
     failures: dict[str, list[str]] = field(default_factory=dict)
     ladder: list[str] = field(default_factory=list)
+    features: list[str] = field(default_factory=list)
+    """What it has had in it (``features.FEATURES``)."""
 
     @property
     def ok(self) -> bool:
@@ -64,6 +73,11 @@ class World:
         files = identity.files()
         self.hosts = [Host(self, index, spec, files) for index, spec in enumerate(scenario.hosts)]
         self._by_address = {host.address: host for host in self.hosts}
+        self.translator: Translator | None = None
+        if scenario.translated >= 0:
+            behind = self.hosts[scenario.translated]
+            self.translator = Translator(behind.address, "10.9.9.9" if scenario.family == 4 else "fd09::9")
+            self._by_address[self.translator.outside] = behind
         self._calls: list[asyncio.Task[None]] = []
 
     @property
@@ -85,9 +99,17 @@ class World:
     def carry(self, source: Host, path: Path, data: bytes) -> None:
         """A datagram is on the network, whoever put it there."""
         target = self.by_address(path.remote)
-        there = Path(4, path.context, path.remote, path.remote_port, source.address, path.local_port)
+        seen: Address = (source.address, path.local_port)
+        mine: Address | None = (path.remote, path.remote_port)
+        if self.translator is not None and source.address == self.translator.inside:
+            seen = self.translator.out(path.context, path.local_port, path.remote)
+        elif self.translator is not None and path.remote == self.translator.outside:
+            mine = self.translator.back(path.context, path.remote_port, source.address)
+        if mine is None:
+            return
+        there = Path(path.family, path.context, *mine, *seen)
         self.network.datagram(
-            (source.index, (source.address, path.local_port)),
+            (source.index, seen),
             (target.index, (target.address, path.remote_port)),
             data,
             lambda arriving: self._arrive(source, target, path, there, arriving),
@@ -99,7 +121,7 @@ class World:
             return
         if is_packet(data) and from_initiator(data):
             count = self.amplified.setdefault((target.index, life.number, transaction_of(data)), [0, 0])
-            count[0] += ip_bytes(data, path.context)
+            count[0] += ip_bytes(data, path.context, path.family)
         if life.port is not None and life.port.arrive(there, data):
             return
         if path.context == Protocol.UDP and source.life is not None and source.life.port is not None:
@@ -108,6 +130,14 @@ class World:
     def segment(self, source: Host, segment: Segment) -> None:
         """A host's TCP sends."""
         target = self.by_address(segment.destination[0])
+        if self.translator is not None and source.address == self.translator.inside:
+            seen = self.translator.out(Protocol.TCP, segment.source[1], segment.destination[0])
+            segment = dataclasses.replace(segment, source=seen)
+        elif self.translator is not None and segment.destination[0] == self.translator.outside:
+            mine = self.translator.back(Protocol.TCP, segment.destination[1], source.address)
+            if mine is None:
+                return
+            segment = dataclasses.replace(segment, destination=mine)
         self.network.segment((source.index, target.index), segment, lambda arriving: target.kernel.arrive(arriving))
 
     # ---- the course of events ----
@@ -130,9 +160,12 @@ class World:
                 self.loop.run_until_complete(self._course())
         finally:
             log.removeHandler(handler)
+            silence = logging.NullHandler()
+            log.addHandler(silence)  # for what ends with the loop, and nobody waits for
+            self.loop.dispose()
+            log.removeHandler(silence)
             log.setLevel(before)
             log.propagate = propagates
-            self.loop.dispose()
 
     async def _course(self) -> None:
         for host in self.hosts:
@@ -238,25 +271,72 @@ class World:
             called.inside = inside_words(report.inside)
             called.reason = report.reason
             self.network.note(f"call {called.number}: {called.association} {report.reason}")
-            try:
-                async with asyncio.timeout(_READ_SECONDS):
-                    if not call.early:
-                        await association.carrier.write(request)
-                    answer = b""
-                    while len(answer) < len(request) and (more := await association.carrier.read()):
-                        answer += more
-                    called.said_back = answer == request
-                    await association.carrier.close()
-            except (AccordError, OSError) as failure:
-                called.broken = str(failure) or type(failure).__name__
-            finally:
-                association.carrier.abort()
+            await self._talk(life, call, called, association, request)
             end = "said back" if called.said_back else "broken"
             self.network.note(f"call {called.number}: {end}")
             self.network.remark(f"    {called.broken}")
         finally:
             called.done = True
             called.took = self.loop.time() - call.at / SECOND
+
+    async def _talk(self, life: Life, call: Call, called: Called, association: Association, request: bytes) -> None:
+        carrier = association.carrier
+        try:
+            async with asyncio.timeout(_READ_SECONDS):
+                if call.renegotiations and association.report.association:
+                    await self._talk_and_change(life, call, called, association, request)
+                else:
+                    if not call.early:
+                        await carrier.write(request)
+                    called.said_back = await _heard(carrier, len(request)) == request
+                await carrier.close()
+        except (AccordError, OSError) as failure:
+            called.broken = str(failure) or type(failure).__name__
+        finally:
+            carrier.abort()
+
+    async def _talk_and_change(
+        self, life: Life, call: Call, called: Called, association: Association, request: bytes
+    ) -> None:
+        """Talk, both ways at once, while the association is given other stacks; nothing may be lost, or come twice."""
+        changing = asyncio.ensure_future(self._change(life, call, called, association.report.association))
+        listening = asyncio.ensure_future(_heard(association.carrier))
+        sent = b""
+        try:
+            while len(sent) < len(request) or (not changing.done() and len(sent) < _MOST_BYTES):
+                piece = request[len(sent) : len(sent) + _PIECE_BYTES] or bytes(_PIECE_BYTES)
+                await association.carrier.write(piece)
+                sent += piece
+                await asyncio.sleep(_PIECE_SECONDS)
+            await changing
+            await association.carrier.finish()
+            heard = await listening
+            called.said_back = heard == sent
+            if not sent.startswith(heard):
+                self.complaints.append(f"diverged: call {called.number} heard what it has not said")
+        finally:
+            changing.cancel()
+            listening.cancel()
+
+    async def _change(self, life: Life, call: Call, called: Called, name: str) -> None:
+        assert life.controller is not None
+        for _ in range(call.renegotiations):
+            try:
+                await life.controller.associations.get(name).renegotiate()
+            except AccordError as failure:
+                self.network.note(f"call {called.number}: not changed, {failure.reason.name}")
+            else:
+                called.changed += 1
+                self.network.note(f"call {called.number}: has another stack")
+            await asyncio.sleep(_PIECE_SECONDS)
+
+
+async def _heard(carrier: Carrier, count: int = 1 << 30) -> bytes:
+    """So many bytes, or up to the end."""
+    heard = b""
+    while len(heard) < count and (more := await carrier.read()):
+        heard += more
+    return heard
 
 
 class _Complaints(logging.Handler):

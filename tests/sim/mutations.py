@@ -20,11 +20,13 @@ from accord.controller.exchange import Exchange
 from accord.controller.peers import lessons
 from accord.controller.race.racing import Contest
 from accord.controller.rendezvous import Rendezvous
+from accord.controller.renegotiation.lasting import LastingCarrier
 from accord.datapath.engine import Engine
 from accord.datapath.path import Path
-from accord.negotiation import initiator, meeting, merge, responder, transcript
+from accord.negotiation import choosing, initiator, meeting, merge, responder, transcript
 from accord.negotiation.machine import Machine
 from accord.protocols.tcp_installed import InstalledTcp
+from accord.wire import tcp_header
 from accord.wire.constants import Packet, Step
 from sim.kernel import SimEndpoint
 from sim.network import _checksum
@@ -244,6 +246,42 @@ def _meets(seed: int) -> Scenario:
     return Scenario(seed, False, hosts, (), faults, delays, 600, (Meet(0, 0, 1, (seed % 4) * 4000),))
 
 
+def translators_go_unnoticed(patch: Patch) -> None:
+    patch.setattr(tcp_header, "checksum_matches", lambda *_: True)
+
+
+def a_change_of_stack_forgets_what_has_come(patch: Patch) -> None:
+    real = LastingCarrier._move
+
+    async def forgetful(self: LastingCarrier, following: Any, identity: Any) -> None:
+        self.sent += 1
+        await real(self, following, identity)
+
+    patch.setattr(LastingCarrier, "_move", forgetful)
+
+
+def tlvs_stand_as_they_were_thought_of(patch: Patch) -> None:
+    patch.setattr(choosing, "attrgetter", lambda name: lambda each: 0)
+
+
+def _translated(seed: int) -> Scenario:
+    """Behind a translator, TCP without a SYN is wanted."""
+    hosts = (HostSpec(policy=2),) * 2
+    calls = (Call(0, 0, 1, (("tcp", "no-syn"), ("fallback", "never"))),)
+    return Scenario(seed, False, hosts, calls, (), ((50, 10_000), (10_000, 50)), translated=0)
+
+
+def _changes(seed: int) -> Scenario:
+    """An association is re-negotiated while data flows."""
+    hosts = (HostSpec(policy=2),) * 2
+    calls = (Call(0, 0, 1, (("secure", "required"), ("renegotiate", True)), 60.0, 5000, renegotiations=2),)
+    return Scenario(seed, False, hosts, calls, (), ((50, 10_000), (10_000, 50)))
+
+
+def _meets_and_retries(seed: int) -> Scenario:
+    return replace(_meets(seed), retries=True)
+
+
 _F: Any = responder.Responder._finish
 
 
@@ -274,5 +312,8 @@ ALL: tuple[Mutation, ...] = (
     Mutation("refusals are not told", refusals_are_not_told),
     Mutation("who hears a proposal yields", who_hears_a_proposal_yields, 20, _any, _meets),
     Mutation("a side's own preferences decide", own_preferences_decide, 20, _any, _meets),
+    Mutation("translators go unnoticed", translators_go_unnoticed, 5, _any, _translated),
+    Mutation("a change of stack miscounts", a_change_of_stack_forgets_what_has_come, 5, _any, _changes),
+    Mutation("TLVs stand in any order", tlvs_stand_as_they_were_thought_of, 20, _any, _meets_and_retries),
     Mutation("the socket of a meeting is kept", the_socket_of_a_meeting_is_kept, 20, _any, _meets),
 )

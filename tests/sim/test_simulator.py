@@ -20,6 +20,8 @@ from sim.world import Verdict, World
 
 ROOT = Path(__file__).resolve().parents[2]
 DELAYS = ((50, 10_000), (10_000, 50))
+ALONE = (("tcp", "no-syn"), ("fallback", "never"))
+QUIC = (Call(0, 0, 1, (("prefer", ["quic"]),)),)
 
 
 def simple(*faults: Fault, calls: tuple[Call, ...] = (Call(0, 0, 1),), **host: Any) -> Scenario:
@@ -41,7 +43,7 @@ def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 
 def test_a_slice_of_the_seeds_converges() -> None:
-    failed = {seed: verdict.failures for seed in range(120) if (verdict := judge_seed(seed)).failures}
+    failed = {seed: verdict.failures for seed in range(140) if (verdict := judge_seed(seed)).failures}
     assert not failed
 
 
@@ -130,6 +132,55 @@ def test_of_hosts_that_call_each_other_one_is_up_after_a_round_trip_the_other_ha
 
 def test_a_share_of_the_seeds_has_hosts_that_call_each_other() -> None:
     assert sum(bool(draw(seed).meetings) for seed in range(500)) > 50
+
+
+def test_every_feature_is_reached_by_random_seeds() -> None:
+    scenarios = [draw(seed) for seed in range(300)]
+    assert {scenario.family for scenario in scenarios} == {4, 6}
+    assert any(scenario.translated >= 0 for scenario in scenarios)
+    assert any(scenario.retries for scenario in scenarios)
+    assert any("quic" in scenario.hosts[0].plugins for scenario in scenarios)
+    calls = [call for scenario in scenarios for call in scenario.calls]
+    assert any(call.renegotiations for call in calls)
+    assert {"defer", "choose"} <= {key for call in calls for key, _ in call.wishes}
+    assert max(len(scenario.calls) for scenario in scenarios) > 8
+
+
+@pytest.mark.parametrize(
+    ("change", "stack", "feature"),
+    [
+        ({"family": 6}, "http/tls/tcp", "IPv6"),
+        ({"translated": 0}, "http/tls/tcp", "address translation"),
+        ({"retries": True}, "http/tls/tcp", "another share"),
+        ({"calls": (Call(0, 0, 1, (("defer", ["tls"]), *ALONE)),)}, "http/tls/tcp", "deferred"),
+        ({"calls": (Call(0, 0, 1, (("choose", ["tls"]), *ALONE)),)}, "http/tls/tcp", "initiator choice"),
+        (
+            {"calls": (Call(0, 0, 1, (("renegotiate", True),), 60.0, 5000, renegotiations=2),)},
+            "http/tls/tcp",
+            "re-negotiation",
+        ),
+        ({"hosts": (HostSpec(plugins=("tcp", "tls", "http", "quic")),) * 2, "calls": QUIC}, "http/quic", "QUIC"),
+    ],
+)
+def test_a_feature_comes_about_and_is_counted(change: dict[str, Any], stack: str, feature: str) -> None:
+    world = World(replace(simple(), **change))
+    verdict = world.run()
+    assert verdict.ok, verdict.failures
+    (called,) = world.records.calls
+    assert (called.association, called.negotiated, called.said_back) == (stack, True, True)
+    assert feature in verdict.features
+
+
+def test_behind_a_translator_tcp_without_a_syn_is_refused_and_both_find_the_other_on_the_plain_connection() -> None:
+    world = World(replace(simple(calls=(Call(0, 0, 1, (("tcp", "no-syn"),)),)), translated=0))
+    assert world.run().ok
+    (called,) = world.records.calls
+    assert (called.association, called.reason) == ("tls/tcp", "FORCED_FALLBACK")
+
+
+def test_a_seed_with_quic_replays_too() -> None:
+    seed = next(seed for seed in range(1000) if draw(seed).opaque and not draw(seed).real_tls)
+    assert judge_seed(seed).trace_hash == judge_seed(seed).trace_hash
 
 
 def test_an_exception_in_a_host_is_found(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from typing import Final
 
 from accord.negotiation import transcript
@@ -312,7 +313,9 @@ class Choosing(Machine):
             return chain(context, self._graph, self._stack, said.payloads, self._security)
         self._is_chain = False
         continues = held.keys() | said.more
-        context = Node(NodeId.CONTEXT, self._context, (), (*tlvs, *([tlv.continues(continues)] if continues else [])))
+        if continues:  # its type is lower than PEER's
+            tlvs = tuple(sorted((*tlvs, tlv.continues(continues)), key=attrgetter("type")))
+        context = Node(NodeId.CONTEXT, self._context, (), tlvs)
         own = {each: [*self._new.get(each, ()), *([held[each]] if each in held else [])] for each in kept}
         return compose(context, self._shared, self._order(), said.payloads, own, self._vouches & self._keys.keys())
 
