@@ -46,7 +46,8 @@ static bool complete_config(struct accord_engine_config *config)
 	return config->transactions <= ENGINE_MAX_TRANSACTIONS && config->unproven <= config->transactions &&
 	       config->buffers <= ENGINE_MAX_BUFFERS && config->buffer_bytes >= ACCORD_MIN_MTU_PACKET &&
 	       config->buffer_bytes <= ACCORD_MAX_PACKET && config->events <= ENGINE_MAX_EVENTS &&
-	       config->events >= PACKET_MAX_CHUNKS + ENGINE_EVENTS_PER_PACKET && config->congestion < ACCORD_CONGESTIONS && config->slots <= SLOTS_LIMIT;
+	       config->events >= PACKET_MAX_CHUNKS + ENGINE_EVENTS_PER_PACKET && config->congestion < ACCORD_CONGESTIONS &&
+	       config->slots <= SLOTS_LIMIT;
 }
 
 /* Where each part begins; returns where the last one ends. */

@@ -333,7 +333,8 @@ enum accord_party {
 	X(PLUGIN_TIMEOUT, 171, OURS, "a protocol plug-in took too long and was stopped") \
 	X(PLUGIN_MEMORY, 172, OURS, "a protocol plug-in wanted more memory than there is for it") \
 	/* fallbacks that somebody may have forced */ \
-	X(FORCED_FALLBACK, 173, PATH, "both ends speak Accord, and what they said to each other got lost or was kept back") \
+	X(FORCED_FALLBACK, 173, PATH, \
+	  "both ends speak Accord, and what they said to each other got lost or was kept back") \
 	X(BAD_CONFIG, 192, USER, "the configuration is wrong") \
 	X(NOT_PERMITTED, 193, USER, "this user may not do that") \
 	X(NO_DAEMON, 194, USER, "no daemon is running")

@@ -246,7 +246,7 @@ def test_a_name_that_is_not_sent_is_verified(pki: Pki, prefer: int) -> None:
 def test_quic_sends_no_server_name_when_it_is_to_be_hidden(pki: Pki) -> None:
     for sni, sent in ((True, HOST), (False, None)):
         security = dataclasses.replace(pki.trusting(HOST), sni=sni)
-        made = configuration(Role.INITIATOR, security, ("accord",), SecretSink(None))
+        made = configuration(Role.INITIATOR, security, ("accord",), SecretSink(None), 30)
         assert made.server_name == sent
 
 
