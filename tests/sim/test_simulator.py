@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from accord.negotiation.interface import Role
 from sim.campaign import judge_scenario, judge_seed
 from sim.scenario import SECOND, Call, Fault, HostSpec, Meet, Scenario, Trouble, draw
 from sim.shrink import shrink
@@ -93,6 +94,28 @@ def test_a_crash_of_the_responder_before_the_commit_is_no_disagreement_and_leave
     world = World(simple(fault, calls=(Call(0, 0, 1, (("tcp", "no-syn"), ("fallback", "never"))),)))
     assert world.run().ok
     assert "never acknowledged" in " ".join(side.outcome for side in world.records.sides.values())
+
+
+def test_the_last_acknowledgement_may_be_lost_for_ever() -> None:
+    """The commit is repeated until its time is over; the stack shows by itself that it is up, and nothing is left."""
+    after_the_answer = Fault(Trouble.MASK, 1, 0, 0, 60 * SECOND, (1 << 64) - 2)
+    world = World(simple(after_the_answer, calls=(Call(0, 0, 1, ALONE),)))
+    assert world.run().ok
+    assert world.records.calls[0].said_back
+    (one,) = (side for side in world.records.sides.values() if side.role is Role.INITIATOR and side.sent_commit)
+    assert (one.confirmed, one.unconfirmed) == (False, True)
+
+
+@pytest.mark.parametrize("wishes", [(), ALONE], ids=["beside a plain connection", "alone"])
+def test_a_responder_may_be_killed_at_any_moment(wishes: tuple[tuple[str, str], ...]) -> None:
+    for milliseconds in range(0, 60, 6):
+        fault = Fault(Trouble.CRASH, 1, -1, milliseconds * 1000, 60 * SECOND)
+        world = World(simple(fault, calls=(Call(0, 0, 1, wishes),)))
+        assert world.run().ok
+        (called,) = world.records.calls
+        assert called.done
+        assert called.association or called.reason
+        assert called.took < 25, "a stack that is up and silent is given up like any other connection"
 
 
 def test_every_mask_that_loses_two_of_the_first_four_datagrams_is_survived() -> None:
