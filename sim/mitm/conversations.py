@@ -106,4 +106,21 @@ CONVERSATIONS: Final[tuple[Conversation, ...]] = (
         adapt=lambda scenario: replace(scenario, retries=True),
         floor=frozenset({"http/tls/tcp"}),
     ),
+    Conversation(
+        "QUIC",
+        "http/quic",
+        (("fallback", "never"), ("prefer", ["quic", "tls/tcp"])),
+        HostSpec(policy=_STRICT, plugins=(*_USUAL, "quic")),
+        HostSpec(policy=_STRICT, plugins=(*_USUAL, "quic")),
+        floor=frozenset({"http/quic", "http/tls/tcp"}),
+    ),
+    Conversation(
+        "re-negotiation",
+        "http/tls/tcp",
+        (_NO_SYN, ("fallback", "never"), ("renegotiate", True)),
+        floor=frozenset({"http/tls/tcp"}),
+        adapt=lambda scenario: replace(
+            scenario, calls=tuple(replace(call, renegotiations=2, request=600) for call in scenario.calls)
+        ),
+    ),
 )
