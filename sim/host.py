@@ -17,6 +17,8 @@ from accord.controller.association import Association
 from accord.controller.controller import Controller
 from accord.controller.settings.config import DaemonConfig, ExposeConfig, LimitsConfig
 from accord.controller.settings.policy import Policy, parse_policy
+from accord.datapath.cookies import KEY_BYTES, CookieKey
+from accord.datapath.engine import Level
 from accord.datapath.path import Path
 from accord.datapath.stream import SocketCarrier
 from accord.negotiation import events
@@ -175,6 +177,9 @@ class Life:
         )
         self._queue = asyncio.Queue(64)
         self.controller = Controller(config)
+        if self.host.index in self.world.scenario.flooded:
+            self.controller.endpoint.cookies([CookieKey(1, bytes(KEY_BYTES))], 0)
+            self.controller.endpoint.engine.level(self.now_us(), Level.COOKIE)
         self.controller.expose(ExposeConfig(PORT, None), self._queue)
         self.spawn(self._accept())
 

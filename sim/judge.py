@@ -57,7 +57,7 @@ _SOCKETS: Final = 2
 
 
 def sent(world: World, source: Host, path: Path, data: bytes) -> None:
-    """A host sends a datagram: is it within the amplification limit (PROTOCOL.md, MUST-23)?"""
+    """A host sends a datagram: is it within the amplification limit (PROTOCOL.md, MUST-23, MUST-139)?"""
     if not is_packet(data) or source.life is None:
         return
     if from_initiator(data):
@@ -67,7 +67,10 @@ def sent(world: World, source: Host, path: Path, data: bytes) -> None:
     key = (source.index, source.life.number, transaction_of(data))
     count = world.amplified.setdefault(key, [0, 0])
     count[1] += ip_bytes(data, path.context, path.family)
-    if count[1] > Limit.AMPLIFICATION * count[0] and not any(
+    if key in world.repeated:
+        return  # the cookie proves the address
+    factor = 1 if source.index in world.scenario.flooded else Limit.AMPLIFICATION
+    if count[1] > factor * count[0] and not any(
         side.proven for side in world.records.sides.values() if side.life is source.life and side.transaction == key[2]
     ):
         _complain(world, "amplified", f"host {source.index} sent {count[1]} bytes for {count[0]}")

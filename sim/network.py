@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Final
 
-from accord.wire.constants import Packet, Protocol
+from accord.wire.constants import Packet, PacketFlag, Protocol
 from sim.chance import digest, mix, share
 from sim.loop import VirtualLoop
 from sim.scenario import Fault, Scenario, Trouble
@@ -171,6 +171,11 @@ def from_initiator(data: bytes) -> bool:
 def is_packet(data: bytes) -> bool:
     """It has a header with the magic cookie."""
     return len(data) >= Packet.HEADER_BYTES and int.from_bytes(data[4:8], "big") == Packet.MAGIC
+
+
+def bears_cookie(data: bytes) -> bool:
+    """The initiator has been challenged, and shows it."""
+    return bool(int.from_bytes(data[2:4], "big") & PacketFlag.COOKIE)
 
 
 def begins(data: bytes) -> bool:

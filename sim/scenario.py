@@ -123,6 +123,8 @@ class Scenario:
     """Of all addresses."""
     translated: int = -1
     """The host that is behind an address translator; -1: none is."""
+    flooded: frozenset[int] = frozenset()
+    """Hosts that ask every stranger for a cookie, as under a flood."""
 
     @property
     def opaque(self) -> bool:
@@ -186,7 +188,8 @@ def _widened(scenario: Scenario) -> Scenario:
     if chance.random() < 0.04:
         crowd = replace(chance.choice(scenario.calls), request=16, patience=60.0)
         scenario = replace(scenario, calls=(*scenario.calls, *[crowd] * chance.choice((8, 16, 24))))
-    return scenario
+    flooded = frozenset(index for index, _ in enumerate(scenario.hosts) if chance.random() < 0.1)
+    return replace(scenario, flooded=flooded)
 
 
 def _longer(chance: random.Random, call: Call) -> Call:

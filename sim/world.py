@@ -19,7 +19,7 @@ from accord.wire.errors import AccordError
 from sim import identity, judge, meeting
 from sim.host import Host, Life, inside_words
 from sim.loop import CALLED, VirtualLoop
-from sim.network import Network, from_initiator, ip_bytes, is_packet, transaction_of
+from sim.network import Network, bears_cookie, from_initiator, ip_bytes, is_packet, transaction_of
 from sim.record import Called, Records
 from sim.scenario import SECOND, Call, Fault, Scenario, Trouble
 from sim.substitutes import installed
@@ -68,6 +68,8 @@ class World:
         self.records = Records()
         self.complaints: list[str] = []
         self.amplified: dict[tuple[int, int, bytes], list[int]] = {}
+        self.repeated: set[tuple[int, int, bytes]] = set()
+        """Transactions whose initiator has repeated a cookie, by host and life."""
         self.transmissions: Counter[tuple[Life, bytes, int]] = Counter()
         """Packets with chunks that initiators have sent, by step."""
         files = identity.files()
@@ -122,6 +124,8 @@ class World:
         if is_packet(data) and from_initiator(data):
             count = self.amplified.setdefault((target.index, life.number, transaction_of(data)), [0, 0])
             count[0] += ip_bytes(data, path.context, path.family)
+            if target.index in self.scenario.flooded and bears_cookie(data):
+                self.repeated.add((target.index, life.number, transaction_of(data)))
         if life.port is not None and life.port.arrive(there, data):
             return
         if path.context == Protocol.UDP and source.life is not None and source.life.port is not None:

@@ -206,6 +206,18 @@ def test_a_seed_with_quic_replays_too() -> None:
     assert judge_seed(seed).trace_hash == judge_seed(seed).trace_hash
 
 
+def test_a_flooded_host_is_reached_by_who_repeats_its_cookie() -> None:
+    plain, flooded = (World(replace(simple(), flooded=frozenset(hosts))) for hosts in ((), (1,)))
+    assert plain.run().ok
+    assert flooded.run().ok
+    assert not plain.repeated
+    assert len(flooded.repeated) == 1
+
+
+def test_a_share_of_the_seeds_has_hosts_that_ask_for_cookies() -> None:
+    assert sum(bool(draw(seed).flooded) for seed in range(500)) > 50
+
+
 def test_an_exception_in_a_host_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     from accord.controller.exchange import Exchange
 
