@@ -136,7 +136,7 @@ class Choosing(Machine):
     def _fill(self, accepted: Accepted) -> None:
         """Put what we have into the placeholders that are ours to fill, and forget those that cannot be filled."""
         for node in list(self._graph.nodes.values()):
-            if not is_subgraph(node):
+            if not is_subgraph(node) or node.id not in self._graph.nodes:  # it may have gone with one before
                 continue
             if fills(node, Role.INITIATOR):
                 if not accepted.known:
