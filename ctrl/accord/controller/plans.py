@@ -24,8 +24,9 @@ from accord.wire.errors import AccordError, error
 
 _SECONDS: Final = 20.0
 """Until a planned connection is given up: WireGuard repeats a handshake after 5 s, SCTP an INIT after 3 and 6."""
-_INSIDE_PORT: Final = 7
-"""TCP, inside a tunnel that nobody else is in."""
+_INSIDE_PORT: Final = 7777
+"""TCP, inside a tunnel that nobody else is in; not one of those that take a privilege."""
+_IPV6_FREEBIND: Final = 78  # linux/in6.h
 _LINGER_SECONDS: Final = 5.0
 _TIOCOUTQ: Final = 0x5411
 _LOOK_SECONDS: Final = 0.01
@@ -157,6 +158,13 @@ class PlannedTunnel:
         self._inside = wireguard.inside_addresses(self.public_key, peer_key)
         keepalive = wireguard.KEEPALIVE_S if self._role is Role.RESPONDER else 0
         private = self._key.private_bytes_raw()
+        self._tcp = socket.socket(socket.AF_INET6, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        if self._role is Role.RESPONDER:
+            # Before the tunnel, whose handshake begins with it, and through which the peer connects at once.
+            self._tcp.setsockopt(socket.IPPROTO_IPV6, _IPV6_FREEBIND, 1)
+            self._tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            self._tcp.bind((self._inside[0], _INSIDE_PORT))
+            self._tcp.listen(1)
         setup = wireguard.Setup(private, peer_key, self.port, peer_port, self._remote, *self._inside, keepalive)
         self.release()
         try:
@@ -170,13 +178,10 @@ class PlannedTunnel:
         """The connection through it, being opened."""
         assert self._established, "what is committed is established"
         inside, peer_inside = self._inside
-        tcp = socket.socket(socket.AF_INET6, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        tcp = self._tcp
 
         async def opened() -> Carrier:
             if self._role is Role.RESPONDER:
-                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                tcp.bind((inside, _INSIDE_PORT))
-                tcp.listen(1)
                 connection = await accepted(tcp, peer_inside, None)
             else:
                 tcp.bind((inside, 0))
