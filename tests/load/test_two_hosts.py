@@ -107,7 +107,7 @@ def test_a_cookie_from_before_a_kill_is_good_after_it(tmp_path: Path) -> None:
 
 
 def test_the_level_rises_when_places_run_out_and_falls_again(tmp_path: Path) -> None:
-    more = 'attach = "native"\n[limits]\nunproven = 4\n'
+    more = 'attach = "native"\n[limits]\nunproven = 4\nstrangers_per_second = 0\n'
     with loaded(tmp_path, more, client='attach = "native"') as both, contextlib.closing(stranger(both)) as sock:
         for _ in range(5):
             answer = ask(sock, proposal(os.urandom(12)))

@@ -147,6 +147,7 @@ class Endpoint:
         ring = ring_of(keys, slot)
         self.engine.cookies(ring)
         self.port.cookies(ring)
+        self.port.follow(self.engine, clock.now_us())  # the XDP program may answer from now on
 
     # ---- the interface ----
 
