@@ -205,20 +205,43 @@ static void send_for(struct flood *flood, uint64_t nanoseconds, int cpu)
 		give_up("live frames of BPF_PROG_TEST_RUN", flood->error);
 }
 
+static uint32_t whole_number(const char *text)
+{
+	char *end;
+	unsigned long value = strtoul(text, &end, 10);
+
+	if (!*text || *end || value > UINT32_MAX)
+		give_up(text, EINVAL);
+	return (uint32_t)value;
+}
+
+static double number(const char *text)
+{
+	char *end;
+	double value = strtod(text, &end);
+
+	if (!*text || *end)
+		give_up(text, EINVAL);
+	return value;
+}
+
 static void read_key(struct flood *flood, char **arguments)
 {
 	uint8_t key[16];
 
-	flood->plan.key.id = (uint32_t)atoi(arguments[0]);
-	for (int i = 0; i < 16; i++) {
-		unsigned int byte;
+	flood->plan.key.id = whole_number(arguments[0]);
+	if (strlen(arguments[1]) != 2 * sizeof(key))
+		give_up("the key", EINVAL);
+	for (size_t i = 0; i < sizeof(key); i++) {
+		const char digits[] = {arguments[1][2 * i], arguments[1][2 * i + 1], '\0'};
+		char *end;
 
-		if (sscanf(arguments[1] + 2 * i, "%2x", &byte) != 1)
+		key[i] = (uint8_t)strtoul(digits, &end, 16);
+		if (*end)
 			give_up("the key", EINVAL);
-		key[i] = (uint8_t)byte;
 	}
 	memcpy(flood->plan.key.words, key, sizeof(key));
-	flood->plan.slot = (uint32_t)atoi(arguments[2]);
+	flood->plan.slot = whole_number(arguments[2]);
 }
 
 static int drop(struct flood *flood, const char *name, uint32_t interface, double seconds)
@@ -229,7 +252,7 @@ static int drop(struct flood *flood, const char *name, uint32_t interface, doubl
 	attach(flood, name, interface);
 	printf("attached\n");
 	fflush(stdout);
-	while (!(before = arrived(flood)).packets)
+	while (!arrived(flood).packets)
 		pause_ns(1000000);
 	pause_ns(100000000);
 	before = arrived(flood);
@@ -256,15 +279,15 @@ int main(int count, char **arguments)
 	load(&flood, arguments[1]);
 	if (count == 5)
 		return drop(&flood, strcmp(arguments[3], "bounce") ? "flood_drop" : "flood_bounce", interface,
-		            atof(arguments[4]));
+		            number(arguments[4]));
 	flood.plan.interface = interface;
 	for (uint32_t kind = 0; kind < 3; kind++)
 		if (strcmp(arguments[3], kinds[kind]) == 0)
 			flood.plan.kind = kind;
-	flood.plan.header_at = (uint32_t)atoi(arguments[5]);
-	flood.plan.family = (uint32_t)atoi(arguments[6]);
-	rate = atof(arguments[7]);
-	seconds = atof(arguments[8]);
+	flood.plan.header_at = whole_number(arguments[5]);
+	flood.plan.family = whole_number(arguments[6]);
+	rate = number(arguments[7]);
+	seconds = number(arguments[8]);
 	flood.plan.picoseconds = rate > 0 ? (uint64_t)(1e12 / rate) : 0;
 	if (count == 13)
 		read_key(&flood, arguments + 10);
@@ -275,7 +298,7 @@ int main(int count, char **arguments)
 	printf("attached\n");
 	fflush(stdout);
 	began = now_ns();
-	send_for(&flood, (uint64_t)(seconds * 1e9), atoi(arguments[9]));
+	send_for(&flood, (uint64_t)(seconds * 1e9), (int)whole_number(arguments[9]));
 	if (bpf_map_lookup_elem(flood.plan_fd, &key, &flood.plan))
 		give_up("map plan", errno);
 	seconds = (double)(now_ns() - began) / 1e9;

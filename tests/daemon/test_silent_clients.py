@@ -10,6 +10,7 @@ import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,7 +28,9 @@ NOBODY = 65534
 def path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The control socket of a daemon of its own, on sockets alone, which nobody may use beside too."""
     directory = tmp_path_factory.mktemp("control")
-    for each in (directory, *directory.parents[:2]):
+    for each in (directory, *directory.parents):
+        if each == Path(tempfile.gettempdir()):
+            break
         each.chmod(each.stat().st_mode | 0o711)
     where, log = directory / "c.sock", directory / "log"
     config = directory / "accord.toml"
