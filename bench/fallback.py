@@ -46,7 +46,7 @@ _SLOW_SECONDS, _SLOW_RUNS = 1.0, 5
 
 _STALL_S = 0.001
 """A connection during which the machine stood still for as long as what is looked for is made again ..."""
-_TRIES = 12
+_TRIES, _FIRST_TRIES = 12, 4
 """... so many times at most. Its own failures count at once."""
 
 _BESIDE_RATE = 20
@@ -82,11 +82,13 @@ def measure(site: Site, case: Case, contact: Worker, stalls: Stalls, options: Op
         taken = sorted(each["ready_ms"] for each in asked if each["ok"])
         return taken[len(taken) // 2] if taken else rtt * 1000
 
-    def one(series: Series, order: dict[str, Any]) -> None:
+    def one(series: Series, order: dict[str, Any], *, known: bool = True) -> None:
         step(case.name)
         if series.hopeless:
             return
-        for _ in range(1 if case.path in CHANCE else _TRIES):
+        for _ in range(1 if case.path in CHANCE else _TRIES if known else _FIRST_TRIES):
+            if not known:
+                measured.memory = site.flush(site.lab.client)
             begin = time.monotonic()
             result = contact.ask(order)
             if not result["ok"] or stalls.longest(begin, time.monotonic()) < _STALL_S:
@@ -96,9 +98,8 @@ def measure(site: Site, case: Case, contact: Worker, stalls: Stalls, options: Op
 
     measured.rtt_ms = round_trip()
     for number in range(max(_LEAST, runs // _FIRST_PART)):
-        measured.memory = site.flush(site.lab.client)
         for series, order in _turns(number, (measured.first, ours), (measured.first_plain, plain)):
-            one(series, order)
+            one(series, order, known=False)
         if _is_slow(measured.first_plain) and number + 1 >= 3:
             break
     if _is_slow(measured.first_plain):
