@@ -176,9 +176,11 @@ class QuicCarrier:
             self._failure = error(Reason.STREAM_BROKEN, f"QUIC: {type(failure).__name__}: {failure}")
         self._handle(take_events(self._quic))
 
-    def _pump(self) -> None:
-        """Send what there is to send, set the timer anew, wake whoever waits for room."""
-        now = self._services.now()
+    def _pump(self, now: float | None = None) -> None:
+        """Send what there is to send, set the timer anew, wake whoever waits for room. ``now``: of a timer, when it was
+        due, which a clock of whole microseconds may never show."""
+        if now is None:
+            now = self._services.now()
         self._transmit(now)
         self._handle(take_events(self._quic))
         self._cancel(timer=True)
@@ -212,8 +214,10 @@ class QuicCarrier:
         now = self._services.now()
         due = self._quic.get_timer()
         # A loop's clock may wake a little early.
-        self._quic.handle_timer(now if due is None else max(now, due))
-        self._pump()
+        if due is not None:
+            now = max(now, due)
+        self._quic.handle_timer(now)
+        self._pump(now)
 
     def _handle(self, events: list[QuicEvent]) -> None:
         for event in events:
