@@ -35,6 +35,8 @@ _READ_HIGH: Final = 1 << 20
 _KEPT_DATAGRAMS: Final = 256
 _WRITE_HIGH: Final = 256 << 10
 _PIECE: Final = 64 << 10
+_TICK_SECONDS: Final = 50e-6
+"""The least that a timer is set for: by a rounding error of the clock pacing is due again and again in no time."""
 _CLOSE_SECONDS: Final = 5.0
 # Below the 30 s after which address translators may forget a UDP flow, and so often that a peer that lives is heard
 # before the idle time-out even when a probe and its repetition are lost.
@@ -186,7 +188,7 @@ class QuicCarrier:
         self._cancel(timer=True)
         due = self._quic.get_timer()
         if due is not None and self._failure is None:
-            self._cancel_timer = self._services.call_later(max(0.0, due - now), self._time)
+            self._cancel_timer = self._services.call_later(max(_TICK_SECONDS, due - now), self._time)
         self._changed.set()
 
     def _transmit(self, now: float) -> None:
