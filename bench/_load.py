@@ -17,6 +17,7 @@ import sys
 from collections import Counter
 from typing import Any
 
+from _echo import echoed
 from _steady import steady
 
 from accord.controller.controller import Controller
@@ -50,18 +51,7 @@ class Load:
         association = await self._controller.connect(
             self._spec["host"], self._spec["port"], overrides=WISHES, security=self._security, ladder=False
         )
-        carrier = association.carrier
-        try:
-            await carrier.write(TEXT)
-            back = b""
-            while len(back) < len(TEXT) and (piece := await carrier.read()):
-                back += piece
-            await carrier.finish()
-        finally:
-            await carrier.close()
-        if back != TEXT:
-            return f"{TEXT!r} came back as {back!r}"
-        return "ok" if association.report.negotiated else "not negotiated"
+        return await echoed(association, TEXT)
 
 
 async def main() -> None:

@@ -29,6 +29,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+from _echo import echoed
+
 from accord.controller.controller import Controller
 from accord.controller.settings.config import DaemonConfig
 from accord.datapath import clock
@@ -133,18 +135,7 @@ class Soak:
         association = await self._controller.connect(
             self._spec["host"], self._spec["ports"][port], overrides=wishes, security=self._security
         )
-        carrier = association.carrier
-        try:
-            await carrier.write(TEXT)
-            back = b""
-            while len(back) < len(TEXT) and (piece := await carrier.read()):
-                back += piece
-            await carrier.finish()
-        finally:
-            await carrier.close()
-        if back != TEXT:
-            return f"{TEXT!r} came back as {back!r}"
-        return "ok" if association.report.negotiated else "not negotiated"
+        return await echoed(association, TEXT)
 
     def report(self, over: bool) -> dict[str, Any]:
         """For JSON."""
