@@ -369,9 +369,11 @@ class SimEndpoint:
         self._connection = connection
 
     def release(self) -> None:
-        """Without a segment."""
+        """Without a segment, or with a reset where something has come."""
         connection, self._connection = self._connection, None
-        if connection is not None:
+        if connection is not None and connection.incoming:
+            connection.abandon(reset=True)
+        elif connection is not None:
             connection.forget()
 
     def stream(self) -> SocketCarrier:

@@ -111,7 +111,8 @@ int accord_tcp_numbers(const struct accord_tcp_state *state, struct accord_tcp_n
  */
 void accord_tcp_install(const struct accord_tcp_state *state, int32_t fd, struct accord_ahead *ahead);
 int accord_tcp_installed(struct accord_ahead *ahead, struct accord_failure *failure);
-/* End a connection without a segment. The descriptor stays the caller's to close. */
+/* End a connection without a segment, or, where data has come that nobody has read, with the reset that closing it
+ * sends. The descriptor is the caller's to close, at once. */
 int accord_tcp_silence(int32_t fd, struct accord_failure *failure);
 int accord_bind(int32_t fd, const struct accord_bind *address, struct accord_failure *failure);
 /* Returns a descriptor: rtnetlink(7), group RTMGRP_LINK. */

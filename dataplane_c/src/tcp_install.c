@@ -3,10 +3,12 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <linux/tcp.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -254,11 +256,24 @@ int accord_tcp_install_here(const struct accord_tcp_state *state, int fd, struct
 	return result;
 }
 
+/* The kernel has acknowledged it, so whoever sent it would wait for an answer until its keepalive finds nobody. */
+static int holds_data(int fd)
+{
+	int bytes = 0;
+
+	return !ioctl(fd, SIOCINQ, &bytes) && bytes > 0;
+}
+
 int accord_tcp_silence_here(int fd, struct accord_failure *failure)
 {
 	int result = set_number(fd, TCP_REPAIR, REPAIR_ON, "TCP_REPAIR on", failure);
 
-	return result ? result : leave_silently(fd, failure);
+	if (result)
+		return result;
+	/* Outside of repair mode close() sends a reset, as RFC 9293, section 3.6.1 has it. */
+	if (holds_data(fd))
+		return set_number(fd, TCP_REPAIR, REPAIR_OFF_NO_PROBE, "TCP_REPAIR off", failure);
+	return leave_silently(fd, failure);
 }
 
 int accord_tcp_numbers(const struct accord_tcp_state *state, struct accord_tcp_numbers *numbers,

@@ -115,6 +115,24 @@ static void two_installed_sides_talk_and_end_without_a_segment(void)
 	close(right);
 }
 
+static void who_has_said_something_to_a_side_that_gives_up_is_reset(void)
+{
+	const struct accord_tcp_state other = other_side();
+	struct accord_failure failure = {0};
+	int left = tcp(), right = tcp();
+	char got[8] = {0};
+
+	CHECK_EQUAL(accord_tcp_install_here(&one_side, left, &failure), 0);
+	CHECK_EQUAL(accord_tcp_install_here(&other, right, &failure), 0);
+	CHECK_EQUAL(send(left, "there", 5, 0), 5);
+	CHECK_EQUAL(accord_tcp_silence_here(right, &failure), 0);
+	CHECK_EQUAL(in_repair(right), 0);
+	close(right);
+	CHECK_EQUAL(recv(left, got, sizeof(got), 0), -1);
+	CHECK_EQUAL(errno, ECONNRESET);
+	close(left);
+}
+
 static void a_state_that_the_kernel_refuses_leaves_the_socket_as_it_was(void)
 {
 	struct accord_tcp_state states[] = {one_side, one_side, one_side};
@@ -182,6 +200,7 @@ int main(void)
 	RUN(a_socket_that_is_not_tcp_is_told_of);
 	if (is_alone()) {
 		RUN(two_installed_sides_talk_and_end_without_a_segment);
+		RUN(who_has_said_something_to_a_side_that_gives_up_is_reset);
 		RUN(a_state_that_the_kernel_refuses_leaves_the_socket_as_it_was);
 		RUN(every_mss_gives_a_connection_or_a_reason);
 		RUN(the_numbers_of_a_route_are_those_of_the_longest_segment_there);

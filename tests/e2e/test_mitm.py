@@ -115,6 +115,16 @@ def test_each_edit_ends_in_the_same_stack_or_in_a_plain_one_of_which_both_ends_k
     assert len({stack for stack, _ in outcomes}) > 1, outcomes
 
 
+def test_what_was_said_into_a_stack_that_the_responder_never_committed_to_is_not_waited_upon(between: Between) -> None:
+    """It is silent about a commit without T(1), whoever sent it; its kernel has acknowledged the request by then."""
+    transcript = 0x8003
+    between.forget()
+    for _ in range(3):
+        him = between.him.edit(Edit(Kind.UNTLV, 0, 2, 0, (transcript,)))
+        assert asyncio.run(between.connect()) == (STACK, "broken")
+        assert him.struck
+
+
 def test_who_drops_every_proposal_is_found_out_by_both_daemons(between: Between) -> None:
     between.forget()
     server = between.hosts.lab.server

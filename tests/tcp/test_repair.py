@@ -157,13 +157,19 @@ def test_installing_and_releasing_puts_nothing_on_the_wire(wire: Wire, tap: Tap,
     assert tap.segments() == []
 
 
-def test_releasing_with_unread_data_sends_neither_fin_nor_reset(wire: Wire, tap: Tap) -> None:
-    with pair(wire) as (a, b):
+@pytest.mark.parametrize("family", [4, 6])
+def test_whoever_was_acknowledged_data_that_nobody_will_read_is_reset_on_release(
+    wire: Wire, tap: Tap, family: int
+) -> None:
+    with pair(wire, family) as (a, b):
         a._held().sendall(b"never read")
         b._held().settimeout(5)
         assert b._held().recv(1, socket.MSG_PEEK) == b"n"
         b.release()
-        assert not tap.flags() & {"S", "R", "F"}
+        a._held().settimeout(5)
+        with pytest.raises(ConnectionResetError):
+            a._held().recv(1)
+        assert not tap.flags() & {"S", "F"}
 
 
 @pytest.mark.parametrize("family", [4, 6])

@@ -9,10 +9,12 @@ structure. How an endpoint lives, and what may go on the wire meanwhile:
     install        on the way to it (the broker's work)      as in one of its neighbours
     installed      ESTABLISHED                               only answers to what the peer sends
     stream         ESTABLISHED, the caller's                 whatever TCP sends
-    release        gone, from any state but the caller's     nothing: neither FIN nor RST
+    release        gone, from any state but the caller's     nothing; a RST where data has come that nobody reads
 
 Whoever lets the peer send must have it ``installed`` before (the reset race): the responder before its answer
-leaves, the initiator before its commit does. Then no segment ever meets a host without a socket for it.
+leaves, the initiator before its commit does. Then no segment ever meets a host without a socket for it. Data that has come
+by the time of ``release`` was acknowledged by the kernel: without the reset an initiator whose commit came to nothing
+would wait for the answer to its request.
 
 The connection has no history: its round trip time is unknown until data was acknowledged, since no handshake
 was timed. Timestamps echo 0 until the first segment of the peer came; a zero echo is not measured (RFC 7323).
@@ -144,7 +146,8 @@ class RepairEndpoint:
             raise
 
     def release(self) -> None:
-        """Drop the socket without a segment; nothing happens when it was handed over, or released before."""
+        """Drop the socket: with a reset if anything came, else without a segment. Nothing happens when it was handed over,
+        or released before."""
         connection, self._socket = self._socket, None
         if connection is None:
             return

@@ -5,7 +5,7 @@ Each side begins to install its socket as soon as it has both sides' numbers, an
 message leaves: the responder when its answer is confirmed, before anything can tell the initiator to send, the
 initiator in ``commit``. So neither ever meets the other's first segment without a socket, which the kernel would
 answer with a reset (the reset race). In between, the sessions above do their work while the kernel does its own.
-Until the commit the socket is tentative: ``prune`` and ``abort`` drop it without a segment.
+Until the commit the socket is tentative: ``prune`` and ``abort`` drop it, without a segment where none has come.
 """
 
 from __future__ import annotations
