@@ -9,7 +9,6 @@ import multiprocessing
 import signal
 import time
 import traceback
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
@@ -29,15 +28,12 @@ Each = Callable[[Iterable[int]], Iterator[Verdict]]
 
 def judge_scenario(scenario: Scenario, *, keep_ladder: bool = False) -> Verdict:
     """Run it. What it raises is a failure of its own kind, as everything that the simulated hosts run may not do."""
-    with warnings.catch_warnings():
-        # Coroutines of a host that crashed are never awaited: that is what a crash is.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        try:
-            return run(scenario, keep_ladder=keep_ladder)
-        except Exception as failure:
-            where = traceback.extract_tb(failure.__traceback__)[-1]
-            text = f"{type(failure).__name__}: {failure} ({where.filename.rsplit('/', 1)[-1]}:{where.lineno})"
-            return Verdict(scenario.seed, "", 0, 0, 0, 0, {"exception": [text]})
+    try:
+        return run(scenario, keep_ladder=keep_ladder)
+    except Exception as failure:
+        where = traceback.extract_tb(failure.__traceback__)[-1]
+        text = f"{type(failure).__name__}: {failure} ({where.filename.rsplit('/', 1)[-1]}:{where.lineno})"
+        return Verdict(scenario.seed, "", 0, 0, 0, 0, {"exception": [text]})
 
 
 def judge_seed(seed: int) -> Verdict:

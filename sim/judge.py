@@ -73,7 +73,7 @@ def sent(world: World, source: Host, path: Path, data: bytes) -> None:
     if count[1] > factor * count[0] and not any(
         side.proven for side in world.records.sides.values() if side.life is source.life and side.transaction == key[2]
     ):
-        _complain(world, "amplified", f"host {source.index} sent {count[1]} bytes for {count[0]}")
+        complain(world, "amplified", f"host {source.index} sent {count[1]} bytes for {count[0]}")
 
 
 # ---- at its end ----
@@ -92,20 +92,20 @@ def finished(world: World) -> None:
     """Nothing may be left of any negotiation or stream."""
     for called in world.records.calls:
         if not (called.done or (called.life is not None and called.life.dead)):
-            _complain(world, "stuck", f"call {called.number} never ended")
+            complain(world, "stuck", f"call {called.number} never ended")
     for side in world.records.sides.values():
         if side.committed is None and side.aborted is None and not side.crashed:
-            _complain(world, "stuck", f"{side.name} is neither committed nor aborted: {side.machine.state}")
+            complain(world, "stuck", f"{side.name} is neither committed nor aborted: {side.machine.state}")
     for host in world.hosts:
         for kind, what in _left(host):
-            _complain(world, kind, f"host {host.index}: {what}")
+            complain(world, kind, f"host {host.index}: {what}")
 
 
 def closed(world: World) -> None:
     """Every daemon was stopped: nothing at all may be left."""
     for host in world.hosts:
         if host.spec.accord and host.kernel.sockets:
-            _complain(world, "leaked", f"host {host.index}: {len(host.kernel.sockets)} sockets after its daemon's end")
+            complain(world, "leaked", f"host {host.index}: {len(host.kernel.sockets)} sockets after its daemon's end")
 
 
 def _left(host: Host) -> list[tuple[str, str]]:
@@ -141,13 +141,14 @@ def verdict(world: World) -> Verdict:
     """Everything that was noted, and what the records say."""
     from sim.world import Verdict
 
-    _negotiations(world)
-    _streams(world)
-    for text in meeting.failures(world):
-        _complain(world, "diverged", text)
+    if not world.stands_still:  # then nothing is over, and that is all that there is to say
+        _negotiations(world)
+        _streams(world)
+        for text in meeting.failures(world):
+            complain(world, "diverged", text)
     for text in (*world.loop.failures, *(complaint for complaint in world.complaints if ": " in complaint)):
         if not text.startswith(_KINDS):
-            _complain(world, "exception", text)
+            complain(world, "exception", text)
     failures: dict[str, list[str]] = {}
     for complaint in world.complaints:
         kind, _, text = complaint.partition(": ")
@@ -170,7 +171,8 @@ def verdict(world: World) -> Verdict:
 _KINDS: Final = ("diverged", "stuck", "leaked", "amplified", "exception")
 
 
-def _complain(world: World, kind: str, text: str) -> None:
+def complain(world: World, kind: str, text: str) -> None:
+    """Something did not hold. ``kind``: one of ``_KINDS``."""
     world.complaints.append(f"{kind}: {text}")
     world.network.remark(f"!! {kind}: {text}")
 
@@ -183,34 +185,34 @@ def _negotiations(world: World) -> None:
     for side in world.records.sides.values():
         by_id.setdefault(side.transaction, []).append(side)
         for failure in side.failures:
-            _complain(world, "diverged", failure)
+            complain(world, "diverged", failure)
     for transaction, sides in by_id.items():
         ones = [side for side in sides if side.role is Role.INITIATOR]
         others = [side for side in sides if side.role is Role.RESPONDER]
         _accused(world, sides)
         _repeated(world, others)
         if len(ones) > 1:
-            _complain(world, "diverged", f"{len(ones)} initiators of {transaction.hex()}")
+            complain(world, "diverged", f"{len(ones)} initiators of {transaction.hex()}")
         _agree(world, ones[0] if ones else None, others)
 
 
 def _agree(world: World, one: Side | None, others: list[Side]) -> None:
     committed = [side for side in others if side.committed is not None]
     if len(committed) > 1:
-        _complain(world, "diverged", f"{', '.join(side.name for side in committed)} have all committed")
+        complain(world, "diverged", f"{', '.join(side.name for side in committed)} have all committed")
     for side in committed:
         if one is None or not one.sent_commit:
-            _complain(world, "diverged", f"{side.name} committed, and no initiator sent a commit")
+            complain(world, "diverged", f"{side.name} committed, and no initiator sent a commit")
         elif _graph(side) != _graph(one):
-            _complain(world, "diverged", f"{side.name}: {side.outcome}; {one.name}: {one.outcome}")
+            complain(world, "diverged", f"{side.name}: {side.outcome}; {one.name}: {one.outcome}")
         elif side.transcript != one.transcript:
-            _complain(world, "diverged", f"{side.name} and {one.name} committed over different transcripts")
+            complain(world, "diverged", f"{side.name} and {one.name} committed over different transcripts")
         elif one.aborted is not None and not _has(world, Trouble.FORGERY):
-            _complain(world, "diverged", f"{side.name} committed; {one.name}: {one.outcome}")
+            complain(world, "diverged", f"{side.name} committed; {one.name}: {one.outcome}")
     if one is not None:
         _tried(world, one)
     if one is not None and one.secure and not any(side.transcript == one.transcript for side in others):
-        _complain(world, "diverged", f"{one.name} committed over an answer that no responder sent")
+        complain(world, "diverged", f"{one.name} committed over an answer that no responder sent")
     if one is None or one.committed is None or one.aborted is not None or committed:
         return
     if one.unconfirmed or one.crashed or any(side.crashed for side in others):
@@ -219,9 +221,9 @@ def _agree(world: World, one: Side | None, others: list[Side]) -> None:
         return
     told = "; ".join(f"{side.name}: {side.outcome}" for side in others) or "there is no responder"
     if one.confirmed or not _faulty(world):
-        _complain(world, "diverged", f"{one.name}: {one.outcome}; {told}")
+        complain(world, "diverged", f"{one.name}: {one.outcome}; {told}")
     else:
-        _complain(world, "stuck", f"{one.name} does not know whether its commit arrived; {told}")
+        complain(world, "stuck", f"{one.name} does not know whether its commit arrived; {told}")
 
 
 def _tried(world: World, one: Side) -> None:
@@ -230,9 +232,9 @@ def _tried(world: World, one: Side) -> None:
         return
     sent = world.transmissions[one.life, one.transaction, Step.COMMIT]
     if one.gave_up is Reason.TIMEOUT and sent < _TRANSMISSIONS:
-        _complain(world, "diverged", f"{one.name} sent its commit {sent} times, and gave up")
+        complain(world, "diverged", f"{one.name} sent its commit {sent} times, and gave up")
     if one.unconfirmed and not world.scenario.faults:
-        _complain(world, "diverged", f"{one.name}: its commit was not acknowledged, and nothing was lost")
+        complain(world, "diverged", f"{one.name}: its commit was not acknowledged, and nothing was lost")
 
 
 def _accused(world: World, sides: list[Side]) -> None:
@@ -242,7 +244,7 @@ def _accused(world: World, sides: list[Side]) -> None:
         return
     for side in sides:
         if side.aborted is not None and side.aborted.reason in _ACCUSING:
-            _complain(world, "diverged", f"{side.name} aborted {side.aborted.reason.name}: {side.aborted.detail}")
+            complain(world, "diverged", f"{side.name} aborted {side.aborted.reason.name}: {side.aborted.detail}")
 
 
 def _repeated(world: World, others: list[Side]) -> None:
@@ -258,7 +260,7 @@ def _repeated(world: World, others: list[Side]) -> None:
                 and 0 <= second.began_at - first.decided_at < _LINGER_US
                 and second is not first
             ):
-                _complain(world, "diverged", f"{second.name} began again with repetitions of what it had decided")
+                complain(world, "diverged", f"{second.name} began again with repetitions of what it had decided")
 
 
 def _graph(side: Side) -> Any:
@@ -278,22 +280,22 @@ def _streams(world: World) -> None:
     for called in world.records.calls:
         winners = by_call.pop(called.number + 1, [])
         if len(winners) > 1:
-            _complain(world, "diverged", f"call {called.number} was served {len(winners)} times")
+            complain(world, "diverged", f"call {called.number} was served {len(winners)} times")
         if called.said_back:
             if len(winners) != 1:
-                _complain(world, "diverged", f"call {called.number} has an answer of {len(winners)} services")
+                complain(world, "diverged", f"call {called.number} has an answer of {len(winners)} services")
             elif (winners[0].stack, winners[0].negotiated) != (called.association, called.negotiated) and not forged:
-                _complain(world, "diverged", f"call {called.number}: {called.association} and {winners[0].stack}")
+                complain(world, "diverged", f"call {called.number}: {called.association} and {winners[0].stack}")
         elif not called.association and not world.scenario.faults:
             _unreached(world, called)
         elif called.association and not _excused(world, called):
             what = "negotiated" if called.negotiated else "plain"
-            _complain(
+            complain(
                 world, "diverged", f"call {called.number}: {what} {called.association} carries nothing: {called.broken}"
             )
     _taken(world)
     if by_call and not forged:
-        _complain(world, "diverged", f"services heard of calls {sorted(by_call)}, which nobody made")
+        complain(world, "diverged", f"services heard of calls {sorted(by_call)}, which nobody made")
 
 
 def _taken(world: World) -> None:
@@ -304,7 +306,7 @@ def _taken(world: World) -> None:
     for side in world.records.sides.values():
         up = side.role is Role.INITIATOR and side.committed is not None and side.aborted is None and not side.crashed
         if up and not side.renews and side.transaction not in given and not meeting.in_meeting(side.machine):
-            _complain(world, "diverged", f"{side.name}: {side.outcome}, and no call was given that stack")
+            complain(world, "diverged", f"{side.name}: {side.outcome}, and no call was given that stack")
 
 
 def _unreached(world: World, called: Called) -> None:
@@ -314,7 +316,7 @@ def _unreached(world: World, called: Called) -> None:
     if called.called_off or any(not end.accord or end.transactions < _ROOMY for end in ends):
         return
     if not called.reason or Reason[called.reason] in _ACCUSING or Reason[called.reason] in _UNREACHED:
-        _complain(world, "diverged", f"call {called.number} failed: {called.reason or 'without a reason'}")
+        complain(world, "diverged", f"call {called.number} failed: {called.reason or 'without a reason'}")
 
 
 def _excused(world: World, called: Called) -> bool:

@@ -21,6 +21,22 @@ CALLED: Final[contextvars.ContextVar[Any]] = contextvars.ContextVar("called", de
 """The call of ``connect`` that an application's task makes: a ``record.Called``."""
 
 
+MOST_AT_ONCE: Final = 10_000
+"""Events at one moment: turns of the loop and packets sent. Two dozen calls at once take a few hundred."""
+MOST_TURNS: Final = 500_000
+"""Of a whole run, which takes a few thousand."""
+_NAMED: Final = 20
+"""Turns at whose beginning what is to be done is noted, before a run is given up."""
+
+
+class Standstill(BaseException):
+    """The run would never end: what happens asks for more, again and again, and virtual time does not go on, or hardly.
+
+    No code under test deals with it, hence no ``Exception``. What never returns to the loop and sends nothing, as
+    ``while True: pass``, goes unnoticed.
+    """
+
+
 class _NoSleep:
     """In the place of the selector: time passes, nothing else happens."""
 
@@ -30,7 +46,7 @@ class _NoSleep:
     def select(self, timeout: float | None) -> list[object]:
         """Let ``timeout`` seconds pass."""
         if timeout is None:
-            raise RuntimeError("nothing is left to happen, and somebody still waits")
+            raise Standstill("nothing is left to happen, and somebody still waits")
         self._loop.pass_time(timeout)
         return []
 
@@ -45,10 +61,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._due = 0.0
         self._readers: dict[int, asyncio.Handle] = {}
         self._writers: dict[int, asyncio.Handle] = {}
-        self._tasks: list[tuple[Any, asyncio.Task[Any], Any]] = []
+        self._tasks: list[tuple[asyncio.Task[Any], Coroutine[Any, Any, Any], contextvars.Context]] = []
         self.failures: list[str] = []
         """What would have been logged: exceptions that nobody caught."""
         self.steps = 0
+        self._at_once = 0
+        self._standstill: Standstill | None = None
+        self._latest: set[str] = set()
         self._clock_resolution = 1e-6
         self.set_exception_handler(self._failed)
         self.set_task_factory(self._make_task)  # type: ignore[arg-type]
@@ -65,10 +84,34 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self._microseconds
 
     def pass_time(self, seconds: float) -> None:
-        """Up to the next microsecond, so that whoever waits for it finds it there."""
+        """Up to the next microsecond, so that whoever waits for it finds it there. Raises ``Standstill``."""
         if seconds > 0:
             self._microseconds += max(1, -int(-seconds * 1_000_000 // 1))
+            self._at_once = 0
         self.steps += 1
+        if self._at_once > MOST_AT_ONCE - _NAMED or self.steps > MOST_TURNS - _NAMED:
+            self._latest.update(self._next())
+        if self.steps > MOST_TURNS:
+            self._give_up(f"{MOST_TURNS} turns of the loop in {self.time():.6f} s")
+        self.happens()
+
+    def happens(self) -> None:
+        """Something does, at this moment. Raises ``Standstill`` when that is too much to come to an end."""
+        self._at_once += 1
+        if self._at_once > MOST_AT_ONCE:
+            self._give_up(f"{MOST_AT_ONCE} events, and it is still {self.time():.6f} s")
+        if self._standstill is not None:  # in a callback of the loop it was raised in vain
+            raise self._standstill
+
+    def _give_up(self, why: str) -> None:
+        names = ", ".join(sorted(self._latest | self._next()))
+        self._standstill = self._standstill or Standstill(f"{why}: {names}")
+        raise self._standstill
+
+    def _next(self) -> set[str]:
+        """What is to happen, without what differs from run to run."""
+        handles: list[asyncio.Handle] = [*self._ready, *self._scheduled[:1]]  # type: ignore[attr-defined]
+        return {_name_of(handle) for handle in handles if not handle.cancelled()}
 
     def later(self, seconds: float, callback: Callable[..., Any], *args: Any) -> asyncio.TimerHandle:
         """``call_later`` of the network's and the kernels': it happens whichever daemon is dead by then."""
@@ -138,11 +181,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
     # ---- lives ----
 
     def _make_task(self, loop: Any, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:
+        context = kwargs.setdefault("context", contextvars.copy_context())
         task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **kwargs)
-        life = INCARNATION.get()
-        if life is not None:
-            self._tasks = [kept for kept in self._tasks if not kept[1].done()] if len(self._tasks) > 64 else self._tasks
-            self._tasks.append((life, task, coro))
+        if len(self._tasks) > 64:
+            self._tasks = [kept for kept in self._tasks if not kept[0].done()]
+        self._tasks.append((task, coro, context))
         return task
 
     def end(self, life: object) -> None:
@@ -153,18 +196,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 handle.cancel()
 
     def dispose(self) -> None:
-        """At the very end: let go of coroutines that will never be resumed, without a word."""
+        """At the very end: let go of coroutines that will never be resumed, without a word. Each ends as the host that
+        it runs for, while that is still simulated; what it begins at its end is let go of too."""
         asyncio._set_running_loop(self)
         try:
             self.set_exception_handler(lambda *_: None)
-            for _, task, coro in self._tasks:
-                if not task.done():
-                    task._log_destroy_pending = False  # type: ignore[attr-defined]
-                    with contextlib.suppress(BaseException):
-                        coro.close()
+            while self._tasks:
+                tasks, self._tasks = self._tasks, []
+                for task, coro, context in tasks:
+                    if not task.done():
+                        task._log_destroy_pending = False  # type: ignore[attr-defined]
+                        with contextlib.suppress(BaseException):
+                            context.run(coro.close)
         finally:
             asyncio._set_running_loop(None)
-        self._tasks.clear()
         self._ready.clear()  # type: ignore[attr-defined]
         self._scheduled.clear()  # type: ignore[attr-defined]
         self._readers.clear()
@@ -173,7 +218,18 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def _failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         failure = context.get("exception")
+        if isinstance(failure, Standstill):
+            return
         self.failures.append(f"{context.get('message')}: {type(failure).__name__}: {failure}")
+
+
+def _name_of(handle: asyncio.Handle) -> str:
+    """Of its callback, or of the coroutine that a task's step goes on with."""
+    callback = handle._callback  # type: ignore[attr-defined]
+    owner = getattr(callback, "__self__", None)
+    if isinstance(owner, asyncio.Task):
+        callback = owner.get_coro()
+    return str(getattr(callback, "__qualname__", type(callback).__name__))
 
 
 _DESCRIPTORS: dict[int, Any] = {}

@@ -32,6 +32,8 @@ class Network:
         self.packets = 0
         self.passed: Counter[tuple[str, int]] = Counter()
         """IP bytes of datagrams that were delivered to, and sent by, a responder: see ``judge.amplification``."""
+        self.over = False
+        """What is still said is no part of the run: its coroutines are let go of."""
         self._loop = loop
         self._scenario = scenario
         self._hash = hashlib.sha256()
@@ -55,13 +57,13 @@ class Network:
 
     def note(self, text: str) -> None:
         """A line that is no packet: a crash, an outcome. It belongs to the trace."""
-        self._hash.update(f"{self._loop.now_us} {text}\n".encode())
-        if self._keep:
-            self.ladder.append(f"{self._loop.now_us / 1000:>10.2f} ms  {text}")
+        if not self.over:
+            self._hash.update(f"{self._loop.now_us} {text}\n".encode())
+        self.remark(text)
 
     def remark(self, text: str) -> None:
         """For people only."""
-        if self._keep:
+        if self._keep and not self.over:
             self.ladder.append(f"{self._loop.now_us / 1000:>10.2f} ms  {text}")
 
     # ---- datagrams ----
@@ -122,6 +124,7 @@ class Network:
 
     def _next(self, way: tuple[int, int], kind: str) -> int:
         self.packets += 1
+        self._loop.happens()
         self._counts[*way, kind] += 1
         return self._counts[*way, kind]
 
@@ -144,10 +147,7 @@ class Network:
         return delay
 
     def _line(self, way: tuple[int, int], what: str, fate: str) -> None:
-        text = f"{way[0]} -> {way[1]}  {what}  {fate}"
-        self._hash.update(f"{self._loop.now_us} {text}\n".encode())
-        if self._keep:
-            self.ladder.append(f"{self._loop.now_us / 1000:>10.2f} ms  {text}")
+        self.note(f"{way[0]} -> {way[1]}  {what}  {fate}")
 
 
 _NUMBERS: Final = {trouble: number for number, trouble in enumerate(Trouble)}

@@ -18,7 +18,7 @@ from accord.wire.constants import Protocol
 from accord.wire.errors import AccordError
 from sim import identity, judge, meeting
 from sim.host import Host, Life, inside_words
-from sim.loop import CALLED, VirtualLoop
+from sim.loop import CALLED, Standstill, VirtualLoop
 from sim.network import Network, bears_cookie, from_initiator, ip_bytes, is_packet, transaction_of
 from sim.record import Called, Records
 from sim.scenario import SECOND, Call, Fault, Scenario, Trouble
@@ -81,6 +81,8 @@ class World:
             self.translator = Translator(behind.address, "10.9.9.9" if scenario.family == 4 else "fd09::9")
             self._by_address[self.translator.outside] = behind
         self._calls: list[asyncio.Task[None]] = []
+        self.stands_still = False
+        """It was given up, because it would never have ended."""
 
     @property
     def restarted(self) -> bool:
@@ -152,24 +154,29 @@ class World:
         return judge.verdict(self)
 
     def run_quietly(self) -> None:
-        """To the end; what is logged as an error goes to ``complaints``."""
+        """To the end, or to where it would never end; what is logged as an error goes to ``complaints``."""
         handler = _Complaints(self.complaints)
         log = logging.getLogger("accord")
         before, propagates = log.level, log.propagate
         log.addHandler(handler)
         log.setLevel(logging.ERROR)
         log.propagate = False
-        try:
-            with installed():
+        with installed():
+            try:
                 self.loop.run_until_complete(self._course())
-        finally:
-            log.removeHandler(handler)
-            silence = logging.NullHandler()
-            log.addHandler(silence)  # for what ends with the loop, and nobody waits for
-            self.loop.dispose()
-            log.removeHandler(silence)
-            log.setLevel(before)
-            log.propagate = propagates
+            except Standstill as why:
+                self.stands_still = True
+                judge.complain(self, "stuck", str(why))
+            finally:
+                log.removeHandler(handler)
+                silence = logging.NullHandler()
+                log.addHandler(silence)  # for what ends with the loop, and nobody waits for
+                self.network.over = True
+                self.loop.dispose()
+                self.network.over = False
+                log.removeHandler(silence)
+                log.setLevel(before)
+                log.propagate = propagates
 
     async def _course(self) -> None:
         for host in self.hosts:

@@ -3,18 +3,25 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import subprocess
 import sys
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from accord.datapath.path import Path as Way
 from accord.negotiation.interface import Role
+from accord.protocols import quic_stream
+from accord.wire.constants import Protocol
+from sim import loop
 from sim.campaign import judge_scenario, judge_seed
+from sim.host import Life
 from sim.scenario import SECOND, Call, Fault, HostSpec, Meet, Scenario, Trouble, draw
 from sim.shrink import shrink
 from sim.world import Verdict, World
@@ -128,6 +135,18 @@ def test_every_mask_that_loses_two_of_the_first_four_datagrams_is_survived() -> 
             assert world.records.calls[0].said_back
 
 
+@pytest.mark.parametrize("missed", range(4))
+def test_a_longer_exchange_that_lost_its_race_after_the_first_answer_comes_to_nothing(missed: int) -> None:
+    """TLS is up on the plain connection while the peer's second answer is awaited: nobody wants its stack."""
+    wishes = (("tcp", "no-syn"), ("secure", "required"), ("choose", ["tls"]))
+    lost = Fault(Trouble.MASK, 0, 1, 0, 60 * SECOND, 1 << missed)
+    world = World(simple(lost, calls=(Call(0, 0, 1, wishes),), xdp=False))
+    assert world.run().ok
+    (called,) = world.records.calls
+    assert called.said_back
+    assert called.negotiated == (missed > 1)
+
+
 def test_what_fails_is_made_smaller() -> None:
     whole = draw(next(seed for seed in range(100) if len(draw(seed).faults) > 3 and len(draw(seed).hosts) > 2))
 
@@ -226,6 +245,40 @@ def test_an_exception_in_a_host_is_found(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(Exchange, "on_event", broken)
     assert "ZeroDivisionError" in str(judge_scenario(simple()).failures["exception"])
+
+
+def test_a_seed_for_which_time_stands_still_is_stuck_and_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quic_stream, "_TICK_SECONDS", 0.0)  # its pacing is due a rounding error after now, for ever
+    verdict = judge_scenario(draw(1653), keep_ladder=True)
+    assert verdict.failures == {
+        "stuck": ["10000 events, and it is still 2.053138 s: Life.serve, QuicCarrier._time"],
+    }
+    assert "2053.14 ms  !! stuck" in verdict.ladder[-1]
+
+
+def test_packets_without_end_at_one_moment_are_stuck_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def storm(life: Life, *path_and_data: Any) -> None:
+        while True:
+            life.world.datagram(life.host, Way(4, Protocol.UDP, "10.0.0.1", 1, "10.0.0.2", 2), b"again")
+
+    monkeypatch.setattr(Life, "observe", storm)
+    assert "10000 events, and it is still 0.000000 s" in judge_scenario(simple()).failures["stuck"][0]
+
+
+def test_a_seed_that_takes_more_turns_than_any_needs_is_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "MOST_TURNS", 20)
+    assert "20 turns of the loop in 0.0" in judge_scenario(simple()).failures["stuck"][0]
+
+
+def test_a_run_ends_without_a_word_whatever_it_still_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this seed a race is on when the run ends, and has a connection to be closed."""
+    said: list[str] = []
+    monkeypatch.setattr(sys, "unraisablehook", lambda what: said.append(str(what.exc_value)))
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        assert judge_seed(75).ok
+        gc.collect()
+    assert [*said, *(str(warning.message) for warning in warned if warning.category is RuntimeWarning)] == []
 
 
 def test_the_command_says_what_held_in_one_json_object() -> None:

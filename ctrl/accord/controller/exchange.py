@@ -97,7 +97,6 @@ class Exchange:
         self.on_progress: Callable[[], None] | None = None
         """Called when ``committed`` is done, or a session has begun to wait: at once, not in the loop's next turn."""
         self._late: Callable[[Sequence[int]], None] | None = None
-        self._late_nodes: list[int] = []
         self._last_sent = -1
         self._dying = False
         self._machine: Machine | None = None
@@ -106,6 +105,8 @@ class Exchange:
         self._released: Callable[[], None] | None = released
         self._incoming: dict[int, list[int]] = {}
         """Protocols of the nodes that have come, by step."""
+        self.answered: Sequence[int] = ()
+        """Those of the peer's latest message, when it was whole."""
         self._context = b""
         self._release_timer: asyncio.TimerHandle | None = None
         # Whatever it has come to: a proposal that is repeated, or late, begins no other (PROTOCOL.md, MUST-28).
@@ -148,7 +149,8 @@ class Exchange:
 
     def listen_on(self, late: Callable[[Sequence[int]], None]) -> None:
         """Nobody wants the stack any more. An answer that still comes is told to ``late``, as the protocol IDs of its
-        nodes, and the peer that it came too late. Whoever calls this ends it."""
+        nodes, and the peer that it came too late. Whoever calls this ends it, and calls it only while there has been
+        no answer: one that goes on after its first answer can commit (``answered``)."""
         self._late = late
 
     def round_trip(self, seconds: float) -> None:
@@ -187,7 +189,8 @@ class Exchange:
         elif event.kind is EventKind.SKIPPED:
             self.feed(events.NodeSkipped(event.step, event.node, event.protocol, self._budget(event)))
         elif event.kind is EventKind.MESSAGE:
-            self.ladder.note(Way.IN, partial(_heard, event.step, self._context, self._incoming.pop(event.step, [])))
+            self.answered = self._incoming.pop(event.step, [])
+            self.ladder.note(Way.IN, partial(_heard, event.step, self._context, self.answered))
             self.feed(events.MessageComplete(event.step, self._endpoint.engine.budget(self._handle)))
         elif event.kind is EventKind.ARRIVED:
             self.feed(events.MessageArrived(event.step))
@@ -206,10 +209,10 @@ class Exchange:
 
     def _on_late(self, event: EngineEvent, late: Callable[[Sequence[int]], None]) -> None:
         if event.kind is EventKind.NODE:
-            self._late_nodes.append(event.protocol)
+            self._incoming.setdefault(event.step, []).append(event.protocol)
         else:
             self._late = None
-            late(self._late_nodes)
+            late(self._incoming.pop(event.step, []))
             self.feed(events.Stop(Reason.LEGACY_FIRST))
 
     def on_unreachable(self) -> None:

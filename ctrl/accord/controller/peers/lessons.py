@@ -133,6 +133,10 @@ class Lesson:
             has_stack = any(number not in _CONTEXTS for number in protocols)
             self.learn(Learnt.LATE_ANSWER if has_stack else Learnt.REFUSED, protocols)
 
+        if exchange.answered:  # and more has to be said, or done here: nobody wants what would come of it
+            late(exchange.answered)
+            negotiation.stop(Reason.LEGACY_FIRST)
+            return
         negotiation.listen_on(late)
         if self._peer in self._listening or len(self._listening) >= _LISTENERS:
             negotiation.stop(Reason.LEGACY_FIRST)
