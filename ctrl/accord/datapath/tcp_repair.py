@@ -12,9 +12,9 @@ structure. How an endpoint lives, and what may go on the wire meanwhile:
     release        gone, from any state but the caller's     nothing; a RST where data has come that nobody reads
 
 Whoever lets the peer send must have it ``installed`` before (the reset race): the responder before its answer
-leaves, the initiator before its commit does. Then no segment ever meets a host without a socket for it. Data that has come
-by the time of ``release`` was acknowledged by the kernel: without the reset an initiator whose commit came to nothing
-would wait for the answer to its request.
+leaves, the initiator before its commit does. Then no segment ever meets a host without a socket for it. Data that has
+come by the time of ``release`` was acknowledged by the kernel: without the reset an initiator whose commit came to
+nothing would wait for the answer to its request.
 
 The connection has no history: its round trip time is unknown until data was acknowledged, since no handshake
 was timed. Timestamps echo 0 until the first segment of the peer came; a zero echo is not measured (RFC 7323).
@@ -146,8 +146,8 @@ class RepairEndpoint:
             raise
 
     def release(self) -> None:
-        """Drop the socket: with a reset if anything came, else without a segment. Nothing happens when it was handed over,
-        or released before."""
+        """Drop the socket: with a reset if anything came, else without a segment. Nothing happens when it was handed
+        over, or released before."""
         connection, self._socket = self._socket, None
         if connection is None:
             return

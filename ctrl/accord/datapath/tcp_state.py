@@ -50,8 +50,8 @@ class Installing:
 
 
 def silence(connection: socket.socket) -> None:
-    """End an installed connection without a segment, or, with data in it that nobody has read, by the reset that closing it
-    sends; the socket stays to be closed. Raises ``HostError``."""
+    """End an installed connection without a segment, or, with data in it that nobody has read, by the reset that
+    closing it sends; the socket stays to be closed. Raises ``HostError``."""
     failure = ffi.new("struct accord_failure *")
     _check(lib.accord_tcp_silence(connection.fileno(), failure), failure)
 

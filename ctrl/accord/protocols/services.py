@@ -91,8 +91,8 @@ class TcpEndpoint(Protocol):
         """Return once it is. Raises ``HostError``, and has then released it."""
 
     def release(self) -> None:
-        """Drop the socket without a segment on the wire, or with a reset where the peer has sent something; nothing happens
-        when it was handed over."""
+        """Drop the socket without a segment on the wire, or with a reset where the peer has sent something; nothing
+        happens when it was handed over."""
 
     def stream(self) -> Carrier:
         """The installed connection as a stream; from now on the caller owns it."""
