@@ -45,14 +45,16 @@ static bool acknowledgement_due(const struct transaction *transaction, uint64_t 
 	return transaction->ack_due <= now && transaction_may_send(transaction, ACCORD_HEADER_BYTES);
 }
 
-static bool packet_due(const struct accord_engine *engine, const struct transaction *transaction)
+/* TSN offset of the packet that may leave now; total: none. */
+static uint16_t packet_due(const struct accord_engine *engine, const struct transaction *transaction)
 {
 	const struct outbox *outbox = &transaction->outbox;
 	uint16_t offset = outbox_pick(transaction, &engine->slab, engine->now);
 
-	if (offset == outbox->total)
-		return false;
-	return transaction_may_send(transaction, slab_head(&engine->slab, outbox->buffers[offset])->length);
+	if (offset == outbox->total ||
+	    !transaction_may_send(transaction, slab_head(&engine->slab, outbox->buffers[offset])->length))
+		return outbox->total;
+	return offset;
 }
 
 static uint64_t earlier(uint64_t one, uint64_t other)
@@ -72,7 +74,7 @@ uint64_t transmit_deadline(const struct accord_engine *engine, const struct tran
 	else
 		return UINT64_MAX;
 
-	if (acknowledgement_due(transaction, engine->now) || packet_due(engine, transaction))
+	if (acknowledgement_due(transaction, engine->now) || packet_due(engine, transaction) != transaction->outbox.total)
 		return engine->now;
 	if (transaction->ack_due > engine->now)
 		due = earlier(due, transaction->ack_due);
@@ -188,10 +190,9 @@ static void join(struct accord_engine *engine, const struct transaction *transac
 	datagram->last_buffer = buffer;
 }
 
-static void send_packet(struct accord_engine *engine, struct transaction *transaction, struct datagram *datagram,
-                        struct accord_packet_out *out)
+static void send_packet(struct accord_engine *engine, struct transaction *transaction, uint16_t offset,
+                        struct datagram *datagram, struct accord_packet_out *out)
 {
-	uint16_t offset = outbox_pick(transaction, &engine->slab, engine->now);
 	uint32_t buffer = transaction->outbox.buffers[offset];
 	bool shares = may_share(transaction, slab_head(&engine->slab, buffer), offset);
 
@@ -225,23 +226,53 @@ static void send_acknowledgement(struct transaction *transaction, struct accord_
 	out->joined = 0;
 }
 
+/* Is this buffer among the packets of this call? Sealed again it would no longer be what was put there: the range that
+ * it acknowledges changes, and a packet that shares its datagram would no longer be announced. */
+static bool leaves_already(const struct accord_packet_out *packets, uint32_t count, const uint8_t *bytes)
+{
+	for (uint32_t i = 0; i < count; i++)
+		if (packets[i].data == bytes)
+			return true;
+	return false;
+}
+
+/* Everything of one transaction that can go now. Returns how many packets that are, fewer than could go if `*again`: a
+ * packet is to leave twice, which takes a call each. */
+static uint32_t send_packets(struct accord_engine *engine, struct transaction *transaction,
+                             struct accord_packet_out *packets, uint32_t limit, bool *again)
+{
+	struct datagram datagram = {0};
+	uint16_t offset;
+	uint32_t done = 0;
+
+	while (done < limit && (offset = packet_due(engine, transaction)) != transaction->outbox.total) {
+		uint32_t buffer = transaction->outbox.buffers[offset];
+
+		*again = slab_head(&engine->slab, buffer)->transmissions &&
+		         leaves_already(packets, done, slab_bytes(&engine->slab, buffer));
+		if (*again)
+			break;
+		send_packet(engine, transaction, offset, &datagram, &packets[done++]);
+	}
+	return done;
+}
+
 uint32_t accord_engine_output(struct accord_engine *engine, uint64_t now, struct accord_packet_out *packets,
                               uint32_t limit)
 {
 	uint32_t done = 0, acknowledgements = 0;
+	bool again = false;
 
 	engine_see(engine, now);
 	if (limit > ENGINE_OUTPUT_BATCH)
 		limit = ENGINE_OUTPUT_BATCH;
-	while (done < limit && engine->timer.count && engine->timer.entries[0].due <= engine->now) {
+	while (!again && done < limit && engine->timer.count && engine->timer.entries[0].due <= engine->now) {
 		struct transaction *transaction = &engine->table.slots[engine->timer.entries[0].slot];
-		struct datagram datagram = {0};
 
 		if (!run_timers(engine, transaction))
 			continue;
 		notice_black_hole(engine, transaction);
-		while (done < limit && packet_due(engine, transaction))
-			send_packet(engine, transaction, &datagram, &packets[done++]);
+		done += send_packets(engine, transaction, packets + done, limit - done, &again);
 		/* One range to a packet: several, if news lies in several. */
 		while (done < limit && acknowledgement_due(transaction, engine->now))
 			send_acknowledgement(transaction, &packets[done++], engine->acknowledgements[acknowledgements++]);

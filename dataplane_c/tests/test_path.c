@@ -293,6 +293,25 @@ static void more_is_no_flag_of_a_packet_of_another_length(void)
 	}
 }
 
+/* So much of the proposal leaves twice for a long answer that some of it does in one call. */
+static void what_leaves_twice_in_one_flight_shares_datagrams_as_it_says(void)
+{
+	for (uint32_t bytes = 1000; bytes < 32000; bytes += 3100)
+		for (uint32_t batch = 2; batch <= WORLD_BATCH; batch += 7) {
+			struct world world;
+
+			world_of_mtu(&world, JUMBO, JUMBO);
+			world.batch = batch;
+			world.sides[RESPONDER].proven_late = true;
+			long_script(&world, bytes);
+			world.expected = 60000;
+			world_start(&world);
+			world_run(&world, 5 * SECOND);
+			CHECK(world_done(&world));
+			end(&world);
+		}
+}
+
 static void every_truncation_of_a_shared_datagram_is_survived(void)
 {
 	struct craft one, other;
@@ -326,6 +345,7 @@ int main(void)
 	RUN(a_shared_datagram_is_as_good_as_its_packets_one_by_one);
 	RUN(a_bad_packet_in_a_shared_datagram_leaves_the_others_good);
 	RUN(more_is_no_flag_of_a_packet_of_another_length);
+	RUN(what_leaves_twice_in_one_flight_shares_datagrams_as_it_says);
 	RUN(every_truncation_of_a_shared_datagram_is_survived);
 	return check_report("test_path");
 }

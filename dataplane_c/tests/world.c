@@ -4,6 +4,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "packet.h"
+
 enum {
 	DESCRIPTORS = WORLD_MAX_STEPS * WORLD_MAX_NODES,
 };
@@ -198,6 +200,22 @@ static void enqueue(struct world *world, enum side to, const struct accord_packe
 	datagram->bytes = realloc(datagram->bytes, datagram->length);
 }
 
+/* Packets of one call: each with bytes of its own, and announcing the next one if that shares its datagram. */
+static bool sound(const struct accord_packet_out *packets, uint32_t count)
+{
+	for (uint32_t i = 0; i < count; i++) {
+		struct packet packet;
+
+		if (packet_parse(&packet, packets[i].data, packets[i].length) != ACCORD_REASON_OK ||
+		    !packets[i].joined != !(packet.flags & ACCORD_FLAG_MORE) || (packets[i].joined && i + 1 == count))
+			return false;
+		for (uint32_t before = 0; before < i; before++)
+			if (packets[before].data == packets[i].data)
+				return false;
+	}
+	return true;
+}
+
 /* One datagram; returns how many packets are in it. */
 static uint32_t transmit(struct world *world, enum side from, const struct accord_packet_out *packets)
 {
@@ -246,6 +264,7 @@ void world_pump(struct world *world)
 			/* Timers run in output, and may have events to tell: so events come second. */
 			while ((count = accord_engine_output(side->engine, world->now, packets, world->batch)) > 0) {
 				busy = true;
+				side->wrong += !sound(packets, count);
 				for (uint32_t p = 0; p < count;)
 					p += transmit(world, (enum side)i, &packets[p]);
 			}
