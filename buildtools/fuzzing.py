@@ -32,7 +32,15 @@ CORPUS = BUILD / "corpus"
 
 # Shares of the time. Parsers alone run a hundred times as often in a second as what has to be set up and taken down.
 SHARES = {"descriptor": 4.0, "frame": 4.0, "header": 2.0, "cookie": 1.5}
-MAX_INPUT_BYTES = {"packet": 4096, "header": 1400, "descriptor": 1300, "frame": 1400, "cookie": 256, "tls": 600}
+MAX_INPUT_BYTES = {
+    "packet": 4096,
+    "header": 1400,
+    "descriptor": 1300,
+    "frame": 1400,
+    "cookie": 256,
+    "slots": 1024,
+    "tls": 600,
+}
 MAX_SEED_BYTES = 1300
 """Of an input that is committed."""
 INPUT_SECONDS = 20
@@ -345,7 +353,8 @@ def campaign(packets: int, seed: Optional[int]) -> int:
 # ---- coverage of the C parsers ----
 
 PARSERS = (
-    "ackrange", "checksum", "cookie", "descriptor", "frame", "packet", "pieces", "reassembly", "receive", "stranger",
+    "ackrange", "checksum", "cookie", "descriptor", "frame", "packet", "pieces", "reassembly", "receive",
+    "slots", "stranger", "unkept",
 )  # fmt: skip
 """Sources that read what came off the wire, where they are there."""
 

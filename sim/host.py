@@ -89,7 +89,19 @@ class Host:
         self.lives += 1
         self.life = Life(self)
         self.kernel.suppresses = self.spec.accord and self.spec.xdp
+        self.kernel.silent_since = None
         self.life.run(self.life.begin)
+
+    def stand_still(self) -> None:
+        """SIGSTOP, of the daemon and of the applications: the kernel goes on, and so does time."""
+        if self.life is not None:
+            self.world.loop.stand_still(self.life)
+            self.kernel.silent_since = self.world.loop.now_us
+
+    def go_on(self) -> None:
+        """SIGCONT."""
+        self.world.loop.go_on(self.life)
+        self.kernel.silent_since = None
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -107,7 +119,8 @@ class Host:
         self.kernel = self._kernel()
 
     def stop(self) -> None:
-        """SIGTERM: the loop turns a few more times before the process is gone."""
+        """SIGTERM, and SIGCONT: the loop turns a few more times before the process is gone."""
+        self.go_on()
         life, self.life = self.life, None
         if life is not None:
             life.run(life.close)

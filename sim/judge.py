@@ -228,7 +228,7 @@ def _agree(world: World, one: Side | None, others: list[Side]) -> None:
 
 def _tried(world: World, one: Side) -> None:
     """Nobody gives a message up that was not repeated."""
-    if one.crashed or _has(world, Trouble.SUSPEND):
+    if one.crashed or _has(world, Trouble.SUSPEND, Trouble.HANG):
         return
     sent = world.transmissions[one.life, one.transaction, Step.COMMIT]
     if one.gave_up is Reason.TIMEOUT and sent < _TRANSMISSIONS:
@@ -299,13 +299,21 @@ def _streams(world: World) -> None:
 
 
 def _taken(world: World) -> None:
-    """A race has one winner: what was committed to is what a call was given, unless it was called off meanwhile."""
+    """A race has one winner: what was committed to is what a call was given, unless it was called off meanwhile, or its
+    time was over before the commit could be sent, and the call has that for its reason."""
     given = {called.transaction for called in world.records.calls}
     if any(called.called_off or called.crashed for called in world.records.calls):
         return
     for side in world.records.sides.values():
         up = side.role is Role.INITIATOR and side.committed is not None and side.aborted is None and not side.crashed
-        if up and not side.renews and side.transaction not in given and not meeting.in_meeting(side.machine):
+        late = side.unconfirmed and not world.transmissions[side.life, side.transaction, side.sent[-1]]
+        if (
+            up
+            and not late
+            and not side.renews
+            and side.transaction not in given
+            and not meeting.in_meeting(side.machine)
+        ):
             complain(world, "diverged", f"{side.name}: {side.outcome}, and no call was given that stack")
 
 

@@ -21,6 +21,7 @@ from sim.tcp import Address, Connection, Kind, Phase, Segment
 _EPHEMERAL: Final = 32768
 _SUPPRESS_US: Final = Limit.SUPPRESS_MS * 1000
 _HEARD_US: Final = 4_000_000
+_HEARTBEAT_US: Final = Limit.HEARTBEAT_MS * 1000
 
 
 class Kernel:
@@ -40,6 +41,8 @@ class Kernel:
         """Proposals that the XDP program has seen, and when, microseconds."""
         self.suppresses = False
         self.suppressed = 0
+        self.silent_since: int | None = None
+        """Since when the daemon gives no sign of life, microseconds."""
         self.installs = True
         """False: whatever wants to be installed is refused (full table, missing privilege)."""
         self.misunderstood = 0
@@ -91,9 +94,16 @@ class Kernel:
 
     def _hears(self, option: tuple[int, bytes]) -> bool:
         """Whether the XDP program drops this SYN."""
-        drops = option[0] == ExId.FALLBACK and self.suppresses and self._age(option[1]) < _SUPPRESS_US
+        drops = (
+            option[0] == ExId.FALLBACK and self.suppresses and self.attentive and self._age(option[1]) < _SUPPRESS_US
+        )
         self.suppressed += drops
         return drops
+
+    @property
+    def attentive(self) -> bool:
+        """The XDP program sees a young heartbeat; else it lets everything pass."""
+        return self.silent_since is None or self.loop.now_us - self.silent_since < _HEARTBEAT_US
 
     def _age(self, transaction: bytes) -> int:
         at = self.heard.get(transaction)

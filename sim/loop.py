@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import contextvars
 import errno
+import heapq
 from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
@@ -51,6 +52,26 @@ class _NoSleep:
         return []
 
 
+class _Handle(asyncio.Handle):
+    """A callback that waits while the life that it belongs to stands still."""
+
+    __slots__ = ()
+
+    def _run(self) -> None:
+        if not self._loop.holds(self):  # type: ignore[attr-defined]
+            super()._run()
+
+
+class _Timer(asyncio.TimerHandle):
+    """As ``_Handle``."""
+
+    __slots__ = ()
+
+    def _run(self) -> None:
+        if not self._loop.holds(self):  # type: ignore[attr-defined]
+            super()._run()
+
+
 class VirtualLoop(asyncio.BaseEventLoop):
     """Readers and writers are callbacks by simulated descriptor: ``ready_to_read`` and ``ready_to_write`` call them."""
 
@@ -62,6 +83,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._readers: dict[int, asyncio.Handle] = {}
         self._writers: dict[int, asyncio.Handle] = {}
         self._tasks: list[tuple[asyncio.Task[Any], Coroutine[Any, Any, Any], contextvars.Context]] = []
+        self._still: dict[Any, list[asyncio.Handle]] = {}
+        """Lives that stand still, and what they would have done meanwhile."""
         self.failures: list[str] = []
         """What would have been logged: exceptions that nobody caught."""
         self.steps = 0
@@ -117,6 +140,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """``call_later`` of the network's and the kernels': it happens whichever daemon is dead by then."""
         return self.call_later(seconds, callback, *args, context=contextvars.Context())
 
+    def _call_soon(self, callback: Any, args: Any, context: Any) -> asyncio.Handle:
+        handle = _Handle(callback, args, self, context)
+        self._ready.append(handle)  # type: ignore[attr-defined]
+        return handle
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., Any], *args: Any, context: contextvars.Context | None = None
+    ) -> asyncio.TimerHandle:
+        """As any loop's, but that it is held back while its life stands still."""
+        timer = _Timer(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]
+        timer._scheduled = True  # type: ignore[attr-defined]
+        return timer
+
     def _process_events(self, event_list: list[Any]) -> None:
         """None ever comes."""
 
@@ -159,6 +196,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
         handle, connection = watched.get(number), _DESCRIPTORS.get(number)
         if handle is None or connection is None or not getattr(connection, what):
             return
+        still = self._still.get(handle._context.get(INCARNATION)) if self._still else None  # type: ignore[attr-defined]
+        if still is not None:
+            still.append(_Handle(self._call, (watched, number, what), self, contextvars.Context()))
+            return
         handle._run()
         if watched.get(number) is handle and getattr(connection, what):
             self.call_soon(self._call, watched, number, what)  # level-triggered, as select(2) is
@@ -188,8 +229,24 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._tasks.append((task, coro, context))
         return task
 
+    def stand_still(self, life: object) -> None:
+        """SIGSTOP: whatever this life has asked for waits, and so does what it is told, until ``go_on``."""
+        self._still.setdefault(life, [])
+
+    def go_on(self, life: object) -> None:
+        """SIGCONT: all of it is due now, in its order."""
+        self._ready.extend(self._still.pop(life, ()))  # type: ignore[attr-defined]
+
+    def holds(self, handle: asyncio.Handle) -> bool:
+        """Whether this has to wait; then it does."""
+        still = self._still.get(handle._context.get(INCARNATION)) if self._still else None  # type: ignore[attr-defined]
+        if still is not None:
+            still.append(handle)
+        return still is not None
+
     def end(self, life: object) -> None:
         """Nothing that this life of a host has asked for happens any more."""
+        self._still.pop(life, None)
         waiting = [*self._ready, *self._scheduled, *self._readers.values(), *self._writers.values()]  # type: ignore[attr-defined]
         for handle in waiting:
             if handle._context.get(INCARNATION) is life:

@@ -55,7 +55,7 @@ class SimPort:
             self._datagrams.append((path, data))
             self._kernel.loop.ready_to_read(self._number)
             return True
-        if begins(data):
+        if begins(data) and self._kernel.attentive:
             self._kernel.heard[transaction_of(data)] = self._kernel.loop.now_us
         self._inbox.append((path, data))
         self._kernel.loop.ready_to_read(self._number)

@@ -31,6 +31,7 @@ class Trouble(enum.Enum):
     RESTART = "orderly restart"
     POLICY = "policy change"
     NO_INSTALL = "kernel refuses"
+    HANG = "stands still"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +43,7 @@ class Fault:
     ``amount`` drops the i-th datagram of that way since ``begin``. PARTITION: nothing passes between the two.
     STRIP: SYNs lose our option on that way. CRASH, POWER, RESTART: host ``a`` is away from ``begin`` to ``end``,
     killed, without power, or stopped in order. SUSPEND: its clock jumps from ``begin`` to ``end`` at once.
+    HANG: its processes stand still until ``end`` and then go on; its kernel does all the time.
     POLICY: it reloads its configuration with policy number ``amount``. NO_INSTALL: its kernel installs no TCP.
     """
 
@@ -189,7 +191,16 @@ def _widened(scenario: Scenario) -> Scenario:
         crowd = replace(chance.choice(scenario.calls), request=16, patience=60.0)
         scenario = replace(scenario, calls=(*scenario.calls, *[crowd] * chance.choice((8, 16, 24))))
     flooded = frozenset(index for index, _ in enumerate(scenario.hosts) if chance.random() < 0.1)
+    if chance.random() < 0.1:
+        scenario = replace(scenario, faults=(*scenario.faults, _hang(chance, len(scenario.hosts))))
     return replace(scenario, flooded=flooded)
+
+
+def _hang(chance: random.Random, count: int) -> Fault:
+    """Around the first exchange, or later; for less than a probe time-out, or for longer than anything waits."""
+    begin = chance.choice((chance.randrange(2000), chance.randrange(300_000), chance.randrange(4 * SECOND)))
+    length = chance.choice((20_000, 300_000, 600_000, 2 * SECOND, 12 * SECOND, 25 * SECOND))
+    return Fault(Trouble.HANG, chance.randrange(count), -1, begin, begin + length)
 
 
 def _longer(chance: random.Random, call: Call) -> Call:
@@ -254,7 +265,8 @@ def _call(chance: random.Random, hosts: tuple[HostSpec, ...]) -> Call:
 
 
 def _fault(chance: random.Random, count: int, real_tls: bool) -> Fault:
-    kinds = [kind for kind in Trouble if not (real_tls and kind is Trouble.FORGERY)]
+    later = {Trouble.HANG} | ({Trouble.FORGERY} if real_tls else set())  # drawn by ``_widened``, or not at all
+    kinds = [kind for kind in Trouble if kind not in later]
     trouble = chance.choice((*kinds, Trouble.LOSS, Trouble.LOSS, Trouble.MASK, Trouble.MASK))
     a, b = chance.sample(range(count), 2)
     begin = chance.choice((0, 0, chance.randrange(300_000), chance.randrange(4 * SECOND)))

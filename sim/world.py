@@ -215,6 +215,9 @@ class World:
                 self.loop.call_at(fault.end / SECOND, self._begin_life, host)
             case Trouble.SUSPEND:
                 self.loop.call_at(fault.begin / SECOND, self._suspend, host, fault.end - fault.begin)
+            case Trouble.HANG:
+                self.loop.call_at(fault.begin / SECOND, self._stand_still, host)
+                self.loop.call_at(fault.end / SECOND, self._go_on, host)
             case Trouble.POLICY:
                 self.loop.call_at(fault.begin / SECOND, self._reload, host, int(fault.amount))
             case Trouble.NO_INSTALL:
@@ -238,11 +241,19 @@ class World:
         self.network.note(f"host {host.index}: its clock jumps {microseconds / SECOND:g} s ahead")
         host.skew += microseconds
 
+    def _stand_still(self, host: Host) -> None:
+        self.network.note(f"host {host.index}: stands still")
+        host.stand_still()
+
+    def _go_on(self, host: Host) -> None:
+        self.network.note(f"host {host.index}: goes on")
+        host.go_on()
+
     def _reload(self, host: Host, number: int) -> None:
         self.network.note(f"host {host.index}: policy {number}")
         host.policy = number
         if host.life is not None:
-            host.life.run(host.life.reload, number)
+            host.life.run(self.loop.call_soon, host.life.reload, number)
 
     def _installs(self, host: Host, able: bool) -> None:
         self.network.note(f"host {host.index}: kernel {'installs' if able else 'refuses'}")

@@ -183,7 +183,8 @@ int accord_engine_support(struct accord_engine *engine, const uint32_t *protocol
 /* Start a transaction as initiator. Returns a handle (> 0) or a negative reason. */
 int64_t accord_engine_open(struct accord_engine *engine, uint64_t now, const uint8_t *transaction,
                            const struct accord_path *path);
-/* Send this side's message of a step. packets_min: pad to at least so many full packets (0: none). */
+/* Send this side's message of a step. packets_min: pad to at least so many full packets (0: none). For a transaction
+ * that has failed the result is the reason. */
 int accord_engine_send(struct accord_engine *engine, uint64_t now, uint32_t handle, uint8_t step,
                        const struct accord_node_out *nodes, uint32_t count, uint32_t packets_min);
 /* Before the proposal is sent: IP bytes that the answer is likely to take, as the peer's last one did. */

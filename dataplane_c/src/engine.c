@@ -71,6 +71,7 @@ bool engine_fail(struct accord_engine *engine, struct transaction *transaction, 
 	if (reason == ACCORD_REASON_TIMEOUT || reason == ACCORD_REASON_LIFETIME)
 		engine_count(engine, reason);
 	transaction->state = TRANSACTION_FAILED;
+	transaction->why = (uint16_t)reason;
 	outbox_release(transaction, &engine->slab);
 	reassembly_release(&transaction->reassembly, &engine->slab, &transaction->share);
 	timer_set(&engine->timer, transaction->slot, UINT64_MAX);
@@ -216,6 +217,9 @@ int accord_engine_send(struct accord_engine *engine, uint64_t now, uint32_t hand
 	engine_see(engine, now);
 	if (!transaction)
 		return -ACCORD_REASON_UNKNOWN_TRANSACTION;
+	/* Its event may still be behind the one that this answers: a process that stood still finds both. */
+	if (transaction->state == TRANSACTION_FAILED)
+		return -(int)transaction->why;
 	if (transaction->state != TRANSACTION_LIVE)
 		return -ACCORD_REASON_CLOSED;
 	next = transaction->outbox.step < 0 ? transaction->role == ROLE_RESPONDER : transaction->outbox.step + 2;

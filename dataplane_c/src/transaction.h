@@ -93,6 +93,7 @@ struct transaction {
 	uint64_t bytes_sent, bytes_received;
 	uint32_t events;    /* in the queue */
 	uint8_t challenges; /* that the proposal has answered */
+	uint16_t why;       /* state FAILED: the reason */
 
 	/* Each ends in an array that is not cleared for a new transaction, nor touched as far as it is not used:
 	 * together five times as long as all the rest. */

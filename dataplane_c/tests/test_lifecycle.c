@@ -148,6 +148,24 @@ static void a_failed_transaction_lingers_in_silence(void)
 	bench_end(&bench);
 }
 
+static void who_answers_a_transaction_that_has_failed_meanwhile_is_told_why(void)
+{
+	struct accord_node_out node = {.node = 0, .protocol = 17, .length = sizeof(CONTEXT), .data = CONTEXT};
+	struct bench bench;
+	struct craft craft;
+
+	bench_begin(&bench);
+	craft_proposal(&craft, ID);
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	take_events(&bench);
+	CHECK_EQUAL(count_events(&bench, ACCORD_EVENT_MESSAGE), 1);
+	craft.bytes[32 + 8] ^= 1;
+	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_CONTRADICTION);
+	CHECK_EQUAL(accord_engine_send(bench.engine, bench.now, bench.handle, 1, &node, 1, 0),
+	            -ACCORD_REASON_CONTRADICTION);
+	bench_end(&bench);
+}
+
 static void a_slow_proposal_ends_with_its_lifetime_and_an_unanswered_one_in_a_time_out(void)
 {
 	struct accord_node_out node = {.node = 0, .protocol = 17, .length = sizeof(CONTEXT), .data = CONTEXT};
@@ -442,6 +460,7 @@ int main(void)
 	RUN(a_failed_transaction_lingers_in_silence);
 	RUN(with_no_slot_free_what_has_lingered_for_longest_gives_way);
 	RUN(with_no_quota_left_what_lingers_without_having_proven_its_address_gives_way);
+	RUN(who_answers_a_transaction_that_has_failed_meanwhile_is_told_why);
 	RUN(a_slow_proposal_ends_with_its_lifetime_and_an_unanswered_one_in_a_time_out);
 	RUN(a_commit_that_never_becomes_whole_ends_with_the_lifetime_though_the_address_is_proven);
 	RUN(a_handle_of_a_closed_transaction_is_refused_for_long_after);

@@ -125,6 +125,35 @@ def test_a_responder_may_be_killed_at_any_moment(wishes: tuple[tuple[str, str], 
         assert called.took < 25, "a stack that is up and silent is given up like any other connection"
 
 
+@pytest.mark.parametrize("host", [0, 1], ids=["initiator", "responder"])
+@pytest.mark.parametrize("length", [15, 700, 11_000], ids=lambda length: f"{length} ms")
+@pytest.mark.parametrize("wishes", [(), ALONE], ids=["beside a plain connection", "alone"])
+def test_a_host_may_stand_still_at_any_moment_and_go_on(
+    wishes: tuple[tuple[str, str], ...], length: int, host: int
+) -> None:
+    """SIGSTOP before and behind each datagram; SIGCONT before the probe time-out, behind the heartbeat, or too late."""
+    for milliseconds in (1, 9, 11, 19, 21, 29, 31, 39, 41):
+        fault = Fault(Trouble.HANG, host, -1, milliseconds * 1000, (milliseconds + length) * 1000)
+        world = World(simple(fault, calls=(Call(0, 0, 1, wishes),)))
+        verdict = world.run()
+        assert verdict.ok, (milliseconds, verdict.failures)
+        (called,) = world.records.calls
+        assert called.said_back or called.reason not in ("", "OK", "CLOSED")
+        assert called.said_back or length > 10_000, "nothing waits for less than ten seconds"
+
+
+def test_a_host_that_stands_still_does_nothing_and_its_kernel_goes_on() -> None:
+    """The SYN is answered, no proposal is, and after 450 ms SYNs are not suppressed any more."""
+    away = Fault(Trouble.HANG, 1, -1, 5000, 5 * SECOND)
+    world = World(simple(away, calls=(Call(0, 0, 1),)), keep_ladder=True)
+    assert world.run().ok
+    sent = [line for line in world.network.ladder if "1 -> 0" in line]
+    meanwhile = [line for line in sent if float(line.split()[0]) < 5000]
+    assert meanwhile, "the kernel is silent"
+    assert all("TCP SYN-ACK" in line or "TCP ack" in line for line in meanwhile)
+    assert not world.hosts[1].kernel.silent_since
+
+
 def test_every_mask_that_loses_two_of_the_first_four_datagrams_is_survived() -> None:
     for way in ((0, 1), (1, 0)):
         for mask in (0b0011, 0b0101, 0b1001, 0b0110, 0b1010, 0b1100):

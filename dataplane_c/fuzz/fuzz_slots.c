@@ -1,0 +1,429 @@
+// SPDX-License-Identifier: Apache-2.0
+/*
+ * Invariant: whatever is kept, asked for, failed, settled and brought back in whatever order, the slots hold what a
+ * plain list of them does; a live one gives way to nobody, one that is emptied holds nothing, and a commit comes up
+ * only from the remote end of its slot, with its T(1), and until it is settled.
+ *
+ * The input is a script for an engine of five slots: a byte of what to do, one of with what, and what that needs.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "craft.h"
+#include "engine.h"
+
+enum {
+	SLOTS = 5, /* no power of two */
+	PLACES = 8,
+	IDS = 6,
+	PATHS = 4,
+	HANDLES = 16,
+	TRANSCRIPT_AT = ACCORD_HEADER_BYTES + ACCORD_CHUNK_HEADER_BYTES + 8, /* of a commit: descriptor, TLV */
+	FIRST_AND_LAST = 3,
+};
+
+enum action {
+	KEEP,
+	FIND,
+	FIND_ANYWHERE,
+	FIND_HANDLE,
+	FAIL,
+	SETTLE,
+	COMMIT,
+	BENT_COMMIT,
+	RAW_COMMIT,
+	PROPOSAL,
+	LATER,
+	ACTIONS,
+};
+
+/* What should be in a slot. */
+struct kept {
+	bool live;
+	uint32_t handle, id, path, length, tries;
+	uint64_t expires;
+	uint8_t seed[ACCORD_SLOT_SEED], transcript[ACCORD_SLOT_TRANSCRIPT], proposal[ACCORD_MIN_MTU_PACKET];
+};
+
+struct fuzzed {
+	struct accord_engine *engine;
+	uint64_t now;
+	struct kept list[SLOTS];
+	uint32_t handles[HANDLES], next_handle;
+	struct craft craft;
+};
+
+struct script {
+	const uint8_t *bytes;
+	size_t left;
+};
+
+static struct fuzzed fuzzed;
+
+/* Two of them differ in bytes that are not compared. */
+static const struct accord_path paths[PATHS] = {
+	{.family = 4, .context = 17, .remote_port = 9, .mtu = 1500, .remote = {127, 0, 0, 1}},
+	{.family = 4, .context = 17, .remote_port = 9, .mtu = 9000, .remote = {127, 0, 0, 1, 5}, .local = {1}},
+	{.family = 4, .context = 17, .remote_port = 10, .mtu = 1500, .remote = {127, 0, 0, 1}},
+	{.family = 6, .context = 17, .remote_port = 9, .mtu = 1500, .remote = {127, 0, 0, 1}},
+};
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
+
+static void hold(bool condition)
+{
+	if (!condition)
+		abort();
+}
+
+static uint8_t pull(struct script *script)
+{
+	if (!script->left)
+		return 0;
+	script->left--;
+	return *script->bytes++;
+}
+
+static const uint8_t *id_of(uint32_t choice)
+{
+	static uint8_t ids[IDS][ACCORD_TRANSACTION_BYTES];
+
+	memset(ids[choice], 0x11, ACCORD_TRANSACTION_BYTES);
+	/* Some differ in what the hash takes twice, some in its first bytes, some in its last. */
+	ids[choice][choice * 2] = (uint8_t)choice;
+	return ids[choice];
+}
+
+/* ---- The list ---- */
+
+static bool same_place(uint32_t one, uint32_t other)
+{
+	return one == other || (one < 2 && other < 2);
+}
+
+static bool is_empty(const uint8_t *bytes, uint32_t length)
+{
+	for (uint32_t i = 0; i < length; i++)
+		if (bytes[i])
+			return false;
+	return true;
+}
+
+static void forget(struct kept *kept)
+{
+	const struct slot *slot = &fuzzed.engine->slots.slots[kept->handle % PLACES];
+
+	hold(slot->taken || (is_empty(slot->seed, sizeof(slot->seed)) && is_empty(slot->proposal, sizeof(slot->proposal))));
+	kept->live = false;
+}
+
+/* To be called after the engine has looked at its clock. */
+static void expire(void)
+{
+	for (uint32_t i = 0; i < SLOTS; i++)
+		if (fuzzed.list[i].live && fuzzed.list[i].expires <= fuzzed.now)
+			forget(&fuzzed.list[i]);
+}
+
+static struct kept *find(uint32_t id, uint32_t path)
+{
+	for (uint32_t i = 0; i < SLOTS; i++)
+		if (fuzzed.list[i].live && fuzzed.list[i].id == id && (path == PATHS || same_place(fuzzed.list[i].path, path)))
+			return &fuzzed.list[i];
+	return NULL;
+}
+
+static struct kept *find_handle(uint32_t handle)
+{
+	for (uint32_t i = 0; i < SLOTS; i++)
+		if (fuzzed.list[i].live && fuzzed.list[i].handle == handle)
+			return &fuzzed.list[i];
+	return NULL;
+}
+
+static struct kept *unused(void)
+{
+	for (uint32_t i = 0; i < SLOTS; i++)
+		if (!fuzzed.list[i].live)
+			return &fuzzed.list[i];
+	return NULL;
+}
+
+static bool has_transaction(uint32_t id)
+{
+	return transaction_find(&fuzzed.engine->table, id_of(id), ROLE_RESPONDER) != NULL;
+}
+
+static void same(const struct kept *kept, const struct accord_slot *slot)
+{
+	hold(slot->handle == kept->handle && slot->length == kept->length);
+	hold(!memcmp(slot->proposal, kept->proposal, kept->length));
+	hold(!memcmp(slot->seed, kept->seed, sizeof(kept->seed)));
+	hold(!memcmp(slot->transcript, kept->transcript, sizeof(kept->transcript)));
+	hold(!memcmp(&slot->path, &paths[kept->path], sizeof(slot->path)));
+}
+
+/* ---- Packets ---- */
+
+static void craft_proposal(uint32_t id, uint32_t fill)
+{
+	static const uint8_t zeros[ACCORD_MIN_MTU_PACKET];
+
+	craft_header(&fuzzed.craft, id_of(id), ACCORD_STEP_PROPOSAL, ACCORD_FLAG_END, 0);
+	craft_chunk(&fuzzed.craft, 0, FIRST_AND_LAST, ACCORD_PROTOCOL_UDP, zeros, 4);
+	if (fill)
+		craft_chunk(&fuzzed.craft, ACCORD_NODE_PADDING, FIRST_AND_LAST, 0, zeros, fill * 4);
+	craft_seal(&fuzzed.craft);
+}
+
+static void craft_commit(uint32_t id, const uint8_t *transcript)
+{
+	uint8_t context[8 + ACCORD_SLOT_TRANSCRIPT] = {0,
+	                                               0,
+	                                               0,
+	                                               4 + ACCORD_SLOT_TRANSCRIPT,
+	                                               ACCORD_TLV_TRANSCRIPT >> 8,
+	                                               ACCORD_TLV_TRANSCRIPT & 0xff,
+	                                               0,
+	                                               ACCORD_SLOT_TRANSCRIPT};
+
+	memcpy(context + 8, transcript, ACCORD_SLOT_TRANSCRIPT);
+	craft_header(&fuzzed.craft, id_of(id), ACCORD_STEP_COMMIT, ACCORD_FLAG_END, 1);
+	craft_chunk(&fuzzed.craft, 0, FIRST_AND_LAST, ACCORD_PROTOCOL_UDP, context, sizeof(context));
+	craft_seal(&fuzzed.craft);
+}
+
+/* What comes up of it: the handle of its slot, or 0. */
+static uint32_t give(uint32_t path)
+{
+	uint8_t *exact = malloc(fuzzed.craft.length ? fuzzed.craft.length : 1);
+	struct accord_event events[16];
+	uint32_t count, returned = 0;
+
+	memcpy(exact, fuzzed.craft.bytes, fuzzed.craft.length);
+	accord_engine_input(fuzzed.engine, fuzzed.now, &paths[path], exact, fuzzed.craft.length);
+	free(exact);
+	while ((count = accord_engine_events(fuzzed.engine, events, 16)))
+		for (uint32_t i = 0; i < count; i++) {
+			if (events[i].kind != ACCORD_EVENT_RETURNED)
+				continue;
+			hold(!returned && events[i].handle && events[i].length == fuzzed.craft.length);
+			hold(!memcmp(events[i].data, fuzzed.craft.bytes, fuzzed.craft.length));
+			returned = events[i].handle;
+		}
+	return returned;
+}
+
+/* ---- Actions ---- */
+
+static void keep(struct script *script, uint8_t with)
+{
+	const uint32_t id = with % IDS, path = with / IDS % PATHS;
+	struct kept *kept, made = {.live = true, .id = id, .path = path};
+	uint8_t *exact;
+	int64_t handle;
+
+	craft_proposal(id, pull(script));
+	made.length = fuzzed.craft.length + pull(script) / 16 * 8; /* a few lengths are too long */
+	memset(made.seed, pull(script) | 1, sizeof(made.seed));
+	memset(made.transcript, pull(script), sizeof(made.transcript));
+	exact = calloc(1, made.length);
+	memcpy(exact, fuzzed.craft.bytes, fuzzed.craft.length);
+	handle =
+		accord_engine_keep(fuzzed.engine, fuzzed.now, &paths[path], exact, made.length, made.seed, made.transcript);
+	if (made.length <= ACCORD_MIN_MTU_PACKET) {
+		memcpy(made.proposal, exact, made.length);
+		expire();
+	}
+	free(exact);
+	kept = unused();
+	if (made.length > ACCORD_MIN_MTU_PACKET) {
+		hold(handle == -ACCORD_REASON_LONG_PACKET);
+	} else if (find(id, path) || has_transaction(id)) {
+		hold(handle == -ACCORD_REASON_CONTRADICTION);
+	} else if (!kept) {
+		hold(handle == -ACCORD_REASON_NO_MEMORY);
+	} else {
+		hold(handle > 0 && handle <= UINT32_MAX && !find_handle((uint32_t)handle));
+		made.handle = (uint32_t)handle;
+		made.expires = fuzzed.now + SLOTS_LIFE_US;
+		*kept = made;
+		fuzzed.handles[fuzzed.next_handle++ % HANDLES] = made.handle;
+	}
+}
+
+static void look(uint8_t with, bool anywhere)
+{
+	const uint32_t id = with % IDS, path = anywhere ? PATHS : with / IDS % PATHS;
+	const struct kept *kept;
+	struct accord_slot slot;
+	int result = accord_engine_slot(fuzzed.engine, fuzzed.now, id_of(id), anywhere ? NULL : &paths[path], &slot);
+
+	expire();
+	kept = find(id, path);
+	hold(result == (kept ? 0 : -ACCORD_REASON_SLOT_GONE));
+	if (!kept)
+		return;
+	/* Anywhere: there may be several. */
+	kept = find_handle(slot.handle);
+	hold(kept && kept->id == id && (anywhere || same_place(kept->path, path)));
+	same(kept, &slot);
+}
+
+static void look_by_handle(uint32_t handle)
+{
+	const struct kept *kept;
+	struct accord_slot slot;
+	int result = accord_engine_slot_of(fuzzed.engine, fuzzed.now, handle, &slot);
+
+	expire();
+	kept = find_handle(handle);
+	hold(result == (kept ? 0 : -ACCORD_REASON_SLOT_GONE));
+	if (kept)
+		same(kept, &slot);
+}
+
+static void fail(uint32_t handle)
+{
+	struct kept *kept = find_handle(handle);
+	int result = accord_engine_slot_failed(fuzzed.engine, handle);
+
+	hold(result == (kept ? 0 : -ACCORD_REASON_SLOT_GONE));
+	if (kept && ++kept->tries == SLOTS_TRIES)
+		forget(kept);
+}
+
+/* The commit is used, whether or not there is room to acknowledge it. */
+static void settle(uint32_t handle)
+{
+	struct kept *kept = find_handle(handle);
+	int result;
+
+	craft_commit(kept ? kept->id : 0, fuzzed.list[0].transcript);
+	result = accord_engine_settle(fuzzed.engine, fuzzed.now, handle, fuzzed.craft.bytes, fuzzed.craft.length);
+	if (!kept) {
+		hold(result == -ACCORD_REASON_SLOT_GONE);
+		return;
+	}
+	hold(result <= 0 && (result < 0 || has_transaction(kept->id)));
+	forget(kept);
+}
+
+/* bent: the bit of T(1) that is flipped; none: -1. */
+static void commit(uint8_t with, int32_t bent)
+{
+	const uint32_t id = with % IDS, path = with / IDS % PATHS;
+	uint8_t transcript[ACCORD_SLOT_TRANSCRIPT] = {0};
+	const struct kept *kept = find(id, path);
+	bool known = has_transaction(id);
+	uint32_t returned;
+
+	if (kept)
+		memcpy(transcript, kept->transcript, sizeof(transcript));
+	if (bent >= 0)
+		transcript[bent / 8 % (int32_t)sizeof(transcript)] ^= (uint8_t)(1u << bent % 8);
+	craft_commit(id, transcript);
+	returned = give(path);
+	if (!known)
+		expire();
+	kept = find(id, path);
+	hold(returned == (kept && !known && bent < 0 ? kept->handle : 0));
+}
+
+/* A commit of any bytes behind the header. */
+static void raw_commit(struct script *script, uint8_t with)
+{
+	const uint32_t id = with % IDS, path = with / IDS % PATHS;
+	const uint8_t step = pull(script), offset = pull(script);
+	bool known = has_transaction(id);
+	const struct kept *kept;
+	uint32_t returned;
+
+	look_by_handle(0); /* now, since nothing tells whether the packet gets as far as the slots */
+	craft_header(&fuzzed.craft, id_of(id), step % 4, step & ACCORD_FLAG_END, offset % 3);
+	for (uint32_t length = pull(script); length && script->left; length--)
+		craft_put(&fuzzed.craft, pull(script), 1);
+	craft_seal(&fuzzed.craft);
+	returned = give(path);
+	if (!returned)
+		return;
+	kept = find(id, path);
+	hold(kept && !known && returned == kept->handle);
+	hold(memmem(fuzzed.craft.bytes, fuzzed.craft.length, kept->transcript, sizeof(kept->transcript)) != NULL);
+}
+
+static void act(struct script *script)
+{
+	enum action action = pull(script) % ACTIONS;
+	uint8_t with = pull(script);
+	uint32_t handle = with & 0x80 ? with : fuzzed.handles[with % HANDLES];
+
+	switch (action) {
+	case KEEP:
+		keep(script, with);
+		break;
+	case FIND:
+	case FIND_ANYWHERE:
+		look(with, action == FIND_ANYWHERE);
+		break;
+	case FIND_HANDLE:
+		look_by_handle(handle);
+		break;
+	case FAIL:
+		fail(handle);
+		break;
+	case SETTLE:
+		settle(handle);
+		break;
+	case COMMIT:
+		commit(with, -1);
+		break;
+	case BENT_COMMIT:
+		commit(with, pull(script));
+		break;
+	case RAW_COMMIT:
+		raw_commit(script, with);
+		break;
+	case PROPOSAL:
+		craft_proposal(with % IDS, with);
+		hold(!give(with / IDS % PATHS));
+		break;
+	default:
+		fuzzed.now += (uint64_t)with * with * 200;
+		break;
+	}
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
+{
+	static const struct accord_engine_config config = {.transactions = 4,
+	                                                   .unproven = 2,
+	                                                   .buffers = 24,
+	                                                   .buffer_bytes = 1200,
+	                                                   .events = 160,
+	                                                   .seed = 1,
+	                                                   .strangers_per_second = 1000,
+	                                                   .slots = SLOTS};
+	static const struct accord_cookie_ring ring = {.keys = {{{1, 2}, 7, 1}}, .slot = 1000};
+	struct script script = {.bytes = bytes, .left = size};
+	struct accord_engine_usage usage;
+
+	memset(&fuzzed, 0, sizeof(fuzzed));
+	fuzzed.engine = accord_engine_new(&config);
+	accord_engine_cookies(fuzzed.engine, &ring);
+	accord_engine_level(fuzzed.engine, fuzzed.now, ACCORD_LEVEL_ANSWER);
+	while (script.left) {
+		uint32_t live = 0;
+
+		act(&script);
+		for (uint32_t i = 0; i < SLOTS; i++)
+			live += fuzzed.list[i].live;
+		hold(fuzzed.engine->slots.taken == live);
+	}
+	fuzzed.now += (uint64_t)SLOTS_LIFE_US;
+	look(0, true);
+	accord_engine_usage(fuzzed.engine, &usage);
+	hold(usage.slots == 0);
+	accord_engine_free(fuzzed.engine);
+	return 0;
+}
