@@ -3,8 +3,9 @@
 
 _honest.py SPEC    SPEC as ``_load.py``'s
 
-Prints "ready" when the first negotiation has come up, and one JSON object after its standard input has ended:
-``outcomes``, and ``ready_ms`` of those that came up.
+Prints "ready" when the first negotiation has come up. After each line "begin" on its standard input negotiations begin
+at the rate; after "end" no more, and when the last is over it prints one JSON object: ``outcomes``, and ``ready_ms`` of
+those that came up.
 """
 
 from __future__ import annotations
@@ -36,24 +37,25 @@ class Honest(Load):
 
 async def main() -> None:
     """Run until there is no more input."""
-    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+    lines = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(lines), sys.stdin)
     spec = json.loads(sys.argv[1])
     controller = Controller(DaemonConfig(back_end="udp"))
     load = Honest(controller, spec)
     load.ready_ms = []
-
-    def stop() -> None:
-        loop.remove_reader(sys.stdin)
-        over.set()
-
     while not load.outcomes["ok"]:
         await load.attempt()
-    load.outcomes.clear()
-    load.ready_ms.clear()
     print("ready", flush=True)
-    loop.add_reader(sys.stdin, stop)
-    await steady(load.attempt, spec["rate"], spec["at_once"], over)
-    print(json.dumps({"outcomes": dict(load.outcomes), "ready_ms": load.ready_ms}), flush=True)
+    while await lines.readline():
+        load.outcomes.clear()
+        load.ready_ms.clear()
+        over = asyncio.Event()
+        running = asyncio.create_task(steady(load.attempt, spec["rate"], spec["at_once"], over))
+        await lines.readline()
+        over.set()
+        await running
+        print(json.dumps({"outcomes": dict(load.outcomes), "ready_ms": load.ready_ms}), flush=True)
     controller.close()
 
 

@@ -5,6 +5,7 @@
  */
 #include <linux/bpf.h>
 #include <linux/if_ether.h>
+#include <linux/in.h>
 #include <linux/ip.h>
 #include <linux/ipv6.h>
 #include <linux/udp.h>
@@ -173,29 +174,39 @@ static __always_inline void note(const struct xdp_md *context)
 	mine->bytes += context->data_end - context->data - sizeof(struct ethhdr);
 }
 
-/* On the sender's host: what is for one of the flood's addresses ends here. */
-SEC("xdp")
-int flood_sink(struct xdp_md *context)
+/* Is it for one of the flood's addresses, or for the port that all of the flood comes from? */
+static __always_inline int is_answer(void *data, void *end)
 {
-	void *data = (void *)(long)context->data, *end = (void *)(long)context->data_end;
 	const struct ethhdr *ethernet = data;
 	const struct iphdr *ipv4 = data + sizeof(*ethernet);
 	const struct ipv6hdr *ipv6 = data + sizeof(*ethernet);
+	const struct udphdr *udp;
+	const __be32 *to = ipv6->daddr.in6_u.u6_addr32;
 
-	if ((void *)(ethernet + 1) > end)
+	if ((void *)(ipv4 + 1) > end)
+		return 0;
+	if (ethernet->h_proto == bpf_htons(ETH_P_IP)) {
+		udp = (const struct udphdr *)(ipv4 + 1);
+		if (bpf_ntohl(ipv4->daddr) - (10u << 24) < (65u << 24))
+			return 1;
+		return ipv4->protocol == IPPROTO_UDP && (void *)(udp + 1) <= end && udp->dest == bpf_htons(FLOOD_PORT);
+	}
+	if (ethernet->h_proto != bpf_htons(ETH_P_IPV6) || (void *)(ipv6 + 1) > end)
+		return 0;
+	udp = (const struct udphdr *)(ipv6 + 1);
+	if (to[0] == bpf_htonl(0x20010db8) && (to[1] & bpf_htonl(0xf0000000)) == bpf_htonl(0xf0000000))
+		return 1;
+	return ipv6->nexthdr == IPPROTO_UDP && (void *)(udp + 1) <= end && udp->dest == bpf_htons(FLOOD_PORT);
+}
+
+/* On the sender's host: what answers the flood ends here. */
+SEC("xdp")
+int flood_sink(struct xdp_md *context)
+{
+	if (!is_answer((void *)(long)context->data, (void *)(long)context->data_end))
 		return XDP_PASS;
-	if (ethernet->h_proto == bpf_htons(ETH_P_IP) && (void *)(ipv4 + 1) <= end &&
-	    (bpf_ntohl(ipv4->daddr) - (10u << 24)) < (65u << 24)) {
-		note(context);
-		return XDP_DROP;
-	}
-	if (ethernet->h_proto == bpf_htons(ETH_P_IPV6) && (void *)(ipv6 + 1) <= end &&
-	    ipv6->daddr.in6_u.u6_addr32[0] == bpf_htonl(0x20010db8) &&
-	    (ipv6->daddr.in6_u.u6_addr32[1] & bpf_htonl(0xf0000000)) == bpf_htonl(0xf0000000)) {
-		note(context);
-		return XDP_DROP;
-	}
-	return XDP_PASS;
+	note(context);
+	return XDP_DROP;
 }
 
 /* In the place of the daemon's program: what there is to compare with. Bounced: as it came, addresses exchanged. */

@@ -10,6 +10,7 @@
 enum flood_constant {
 	FLOOD_FRONT_WORDS = 14, /* Ethernet, IPv6, UDP, header, cookie */
 	FLOOD_SPARE = 2,
+	FLOOD_PORT = 9, /* discard: below what a kernel gives to clients, so that none of them has it */
 };
 
 enum flood_kind {

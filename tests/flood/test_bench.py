@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A slice of ``./build.py bench flood``: honest initiators come through, nothing grows, nobody is amplified at."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import flood
+import pytest
+from click.testing import CliRunner
+
+BENCH = Path(__file__).resolve().parents[2] / "bench" / "flood.py"
+SLICE = ["--seconds", "0.5", "--rates", "0.05", "--kinds", "proposals/6,replayed", "--no-answers", "--no-control"]
+
+
+@pytest.fixture(scope="module")
+def rows() -> dict[str, dict[str, Any]]:
+    command = [sys.executable, str(BENCH), *SLICE, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
+    assert done.returncode == 0, done.stderr
+    return {row["kind"]: row for row in json.loads(done.stdout)["rows"]}
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("kind", ["proposals/6", "replayed"])
+def test_under_a_flood_honest_initiators_come_up_and_the_daemon_stays_as_it_is(
+    rows: dict[str, dict[str, Any]], kind: str
+) -> None:
+    row = rows[kind]
+    assert row["honest"] > 0
+    assert row["honest_ok"] >= 0.95, row
+    assert 0 < row["amplification"] <= 1, "what came back was counted, and is less than what was sent"
+    assert (row["state_growth_fds"], row["state_growth_maps"]) == (0, 0)
+    assert row["state_growth_bytes"] < 1 << 20, row
+    assert row["bystander_sent"] > row["bystander_lost"]
+
+
+@pytest.mark.root
+def test_a_flood_without_cookies_is_answered_by_challenges_and_a_replayed_cookie_opens_one_transaction(
+    rows: dict[str, dict[str, Any]],
+) -> None:
+    assert rows["proposals/6"]["level"] == 2
+    assert rows["proposals/6"]["reasons"]["CHALLENGED"] > 1000
+    assert rows["replayed"]["reasons"]["DUPLICATE"] > 1000
+    assert rows["replayed"]["cookie_rate"] > 0, "it is acknowledged again and again"
+
+
+@pytest.mark.root
+def test_ctrl_c_ends_the_benchmark_says_what_there_is_and_leaves_no_process() -> None:
+    command = [sys.executable, str(BENCH), "--seconds", "60", "--rates", "0.01", "--kinds", "proposals"]
+    command += ["--no-answers", "--json"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+        deadline = time.monotonic() + 60
+        while not (floods := children(process.pid)) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        assert floods, "the flood began"
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=40)
+    result = json.loads(output)
+    assert (process.returncode, result["interrupted"], result["rows"]) == (130, True, [])
+    assert not any(Path(f"/proc/{pid}").exists() for pid in floods)
+
+
+def children(parent: int) -> list[int]:
+    """Processes of the generator that this one has started."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        try:
+            mine = (each / "stat").read_text().rpartition(")")[2].split()[1] == str(parent)
+            if mine and (each / "comm").read_text() == "flood\n":
+                found.append(int(each.name))
+        except OSError:  # gone
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    "wrong", [["--kinds", "nonsense"], ["--kinds", "valid/5"], ["--rates", "-1"], ["--rates", "x"]]
+)
+def test_a_kind_or_rate_that_there_is_not_is_refused_with_those_that_there_are(wrong: list[str]) -> None:
+    done = CliRunner().invoke(flood.main, wrong)
+    assert done.exit_code == 2
+    assert ("validated" if wrong[0] == "--kinds" else "Mpps") in done.output
