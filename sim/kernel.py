@@ -418,6 +418,10 @@ class SimSynOptions:
     def forget(self, sock: SimSocket) -> None:
         """Nothing is kept."""
 
+    def conclude(self, sock: SimSocket) -> SynFate:
+        """``fate``, and ``forget``."""
+        return self.fate(sock)
+
     def answer(self, listener: SimSocket) -> None:
         """Every listener marks."""
 

@@ -18,6 +18,7 @@ of connections looks at.
 
 from __future__ import annotations
 
+import contextlib
 import hmac
 import socket
 from dataclasses import dataclass
@@ -39,6 +40,7 @@ _HELLO_RECORD: Final = b"\x16\x03\x01"
 _HEADER: Final = 5
 _UNTIL_RANDOM: Final = 6
 _RANDOM: Final = 32
+_ANSWER: Final = 1 + _RANDOM + 1
 _TAG: Final = 8
 _KEY: Final = b"accord simulator"
 
@@ -284,7 +286,19 @@ class StandInTls:
         own = hello_of(self._entropy.token_bytes(_RANDOM), names) if begun is None else begun.hello
         if begun is None:
             await carrier.write(own)
-        theirs = await self._read(carrier, 1 + _RANDOM + 1)
+        return self._heard(carrier, own, await self._read(carrier, _ANSWER))
+
+    def client_now(self, carrier: Carrier, begun: Begun) -> Records | None:
+        """As ``protocols.tls.client_now``."""
+        connection = carrier.kernel_socket
+        with contextlib.suppress(OSError):
+            ahead = b"" if connection is None else connection.recv(_ANSWER, socket.MSG_PEEK)
+            if connection is not None and len(ahead) == _ANSWER and ahead[:1] == _HELLO:
+                return self._heard(carrier, begun.hello, connection.recv(_ANSWER))
+        return None
+
+    @staticmethod
+    def _heard(carrier: Carrier, own: bytes, theirs: bytes) -> Records:
         if theirs[:1] != _HELLO:
             raise error(Reason.HANDSHAKE_FAILED, "stand-in: the peer says no hello")
         return Records(carrier, digest(own, theirs), Role.INITIATOR, both_speak_accord=theirs[-1] == 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import socket
 import ssl
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
@@ -378,3 +379,87 @@ def test_security_without_a_server_name_cannot_be_a_verifying_client() -> None:
     with pytest.raises(AccordError) as caught:
         TlsConnection(Role.INITIATOR, Security(), ())
     assert caught.value.reason is Reason.BAD_CONFIG
+
+
+def begun_with(
+    pki: Pki, security: Security
+) -> tuple[TlsConnection, SocketCarrier, socket.socket, TlsConnection, bytes]:
+    """A client that has said its ClientHello over loopback; the other end of that, and a server's flight for it."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        near = socket.create_connection(listening.getsockname())
+        far, _ = listening.accept()
+    far.settimeout(10)
+    begun = tls.begin(security, ())
+    server = TlsConnection(Role.RESPONDER, pki.being(pki.good), ())
+    server.feed(begun.output())
+    assert not server.handshake()
+    return begun, SocketCarrier(near), far, server, server.output()
+
+
+def test_a_flight_that_is_here_is_answered_without_a_wait(pki: Pki) -> None:
+    async def talk() -> None:
+        begun, near, far, server, flight = begun_with(pki, pki.trusting())
+        far.sendall(flight)
+        client = tls.client_now(near, begun)
+        assert client is not None
+        server.feed(far.recv(65536))
+        assert server.handshake(), "Finished has left, though nobody has written or read"
+        server.write(b"first")
+        far.sendall(server.output())
+        assert await client.read() == b"first"
+        await client.write(b"second")
+        server.feed(far.recv(65536))
+        assert server.read(100) == b"second"
+        client.abort()
+        far.close()
+
+    run(talk())
+
+
+@pytest.mark.parametrize("cut", [0, 1, 5, 700, -1])
+def test_a_part_of_a_flight_is_kept_for_whoever_waits_for_the_rest(pki: Pki, cut: int) -> None:
+    async def talk() -> None:
+        begun, near, far, server, flight = begun_with(pki, pki.trusting())
+        far.sendall(flight[:cut])
+        assert tls.client_now(near, begun) is None
+        far.sendall(flight[cut:])
+        client = await tls.client(near, pki.trusting(), (), begun)
+        server.feed(far.recv(65536))
+        assert server.handshake()
+        client.abort()
+        far.close()
+
+    run(talk())
+
+
+def test_what_is_wrong_with_a_flight_is_told_to_whoever_goes_on(pki: Pki) -> None:
+    """The same again, however often it is asked for; and the alert leaves with it."""
+
+    async def talk() -> None:
+        stranger = Security(server_name="elsewhere.test", ca_file=pki.trusting().ca_file)
+        begun, near, far, server, flight = begun_with(pki, stranger)
+        far.sendall(flight)
+        assert tls.client_now(near, begun) is None
+        for _ in range(2):
+            with pytest.raises(AccordError) as refused:
+                await tls.client(near, stranger, (), begun)
+            assert refused.value.reason is Reason.CERTIFICATE_NAME
+        server.feed(far.recv(65536))
+        with pytest.raises(AccordError, match="alert"):
+            server.handshake()
+        near.abort()
+        far.close()
+
+    run(talk())
+
+
+def test_a_peer_that_is_gone_is_left_to_whoever_goes_on(pki: Pki) -> None:
+    async def talk() -> None:
+        begun, near, far, _, _ = begun_with(pki, pki.trusting())
+        far.close()
+        assert tls.client_now(near, begun) is None
+        with pytest.raises(AccordError, match="closed the connection"):
+            await tls.client(near, pki.trusting(), (), begun)
+        near.abort()
+
+    run(talk())

@@ -27,6 +27,7 @@ from accord.controller.plugin_guard import PluginGuard, describe
 from accord.controller.prefixes import Prefixes
 from accord.controller.prepared import STOCK_LIMIT, STOCK_SECONDS, Prepared, Target, discard
 from accord.controller.race.fallback_log import FallbackLog
+from accord.controller.race.head_start import FirstSyns
 from accord.controller.race.losers import Losers
 from accord.controller.recursion import Recursion
 from accord.controller.renegotiation.associations import Associations
@@ -137,6 +138,7 @@ class Controller:
         self.proposals: Stock[Target, Prepared] = Stock(
             clock.now, call_later, discard(self), limit=STOCK_LIMIT, seconds=STOCK_SECONDS
         )
+        self.first_syns = FirstSyns(tuple(self.plugins))
         self.link: LinkKeeper | None = None
         if attached and config.interface is not None:
             self.link = LinkKeeper(self.endpoint, config.interface)
@@ -194,7 +196,7 @@ class Controller:
             return policy.for_messages() if messages else policy
 
         security = security or Security(server_name=without_zone(host))
-        security = dataclasses.replace(security, ca_file=security.ca_file or self._roots(), key_log=self.config.key_log)
+        security = self._trusting(security)
         check_roots(security)
         attempt = initiating.Attempt(self, host, port, policy_for, wishes, security, early)
         try:
@@ -227,9 +229,7 @@ class Controller:
         Raises ``AccordError``: TIMEOUT when it was not met in so many ``seconds``.
         """
         try:
-            security = dataclasses.replace(
-                security, ca_file=security.ca_file or self._roots(), key_log=self.config.key_log
-            )
+            security = self._trusting(security)
             check_roots(security)
             load_identity(security)
         except BaseException:
@@ -441,6 +441,13 @@ class Controller:
                 self._policies.clear()
             self._policies[key] = policy
         return policy
+
+    def _trusting(self, security: Security) -> Security:
+        """With this host's roots where the program names none, and the key log."""
+        ca_file, key_log = security.ca_file or self._roots(), self.config.key_log
+        if (ca_file, key_log) == (security.ca_file, security.key_log):
+            return security
+        return dataclasses.replace(security, ca_file=ca_file, key_log=key_log)
 
     def _roots(self) -> Path | None:
         """Those of the configuration, read once until it is read again."""

@@ -19,10 +19,11 @@ from accord.controller.peers.lessons import Lesson
 from accord.controller.peers.memory import Learnt
 from accord.controller.prepared import Target
 from accord.controller.proposal import tcp_open
+from accord.controller.race.head_start import HeadStart
 from accord.controller.race.racing import Contest, Won
 from accord.controller.renegotiation.initiator_end import Origin
 from accord.controller.resolver import resolve
-from accord.controller.settings.policy import EffectivePolicy, TcpOpen
+from accord.controller.settings.policy import Early, EffectivePolicy, TcpOpen
 from accord.controller.stack import inside_of, stack_names
 from accord.datapath import clock
 from accord.datapath.zone import host_of
@@ -97,7 +98,30 @@ class Attempt:
     # ---- one address ----
 
     async def _to(self, address: str) -> Association:
-        policy = self._policy = self._policy_for(address)
+        if address != self._host:
+            self._policy = self._policy_for(address)
+        head = self._head_start(address)
+        try:
+            return await self._race(address, head)
+        finally:
+            if head is not None:
+                head.close()
+
+    def _head_start(self, address: str) -> HeadStart | None:
+        """The SYN, where the policy alone says that it comes first."""
+        controller, policy, port = self._controller, self._policy, self._port
+        if (
+            (self._request and policy.early is not Early.NEVER)
+            or controller.peers.has(address, port)
+            or not controller.first_syns.by(policy)
+            or any((target.address, target.port) == (address, port) for target in controller.proposals)
+            or (controller.hints is not None and controller.hints.knows(self._host, port) is not NOTHING)
+        ):
+            return None
+        return HeadStart(address, port, controller.syn_options, self.ladder)
+
+    async def _race(self, address: str, head: HeadStart | None) -> Association:
+        policy, plain = self._policy, self._policy.plain
         source, mtu = route(address, self._port)
         lesson = self._controller.lessons.of(address, self._port, source)
         hint = self._take_hint(lesson)
@@ -115,13 +139,13 @@ class Attempt:
         target = Target(source, address, self._port, policy, security, mtu, adopts, early=bool(early), via=via, key=key)
         self.ladder.note(
             Way.HERE,
-            f"to {address} port {self._port}, security {policy.secure}, fallback {policy.plain}, "
+            f"to {address} port {self._port}, security {policy.secure}, fallback {plain}, "
             f"tcp {TcpOpen.PARALLEL_SYN if target.adopts else TcpOpen.NO_SYN}",
         )
-        if policy.plain_objection is not None:
+        if plain is not policy.fallback:
             self.ladder.note(Way.HERE, f"no plain connection: {policy.plain_objection}")
         try:
-            won = await Contest(self._controller, target, lesson, early, self.ladder).run()
+            won = await Contest(self._controller, target, lesson, early, self.ladder, head).run()
         finally:
             if (hints := self._controller.hints) is not None and Learnt.WAITED_IN_VAIN in lesson.learnt:
                 hints.refute(self._host, self._port)

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, TypeVar
 
 from accord.wire.errors import AccordError
@@ -55,6 +55,10 @@ class Stock(Generic[K, T]):
         """Whether ``take`` would find one now."""
         self._expire()
         return key in self._made
+
+    def __iter__(self) -> Iterator[K]:
+        """Keys that there is, or lately was, something for."""
+        return iter(self._made)
 
     def order(self, key: K, make: Callable[[], T], delay: float) -> None:
         """Make one for ``key`` in ``delay`` seconds, unless there is one then.

@@ -125,6 +125,12 @@ class SynOptions:
         """Before ``sock`` is closed or handed over. Does nothing when nothing was asked for it."""
         self._end(_cookie(sock))
 
+    def conclude(self, sock: socket.socket) -> SynFate:
+        """``fate``, and ``forget``."""
+        cookie = _cookie(sock)
+        fate = self._end(cookie)
+        return _fate(lib.accord_syns_state(self._open, cookie)) if fate is None else fate
+
     def answer(self, listener: socket.socket) -> None:
         """SYN-ACKs of ``listener`` may be marked: to be called before its ``listen()``.
 
@@ -172,12 +178,15 @@ class SynOptions:
         for cookie in closed:
             self._end(cookie)
 
-    def _end(self, cookie: int) -> None:
+    def _end(self, cookie: int) -> SynFate | None:
+        """What came of it; None: nothing was asked for."""
         if self._pointer is None or self._asked.pop(cookie, None) is None:
-            return
+            return None
         state = lib.accord_syns_state(self._pointer, cookie)
         lib.accord_syns_forget(self._pointer, cookie)
-        self._ended[_outcome(_fate(state), displaced=not state)] += 1
+        fate = _fate(state)
+        self._ended[_outcome(fate, displaced=not state)] += 1
+        return fate
 
 
 def _outcome(fate: SynFate, *, displaced: bool) -> str:

@@ -238,6 +238,21 @@ async def client(
     return await _handshake(begun or begin(security, alpn), carrier)
 
 
+def client_now(carrier: Carrier, begun: TlsConnection) -> TlsCarrier | None:
+    """``client`` as far as it gets with what the kernel has of the peer by now: for whoever has no time for a task.
+
+    None: there is more to come, or something was wrong, which ``client`` with the same ``begun`` meets again.
+    """
+    connection = carrier.kernel_socket
+    with contextlib.suppress(AccordError, OSError):
+        begun.feed(b"" if connection is None else connection.recv(_READ_BYTES))
+        if begun.handshake():
+            made = TlsCarrier(begun, carrier)
+            made.push()
+            return made
+    return None
+
+
 async def server(
     carrier: Carrier, security: Security, alpn: tuple[str, ...], *, speaks_accord: bool = False
 ) -> TlsCarrier:

@@ -71,6 +71,14 @@ class TlsCarrier:
                 rest = rest[_WRITE_BYTES:]
                 await self._send()
 
+    def push(self) -> None:
+        """Send what OpenSSL has written by now as far as the kernel takes it at once; the rest leaves with whatever
+        is read or written next."""
+        below = self._below.kernel_socket
+        if below is not None and self._unsent and not self._sending.locked():
+            with contextlib.suppress(OSError):  # a stream that broke is for the next read or write to report
+                self._unsent = self._unsent[below.send(self._unsent) :]
+
     async def finish(self) -> None:
         """Send close_notify, and whatever tells the end below it."""
         if self._finished:

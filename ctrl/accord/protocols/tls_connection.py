@@ -15,7 +15,7 @@ from accord.protocols.alpn import without_accord
 from accord.protocols.services import RecordKeys, Security
 from accord.protocols.tls_keys import KEY_BYTES, record_keys
 from accord.wire.constants import Reason
-from accord.wire.errors import error
+from accord.wire.errors import AccordError, error
 
 EXPORTER_LABEL: Final = b"EXPORTER-accord-transcript"
 EXPORTER_BYTES: Final = 32
@@ -48,6 +48,7 @@ class TlsConnection:
         self._ssl = SSL.Connection(tls_context.context(role, security, **kept), None)
         self._ssl.set_app_data(self._check)
         self._used = False
+        self._failure: AccordError | None = None
         if role is Role.RESPONDER:
             self._ssl.set_accept_state()
             return
@@ -75,8 +76,11 @@ class TlsConnection:
         """Go on with the handshake. False: it needs more from the peer.
 
         Raises ``PeerError``: ``CERTIFICATE_EXPIRED``, ``CERTIFICATE_NAME``, ``BAD_CERTIFICATE``, and
-        ``HANDSHAKE_FAILED`` with OpenSSL's words for everything else. ``output`` may then hold an alert.
+        ``HANDSHAKE_FAILED`` with OpenSSL's words for everything else. ``output`` may then hold an alert. Once it has
+        failed it fails again, with the same.
         """
+        if self._failure is not None:
+            raise self._failure
         try:
             self._ssl.do_handshake()
         except SSL.WantReadError:
@@ -85,7 +89,8 @@ class TlsConnection:
             text = openssl_text(failure)
             if any(words in text for words in _OTHER_VERSION):
                 text = f"the peer has no TLS 1.3, and this side nothing else ({text})"
-            raise self._check.failure or error(Reason.HANDSHAKE_FAILED, f"TLS: {text}") from failure
+            self._failure = self._check.failure or error(Reason.HANDSHAKE_FAILED, f"TLS: {text}")
+            raise self._failure from failure
         return True
 
     def exporter(self) -> bytes | None:

@@ -30,6 +30,8 @@ _ROUND_TRIP_SECONDS: Final = 0.1
 """At least, for the pace of repetitions: what is found out is not urgent."""
 _MAX_ACK_DELAY_SECONDS: Final = 0.025
 _MARGIN_SECONDS: Final = 0.1
+_IDLE_SECONDS: Final = 0.015
+"""After the plain connection was found to win: by then it is ready, and with whoever asked for it."""
 _LISTENERS: Final = 64
 """At once, over all peers: each holds a transaction of the engine's."""
 _PROBES: Final = 1 + 2
@@ -138,9 +140,6 @@ class Lesson:
             negotiation.stop(Reason.LEGACY_FIRST)
             return
         negotiation.listen_on(late)
-        if self._peer in self._listening or len(self._listening) >= _LISTENERS:
-            negotiation.stop(Reason.LEGACY_FIRST)
-            return
 
         def end() -> None:
             self._listening.discard(self._peer)
@@ -153,11 +152,20 @@ class Lesson:
                 exchange.feed(events.Failed(Reason.TIMEOUT))
                 exchange.close()
 
-        self._listening.add(self._peer)
+        def begin() -> None:
+            if answered or exchange.over or (exchange.committed.done() and not exchange.unreachable):
+                return
+            if self._peer in self._listening or len(self._listening) >= _LISTENERS:
+                negotiation.stop(Reason.LEGACY_FIRST)
+                return
+            self._listening.add(self._peer)
+            exchange.round_trip(pace)
+            loop.call_later(seconds, end)
+
         pace = max(round_trip, _ROUND_TRIP_SECONDS)
-        exchange.round_trip(pace)
         seconds = _PROBES * (3 * pace + _MAX_ACK_DELAY_SECONDS) + round_trip + _MARGIN_SECONDS
-        asyncio.get_running_loop().call_later(seconds, end)
+        loop = asyncio.get_running_loop()
+        loop.call_later(_IDLE_SECONDS, begin)
 
     def watch(self, carrier: Carrier) -> None:
         """Learn soon that TCP that was installed without a SYN carries nothing: long before the kernel gives it up.

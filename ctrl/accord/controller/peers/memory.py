@@ -233,6 +233,10 @@ class Peers:
         self.changes = 0
         """Grows with each change, so that whoever keeps a copy knows when it is old."""
 
+    def has(self, address: str, port: int) -> bool:
+        """Whether anything is known, be it over by now."""
+        return peer_key(address, port) in self._entries
+
     def knows(self, address: str, port: int, source: str = "") -> Knowledge:
         """What to go by towards ``address`` and ``port``. ``source``: own address that packets will leave from."""
         key = peer_key(address, port)

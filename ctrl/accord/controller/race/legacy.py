@@ -26,6 +26,9 @@ from accord.wire.errors import AccordError, error
 
 Address = tuple[str, int]
 """Textual, with a zone where needed; and a port."""
+Opened = Callable[[socket.socket, float], None]
+"""The connection, and how long its SYN-ACK took, seconds."""
+Failed = Callable[[AccordError], None]
 Secured = Callable[
     [SocketCarrier, Address, Secure, Security, Ladder, TlsConnection | None],
     Coroutine[None, None, tuple[Carrier, list[str]]],
@@ -42,14 +45,15 @@ class Opening:
     """A TCP connection on its way; no task, so that its SYN leaves in the call that makes it.
 
     ``opened`` gets the socket and how long the SYN-ACK took, seconds; ``failed`` a ``PathError``. One of them is
-    called, once, from the event loop; neither after ``close``. ``before`` may still do something to the socket.
+    called, once, from the event loop; neither after ``close``. They may be given later in the same turn of it
+    (``tell``). ``before`` may still do something to the socket.
     """
 
     def __init__(
         self,
         address: Address,
-        opened: Callable[[socket.socket, float], None],
-        failed: Callable[[AccordError], None],
+        opened: Opened | None = None,
+        failed: Failed | None = None,
         before: Callable[[socket.socket], None] | None = None,
     ) -> None:
         self._address = address
@@ -59,7 +63,7 @@ class Opening:
         self._socket: socket.socket | None = socket.socket(
             family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
         )
-        self._timer = self._loop.call_later(_CONNECT_SECONDS, self._late)
+        self._timer: asyncio.TimerHandle | None = None
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if before is not None:
@@ -75,6 +79,11 @@ class Opening:
             self.close()
             raise
         self._loop.add_writer(self._socket, self._writable)
+        self._timer = self._loop.call_later(_CONNECT_SECONDS, self._late)
+
+    def tell(self, opened: Opened, failed: Failed) -> None:
+        """Whom to call."""
+        self._opened, self._failed = opened, failed
 
     def close(self) -> None:
         """Give up: a SYN-ACK that still comes is answered with a reset by the kernel, so nothing stays half open."""
@@ -86,7 +95,8 @@ class Opening:
         connection, self._socket = self._socket, None
         if connection is not None:
             self._loop.remove_writer(connection)
-            self._timer.cancel()
+            if self._timer is not None:
+                self._timer.cancel()
         return connection
 
     def _writable(self) -> None:
@@ -98,6 +108,7 @@ class Opening:
         took = clock.now() - self._began
         connection = self._take()
         assert connection is not None
+        assert self._opened is not None, "somebody waits for it"
         self._opened(connection, took)
 
     def _refused(self, number: int) -> None:
@@ -109,6 +120,7 @@ class Opening:
     def _fail(self, reason: Reason, why: str) -> None:
         if self._socket is not None:
             self.close()
+            assert self._failed is not None, "somebody waits for it"
             self._failed(error(reason, f"TCP to {self._address[0]} port {self._address[1]}: {why}"))
 
 
@@ -151,11 +163,24 @@ async def go_on(
                 raise _named(failure) from failure
             ladder.note(Way.HERE, f"TLS with the proposal's ClientHello: {failure}; once more with its own")
         else:
-            ladder.note(Way.HERE, "TLS 1.3 over the plain connection is ready")
-            return carrier, ["tls", "tcp"]
+            return _ready(carrier, ladder)
     bare.abort()
     ladder.note(Way.OUT, f"TCP SYN to port {address[1]}")
     return await secure_stream(SocketCarrier(await open_tcp(address)), address, secure, security, ladder)
+
+
+def at_once(bare: SocketCarrier, ladder: Ladder, begun: TlsConnection) -> tuple[Carrier, list[str]] | None:
+    """``go_on`` with what the peer has said by now, in this turn of the loop: mostly that is its whole flight.
+
+    None: it was not all, or no good; ``go_on`` with the same ``begun`` is to see to that.
+    """
+    carrier = tls.client_now(bare, begun)
+    return None if carrier is None else _ready(carrier, ladder)
+
+
+def _ready(carrier: Carrier, ladder: Ladder) -> tuple[Carrier, list[str]]:
+    ladder.note(Way.HERE, "TLS 1.3 over the plain connection is ready")
+    return carrier, ["tls", "tcp"]
 
 
 def _named(failure: AccordError | OSError) -> AccordError:
@@ -188,5 +213,4 @@ async def secure_stream(
         ladder.note(Way.HERE, "peer speaks no TLS on this port; security is only preferred, so once more without")
         ladder.note(Way.OUT, f"TCP SYN to port {address[1]}")
         return SocketCarrier(await open_tcp(address)), ["tcp"]
-    ladder.note(Way.HERE, "TLS 1.3 over the plain connection is ready")
-    return carrier, ["tls", "tcp"]
+    return _ready(carrier, ladder)

@@ -46,9 +46,7 @@ class Probe:
 
     def _opened(self, connection: socket.socket, took: float) -> None:
         self._opening = None
-        fate = self._options.fate(connection)
-        self._options.forget(connection)
-        if fate.marked:
+        if self._options.conclude(connection).marked:
             self._ladder.note(Way.IN, "TCP SYN-ACK: the data path leads to the peer")
             self._negotiation.adopt(connection, marked=True)
             return

@@ -19,6 +19,7 @@ from accord.controller.prepared import Target, new_transaction
 from accord.controller.race import events as do
 from accord.controller.race import legacy
 from accord.controller.race.greeting import Greeting
+from accord.controller.race.head_start import HeadStart, said
 from accord.controller.race.probing import Probe
 from accord.controller.race.proving import Proving
 from accord.controller.race.table import Race, Rules, State
@@ -28,7 +29,7 @@ from accord.datapath.stream import SocketCarrier
 from accord.datapath.syn_option import ExId, SynFate
 from accord.negotiation import events
 from accord.protocols.alpn import HTTP_1_1
-from accord.protocols.services import Carrier
+from accord.protocols.services import Carrier, Security
 from accord.protocols.tls_connection import TlsConnection
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import AccordError, PeerError, error
@@ -66,8 +67,16 @@ class Won:
 class Contest:
     """Runs one ``Race``. Call ``run`` once; it may be cancelled, and leaves nothing behind then."""
 
-    def __init__(self, controller: Controller, target: Target, lesson: Lesson, early: bytes, ladder: Ladder) -> None:
-        """``early``: the request that is to travel in the proposal; empty: none."""
+    def __init__(
+        self,
+        controller: Controller,
+        target: Target,
+        lesson: Lesson,
+        early: bytes,
+        ladder: Ladder,
+        head: HeadStart | None = None,
+    ) -> None:
+        """``early``: the request that is to travel in the proposal; empty: none. ``head``: the SYN, if it has left."""
         self._controller = controller
         self._target = target
         self._lesson = lesson
@@ -85,12 +94,10 @@ class Contest:
                 patient=lesson.known.answers_late and lesson.may_wait,
                 trusts_mark=lesson.may_wait,
                 refuses_forced=target.policy.on_forced_fallback is OnForcedFallback.REFUSE,
-                made=bool(early) or target.renews is not None or target in controller.proposals,
+                made=head is None and (bool(early) or target.renews is not None or target in controller.proposals),
             )
         )
-        # A server may refuse a hello of whose names it knows none; who speaks Accord knows what our proposals name.
-        names = target.security.alpn or ((HTTP_1_1,) if lesson.known.speaks else ())
-        self._plain_security = replace(target.security, alpn=names)
+        self._head = head
         self._transaction: bytes | None = None
         """Of a SYN that has left before its proposal."""
         self._greeting: Greeting | None = None
@@ -111,6 +118,12 @@ class Contest:
         """The plain connection when it is ready."""
         self._timer: asyncio.TimerHandle | None = None
         self._probe: Probe | None = None
+
+    @property
+    def _plain_security(self) -> Security:
+        """A server may refuse a hello of whose names it knows none; who speaks Accord knows what our proposals name."""
+        security = self._target.security
+        return replace(security, alpn=(HTTP_1_1,)) if self._lesson.known.speaks and not security.alpn else security
 
     async def run(self) -> Won:
         """The winner. Raises ``AccordError`` when there is none."""
@@ -174,8 +187,7 @@ class Contest:
         self._lesson.tcp_answered = True
         options = self._controller.syn_options
         if options is not None and self._asked is not None:
-            self._fate = options.fate(connection)
-            options.forget(connection)
+            self._fate = options.conclude(connection)
         marked = self._marked
         says = ", which says that a proposal has been heard" if marked else ""
         self._ladder.note(Way.IN, f"TCP SYN-ACK{says}: connected")
@@ -210,12 +222,15 @@ class Contest:
             self._connection = None  # it was aborted
             self._happened(do.TcpFailed(_named(failure)))
         else:
-            self._plain = task.result()
-            speaks = bool(getattr(self._plain[0], "both_speak_accord", False))
-            if speaks:
-                self._ladder.note(Way.IN, "TLS: the peer speaks Accord, and says so in its handshake")
-                self._lesson.learn(Learnt.FORCED_FALLBACK)
-            self._happened(do.PlainReady(speaks))
+            self._plain_ready(task.result())
+
+    def _plain_ready(self, plain: tuple[Carrier, list[str]]) -> None:
+        self._plain = plain
+        speaks = bool(getattr(plain[0], "both_speak_accord", False))
+        if speaks:
+            self._ladder.note(Way.IN, "TLS: the peer speaks Accord, and says so in its handshake")
+            self._lesson.learn(Learnt.FORCED_FALLBACK)
+        self._happened(do.PlainReady(speaks))
 
     # ---- what is to be done ----
 
@@ -259,6 +274,12 @@ class Contest:
 
     def _open(self, syn: do.Syn) -> None:
         target, options = self._target, self._controller.syn_options
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._transaction, self._asked = head.transaction, head.asked
+            self._opening = head.take(self._opened, self._failed)
+            self._loop.call_soon(self._begin)
+            return
         transaction = self._negotiation.transaction if self._negotiation is not None else b""
         if self._negotiation is None and not self._race.rules.made and syn is not do.Syn.NOTHING:
             transaction = self._transaction = new_transaction()  # the proposal follows
@@ -268,13 +289,15 @@ class Contest:
             if options is not None and self._asked is not None:
                 options.write(connection, transaction, self._asked)
 
-        says = f", option {self._asked.name}" if self._asked is not None else ""
-        self._ladder.note(Way.OUT, f"TCP SYN to port {target.port}{says}")
+        self._ladder.note(Way.OUT, said(target.port, self._asked))
         self._opening = legacy.Opening((target.address, target.port), self._opened, self._failed, before)
         if target.policy.plain_secure is not Secure.NO and not self._lesson.known.answers_late and self._begun is None:
             self._loop.call_soon(self._begin)  # the ClientHello is made while the SYN is on its way
 
     def _begin(self) -> None:
+        tls = None if self._negotiation is None else self._negotiation.tls
+        if self._race.state is State.OFFERED and tls is not None and tls.begun is not None:
+            return  # the proposal's own will be said
         if self._begun is None and self._securing is None and not self._race.over:
             try:
                 self._begun = legacy.begin(self._plain_security)
@@ -324,6 +347,10 @@ class Contest:
         if self._greeting is not None:
             self._greeting.close()
             begun, secured = self._greeting.begun, legacy.go_on
+            # A task would begin in the loop's next turn, behind whatever else is due then.
+            if begun is not None and self._greeting.answered and (at_once := legacy.at_once(bare, self._ladder, begun)):
+                self._plain_ready(at_once)
+                return
         self._securing = self._loop.create_task(
             secured(bare, address, policy.plain_secure, self._plain_security, self._ladder, begun)
         )

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a first contact with a peer without Accord costs where somebody waits for it, in functions called.
+
+Three stretches of it are on the way to a plain connection's TLS: from the call until the SYN leaves, from the SYN-ACK
+until the ClientHello does, from the server's flight until data may be sent. All else happens while packets travel. The
+peer is in another thread, and silent on UDP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import enum
+import socket
+import ssl
+import sys
+import threading
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from accord.controller.controller import Controller
+from accord.controller.settings.config import DaemonConfig
+from accord.protocols.authority import issue, make_ca
+from accord.protocols.services import Security
+
+NAME = "server.accord.test"
+
+
+class Stretch(enum.Enum):
+    TO_SYN = "from the call until the SYN leaves"
+    TO_HELLO = "from the SYN-ACK until the ClientHello leaves"
+    TO_READY = "from the server's flight until data may be sent"
+    TRAVEL = "while packets travel"
+
+
+_BEGINS = {"Opening._writable": Stretch.TO_HELLO, "Greeting._readable": Stretch.TO_READY}
+_REST = {"Engine.round_trip", "Negotiation.stop"}
+"""Of a negotiation that has lost: it goes on for a while to find out who is silent, or ends."""
+_WATCHED = {"Opening.__init__", "route", "prepare", "Contest._win", *_REST}
+_ENDS = {(Stretch.TO_SYN, "connect"), (Stretch.TO_HELLO, "send")}
+
+
+class Count:
+    """A profile function: calls in each stretch, Python's and C's."""
+
+    def __init__(self) -> None:
+        self.stretch = Stretch.TO_SYN
+        self.calls: Counter[Stretch] = Counter()
+        self.order: list[str] = []
+        """Names of the functions in ``_WATCHED``, as they were called."""
+
+    def __call__(self, frame: Any, event: str, argument: Any) -> None:
+        if event == "call":
+            name = frame.f_code.co_qualname
+            self.stretch = _BEGINS.get(name, self.stretch)
+            if name in _WATCHED:
+                self.order.append(name)
+        self.calls[self.stretch] += event in ("call", "c_call")
+        if event == "call" and frame.f_code.co_qualname == "Contest._win":
+            self.stretch = Stretch.TRAVEL
+        elif event in ("c_return", "c_exception"):
+            connection = getattr(argument, "__self__", None)
+            tcp = isinstance(connection, socket.socket) and connection.type & socket.SOCK_STREAM
+            if tcp and (self.stretch, argument.__name__) in _ENDS:
+                self.stretch = Stretch.TRAVEL
+
+
+@contextlib.contextmanager
+def legacy_peer(directory: Path) -> Iterator[int]:
+    """Its port: TLS by a thread, and a UDP socket that swallows everything."""
+    files = issue(directory, [NAME])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.certificate, files.private_key)
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                accepted, _ = listener.accept()
+                accepted.settimeout(10)
+                with contextlib.suppress(OSError), context.wrap_socket(accepted, server_side=True) as secured:
+                    secured.recv(1)
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+    port = int(listener.getsockname()[1])
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as hole:
+        hole.bind(("127.0.0.1", port))
+        try:
+            yield port
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            listener.close()
+            thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def contact(tmp_path_factory: pytest.TempPathFactory) -> Count:
+    """The third first contact of a controller: what is made once is made."""
+    directory = tmp_path_factory.mktemp("legacy")
+    trusting = Security(server_name=NAME, ca_file=make_ca(directory).certificate)
+
+    async def work(port: int) -> Count:
+        client = Controller(DaemonConfig(back_end="udp"))
+        try:
+            for _ in range(3):
+                count = Count()
+                before = sys.getprofile()
+                sys.setprofile(count)
+                try:
+                    association = await client.connect("127.0.0.1", port, security=trusting, ladder=False)
+                    await asyncio.sleep(0.05)
+                finally:
+                    sys.setprofile(before)
+                assert (association.report.negotiated, association.report.stack) == (False, ["tls", "tcp"])
+                await association.carrier.close()
+                client.peers.flush()
+                client.proposals.clear()
+            return count
+        finally:
+            client.close()
+
+    with legacy_peer(directory) as port:
+        return asyncio.run(work(port))
+
+
+# As counted, and a twentieth. (Plain TCP and TLS by the same library, with a task and a time-out: 55, 130 and 190.)
+@pytest.mark.parametrize(
+    ("stretch", "ceiling"), [(Stretch.TO_SYN, 64), (Stretch.TO_HELLO, 84), (Stretch.TO_READY, 212)]
+)
+def test_a_first_contact_with_a_legacy_peer_is_not_more_work_than_it_was(
+    contact: Count, stretch: Stretch, ceiling: int
+) -> None:
+    assert 0 < contact.calls[stretch] <= ceiling, f"{contact.calls[stretch]} calls {stretch.value}"
+
+
+def test_everything_else_is_done_when_nobody_waits_for_it(contact: Count) -> None:
+    order = contact.order
+    assert order[:4] == ["Opening.__init__", "route", "prepare", "Contest._win"], "the SYN first"
+    assert _REST & set(order[4:]), "the rest of the negotiation last"
+    assert contact.calls[Stretch.TRAVEL] > 10 * contact.calls[Stretch.TO_READY], "making the proposal"
