@@ -23,7 +23,7 @@ from accord.datapath.probe import probe
 from buildtools import clean, vm, vm_doctor, vm_hall
 from buildtools.bare import STACKS
 from buildtools.console import BuildFailure
-from vagrant import demo_cases, host_cases, kernel_cases, machines, suite
+from vagrant import demo_cases, host_cases, kernel_cases, machines, round_trips, suite
 from vagrant.carry import MARK
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -175,6 +175,31 @@ def test_a_row_says_how_its_case_ended_and_in_whose_words(raised: Exception | No
     row = suite.attempt({"case": "one"}, case)
     assert (row["case"], row["result"], row["reason"]) == ("one", result, reason)
     assert ("stack" in row) is (result == "pass")
+
+
+def timed(rtt: float, ready: float, first: float, **more: Any) -> dict[str, Any]:
+    """A row of `accord-tls-tcp` that passed; milliseconds."""
+    times = {"rtt_ms": rtt, "measured_rtt_ms": rtt + 1, "ready_least_ms": ready, "first_response_least_ms": first}
+    return {"case": "accord-tls-tcp", "result": "pass", "stack": ["http", "tls", "tcp"], **times, **more}
+
+
+def test_what_processors_cost_is_no_round_trip_and_a_round_trip_more_is_a_failure() -> None:
+    slow = 140.0  # of one connection, on processors that are translated
+    good = [timed(100, 101 + slow, 202 + slow), timed(300, 301 + slow, 602 + slow)]
+    (row,) = round_trips.rows(good)
+    assert (row["result"], row["ready_rtts"], row["first_response_rtts"]) == ("pass", 1.0, 2.0)
+    assert row["ready_offset_ms"] == slow
+    (row,) = round_trips.rows([good[0], timed(300, 602 + slow, 903 + slow)])
+    assert row["result"] == "fail"
+    assert "round trips by slope, 1 in the lab" in row["reason"]
+
+
+def test_round_trips_are_judged_by_two_long_links_and_neither_by_weather_nor_by_what_failed() -> None:
+    one = timed(100, 250, 350)
+    assert round_trips.rows([one, timed(20, 150, 170)]) == []
+    assert round_trips.rows([one, timed(300, 450, 750, weather="loss")]) == []
+    assert round_trips.rows([one, timed(300, 450, 750, result="fail")]) == []
+    assert {case.name for case in CASES} == set(round_trips.LAB)
 
 
 def test_a_kernel_without_the_protocol_is_absent_with_the_doctors_reason(tmp_path: Path) -> None:

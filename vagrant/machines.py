@@ -63,10 +63,11 @@ class Machine:
         with target.open("wb") as file:
             subprocess.run([*ssh(), self.name, f"sudo cat {path}; sudo rm {path}"], stdout=file, check=False)
 
-    def start(self, unit: str, command: str) -> None:
+    def start(self, unit: str, command: str, *properties: str, timeout: float = 120) -> None:
         """A process that stays, as a unit of systemd's; an older one of that name is ended first."""
         self.stop(unit)
-        self.run(f"systemd-run --quiet --collect --unit={unit} --working-directory={WORK}/site {command}")
+        options = " ".join(f"--property={each}" for each in (f"WorkingDirectory={WORK}/site", *properties))
+        self.run(f"systemd-run --quiet --collect --unit={unit} {options} {command}", timeout=timeout)
 
     def stop(self, *units: str) -> None:
         """End them; one that does not run is no error."""
@@ -186,12 +187,15 @@ def configure(host: Machine, text: str) -> str:
 
 def start_daemon(host: Machine, *options: str) -> dict[str, Any]:
     """``accord daemon`` on a host; its status once it is ready. Raises ``Failed`` with what it said."""
-    host.start("vm-daemon", shlex.join(["/usr/local/bin/accord", "daemon", "--iface", "eth1", *options]))
-    host.until("accord status --json >/dev/null || ! systemctl is-active -q vm-daemon", "vm-daemon")
+    command = shlex.join(["/usr/local/bin/accord", "daemon", "--iface", "eth1", *options])
     try:
+        # It tells systemd when it is ready; to ask it again and again would take the processor that it starts on.
+        properties = ("Type=notify", "NotifyAccess=all", f"TimeoutStartSec={120 * PATIENCE:g}")
+        host.start("vm-daemon", command, *properties, timeout=130)
         return host.status()
-    except Failed:
-        raise Failed(f"{host.name}: the daemon ended: {host.log('vm-daemon').strip()[-500:]}") from None
+    except Failed as failure:
+        said = host.log("vm-daemon").strip()[-500:]
+        raise Failed(f"{host.name}: the daemon ended: {said or failure}") from None
 
 
 def start_server() -> None:

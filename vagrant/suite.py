@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from accord.cli.demo import CASES as DEMO
-from vagrant import demo_cases, host_cases, kernel_cases
+from vagrant import demo_cases, host_cases, kernel_cases, round_trips, service_cases
 from vagrant.machines import (
     FLOOR_MS,
     HOSTS,
@@ -108,9 +108,12 @@ class Suite:
         try:
             start_server()
             self._demo()
-            self._host(("queues", *host_cases.MODES, *host_cases.UNBUILT, "suppression", "fallback", "tracing"))
+            self.rows += round_trips.rows(self.rows)
+            self._host(("queues",))
+            self._host((*host_cases.MODES, *host_cases.UNBUILT, "suppression", "fallback", "tracing"))
             self._kernel()
-            self._host(("service", "reboot"))
+            for name, case in service_cases.CASES.items():
+                self._add(name, lambda case=case: case(self._findings))  # type: ignore[misc]
         finally:
             for host in HOSTS:
                 with contextlib.suppress(Failed):
@@ -150,7 +153,11 @@ class Suite:
         if not wanted and not plan.wants("native-xdp"):
             return
         if not self._add("native-xdp", lambda: host_cases.native_xdp(self._findings)) or not plan.wants("native-xdp"):
-            start_both()
+            try:
+                start_both()
+            except Failed as failure:
+                self._lost([case.name for case in wanted], {}, failure)
+                return
         links = [Link(rtt, plan.netem, plan.family) for rtt in plan.rtts]
         for link in links:
             self._at(link, [case for case in wanted if case.daemon_at_server], plan.repeats)
@@ -180,17 +187,26 @@ class Suite:
                         **columns,
                     )
         except (Absent, Failed) as refused:
-            result = "absent" if isinstance(refused, Absent) else "fail"
-            told = {row["case"] for row in self.rows if all(row.get(key) == value for key, value in columns.items())}
-            for case in cases:
-                if case.name not in told:
-                    self.rows.append({"case": case.name, **columns, "result": result, "reason": str(refused)})
+            self._lost([case.name for case in cases], columns, refused)
+
+    def _lost(self, names: list[str], columns: Row, why: Absent | Failed) -> None:
+        """A row for each of these that has none: what they stand on could not be had."""
+        result = "absent" if isinstance(why, Absent) else "fail"
+        self._console.print(f"{', '.join(names)}: {result} {str(why)[:300]}", markup=False, highlight=False)
+        told = {row["case"] for row in self.rows if all(row.get(key) == value for key, value in columns.items())}
+        self.rows += [
+            {"case": name, **columns, "result": result, "reason": str(why)} for name in names if name not in told
+        ]
 
     # ---- the rest ----
 
     def _host(self, names: tuple[str, ...]) -> None:
-        if any(self._plan.wants(name) for name in names if name in host_cases.NEEDS_DAEMONS):
-            start_both()
+        if needing := [name for name in names if name in host_cases.NEEDS_DAEMONS and self._plan.wants(name)]:
+            try:
+                start_both()
+            except Failed as failure:
+                self._lost(needing, {}, failure)
+                names = tuple(name for name in names if name not in needing)
         for name in names:
             self._add(name, lambda name=name: host_cases.CASES[name](self._findings))  # type: ignore[misc]
 
@@ -198,15 +214,18 @@ class Suite:
         names = [name for name in kernel_cases.CASES if self._plan.wants(name)]
         if not names:
             return
-        kernel_cases.prepare()
-        with contextlib.suppress(Absent), self._shaped(Link(BULK_RTT)):
-            for name in names:
-                self._add(
-                    name,
-                    lambda name=name: kernel_cases.run(  # type: ignore[misc]
-                        name, self._plan.bytes, self._findings, self._plan.results
-                    ),
-                )
+        try:
+            kernel_cases.prepare()
+            with self._shaped(Link(BULK_RTT)):
+                for name in names:
+                    self._add(
+                        name,
+                        lambda name=name: kernel_cases.run(  # type: ignore[misc]
+                            name, self._plan.bytes, self._findings, self._plan.results
+                        ),
+                    )
+        except (Absent, Failed) as refused:
+            self._lost(names, {}, refused)
         (self._plan.results / "server-vm-carry.log").write_text(SERVER_HOST.log("vm-carry"))
         SERVER_HOST.stop("vm-carry")
 
@@ -214,7 +233,7 @@ class Suite:
 def show(outcome: Row, console: Console) -> None:
     """The table, and why what did not pass did not."""
     table = Table(title=f"Linux {outcome['kernel']}, IPv{outcome['family']}", box=ASCII)
-    table.caption = "times in round trips, medians; packets per connection"
+    table.caption = "times in round trips: medians, or the slope over the round trips above; packets per connection"
     for column in ("case", "link", "result", "stack"):
         table.add_column(column, no_wrap=True)
     for column in ("ready", "first\nresponse", "SYNs", "negotiation\npackets", "all\npackets"):
@@ -223,6 +242,7 @@ def show(outcome: Row, console: Console) -> None:
         keys = ("ready_rtts", "first_response_rtts", "syn_packets", "negotiation_packets", "packets")
         figures = [f"{found[key]:.3g}" if key in found else "" for key in keys]
         link = " ".join([f"{found['rtt_ms']:g} ms" if "rtt_ms" in found else "", found.get("weather", "")]).strip()
+        link = "slope" if "slope" in found else link
         table.add_row(found["case"], link, found["result"], "/".join(found.get("stack", [])), *figures)
     console.print(table)
     for found in outcome["rows"]:
@@ -232,7 +252,7 @@ def show(outcome: Row, console: Console) -> None:
 
 def known_cases() -> list[str]:
     """Every name that a row may have."""
-    return [*(case.name for case in DEMO), *host_cases.CASES, *kernel_cases.CASES]
+    return [*(case.name for case in DEMO), *host_cases.CASES, *kernel_cases.CASES, *service_cases.CASES]
 
 
 def _patterns(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> tuple[str, ...]:
