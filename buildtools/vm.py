@@ -28,17 +28,27 @@ SSH_CONFIG = vm_hall.STATE / "ssh-config"
 
 
 def up(kernel: str, accelerator: str) -> int:
-    """Box, libvirt, machines; whatever is there already stays. Returns the exit code."""
-    become_root(minimal.passed_on())
+    """Box, libvirt, machines; those that are up already stay, and get the Python sources of now. The exit code."""
+    become_root(_passed_on())
+    with minimal.terminable():
+        return _up(kernel, accelerator)
+
+
+def _up(kernel: str, accelerator: str) -> int:
     require([*vm_box.NEEDED, *vm_hall.NEEDED])
-    box = vm_box.box(kernel)
-    if vm_hall.running() is not None and _kernel_of_hall() == kernel and SSH_CONFIG.exists():
+    running = vm_hall.running()
+    if running is not None and SSH_CONFIG.exists():
+        if _noted("kernel") != kernel:
+            raise BuildFailure(f"the machines run with kernel {_noted('kernel')}: ./build.py vm down, then again")
+        if _noted("box") != vm_box.name():
+            raise BuildFailure("what is compiled in the machines is of other sources: ./build.py vm down, then again")
+        step("vm-sync", _vagrant(running, vm_box.box(kernel), "rsync", *HOSTS))
         return 0
-    if vm_hall.running() is not None and _kernel_of_hall() != kernel:
-        raise BuildFailure(f"the machines run with kernel {_kernel_of_hall()}: ./build.py vm down, then again")
+    box = vm_box.box(kernel)
     pid = vm_hall.start(box.emulator)
     try:
         (vm_hall.STATE / "kernel").write_text(kernel, encoding="ascii")
+        (vm_hall.STATE / "box").write_text(box.name, encoding="ascii")
         (vm_hall.STATE / "accelerator").write_text(_accelerator(accelerator), encoding="ascii")
         boxes = VM / "vagrant/boxes"
         if not (boxes / box.name).exists():
@@ -46,7 +56,7 @@ def up(kernel: str, accelerator: str) -> int:
             shutil.rmtree(boxes, ignore_errors=True)
             say("handing the box to Vagrant")
             step("vm-box-add", _vagrant(pid, box, "box", "add", "--name", box.name, str(box.file)))
-        say(f"vagrant up: {', '.join(HOSTS)}, kernel {kernel}, {_accelerator_of_hall()} (to build/log/vm-up.log)")
+        say(f"vagrant up: {', '.join(HOSTS)}, kernel {kernel}, {_noted('accelerator')} (to build/log/vm-up.log)")
         step("vm-up", _vagrant(pid, box, "up", "--provider", "libvirt", *HOSTS))
         step("vm-ssh-config", _vagrant(pid, box, "ssh-config", *HOSTS))
         _ssh_config()
@@ -61,7 +71,7 @@ def up(kernel: str, accelerator: str) -> int:
 
 def ssh(host: str, command: Sequence[str]) -> int:
     """Become a shell, or ``command``, on a machine."""
-    become_root(minimal.passed_on())
+    become_root(_passed_on())
     pid = vm_hall.running()
     if pid is None or not SSH_CONFIG.exists():
         raise BuildFailure("there are no machines: ./build.py vm up")
@@ -76,7 +86,7 @@ def test(kernels: Sequence[str], accelerator: str, keep: bool, rest: Sequence[st
     # First as who we are: what is compiled belongs to the owner of the tree. As root it is then found done.
     with redirect_stdout(sys.stderr) if "--json" in rest else nullcontext():
         environment.build()
-        become_root(minimal.passed_on())
+        become_root(_passed_on())
         rows: List[Dict[str, Any]] = []
         with minimal.terminable():
             for kernel in kernels:
@@ -122,7 +132,7 @@ def doctor(kernels: Sequence[str], accelerator: str) -> int:
 
     A kernel whose machines were up for `vm test` since the last `vm down` of results has its answer already.
     """
-    become_root(minimal.passed_on())
+    become_root(_passed_on())
     with minimal.terminable():
         for kernel in kernels:
             answer = RESULTS / kernel / "doctor-client.json"
@@ -154,11 +164,17 @@ def _ask_doctor(kernel: str, accelerator: str, answer: Path) -> None:
 
 def down() -> int:
     """End machines, networks and libvirt. The box stays (./build.py clean removes it)."""
-    become_root(minimal.passed_on())
+    become_root(_passed_on())
     shutil.rmtree(VM / "machines", ignore_errors=True)
     # Standard error: standard output may be a program's, for --json.
     print(f"[accord] {'down' if vm_hall.end() else 'there was nothing up'}", file=sys.stderr)
     return 0
+
+
+def _passed_on() -> Dict[str, str]:
+    """What sudo would drop."""
+    slow = {name: value for name, value in os.environ.items() if name == "ACCORD_VM_SLOW"}
+    return {**minimal.passed_on(), **slow}
 
 
 def _accelerator(wanted: str) -> str:
@@ -167,14 +183,6 @@ def _accelerator(wanted: str) -> str:
         return wanted
     flags = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace")
     return "kvm" if Path("/dev/kvm").exists() and " hypervisor" not in flags else "tcg"
-
-
-def _kernel_of_hall() -> str:
-    return _noted("kernel")
-
-
-def _accelerator_of_hall() -> str:
-    return _noted("accelerator")
 
 
 def _noted(name: str) -> str:
@@ -196,7 +204,7 @@ def _vagrant(pid: int, box: vm_box.Box, *arguments: str) -> List[str]:
         "ACCORD_VM_BOX": box.name,
         "ACCORD_VM_KERNEL": str(box.kernel),
         "ACCORD_VM_INITRD": str(box.initrd),
-        "ACCORD_VM_ACCEL": _accelerator_of_hall(),
+        "ACCORD_VM_ACCEL": _noted("accelerator"),
         "ACCORD_VM_CONSOLES": str(consoles),
         # Translated processors that others use too: minutes.
         "ACCORD_VM_PATIENCE": str(int(BOOT_SECONDS * float(os.environ.get("ACCORD_VM_SLOW", "1")))),
@@ -214,6 +222,8 @@ def _ssh_config() -> None:
 def _ssh(pid: int) -> List[str]:
     """ssh in the hall; one connection to each machine is kept and shared."""
     shared = ["-o", "ControlMaster=auto", "-o", "ControlPersist=600", "-o", "ControlPath=/run/ssh-%n"]
+    # A machine that was started anew does not answer for its old connections.
+    shared += ["-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=8", "-o", "ConnectTimeout=20"]
     return [*vm_hall.within(pid, ROOT), "ssh", "-q", "-F", str(SSH_CONFIG), *shared]
 
 

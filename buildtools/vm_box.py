@@ -106,8 +106,7 @@ def box(kernel: str) -> Box:
     Raises BuildFailure; NoKernel where that kernel could not be had when the box was built.
     """
     place = VM / "box"
-    inputs = files("constraints.txt", "pyproject.toml", *environment.NATIVE_SOURCES, "buildtools/vm_box.py")
-    value = digest(inputs, *PACKAGES, *ACCOUNT.packages, *KERNELS.values(), *EMULATOR)
+    value = _digest()
     file, listed = place / "accord.box", place / "kernels.json"
     stamp = Stamp(place / "stamp", value, [file, listed])
     if not stamp.fresh():
@@ -122,8 +121,18 @@ def box(kernel: str) -> Box:
             f"there was no kernel {kernel} when the box was built: {refused[kernel]}. "
             "With another mirror: ./build.py clean (or rm -r build/vm/box), then again; or --kernel 6.1"
         )
-    name = f"accord-{value[:12]}"
-    return Box(file, place / f"vmlinuz-{kernel}", place / f"initrd-{kernel}", name, _emulator(place, kernel))
+    return Box(file, place / f"vmlinuz-{kernel}", place / f"initrd-{kernel}", name(), _emulator(place, kernel))
+
+
+def name() -> str:
+    """What the box of these sources is called, whether it is built or not."""
+    return f"accord-{_digest()[:12]}"
+
+
+def _digest() -> str:
+    """Of all that goes into the box but Python sources, which are copied into machines."""
+    inputs = files("constraints.txt", "pyproject.toml", *environment.NATIVE_SOURCES, "buildtools/vm_box.py")
+    return digest(inputs, *PACKAGES, *ACCOUNT.packages, *KERNELS.values(), *EMULATOR)
 
 
 def _build(root: Path, place: Path, file: Path, listed: Path) -> None:
