@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from accord.controller.acceptor import Acceptor
 from accord.controller.association import Association
 from accord.controller.controller import Controller
-from accord.controller.settings.config import DaemonConfig, ExposeConfig, LimitsConfig
+from accord.controller.settings.config import DaemonConfig, ExposeConfig, KeysConfig, LimitsConfig
 from accord.controller.settings.policy import Policy, parse_policy
 from accord.datapath.cookies import KEY_BYTES, CookieKey
 from accord.datapath.engine import Level
@@ -27,7 +27,10 @@ from accord.protocols import tls as real_tls
 from accord.protocols.compression import CompressionPlugin
 from accord.protocols.framing import FramingPlugin
 from accord.protocols.http import HttpPlugin
+from accord.protocols.inner import InnerPlugin
 from accord.protocols.quic import QuicPlugin
+from accord.protocols.sealed import host_keys
+from accord.protocols.sealed.configuration import Aead, Kem
 from accord.protocols.services import Carrier, Security
 from accord.protocols.tcp import TcpPlugin
 from accord.protocols.tls import TlsPlugin
@@ -49,6 +52,10 @@ NAME: Final = "sim.example"
 _LAST_TURNS_SECONDS: Final = 0.0005
 """Less than any host is away for."""
 _PARSED: dict[int, Policy] = {}
+HOST_KEY: Final = host_keys._of(Kem.X25519, Aead.AES_128_GCM, bytes(range(32)), 1 << 32)
+"""That of every host with the plug-in ``inner``: what is sealed to it differs from run to run, its length does not."""
+EARLY_WINDOW_SECONDS: Final = 2
+_UNKEPT: Final = LimitsConfig(strangers_per_second=1000, strangers_percent=100, slots=16, least_level=int(Level.ANSWER))
 
 
 def policy(number: int) -> Policy:
@@ -148,6 +155,7 @@ class Life:
             "framing": FramingPlugin(),
             "compression": CompressionPlugin(),
             "http": HttpPlugin(),
+            "inner": InnerPlugin(),
         }
         self.plugins = {name: all_plugins[name] for name in self.spec.plugins}
         self.controller: Controller | None = None
@@ -176,7 +184,7 @@ class Life:
         if not self.spec.accord:
             self._listen()
             return
-        identity = self.host.identity
+        identity, scenario = self.host.identity, self.world.scenario
         config = DaemonConfig(
             policy=policy(self.host.policy),
             certificate=identity.certificate,
@@ -185,14 +193,17 @@ class Life:
             transactions=self.spec.transactions,
             unproven=self.spec.unproven,
             buffers=self.spec.buffers,
-            # Answers without memory draw from OpenSSL and are paid for in processor time: neither is simulated.
-            limits=LimitsConfig(strangers_per_second=0, slots=0),
+            limits=_UNKEPT if self.host.index in scenario.unkept else LimitsConfig(strangers_per_second=0, slots=0),
+            keys=KeysConfig(early_window_s=EARLY_WINDOW_SECONDS),
         )
         self._queue = asyncio.Queue(64)
         self.controller = Controller(config)
-        if self.host.index in self.world.scenario.flooded:
+        if "inner" in self.spec.plugins:
+            self.controller.recursion.keys.replace([HOST_KEY])
+        if self.host.index in scenario.flooded | scenario.unkept:
             self.controller.endpoint.cookies([CookieKey(1, bytes(KEY_BYTES))], 0)
-            self.controller.endpoint.engine.level(self.now_us(), Level.COOKIE)
+            level = Level.COOKIE if self.host.index in scenario.flooded else Level.ANSWER
+            self.controller.endpoint.engine.level(self.now_us(), level)
         self.controller.expose(ExposeConfig(PORT, None), self._queue)
         self.spawn(self._accept())
 

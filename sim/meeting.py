@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -35,6 +36,8 @@ class Met:
     host: int
     done: bool = False
     stack: str = ""
+    inside: str = ""
+    """What was agreed inside its nodes."""
     role: str = ""
     reason: str = ""
     heard: bool = False
@@ -83,6 +86,7 @@ async def _talk(world: World, life: Life, met: Met, other: int, wishes: dict[str
             world.network.remark(f"    {failure}")
             return
         met.stack, met.role = "/".join(association.report.stack), association.report.role
+        met.inside = json.dumps(association.report.inside, sort_keys=True)
         world.network.note(f"{met.name}")
         says, hears = (bytes((number, met.number)) * (_SAYS_BYTES // 2) for number in (met.host, other))
         carrier = association.carrier

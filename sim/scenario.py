@@ -127,6 +127,8 @@ class Scenario:
     """The host that is behind an address translator; -1: none is."""
     flooded: frozenset[int] = frozenset()
     """Hosts that ask every stranger for a cookie, as under a flood."""
+    unkept: frozenset[int] = frozenset()
+    """Hosts that have no place for strangers, and answer them without memory where that can be."""
 
     @property
     def opaque(self) -> bool:

@@ -192,6 +192,8 @@ class StandInPlugin:
     name = "tls"
     protocol = int(Protocol.TLS13)
     elaboration = Elaboration.FREE
+    repeatable = True
+    """All that is random in it comes from ``Services``."""
 
     def __init__(self, flight: int, *, retries: bool = False) -> None:
         """``retries``: every responder asks for another hello first."""

@@ -8,6 +8,7 @@ called for: the life of a host in whose context the code runs (``loop.INCARNATIO
 from __future__ import annotations
 
 import contextlib
+import functools
 import os as real_os
 import socket as real
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from accord.controller import (
 from accord.controller.peers import lessons
 from accord.controller.race import legacy, racing
 from accord.controller.renegotiation import notices
+from accord.controller.strangers import strangers
 from accord.datapath import clock
 from accord.datapath.port import Rung
 from accord.negotiation import initiator, meeting, responder
@@ -182,6 +184,7 @@ _LIST: tuple[tuple[Any, str, Any], ...] = (
     (clock, "now_us", _now_us),
     (clock, "now", _now),
     (controller, "TcpRepair", _repair),
+    (controller, "Strangers", functools.partial(strangers.Strangers, spent=lambda: 0.0)),
     (controller, "SynOptions", _syn_options),
     (controller, "load_plugins", _plugins),
     (controller, "privilege", _PRIVILEGE),
@@ -208,6 +211,7 @@ _LIST: tuple[tuple[Any, str, Any], ...] = (
     (recursion, "time", SimpleNamespace(time=_now)),
     (responding, "secrets", _Secrets()),
     (responding, "Responder", _Responder),
+    (strangers, "os", _Os()),
     (stack, "TcpRepair", _repair),
     (stack, "tcp_tuning", _TUNING),
     (stack, "os", SimpleNamespace(urandom=_Secrets.token_bytes)),

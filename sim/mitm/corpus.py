@@ -12,7 +12,7 @@ from accord.wire.constants import Reason
 from sim.chance import mix
 from sim.mitm import hello
 from sim.mitm.edits import NAIVE, Edit, Kind, Record
-from sim.mitm.wire import PRUNED, Nodes, RawNode
+from sim.mitm.wire import COOKIE_BYTES, PRUNED, Nodes, RawNode
 
 _COOKIE, _PREFERENCE, _WORD = 0x0001, 0x0003, 0x000B
 _TLS = 0x0304
@@ -172,6 +172,9 @@ def _of_packets(record: Record, seed: int, *, streams: bool) -> Iterator[Edit]:
             for count in _ACKS:
                 for swallow in (0, 1):
                     yield Edit(Kind.ACK, way, number, args=(count, swallow))
+            for cookie in (bytes(COOKIE_BYTES), b"\xff" * COOKIE_BYTES, bytes(range(COOKIE_BYTES))) * (way == 0):
+                for swallow in (0, 1):
+                    yield Edit(Kind.CHALLENGE, way, number, args=(swallow,), data=cookie)
         for number, length in enumerate(record.segments[way][: 4 * streams]):
             for at in range(min(length, _STREAM_BYTES)):
                 yield Edit(Kind.STREAM, way, number, args=(at, _mask(seed, way, number, at, 1)))

@@ -60,6 +60,9 @@ class Kind(enum.StrEnum):
     ACK = "acknowledgement forged"
     """At the ``step``-th packet of this way its sender is told that ``args[0]`` packets have arrived; with ``args[1]``
     1 it never arrives."""
+    CHALLENGE = "challenge forged"
+    """At the ``step``-th packet of this way its sender is asked for the cookie ``data``; with ``args[0]`` 1 the packet
+    never arrives."""
     STREAM = "stream changed"
     """Byte ``args[0]`` of the ``step``-th segment with data of this way of TCP is XORed with ``args[1]``."""
     OPTION = "TCP option changed"
@@ -72,6 +75,7 @@ MESSAGE_KINDS: Final = frozenset(Kind) - {
     Kind.DROP,
     Kind.FLIP,
     Kind.ACK,
+    Kind.CHALLENGE,
     Kind.STREAM,
     Kind.OPTION,
     Kind.REPLAY,

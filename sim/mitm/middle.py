@@ -149,6 +149,9 @@ class Middle:
             forged = wire.acknowledgement(packet.transaction, 1 - packet.way, 1 - packet.way, 0, 0, count)
             self._carry(self._reverse(leg), forged)
             return None if swallow else data
+        if edit.kind is Kind.CHALLENGE:
+            self._carry(self._reverse(leg), wire.challenge(packet.transaction, edit.data))
+            return None if edit.args[0] else data
         return data
 
     def _drop(self, edit: Edit, packet: Packet, data: bytes) -> bytes | None:
@@ -181,6 +184,9 @@ class Middle:
     def _relay(self, session: Session, packet: Packet) -> None:
         """A packet reaches him, and nobody else."""
         way, back = session.ways[packet.way], session.ways[1 - packet.way]
+        if packet.challenge:
+            self._show(session, packet.cookie)
+            return
         if packet.flags & wire.ACK:
             back.arrived.update(range(packet.ack_offset, packet.ack_offset + packet.ack_count))
             self._tell(session, 1 - packet.way)
@@ -198,6 +204,14 @@ class Middle:
                 way.done = way.prefix
                 self._message(session, packet.way, whole)
         self._tell(session, packet.way, again=True)
+
+    def _show(self, session: Session, cookie: bytes) -> None:
+        """The responder asks for a cookie: it binds what he has sent, so it is his to bring back."""
+        sent = session.ways[0].sent
+        if 0 in sent:
+            sent[0] = wire.with_cookie(sent[0], cookie)
+            for data in sent.values():
+                self._send(session, 0, data)
 
     def _tell(self, session: Session, number: int, *, again: bool = False) -> None:
         """The sender of this way hears which of its packets have arrived: the last of a message, if its receiver says

@@ -19,7 +19,7 @@ from typing import Any, Final
 from accord.datapath.path import Path
 from accord.negotiation.interface import Role
 from accord.wire.constants import Reason
-from sim import judge
+from sim import judge, meeting
 from sim.host import Host
 from sim.mitm.conversations import Conversation
 from sim.mitm.edits import NAIVE, Edit, Kind, Record
@@ -30,7 +30,8 @@ from sim.tcp import Segment
 from sim.world import World
 
 _SECURE: Final = ("tls", "quic")
-_LONGEST_US: Final = 45 * SECOND
+_LONGEST_US: Final = 75 * SECOND
+"""Two that call each other look for 20 s, and one of them reads for 45 more."""
 _LOOK_SECONDS: Final = 0.25
 _GRACE_SECONDS: Final = 0.2
 """For what was about to be told."""
@@ -100,7 +101,9 @@ class Tampered(World):
         for host in self.hosts:
             host.start()
         self.begin_calls()
-        while self.loop.now_us < _LONGEST_US and not self._over():
+        for number, meet in enumerate(self.scenario.meetings):
+            meeting.plan(self, meet, number)
+        while self.loop.now_us < self.scenario.quiet + _LONGEST_US and not self._over():
             await asyncio.sleep(_LOOK_SECONDS)
         await asyncio.sleep(_GRACE_SECONDS)
         if not self._over():
@@ -111,6 +114,7 @@ class Tampered(World):
     def _left(self) -> list[str]:
         found = [f"call {called.number} never ended" for called in self.records.calls if not called.done]
         found += [f"{side.name} is undecided" for side in self.begun() if not _decided(side)]
+        found += [f"{met.name} never ended" for met in self.records.met if not met.done]
         return found + [f"a service still hears {served.stack}" for served in self.records.served if not served.over]
 
     def begun(self) -> list[Side]:
@@ -118,13 +122,17 @@ class Tampered(World):
         return [side for side in self.records.sides.values() if self.middle.has_seen(side.transaction)]
 
     def _over(self) -> bool:
-        if not all(called.done for called in self.records.calls):
+        if not all(called.done for called in self.records.calls) or meeting.unfinished(self):
             return False
         if not all(_decided(side) for side in self.begun()):
             return False
         edit = self.middle.edit
         replays = edit is not None and edit.kind is Kind.REPLAY
-        return not replays or self.loop.now_us > (edit.args[0] + 2 * edit.args[1] + 500) * 1000 if edit else True
+        return (
+            not replays or self.loop.now_us > self.scenario.quiet + (edit.args[0] + 2 * edit.args[1] + 500) * 1000
+            if edit
+            else True
+        )
 
 
 def _decided(side: Side) -> bool:
@@ -149,13 +157,23 @@ def undisturbed(conversation: Conversation, seed: int) -> Base:
     """Raises ``RuntimeError`` when it does not come to what it should."""
     world = Tampered(conversation, seed, keep_ladder=True)
     world.run_quietly()
+    if conversation.meets:
+        return _met_undisturbed(conversation, world)
     (called,) = world.records.calls
-    if (called.association, called.negotiated, called.said_back) != (conversation.stack, True, True):
+    if (called.association, called.negotiated, called.said_back) != (conversation.stack, conversation.negotiated, True):
         what = called.association or called.reason
         ladder = "\n".join(world.network.ladder)
         raise RuntimeError(f"{conversation.name}: {what} {called.broken}, not {conversation.stack}\n{ladder}")
     served = world.records.served[0]
     return Base(world.middle.recorded(), called.association, called.inside, (served.stack, served.inside))
+
+
+def _met_undisturbed(conversation: Conversation, world: Tampered) -> Base:
+    one, other = world.records.met
+    if not (one.stack == other.stack == conversation.stack and one.heard and other.heard):
+        ladder = "\n".join(world.network.ladder)
+        raise RuntimeError(f"{conversation.name}: {one.name}, {other.name}, not {conversation.stack}\n{ladder}")
+    return Base(world.middle.recorded(), one.stack, one.inside, (other.stack, other.inside))
 
 
 def tampered(
@@ -177,6 +195,7 @@ def _judge(conversation: Conversation, base: Base, edit: Edit, world: Tampered) 
     outcome = Outcome()
     sides = world.begun()
     _calls(conversation, base, world, outcome)
+    _meeting(conversation, base, world, outcome)
     for served in world.records.served:
         _service(conversation, base, world, served, outcome)
     _negotiations(edit, sides, outcome)
@@ -205,6 +224,8 @@ def _calls(conversation: Conversation, base: Base, world: Tampered, outcome: Out
                 outcome.undetected.append(f"call {called.number} has a plain connection, which the policy rules out")
             if called.reason in ("", "OK"):
                 outcome.undetected.append(f"call {called.number} has a plain connection, without a reason")
+            elif not world.scenario.hosts[1].accord:
+                outcome.result = "same" if called.said_back else "broken"
             elif _secure(called.association) and called.reason != Reason.FORCED_FALLBACK.name:
                 what = f"call {called.number} has a plain connection for {called.reason}, and its TLS says more"
                 outcome.undetected.append(what)
@@ -217,12 +238,29 @@ def _calls(conversation: Conversation, base: Base, world: Tampered, outcome: Out
             outcome.result = "unclaimed"
 
 
+def _meeting(conversation: Conversation, base: Base, world: Tampered, outcome: Outcome) -> None:
+    agreed = {(base.stack, base.inside), base.served}
+    for met in world.records.met:
+        outcome.reason = outcome.reason or met.reason
+        if not met.stack:
+            outcome.result = "failed"
+            if not met.reason:
+                outcome.undetected.append(f"{met.name}, without a reason")
+            continue
+        if met.stack not in conversation.floor:
+            outcome.weaker.append(met.name)
+        if (met.stack, met.inside) not in agreed:
+            outcome.undetected.append(f"{met.name}: {met.inside}, not {base.inside}")
+        elif outcome.result != "failed":
+            outcome.result = "broken" if not met.heard else outcome.result or "same"
+
+
 def _service(conversation: Conversation, base: Base, world: Tampered, served: Served, outcome: Outcome) -> None:
     if served.stack not in conversation.floor:
         outcome.weaker.append(f"a service was given {served.stack}")
     if not _secure(served.stack):
         return
-    if not served.negotiated and served.reason != Reason.FORCED_FALLBACK.name:
+    if not served.negotiated and conversation.negotiated and served.reason != Reason.FORCED_FALLBACK.name:
         outcome.undetected.append(f"a service was given a plain connection for {served.reason}")
     if served.negotiated and (served.stack, served.inside) != base.served:
         outcome.undetected.append(f"a service was given {served.stack} {served.inside}, not {base.served}")

@@ -18,7 +18,8 @@ _DESCRIPTOR: Final = struct.Struct(">BBH")
 _TLV: Final = struct.Struct(">HH")
 _VERSION: Final = 4
 MAGIC: Final = 0x41435244
-INITIATOR, ACK, END, MORE = 1, 2, 4, 8
+INITIATOR, ACK, END, MORE, COOKIE = 1, 2, 4, 8, 16
+COOKIE_BYTES: Final = 16
 _FIRST, _LAST = 1, 2
 PACKET_BYTES: Final = 1200
 _PADDING: Final = 255
@@ -47,6 +48,13 @@ class Packet(NamedTuple):
     ack_offset: int
     ack_count: int
     chunks: tuple[Chunk, ...]
+    cookie: bytes = b""
+    """Empty: none stands behind the header."""
+
+    @property
+    def challenge(self) -> bool:
+        """A responder asks for its cookie, and says nothing else (section 21)."""
+        return self.way == 1 and bool(self.cookie) and not self.chunks
 
     @property
     def way(self) -> int:
@@ -131,6 +139,8 @@ def parse(data: bytes) -> Packet:
     _, step, flags, _, transaction, tsn, ack, count, _ = HEADER.unpack_from(data)
     way = 0 if flags & INITIATOR else 1
     chunks, at = [], HEADER.size
+    cookie = data[at : at + COOKIE_BYTES] if flags & COOKIE else b""
+    at += len(cookie)
     while at < len(data):
         node, bits, length, protocol = _CHUNK.unpack_from(data, at)
         at += _CHUNK.size
@@ -138,7 +148,7 @@ def parse(data: bytes) -> Packet:
         at += length
     offset = tsn - first_tsn(transaction, way) & 0xFFFFFFFF
     acked = ack - first_tsn(transaction, 1 - way) & 0xFFFFFFFF if flags & ACK else 0
-    return Packet(step, flags, transaction, offset, acked, count, tuple(chunks))
+    return Packet(step, flags, transaction, offset, acked, count, tuple(chunks), cookie)
 
 
 def build(packet: Packet) -> bytes:
@@ -150,7 +160,7 @@ def build(packet: Packet) -> bytes:
         ack = first_tsn(packet.transaction, 1 - way) + packet.ack_offset & 0xFFFFFFFF
     head = HEADER.pack(_VERSION, packet.step, packet.flags, MAGIC, packet.transaction, tsn, ack, packet.ack_count, 0)
     body = b"".join(_CHUNK.pack(c.node, c.flags, len(c.data), c.protocol) + c.data for c in packet.chunks)
-    return sealed(head + body)
+    return sealed(head + packet.cookie + body)
 
 
 def sealed(data: bytes) -> bytes:
@@ -173,6 +183,18 @@ def acknowledgement(transaction: bytes, way: int, step: int, offset: int, acked:
     """A packet without chunks, from the side of ``way``: of ``count`` TSNs from the offset ``acked`` on."""
     flags = ACK | (INITIATOR if way == 0 else 0)
     return build(Packet(step, flags, transaction, offset, acked, count, ()))
+
+
+def challenge(transaction: bytes, cookie: bytes) -> bytes:
+    """The responder's way to ask for a cookie; whoever is on the path can say it too."""
+    head = HEADER.pack(_VERSION, 1, COOKIE, MAGIC, transaction, first_tsn(transaction, 1), 0, 0, 0)
+    return sealed(head + cookie)
+
+
+def with_cookie(data: bytes, cookie: bytes) -> bytes:
+    """A proposal's first packet, repeated with it."""
+    packet = parse(data)
+    return build(packet._replace(flags=packet.flags | COOKIE, cookie=cookie))
 
 
 def cut(transaction: bytes, way: int, step: int, offset: int, nodes: Iterable[RawNode], at_least: int) -> list[bytes]:

@@ -78,6 +78,20 @@ def test_each_conversation_has_every_strip_of_one_node_and_every_byte_among_its_
     assert len(flips) == sum(map(sum, record.packets))
 
 
+def test_who_speaks_the_transport_himself_brings_back_the_cookie_that_his_packets_are_asked_for() -> None:
+    name = "asked for a cookie"
+    (order, *_) = edits_of(name, Kind.ORDER)
+    outcome = tampered(BY_NAME[name], SEED, base_of(name), order, base_of(name).record)
+    assert (outcome.result, outcome.struck, outcome.said) == ("same", True, [])
+
+
+def test_nobody_who_forges_challenges_can_do_more_than_keep_two_hosts_apart() -> None:
+    for name in ("three steps", "asked for a cookie", "peer to peer"):
+        for edit in edits_of(name, Kind.CHALLENGE)[:4]:
+            outcome = tampered(BY_NAME[name], SEED, base_of(name), edit, base_of(name).record)
+            assert (outcome.result in ("same", "fallback", "failed"), outcome.said) == (True, []), (name, str(edit))
+
+
 # ---- messages dropped ----
 
 
