@@ -26,21 +26,25 @@ char _license[] SEC("license") = "Dual BSD/GPL";
 
 static __always_inline __u32 classify(struct xdp_md *context, const struct packet *packet, __u32 at)
 {
-	__u32 frame_bytes = context->data_end - context->data, key = 0;
-	const struct accord_settings *now;
+	__u32 frame_bytes = context->data_end - context->data, key = 0, reason;
+	struct accord_settings *now;
+	int for_us;
 
 	if (packet->protocol == PROTOCOL_TCP)
 		return judge_syn(context, packet->ip_at, at);
 	now = bpf_map_lookup_elem(&settings, &key);
 	if (!now || now->layout != ACCORD_MAP_LAYOUT)
 		return ACCORD_REASON_MAP_MISMATCH;
-	if (now->flags & ACCORD_SETTINGS_CHALLENGE && frame_bytes <= now->frame_limit &&
-	    for_this_interface(packet->ethernet, now) && met_lately(context, packet->ip_at, packet->port))
-		return meet_stranger(context, packet->ip_at, at, packet->length);
+	for_us = for_this_interface(packet->ethernet, now);
+	if (now->flags & ACCORD_SETTINGS_CHALLENGE && for_us && frame_bytes <= now->frame_limit) {
+		reason = meet_stranger(context, packet->ip_at, at, packet->length, now);
+		if (reason != ACCORD_REASON_OK)
+			return reason;
+	}
 	if (packet->protocol == PROTOCOL_UDP && !(now->flags & ACCORD_SETTINGS_ANY_PORT) &&
 	    !bpf_map_lookup_elem(&ports, &packet->port))
 		return ACCORD_REASON_NOT_OURS_PORT;
-	if (!for_this_interface(packet->ethernet, now))
+	if (!for_us)
 		return ACCORD_REASON_NOT_LOCAL;
 	/* The ring would lose it; the kernel will not. */
 	if (frame_bytes > now->frame_limit)
@@ -49,10 +53,10 @@ static __always_inline __u32 classify(struct xdp_md *context, const struct packe
 		return ACCORD_REASON_STALE_HEARTBEAT;
 	if (!for_this_host(context, packet->ip_at, packet->protocol))
 		return ACCORD_REASON_NOT_LOCAL;
-	if (!(now->flags & ACCORD_SETTINGS_CHALLENGE))
+	if (!(now->flags & ACCORD_SETTINGS_CHALLENGE) || !note_latest(context, packet->ip_at, at))
 		return ACCORD_REASON_STEERED;
-	note_latest(context, packet->ip_at, packet->port);
-	return meet_stranger(context, packet->ip_at, at, packet->length);
+	reason = meet_stranger(context, packet->ip_at, at, packet->length, now);
+	return reason == ACCORD_REASON_OK ? ACCORD_REASON_STEERED : reason;
 }
 
 static __always_inline int is_refused(__u32 reason)

@@ -21,22 +21,20 @@ enum {
 /* Bridges, taps and promiscuous interfaces see frames for other hosts; groups are the kernel's to deliver. */
 static __always_inline int for_this_interface(const struct ethhdr *ethernet, const struct accord_settings *now)
 {
-	const __u8 *to = ethernet->h_dest;
+	const __be16 *to = (const void *)ethernet->h_dest, *own = (const void *)now->address;
 
-	return !((to[0] ^ now->address[0]) | (to[1] ^ now->address[1]) | (to[2] ^ now->address[2]) |
-	         (to[3] ^ now->address[3]) | (to[4] ^ now->address[4]) | (to[5] ^ now->address[5]));
+	return !((to[0] ^ own[0]) | (to[1] ^ own[1]) | (to[2] ^ own[2]));
 }
 
 /*
  * What is at an offset that the parsers found. The verifier does not know that they did: it wants the offset to be
  * within what it allows for packets (MAX_PACKET_OFF; no frame of an XDP program's is half as long), and before each
- * use of the pointer the frame's end to be asked for.
+ * use of the pointer the frame's end to be asked for. Of a mask, unlike a comparison, the compiler cannot make one copy
+ * that is checked and another that is added.
  */
-static __always_inline const void *at_offset(const struct xdp_md *context, __u32 offset)
+static __always_inline const void *at_offset(const struct xdp_md *context, __u64 offset)
 {
-	if (offset > 0x7fff)
-		offset = 0;
-	asm volatile("" : "+r"(offset)); /* or the compiler asks of another copy than it adds */
+	asm volatile("%0 &= 0x7fff" : "+r"(offset));
 	return (const void *)(long)context->data + offset;
 }
 

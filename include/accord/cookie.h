@@ -30,8 +30,10 @@ union accord_cookie_input {
 };
 
 #if __BYTE_ORDER__ == __ORDER_BIG_ENDIAN__
+#define ACCORD_LITTLE32(value) __builtin_bswap32(value)
 #define ACCORD_LITTLE64(value) __builtin_bswap64(value)
 #else
+#define ACCORD_LITTLE32(value) (value)
 #define ACCORD_LITTLE64(value) (value)
 #endif
 
@@ -54,32 +56,55 @@ ACCORD_INLINE __u64 accord_rotate(__u64 value, int by)
 		v2 = accord_rotate(v2, 32); \
 	} while (0)
 
-/* Of so many whole words; count is known to the compiler. */
+/* A hash that is being made. BPF hands it words as it comes by them: what registers hold is not put into memory. */
+struct accord_sip {
+	__u64 v0, v1, v2, v3;
+};
+
+ACCORD_INLINE void accord_sip_begin(struct accord_sip *sip, const __u64 *key)
+{
+	sip->v0 = key[0] ^ 0x736f6d6570736575ULL;
+	sip->v1 = key[1] ^ 0x646f72616e646f6dULL;
+	sip->v2 = key[0] ^ 0x6c7967656e657261ULL;
+	sip->v3 = key[1] ^ 0x7465646279746573ULL;
+}
+
+ACCORD_INLINE void accord_sip_word(struct accord_sip *sip, __u64 word)
+{
+	sip->v3 ^= word;
+	ACCORD_SIP_ROUND(sip->v0, sip->v1, sip->v2, sip->v3);
+	ACCORD_SIP_ROUND(sip->v0, sip->v1, sip->v2, sip->v3);
+	sip->v0 ^= word;
+}
+
+/* Two times four bytes, each as they are in memory. */
+ACCORD_INLINE void accord_sip_parts(struct accord_sip *sip, __u32 one, __u32 other)
+{
+	accord_sip_word(sip, ACCORD_LITTLE32(one) | (__u64)ACCORD_LITTLE32(other) << 32);
+}
+
+/* After so many words in all. */
+ACCORD_INLINE __u64 accord_sip_end(struct accord_sip *sip, __u32 count)
+{
+	accord_sip_word(sip, (__u64)count * 8 << 56);
+	sip->v2 ^= 0xff;
+	ACCORD_SIP_ROUND(sip->v0, sip->v1, sip->v2, sip->v3);
+	ACCORD_SIP_ROUND(sip->v0, sip->v1, sip->v2, sip->v3);
+	ACCORD_SIP_ROUND(sip->v0, sip->v1, sip->v2, sip->v3);
+	ACCORD_SIP_ROUND(sip->v0, sip->v1, sip->v2, sip->v3);
+	return sip->v0 ^ sip->v1 ^ sip->v2 ^ sip->v3;
+}
+
+/* Of so many whole words. */
 ACCORD_INLINE __u64 accord_siphash(const __u64 *words, int count, const __u64 *key)
 {
-	__u64 v0 = key[0] ^ 0x736f6d6570736575ULL, v1 = key[1] ^ 0x646f72616e646f6dULL;
-	__u64 v2 = key[0] ^ 0x6c7967656e657261ULL, v3 = key[1] ^ 0x7465646279746573ULL;
-	__u64 last = (__u64)count * 8 << 56;
+	struct accord_sip sip;
 
+	accord_sip_begin(&sip, key);
 #pragma GCC unroll 8
-	for (int i = 0; i < count; i++) {
-		__u64 word = ACCORD_LITTLE64(words[i]);
-
-		v3 ^= word;
-		ACCORD_SIP_ROUND(v0, v1, v2, v3);
-		ACCORD_SIP_ROUND(v0, v1, v2, v3);
-		v0 ^= word;
-	}
-	v3 ^= last;
-	ACCORD_SIP_ROUND(v0, v1, v2, v3);
-	ACCORD_SIP_ROUND(v0, v1, v2, v3);
-	v0 ^= last;
-	v2 ^= 0xff;
-	ACCORD_SIP_ROUND(v0, v1, v2, v3);
-	ACCORD_SIP_ROUND(v0, v1, v2, v3);
-	ACCORD_SIP_ROUND(v0, v1, v2, v3);
-	ACCORD_SIP_ROUND(v0, v1, v2, v3);
-	return v0 ^ v1 ^ v2 ^ v3;
+	for (int i = 0; i < count; i++)
+		accord_sip_word(&sip, ACCORD_LITTLE64(words[i]));
+	return accord_sip_end(&sip, (__u32)count);
 }
 
 /* Is a cookie of that slot still good, or good already (the clocks of hosts that share a ring differ a little)? */

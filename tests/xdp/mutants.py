@@ -108,7 +108,12 @@ MUTANTS = [
     Mutant("IP protocol 254 is ours", PARSING, "!= ACCORD_PROTOCOL_DIRECT", "< ACCORD_PROTOCOL_DIRECT"),
     Mutant("IPv6 is not known", PARSING, "packet->type == bpf_htons(ETH_P_IPV6)", "0"),
     *(
-        Mutant(f"byte {byte} of the address is not compared", HOST, f"(to[{byte}] ^ now->address[{byte}])", "0")
+        Mutant(
+            f"byte {byte} of the address is not compared",
+            HOST,
+            f"(to[{byte // 2}] ^ own[{byte // 2}])",
+            f"((to[{byte // 2}] ^ own[{byte // 2}]) & bpf_htons({0xFF if byte % 2 == 0 else 0xFF00}))",
+        )
         for byte in range(6)
     ),
     Mutant("the layout is not looked at", PROGRAM, " || now->layout != ACCORD_MAP_LAYOUT", ""),

@@ -89,6 +89,24 @@ def test_a_stranger_s_proposal_is_answered_by_the_challenge_that_the_specificati
     assert bytes(Ether(bytes(anew))) == came.output
 
 
+def test_the_challenge_binds_all_bytes_however_many_they_are(flooded: Program) -> None:
+    """The sum is made in steps of several lengths."""
+    chance = random.Random(1)
+    for length in range(8, 150):
+        given = behind(ETHER / IP4 / UDP_OURS, proposal(chance.randbytes(length)))
+        came = run(flooded, given)
+        assert came.reason is Reason.CHALLENGED, length
+        assert bytes(Ether(came.output)[Accord]) == bytes(challenge(given, KEYS[0].id, KEYS[0].key, SLOT)), length
+
+
+@pytest.mark.parametrize("name", FRONTS)
+def test_a_packet_shorter_than_its_answer_gets_none_however_long_its_frame(flooded: Program, name: str) -> None:
+    given = bytes(FRONTS[name] / proposal(bytes(7)))
+    for padding in (0, 1, 64, 1000):
+        came = flooded.run(given + bytes(padding))
+        assert (came.verdict, came.reason) == (Verdict.DROP, Reason.QUOTA), padding
+
+
 @pytest.mark.parametrize("name", FRONTS)
 @pytest.mark.parametrize("key", KEYS, ids=["the present key", "the key before"])
 @pytest.mark.parametrize("age", [-1, 0, 1, 2])
@@ -206,6 +224,11 @@ def test_what_was_found_out_of_one_destination_is_not_believed_of_another_one(fl
         assert run(flooded, there).reason is Reason.CHALLENGED
         came = run(flooded, front / proposal())
         assert (came.verdict, came.reason) == (Verdict.PASS, reason), name
+    direct = ETHER / ip4(proto=DIRECT) / proposal()
+    for _ in range(2):
+        assert run(flooded, direct).reason is Reason.CHALLENGED
+        nobody = ETHER / IP4 / UDP(sport=50000, dport=0) / proposal()  # what has no ports has not port 0
+        assert run(flooded, nobody).reason is Reason.NOT_OURS_PORT
     assert run(flooded, there).reason is Reason.CHALLENGED
     flooded.heartbeat(600)
     assert run(flooded, there).reason is Reason.STALE_HEARTBEAT
