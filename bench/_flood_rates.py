@@ -1,30 +1,54 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How many packets of a flood a bare program takes in the place of the daemon's."""
+"""What an answer costs: the program that daemons attach, beside XDP_DROP and XDP_TX, under one flood and in turn."""
 
 from __future__ import annotations
 
 import contextlib
-import json
-import subprocess
+import os
+import statistics
+import time
+from collections.abc import Sequence
 from typing import Any
 
-from _flooding import OBJECT, PROGRAM, Flooding, Plan
+from _flooding import KEY, KEY_ID, Flooding, Plan
 
+from accord.controller.load.ring import slot_of
+from accord.datapath.cookies import CookieKey
+from accord.datapath.xdp_test import Program
 from accord.lab.pair import pair
 
-
-def bare_rate(plan: Plan, what: str, seconds: float, queues: int) -> float:
-    """Packets a second of the flood at its full rate that it takes: "drop" (XDP_DROP), "bounce" (XDP_TX)."""
-    with pair(queues) as (client, server):
-        process = server.popen(
-            [str(PROGRAM), str(OBJECT), server.interface, what, f"{seconds}"], stdout=subprocess.PIPE, text=True
-        )
-        assert process.stdout is not None
-        process.stdout.readline()
-        with contextlib.closing(Flooding(plan, 0, seconds + 2, client, server)):
-            return float(json.loads(process.communicate(timeout=seconds + 60)[0])["packets_per_second"])
+SLICE_MS = 40
+_HOUR_MS = 3_600_000
 
 
 def rates(plan: Plan, seconds: float, queues: int) -> dict[str, Any]:
-    """Figures of a host that does nothing else."""
-    return {"xdp_drop_rate": round(bare_rate(plan, "drop", seconds, queues))}
+    """Packets a second: of a host that does nothing else, at the flood's full rate, for ``seconds`` in all.
+
+    ``xdp_tx_rate`` is of a program that sends each packet back as it came, addresses exchanged: what no answer can
+    exceed. Ratios are medians over the rounds, each within its own round; ``_spread``: the quartiles.
+    """
+    with pair(queues) as (client, server), Program() as program:
+        program.configure(challenge=True, address=server.mac)
+        program.cookies([CookieKey(KEY_ID, KEY)], slot_of(time.time()))
+        program.steer(plan.port)
+        program.heartbeat(-_HOUR_MS)  # nobody is there to give another
+        namespace = f"/proc/{os.getpid()}/fd/{server.fd}"
+        slices = ("slices", namespace, server.interface, str(program.id), str(SLICE_MS))
+        with contextlib.closing(Flooding(plan, 0, seconds, client, server, slices)) as running:
+            rounds = running.result()["slices"]
+    return summary(rounds)
+
+
+def summary(rounds: Sequence[tuple[float, float, float]]) -> dict[str, Any]:
+    """Of rounds of three rates: dropped, sent back, answered."""
+    whole = [each for each in rounds if min(each) > 0]
+    found: dict[str, Any] = {"rounds": len(whole)}
+    if not whole:
+        return found
+    for name, of in (("xdp_drop_rate", 0), ("xdp_tx_rate", 1), ("cookie_rate", 2)):
+        found[name] = round(statistics.median(each[of] for each in whole))
+    for name, of, to in (("ratio", 2, 0), ("xdp_tx_ratio", 1, 0), ("ratio_to_xdp_tx", 2, 1)):
+        ratios = sorted(each[of] / each[to] for each in whole)
+        found[name] = round(statistics.median(ratios), 3)
+        found[f"{name}_spread"] = [round(ratios[len(ratios) // 4], 3), round(ratios[len(ratios) * 3 // 4], 3)]
+    return found

@@ -10,6 +10,7 @@ import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -124,9 +125,20 @@ def first() -> None:
 
 
 class Flooding:
-    """A flood, which begins at once and lasts ``seconds``. ``rate``: packets a second; 0: as many as go."""
+    """A flood, which begins at once and lasts ``seconds``. ``rate``: packets a second; 0: as many as go.
 
-    def __init__(self, plan: Plan, rate: float, seconds: float, client: PairHost, server: PairHost) -> None:
+    ``slices``: more words of the program's command line, for kinds without cookies.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        rate: float,
+        seconds: float,
+        client: PairHost,
+        server: PairHost,
+        slices: Sequence[str] = (),
+    ) -> None:
         self._seconds = seconds
         self._over = False
         self._file = tempfile.NamedTemporaryFile()  # noqa: SIM115
@@ -138,6 +150,7 @@ class Flooding:
         command += [str(plan.family), f"{rate:.0f}", f"{seconds}", str(GENERATOR_CPU)]
         if kind == "validated":
             command += [str(KEY_ID), KEY.hex(), str(_slot())]
+        command += slices
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self._process = client.popen(command, preexec_fn=hurry, **pipes)
         assert self._process.stdout is not None

@@ -214,19 +214,26 @@ SEC("xdp")
 int flood_bounce(struct xdp_md *context)
 {
 	void *data = (void *)(long)context->data, *end = (void *)(long)context->data_end;
-	__u16 *ethernet = data, was[3];
-	__u32 *ends = data + sizeof(struct ethhdr) + 12, from;
+	struct ethhdr *ethernet = data;
+	struct iphdr *ipv4 = data + sizeof(*ethernet);
+	struct ipv6hdr *ipv6 = data + sizeof(*ethernet);
+	struct in6_addr was;
+	__u8 address[ETH_ALEN];
+	__be32 from;
 
-	if ((void *)(ends + 8) > end)
+	if ((void *)(ipv6 + 1) > end)
 		return XDP_PASS;
-	note(context);
-	__builtin_memcpy(was, ethernet, sizeof(was));
-	__builtin_memcpy(ethernet, ethernet + 3, sizeof(was));
-	__builtin_memcpy(ethernet + 3, was, sizeof(was));
-	if (((struct ethhdr *)data)->h_proto == bpf_htons(ETH_P_IP)) {
-		from = ends[0];
-		ends[0] = ends[1];
-		ends[1] = from;
+	__builtin_memcpy(address, ethernet->h_dest, sizeof(address));
+	__builtin_memcpy(ethernet->h_dest, ethernet->h_source, sizeof(address));
+	__builtin_memcpy(ethernet->h_source, address, sizeof(address));
+	if (ethernet->h_proto == bpf_htons(ETH_P_IP)) {
+		from = ipv4->saddr;
+		ipv4->saddr = ipv4->daddr;
+		ipv4->daddr = from;
+	} else {
+		was = ipv6->saddr;
+		ipv6->saddr = ipv6->daddr;
+		ipv6->daddr = was;
 	}
 	return XDP_TX;
 }

@@ -2,18 +2,19 @@
 /*
  * A flood of packets of a negotiation, made from one frame; bench/flood.py says what it is for. One JSON object a run.
  *
- *   flood OBJECT INTERFACE drop|bounce SECONDS
- *       Drop every packet that comes in, or send it back, for so long: packets a second.
+ *   flood OBJECT INTERFACE drop SECONDS
+ *       Drop every packet that comes in, for so long: packets a second.
  *   flood OBJECT INTERFACE KIND FRAME HEADER_AT FAMILY RATE SECONDS CPU [KEY_ID KEY SLOT]
  *       Send. KIND: proposals, replayed, validated. FRAME: a file, whose packet has zeros for its transaction ID, TSN,
  *       checksum and cookie, and its IPv4 header for source and checksum (replayed: which is sent as it is). RATE:
  *       packets a second; 0: as many as go. KEY: 32 hexadecimal digits.
+ *   flood OBJECT INTERFACE KIND FRAME HEADER_AT FAMILY RATE SECONDS CPU slices NAMESPACE PEER PROGRAM MILLISECONDS
+ *       Send, and at the other end of the wire, interface PEER in the network namespace of that path, put XDP_DROP,
+ *       XDP_TX and the program of that ID in turn, for a slice of so long each.
  *
  * Frames are made, and, where the receiver runs no other processor, received by CPU: what is measured at the full rate
  * is what one processor does of both.
  */
-#include "flood.h"
-
 #include <endian.h>
 #include <errno.h>
 #include <inttypes.h>
@@ -30,9 +31,11 @@
 
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
-#include <linux/if_link.h>
 
 #include "accord/wire.h"
+#include "flood.h"
+#include "measure.h"
+#include "slices.h"
 
 /* Newer than Debian 12's <linux/bpf.h> in some of its kernels' headers. */
 #ifndef BPF_F_TEST_XDP_LIVE_FRAMES
@@ -45,7 +48,6 @@ enum {
 	ROOM = 2048,
 	ETHERNET_BYTES = 14,
 	IPV4_BYTES = 20,
-	MAX_CPUS = 1024,
 };
 
 struct flood {
@@ -56,21 +58,8 @@ struct flood {
 	uint32_t length;
 	atomic_bool stop, ended;
 	int error;
+	struct slices slices;
 };
-
-__attribute__((noreturn)) static void give_up(const char *what, int error)
-{
-	fprintf(stderr, "flood: %s: %s\n", what, strerror(error));
-	exit(1);
-}
-
-static uint64_t now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
-}
 
 static int program(const struct flood *flood, const char *name)
 {
@@ -84,38 +73,6 @@ static void load(struct flood *flood, const char *path)
 		give_up(path, errno);
 	flood->plan_fd = bpf_object__find_map_fd_by_name(flood->object, "plan");
 	flood->arrived_fd = bpf_object__find_map_fd_by_name(flood->object, "arrived");
-}
-
-static void attach(const struct flood *flood, const char *name, uint32_t interface)
-{
-	LIBBPF_OPTS(bpf_link_create_opts, options, .flags = XDP_FLAGS_DRV_MODE);
-
-	if (bpf_link_create(program(flood, name), (int)interface, BPF_XDP, &options) < 0)
-		give_up(name, errno);
-}
-
-static struct flood_arrived arrived(const struct flood *flood)
-{
-	static struct flood_arrived each[MAX_CPUS];
-	struct flood_arrived sum = {0};
-	uint32_t key = 0;
-	int cpus = libbpf_num_possible_cpus();
-
-	if (cpus > MAX_CPUS || bpf_map_lookup_elem(flood->arrived_fd, &key, each))
-		give_up("map arrived", errno);
-	for (int cpu = 0; cpu < cpus; cpu++) {
-		sum.packets += each[cpu].packets;
-		sum.bytes += each[cpu].bytes;
-	}
-	return sum;
-}
-
-static void pause_ns(uint64_t nanoseconds)
-{
-	const struct timespec pause = {.tv_sec = (time_t)(nanoseconds / 1000000000u),
-	                               .tv_nsec = (long)(nanoseconds % 1000000000u)};
-
-	nanosleep(&pause, NULL);
 }
 
 /* RFC 1071, in the order of memory. */
@@ -178,6 +135,16 @@ static void interrupt(int number)
 	(void)number;
 }
 
+/* The flood itself has begun where it is. */
+static void watch_slices(const struct flood *flood, uint64_t nanoseconds)
+{
+	int link = slices_attach(&flood->slices);
+
+	printf("\"slices\": [");
+	slices_take(&flood->slices, link, nanoseconds);
+	printf("], ");
+}
+
 static void send_for(struct flood *flood, uint64_t nanoseconds, int cpu)
 {
 	const struct sigaction action = {.sa_handler = interrupt};
@@ -194,7 +161,10 @@ static void send_for(struct flood *flood, uint64_t nanoseconds, int cpu)
 	error = pthread_create(&thread, &attributes, run, flood);
 	if (error)
 		give_up("a thread", error);
-	pause_ns(nanoseconds);
+	if (flood->slices.program)
+		watch_slices(flood, nanoseconds);
+	else
+		pause_ns(nanoseconds);
 	atomic_store(&flood->stop, true);
 	while (!atomic_load(&flood->ended)) { /* again: the first may come in between two calls */
 		pthread_kill(thread, SIGUSR1);
@@ -244,21 +214,34 @@ static void read_key(struct flood *flood, char **arguments)
 	flood->plan.slot = whole_number(arguments[2]);
 }
 
-static int drop(struct flood *flood, const char *name, uint32_t interface, double seconds)
+static void read_slices(struct flood *flood, char **arguments)
+{
+	flood->slices = (struct slices){
+		.namespace = arguments[1],
+		.interface = arguments[2],
+		.program = whole_number(arguments[3]),
+		.milliseconds = whole_number(arguments[4]),
+		.drop_fd = program(flood, "flood_drop"),
+		.bounce_fd = program(flood, "flood_bounce"),
+		.arrived_fd = flood->arrived_fd,
+	};
+}
+
+static int drop(struct flood *flood, uint32_t interface, double seconds)
 {
 	struct flood_arrived before, after;
 	uint64_t began;
 
-	attach(flood, name, interface);
+	attach(program(flood, "flood_drop"), interface);
 	printf("attached\n");
 	fflush(stdout);
-	while (!arrived(flood).packets)
+	while (!arrived(flood->arrived_fd).packets)
 		pause_ns(1000000);
 	pause_ns(100000000);
-	before = arrived(flood);
+	before = arrived(flood->arrived_fd);
 	began = now_ns();
 	pause_ns((uint64_t)(seconds * 1e9));
-	after = arrived(flood);
+	after = arrived(flood->arrived_fd);
 	printf("{\"packets_per_second\": %.0f}\n",
 	       (double)(after.packets - before.packets) * 1e9 / (double)(now_ns() - began));
 	return 0;
@@ -273,13 +256,12 @@ int main(int count, char **arguments)
 	double rate, seconds;
 	uint64_t began;
 
-	if (count != 5 && count != 10 && count != 13)
+	if (count != 5 && count != 10 && count != 13 && count != 15)
 		give_up("arguments: see the beginning of flood.c", EINVAL);
 	interface = if_nametoindex(arguments[2]);
 	load(&flood, arguments[1]);
 	if (count == 5)
-		return drop(&flood, strcmp(arguments[3], "bounce") ? "flood_drop" : "flood_bounce", interface,
-		            number(arguments[4]));
+		return drop(&flood, interface, number(arguments[4]));
 	flood.plan.interface = interface;
 	for (uint32_t kind = 0; kind < 3; kind++)
 		if (strcmp(arguments[3], kinds[kind]) == 0)
@@ -291,20 +273,23 @@ int main(int count, char **arguments)
 	flood.plan.picoseconds = rate > 0 ? (uint64_t)(1e12 / rate) : 0;
 	if (count == 13)
 		read_key(&flood, arguments + 10);
+	if (count == 15)
+		read_slices(&flood, arguments + 10);
 	read_frame(&flood, arguments[4]);
 	if (bpf_map_update_elem(flood.plan_fd, &key, &flood.plan, BPF_ANY))
 		give_up("map plan", errno);
-	attach(&flood, "flood_sink", interface);
+	attach(program(&flood, "flood_sink"), interface);
 	printf("attached\n");
 	fflush(stdout);
+	printf("{");
 	began = now_ns();
 	send_for(&flood, (uint64_t)(seconds * 1e9), (int)whole_number(arguments[9]));
 	if (bpf_map_lookup_elem(flood.plan_fd, &key, &flood.plan))
 		give_up("map plan", errno);
 	seconds = (double)(now_ns() - began) / 1e9;
 	pause_ns(100000000); /* what is on its way */
-	back = arrived(&flood);
-	printf("{\"made\": %" PRIu64 ", \"made_bytes\": %" PRIu64 ", \"seconds\": %.6f, \"answers\": %" PRIu64
+	back = arrived(flood.arrived_fd);
+	printf("\"made\": %" PRIu64 ", \"made_bytes\": %" PRIu64 ", \"seconds\": %.6f, \"answers\": %" PRIu64
 	       ", \"answer_bytes\": %" PRIu64 "}\n",
 	       (uint64_t)flood.plan.made, (uint64_t)flood.plan.made_bytes, seconds, (uint64_t)back.packets,
 	       (uint64_t)back.bytes);

@@ -11,8 +11,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import _flood_rates
+import _native
 import flood
 import pytest
+from _flooding import Plan
 from click.testing import CliRunner
 
 BENCH = Path(__file__).resolve().parents[2] / "bench" / "flood.py"
@@ -78,6 +81,24 @@ def children(parent: int) -> list[int]:
         except OSError:  # gone
             continue
     return found
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("family", [4, 6])
+def test_under_one_flood_packets_are_dropped_and_sent_back_and_answered_in_turn(family: int) -> None:
+    _native.build()
+    found = _flood_rates.rates(Plan("proposals", family, 600), 0.4, 2)
+    assert found["rounds"] >= 1
+    assert min(found["xdp_drop_rate"], found["xdp_tx_rate"], found["cookie_rate"]) > 0, found
+
+
+def test_rates_are_compared_within_their_round() -> None:
+    busy, quiet = (100.0, 80.0, 50.0), (1000.0, 800.0, 500.0)
+    found = _flood_rates.summary([quiet, busy, quiet, busy, (900.0, 0.0, 1.0)])
+    assert (found["rounds"], found["xdp_drop_rate"]) == (4, 550)
+    assert (found["ratio"], found["ratio_spread"]) == (0.5, [0.5, 0.5])
+    assert (found["xdp_tx_ratio"], found["ratio_to_xdp_tx"]) == (0.8, 0.625)
+    assert _flood_rates.summary([(1.0, 0.0, 1.0)]) == {"rounds": 0}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,64 @@
+// SPDX-License-Identifier: Apache-2.0
+#include "slices.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <net/if.h>
+#include <sched.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <bpf/bpf.h>
+
+#include "measure.h"
+
+enum {
+	PROGRAMS = 3,
+	SETTLE_NS = 10000000, /* what the program before has sent back is on its way */
+};
+
+int slices_attach(const struct slices *slices)
+{
+	int namespace = open(slices->namespace, O_RDONLY | O_CLOEXEC);
+	uint32_t interface;
+
+	if (namespace < 0 || setns(namespace, CLONE_NEWNET))
+		give_up(slices->namespace, errno);
+	close(namespace);
+	interface = if_nametoindex(slices->interface);
+	if (!interface)
+		give_up(slices->interface, errno);
+	return attach(slices->drop_fd, interface);
+}
+
+static double one(const struct slices *slices, int link, int program)
+{
+	struct flood_arrived before;
+	uint64_t began;
+
+	if (bpf_link_update(link, program, NULL))
+		give_up("putting another XDP program in place", errno);
+	pause_ns(SETTLE_NS);
+	before = arrived(slices->arrived_fd);
+	began = now_ns();
+	pause_ns((uint64_t)slices->milliseconds * 1000000);
+	return (double)(arrived(slices->arrived_fd).packets - before.packets) * 1e9 / (double)(now_ns() - began);
+}
+
+void slices_take(const struct slices *slices, int link, uint64_t nanoseconds)
+{
+	const uint64_t end = now_ns() + nanoseconds;
+	const int programs[PROGRAMS] = {slices->drop_fd, slices->bounce_fd, bpf_prog_get_fd_by_id(slices->program)};
+	const char *between = "[";
+
+	if (programs[PROGRAMS - 1] < 0)
+		give_up("the program to be measured", errno);
+	do {
+		for (int i = 0; i < PROGRAMS; i++) {
+			printf("%s%.0f", i ? ", " : between, one(slices, link, programs[i]));
+			between = "], [";
+		}
+	} while (now_ns() < end);
+	printf("]");
+	close(programs[PROGRAMS - 1]);
+}
