@@ -131,7 +131,7 @@ static struct accord_tls *answered(const uint8_t *hello, uint32_t length, int *r
 
 	hold(tls && exact);
 	memcpy(exact, hello, length);
-	*result = accord_tls_answer(tls, SEED, exact, length);
+	*result = accord_tls_answer(tls, SEED, NULL, exact, length);
 	*taken = accord_tls_take(tls, flight, ROOM);
 	free(exact);
 	return tls;

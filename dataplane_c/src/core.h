@@ -100,10 +100,10 @@ enum accord_event_kind {
 	ACCORD_EVENT_MESSAGE,    /* every packet of this step's message is in; comes after all its nodes */
 	ACCORD_EVENT_ARRIVED,    /* the peer acknowledged every packet of the message that we sent as this step */
 	ACCORD_EVENT_FAILED,     /* the transaction is dead, for the reason given; close it */
-	/* No transaction, handle 0: a proposal, whole in the one packet that is the data, from an address that nothing is
-	 * known of; path is set. Nothing is kept of it. */
+	/* No transaction, handle 0: a proposal, a whole flight that is the data, from an address that nothing is known of;
+	 * path is set. Nothing is kept of it. */
 	ACCORD_EVENT_STRANGER,
-	/* No transaction: a commit, whole in the one packet that is the data, of the slot that is the handle; path is set.
+	/* No transaction: a commit, a flight of one packet that is the data, of the slot that is the handle; path is set.
 	 */
 	ACCORD_EVENT_RETURNED,
 	ACCORD_EVENT_CHALLENGED, /* the responder wants a cookie repeated, and gets it: it speaks Accord, and is loaded */
@@ -202,7 +202,7 @@ void accord_engine_cookies(struct accord_engine *engine, const struct accord_coo
 /* Send one packet, whole and sealed, of which nothing is kept: what answers ACCORD_EVENT_STRANGER. */
 int accord_engine_send_once(struct accord_engine *engine, const struct accord_path *path, const uint8_t *packet,
                             uint32_t length);
-/* Ask for a cookie after all, of whom ACCORD_EVENT_STRANGER has handed up: its packet. */
+/* Ask for a cookie after all, of whom ACCORD_EVENT_STRANGER has handed up: its first packet. */
 int accord_engine_challenge(struct accord_engine *engine, const struct accord_path *path, const uint8_t *packet,
                             uint32_t length);
 /* So many strangers got their cookies elsewhere, from the XDP program. */
@@ -239,39 +239,47 @@ void accord_engine_usage(const struct accord_engine *engine, struct accord_engin
 enum accord_slot_constant {
 	ACCORD_SLOT_SEED = 32,
 	ACCORD_SLOT_TRANSCRIPT = 32,
+	ACCORD_SLOT_KEPT = 1120,
+	/* A flight: packets of one message, each of at most ACCORD_MIN_MTU_PACKET bytes and behind its length (u16). */
+	ACCORD_FLIGHT_PACKETS = 4,
+	ACCORD_FLIGHT_BYTES = ACCORD_FLIGHT_PACKETS * (2 + ACCORD_MIN_MTU_PACKET),
 };
 
 /* What is kept of an answer until its commit. */
 struct accord_slot {
 	uint32_t handle;
 	uint32_t length;
-	const uint8_t *proposal; /* its one packet; valid until the next call that is given the engine */
+	const uint8_t *proposal; /* a flight; valid until the next call that is given the engine, as is kept */
+	uint32_t kept_length;
+	const uint8_t *kept;     /* what was random in the answer and cannot be had from the seed again */
+	uint32_t answer_packets; /* how many there are of the answer, and bytes of all of them */
+	uint32_t answer_length;
 	uint8_t seed[32];
 	uint8_t transcript[32];
 	struct accord_path path;
 };
 
-/* One node of a message that is one packet. */
+/* One node of a flight. */
 struct accord_node_in {
 	uint8_t node;
 	uint8_t stored; /* 0: of a protocol that is not supported, and unchecked */
 	uint32_t protocol;
 	uint32_t length;
-	const uint8_t *data; /* the descriptor, in the packet */
+	const uint8_t *data; /* the descriptor */
 };
 
-/* The nodes of a message that is one packet: at most ACCORD_MAX_NODES of them. Returns how many, or a negative reason
- * (BAD_CHUNK: one is not whole). Nothing of it is kept. */
-int accord_engine_read(const struct accord_engine *engine, const uint8_t *packet, uint32_t length,
-                       struct accord_node_in *nodes);
-/* A responder's message that is one packet, sealed, where every message before it was one packet. Returns its length,
- * or a negative reason. */
-int accord_packet_compose(const uint8_t *transaction, uint8_t step, const struct accord_node_out *nodes, uint32_t count,
-                          uint8_t *packet, uint32_t room);
-/* Take a slot for the answer to this proposal. Returns its handle (> 0) or a negative reason: NO_MEMORY, none is free;
- * CONTRADICTION, there is one, or a transaction, with this ID. */
+/* The nodes of a flight: at most ACCORD_MAX_NODES of them. Their descriptors are written into room, which is as long as
+ * the flight. Returns how many, or a negative reason (BAD_CHUNK: one is not whole). Nothing of it is kept. */
+int accord_engine_read(const struct accord_engine *engine, const uint8_t *flight, uint32_t length,
+                       struct accord_node_in *nodes, uint8_t *room);
+/* A responder's message as a flight, its packets sealed; sent: of its packets before; heard: of the initiator's, which
+ * are all acknowledged. Returns the flight's length, or a negative reason. */
+int accord_flight_compose(const uint8_t *transaction, uint8_t step, uint16_t sent, uint16_t heard,
+                          const struct accord_node_out *nodes, uint32_t count, uint8_t *flight, uint32_t room);
+/* Take a slot for the answer to a proposal: all of it but handle and path is given. Returns its handle (> 0) or a
+ * negative reason: NO_MEMORY, none is free; CONTRADICTION, there is one, or a transaction, with this ID. */
 int64_t accord_engine_keep(struct accord_engine *engine, uint64_t now, const struct accord_path *path,
-                           const uint8_t *proposal, uint32_t length, const uint8_t *seed, const uint8_t *transcript);
+                           const struct accord_slot *slot);
 /* The slot of a transaction ID, and of the peer at the path's remote end (NULL: any); or by its handle, as
  * ACCORD_EVENT_RETURNED tells it. 0 or SLOT_GONE. */
 int accord_engine_slot(struct accord_engine *engine, uint64_t now, const uint8_t *transaction,

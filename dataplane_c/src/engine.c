@@ -193,18 +193,23 @@ static bool says_continues(const struct accord_node_out *nodes, uint32_t count)
 }
 
 /*
- * A peer that is asked much of may answer without memory: then one packet answers one, and is no longer (section 22).
- * Where it is known how long the answer will be, and both fit, the proposal takes as much: packets_min.
+ * A peer that is asked much of may answer without memory: then no more packets answer than came, and no more bytes
+ * (section 22). Where it is known how long the answer will be, and the proposal's packets have room for as much, they
+ * are filled: packets_min.
  */
 static uint32_t room_for_answer(const struct transaction *transaction, const struct accord_node_out *nodes,
                                 uint32_t count)
 {
-	uint32_t answer = transaction->expected, bytes = ACCORD_HEADER_BYTES + ACCORD_CHUNK_HEADER_BYTES;
+	const uint32_t room = ACCORD_MIN_MTU_PACKET - ACCORD_HEADER_BYTES;
+	uint32_t answer = transaction->expected, overhead = transaction_overhead(transaction), bytes = 0, packets;
 
 	for (uint32_t i = 0; i < count; i++)
 		bytes += ACCORD_CHUNK_HEADER_BYTES + nodes[i].length;
-	return bytes < ACCORD_MIN_MTU_PACKET && answer > bytes + transaction_overhead(transaction) &&
-	       answer <= ACCORD_MIN_MTU_PACKET + transaction_overhead(transaction);
+	packets = (bytes + room - 1) / room;
+	bytes += packets * (ACCORD_HEADER_BYTES + overhead);
+	if (packets > ACCORD_FLIGHT_PACKETS || answer <= bytes || answer > packets * (ACCORD_MIN_MTU_PACKET + overhead))
+		return 0;
+	return packets;
 }
 
 int accord_engine_send(struct accord_engine *engine, uint64_t now, uint32_t handle, uint8_t step,
@@ -396,9 +401,12 @@ uint32_t accord_engine_events(struct accord_engine *engine, struct accord_event 
 
 uint64_t accord_engine_deadline(const struct accord_engine *engine)
 {
+	uint64_t due;
+
 	if (engine->events.count || engine->stranger_count || engine->reply_count)
 		return 0;
-	return engine->timer.count ? engine->timer.entries[0].due : UINT64_MAX;
+	due = stranger_deadline(engine);
+	return engine->timer.count && engine->timer.entries[0].due < due ? engine->timer.entries[0].due : due;
 }
 
 void accord_engine_counters(const struct accord_engine *engine, uint64_t *counters)

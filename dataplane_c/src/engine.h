@@ -12,7 +12,9 @@
 #include "cookie.h"
 #include "core.h"
 #include "event.h"
+#include "flight.h"
 #include "load.h"
+#include "partial.h"
 #include "remembered.h"
 #include "slab.h"
 #include "slots.h"
@@ -30,15 +32,22 @@ enum engine_constant {
 	ENGINE_EVENTS_PER_PACKET = 16,
 	ENGINE_REPLIES = 128,  /* that wait to be sent: as many as a port takes in between two outputs */
 	ENGINE_STRANGERS = 64, /* that wait for accord_engine_events */
+	ENGINE_PARTIALS = 64,
 	ENGINE_STRANGER_BYTES = ACCORD_MIN_MTU_PACKET + ACCORD_COOKIE_BYTES,
 };
 
-/* One packet from, or to, somebody of whom nothing else is kept. */
+/* One packet to somebody of whom nothing else is kept. */
+struct reply {
+	struct accord_path path;
+	uint32_t length;
+	uint8_t bytes[ENGINE_STRANGER_BYTES];
+};
+
+/* One message from such a one. */
 struct stranger {
 	struct accord_path path;
 	uint32_t slot; /* that its commit is for; 0: it proposes */
-	uint32_t length;
-	uint8_t bytes[ENGINE_STRANGER_BYTES];
+	struct flight flight;
 };
 
 struct accord_engine {
@@ -58,10 +67,11 @@ struct accord_engine {
 	struct slots slots;
 	struct load load;
 	/* Rings: the oldest, and how many. */
-	struct stranger replies[ENGINE_REPLIES];
+	struct reply replies[ENGINE_REPLIES];
 	uint32_t reply, reply_count;
 	struct stranger *strangers; /* none without a budget for them */
 	uint32_t stranger, stranger_count;
+	struct partials partials; /* as many as there are, none without a budget */
 	/* Pure acknowledgements, from accord_engine_output to the next call. */
 	uint8_t acknowledgements[ENGINE_OUTPUT_BATCH][ACCORD_HEADER_BYTES];
 };
@@ -93,14 +103,19 @@ void engine_make_room(struct accord_engine *engine, enum admission admission);
  * given, or OK if the packet was taken all the same. */
 enum admission stranger_arrives(struct accord_engine *engine, const struct accord_path *path,
                                 const struct packet *packet, const uint8_t *bytes, uint32_t *reason);
-/* Tell of a packet that nothing else is kept of. Returns OK, or NO_MEMORY when too many wait. */
-uint32_t stranger_hand_up(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
-                          const uint8_t *bytes, uint32_t slot);
+/* Where to write a message that the user is told of, and nothing else is kept of; NULL: too many wait. */
+struct stranger *stranger_hand_up(struct accord_engine *engine, const struct accord_path *path, uint32_t slot);
+/* unkept.c: does a packet of step 0 belong to a proposal that has a slot? Then it gets no cookie, and the reason says
+ * what became of it: OK, when so much of the proposal has come again that it is answered again. */
+bool stranger_repeats(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
+                      const uint8_t *bytes, uint32_t *reason);
 /* unkept.c: a commit that no transaction knows. Returns OK when it is a slot's. */
 uint32_t stranger_returns(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
                           const uint8_t *bytes);
 uint32_t stranger_events(struct accord_engine *engine, struct accord_event *events, uint32_t limit, uint32_t used);
 uint32_t stranger_output(struct accord_engine *engine, struct accord_packet_out *packets, uint32_t limit);
+/* When the next stranger is to be asked for a cookie whose proposal is not whole in time; UINT64_MAX: none. */
+uint64_t stranger_deadline(const struct accord_engine *engine);
 
 /* transmit.c: when does this transaction next have something to do? */
 uint64_t transmit_deadline(const struct accord_engine *engine, const struct transaction *transaction);

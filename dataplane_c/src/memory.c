@@ -21,6 +21,7 @@ enum part {
 	PART_EVENTS,
 	PART_SCRATCH,
 	PART_STRANGERS,
+	PART_PARTIALS,
 	PART_SLOT_HEADS,
 	PART_KEPT,
 	PART_BUFFERS,
@@ -63,6 +64,7 @@ static uint64_t lay_out(const struct accord_engine_config *config, uint64_t *sta
 		[PART_EVENTS] = config->events * sizeof(struct event),
 		[PART_SCRATCH] = ENGINE_SCRATCH_BYTES,
 		[PART_STRANGERS] = config->strangers_per_second ? ENGINE_STRANGERS * sizeof(struct stranger) : 0,
+		[PART_PARTIALS] = config->strangers_per_second ? ENGINE_PARTIALS * sizeof(struct partial) : 0,
 		[PART_SLOT_HEADS] = transaction_power(config->slots) * sizeof(uint32_t),
 		[PART_KEPT] = config->slots * sizeof(struct slot),
 		[PART_BUFFERS] = (uint64_t)config->buffers * slab_stride(config->buffer_bytes),
@@ -103,6 +105,8 @@ struct accord_engine *accord_engine_new(const struct accord_engine_config *confi
 	engine->bytes = bytes;
 	engine->scratch = memory + starts[PART_SCRATCH];
 	engine->strangers = (struct stranger *)(void *)(memory + starts[PART_STRANGERS]);
+	partials_init(&engine->partials, (struct partial *)(void *)(memory + starts[PART_PARTIALS]),
+	              whole.strangers_per_second ? ENGINE_PARTIALS : 0);
 	load_init(&engine->load, whole.strangers_per_second, whole.unproven, 0);
 	engine->events.ring = (struct event *)(void *)(memory + starts[PART_EVENTS]);
 	engine->events.size = whole.events;

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "hash.h"
+#include "path.h"
 
 void slots_init(struct slots *slots, struct slot *memory, uint32_t *heads, uint32_t count, uint64_t seed)
 {
@@ -41,12 +42,6 @@ static uint32_t *chain(const struct slots *slots, const uint8_t *id)
 	return &slots->heads[hash_mix(hash_mix(slots->seed ^ first) ^ last) & slots->mask];
 }
 
-static bool same_remote(const struct accord_path *one, const struct accord_path *other)
-{
-	return one->family == other->family && one->context == other->context && one->remote_port == other->remote_port &&
-	       memcmp(one->remote, other->remote, one->family == 4 ? 4 : sizeof(one->remote)) == 0;
-}
-
 struct slot *slots_find(const struct slots *slots, const uint8_t *id, const struct accord_path *path)
 {
 	if (!slots->taken)
@@ -54,7 +49,7 @@ struct slot *slots_find(const struct slots *slots, const uint8_t *id, const stru
 	for (uint32_t place = *chain(slots, id); place != SLOT_NONE; place = slots->slots[place].next) {
 		struct slot *slot = &slots->slots[place];
 
-		if (memcmp(slot->id, id, sizeof(slot->id)) == 0 && (!path || same_remote(&slot->path, path)))
+		if (memcmp(slot->id, id, sizeof(slot->id)) == 0 && (!path || path_same_remote(&slot->path, path)))
 			return slot;
 	}
 	return NULL;
@@ -83,7 +78,9 @@ struct slot *slots_take(struct slots *slots, uint64_t now, const uint8_t *id, co
 	slot->handle = handle > slots->mask ? handle : handle + slots->mask + 1;
 	slot->taken = true;
 	slot->tries = 0;
-	slot->length = 0;
+	slot->length = slot->credit = slot->answer_length = 0;
+	slot->kept_length = 0;
+	slot->packets = slot->answer_packets = 0;
 	slot->expires = now + SLOTS_LIFE_US;
 	slot->path = *path;
 	memcpy(slot->id, id, sizeof(slot->id));
@@ -108,6 +105,7 @@ void slots_empty(struct slots *slots, struct slot *slot)
 	*(slot->sooner == SLOT_NONE ? &slots->first : &slots->slots[slot->sooner].later) = slot->later;
 	*(slot->later == SLOT_NONE ? &slots->last : &slots->slots[slot->later].sooner) = slot->sooner;
 	explicit_bzero(slot->seed, sizeof(slot->seed));
+	explicit_bzero(slot->kept, slot->kept_length);
 	explicit_bzero(slot->proposal, slot->length);
 	slot->taken = false;
 	slot->next = slots->free;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is kept of an answer without memory until its commit: a seed, from which the answer can be made again, and what
- * it answered. Fixed slots, taken at start. A live one is never evicted: when none is free, nobody gets one.
+ * What is kept of an answer without memory until its commit: what the answer can be made again from, a seed above all,
+ * and what it answered. Fixed slots, taken at start. A live one is never evicted: when none is free, nobody gets one.
  *
  *   FREE --keep--> TAKEN --empty (the commit is verified), fail for the third time, expire--> FREE
  *
@@ -31,13 +31,18 @@ struct slot {
 	uint32_t sooner, later;
 	bool taken;
 	uint8_t tries;
-	uint16_t length; /* of the proposal */
+	uint8_t packets, answer_packets; /* of the proposal, and of what answers it */
+	uint16_t kept_length;
+	uint32_t length;        /* of the proposal */
+	uint32_t answer_length; /* of the answer's packets */
+	uint32_t credit;        /* bytes of the proposal that came again since it was answered */
 	uint64_t expires;
 	struct accord_path path;
 	uint8_t id[ACCORD_TRANSACTION_BYTES];
 	uint8_t seed[ACCORD_SLOT_SEED];
 	uint8_t transcript[ACCORD_SLOT_TRANSCRIPT];
-	uint8_t proposal[ACCORD_MIN_MTU_PACKET];
+	uint8_t kept[ACCORD_SLOT_KEPT]; /* what was random and cannot be had from the seed again */
+	uint8_t proposal[ACCORD_FLIGHT_BYTES];
 };
 
 struct slots {

@@ -7,6 +7,10 @@
 
 #include "engine.h"
 
+enum {
+	TRANSACTION_AT = offsetof(struct accord_header, transaction),
+};
+
 static bool network_full(const struct accord_engine *engine, const struct crowd *crowd, const struct accord_path *path)
 {
 	return crowd_of(crowd, engine->table.seed, path) >= crowd->limit;
@@ -19,13 +23,13 @@ static bool is_first(const struct packet *packet)
 
 static bool is_whole(const struct packet *packet)
 {
-	return is_first(packet) && packet->flags & ACCORD_FLAG_END && packet->length <= ENGINE_STRANGER_BYTES;
+	return is_first(packet) && packet->flags & ACCORD_FLAG_END;
 }
 
 /* NULL: too many wait already. */
-static struct stranger *new_reply(struct accord_engine *engine, const struct accord_path *path, uint32_t length)
+static struct reply *new_reply(struct accord_engine *engine, const struct accord_path *path, uint32_t length)
 {
-	struct stranger *next;
+	struct reply *next;
 
 	if (engine->reply_count == ENGINE_REPLIES)
 		return NULL;
@@ -38,7 +42,7 @@ static struct stranger *new_reply(struct accord_engine *engine, const struct acc
 /* No more bytes than came, nor to a packet that is not the first of its proposal: a cookie binds that one. */
 static uint32_t challenge(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet)
 {
-	struct stranger *reply;
+	struct reply *reply;
 
 	if (!is_first(packet))
 		return ACCORD_REASON_UNKNOWN_TRANSACTION;
@@ -51,19 +55,97 @@ static uint32_t challenge(struct accord_engine *engine, const struct accord_path
 	return ACCORD_REASON_CHALLENGED;
 }
 
-uint32_t stranger_hand_up(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
-                          const uint8_t *bytes, uint32_t slot)
+struct stranger *stranger_hand_up(struct accord_engine *engine, const struct accord_path *path, uint32_t slot)
 {
 	struct stranger *next;
 
-	if (!engine->config.strangers_per_second || engine->stranger_count == ENGINE_STRANGERS ||
-	    packet->length > ENGINE_STRANGER_BYTES)
-		return ACCORD_REASON_NO_MEMORY;
+	if (!engine->config.strangers_per_second || engine->stranger_count == ENGINE_STRANGERS)
+		return NULL;
 	next = &engine->strangers[(engine->stranger + engine->stranger_count++) % ENGINE_STRANGERS];
 	next->path = *path;
 	next->slot = slot;
-	next->length = packet->length;
-	memcpy(next->bytes, bytes, packet->length);
+	next->flight.packets = next->flight.length = 0;
+	return next;
+}
+
+/* ---- Proposals of more than one packet ---- */
+
+/* It was not whole in time, or cannot be: a cookie, if there is a first packet to be answered, which there is. */
+static void give_up(struct accord_engine *engine, struct partial *partial)
+{
+	struct packet packet;
+
+	partials_release(&engine->partials, partial);
+	if (packet_parse(&packet, partial->bytes[0], partial->lengths[0]))
+		return; /* not reached: it has been parsed before */
+	if (slots_find(&engine->slots, partial->id, &partial->path))
+		return; /* answered already: this was a late copy */
+	engine_count(engine, challenge(engine, &partial->path, &packet));
+}
+
+static void gather(struct accord_engine *engine, struct partial *partial, const struct packet *packet,
+                   const uint8_t *bytes, uint32_t *reason)
+{
+	struct stranger *next;
+
+	*reason = partial_add(partial, packet, bytes);
+	if (*reason && *reason != ACCORD_REASON_DUPLICATE) {
+		give_up(engine, partial);
+	} else if (partial_whole(partial)) {
+		next = stranger_hand_up(engine, &partial->path, 0);
+		if (next) {
+			partial_join(partial, &next->flight);
+			partials_release(&engine->partials, partial);
+		} else {
+			give_up(engine, partial);
+		}
+	}
+}
+
+/* The first packet of such a proposal. */
+static void begin(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
+                  const uint8_t *bytes, uint32_t *reason)
+{
+	struct partial *partial = partials_next(&engine->partials);
+
+	if (partial->expires)
+		give_up(engine, partial);
+	partials_take(&engine->partials, partial, engine->now, packet->transaction, path);
+	*reason = partial_add(partial, packet, bytes);
+	if (*reason) {
+		partials_release(&engine->partials, partial);
+		*reason = challenge(engine, path, packet);
+	}
+}
+
+static void expire(struct accord_engine *engine)
+{
+	struct partial *oldest = partials_oldest(&engine->partials);
+
+	for (; oldest && oldest->expires <= engine->now; oldest = partials_oldest(&engine->partials))
+		give_up(engine, oldest);
+}
+
+uint64_t stranger_deadline(const struct accord_engine *engine)
+{
+	const struct partial *oldest = partials_oldest(&engine->partials);
+
+	return oldest ? oldest->expires : UINT64_MAX;
+}
+
+/* ---- What a stranger gets ---- */
+
+/* A proposal that is whole in one packet; the budget is spent. */
+static uint32_t hand_up_one(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
+                            const uint8_t *bytes)
+{
+	uint8_t bare[ACCORD_MIN_MTU_PACKET];
+	uint32_t length = flight_bare(packet, bytes, bare);
+	struct stranger *next = length ? stranger_hand_up(engine, path, 0) : NULL;
+
+	if (!next)
+		return challenge(engine, path, packet);
+	flight_add(&next->flight, bare, length);
 	return ACCORD_REASON_OK;
 }
 
@@ -87,7 +169,13 @@ static enum admission meet_unproven(struct accord_engine *engine, const struct a
 {
 	struct transaction_table *table = &engine->table;
 	struct load *load = &engine->load;
+	struct partial *partial;
 
+	partial = partials_find(&engine->partials, packet->transaction, path);
+	if (partial && load->level <= ACCORD_LEVEL_ANSWER) {
+		gather(engine, partial, packet, bytes, reason);
+		return ADMISSION_NONE;
+	}
 	load_note(load, engine->now, 1, table->unproven);
 	if (!cookie_ring_usable(&engine->cookies))
 		return ADMISSION_UNPROVEN;
@@ -97,9 +185,12 @@ static enum admission meet_unproven(struct accord_engine *engine, const struct a
 		else if (!network_full(engine, &table->unproven_crowd, path))
 			return ADMISSION_UNPROVEN;
 	}
-	if (load->level <= ACCORD_LEVEL_ANSWER && is_whole(packet)) {
+	if (load->level <= ACCORD_LEVEL_ANSWER && engine->partials.count && is_first(packet)) {
 		if (engine->stranger_count < ENGINE_STRANGERS && load_spend(load, engine->now)) {
-			*reason = stranger_hand_up(engine, path, packet, bytes, 0);
+			if (is_whole(packet))
+				*reason = hand_up_one(engine, path, packet, bytes);
+			else
+				begin(engine, path, packet, bytes, reason);
 			return ADMISSION_NONE;
 		}
 		if (load->level == ACCORD_LEVEL_ANSWER)
@@ -112,6 +203,8 @@ static enum admission meet_unproven(struct accord_engine *engine, const struct a
 enum admission stranger_arrives(struct accord_engine *engine, const struct accord_path *path,
                                 const struct packet *packet, const uint8_t *bytes, uint32_t *reason)
 {
+	if (stranger_repeats(engine, path, packet, bytes, reason))
+		return ADMISSION_NONE;
 	switch (judge_cookie(engine, path, packet)) {
 	case COOKIE_FORGED:
 		*reason = ACCORD_REASON_BAD_COOKIE;
@@ -133,18 +226,20 @@ uint32_t stranger_events(struct accord_engine *engine, struct accord_event *even
 	for (; done < limit && engine->stranger_count; done++) {
 		const struct stranger *stranger = &engine->strangers[engine->stranger];
 		struct accord_event *out = &events[done];
+		const uint8_t *at = engine->scratch + used;
+		uint32_t length;
 
-		if (stranger->length > ENGINE_SCRATCH_BYTES - used)
+		if (stranger->flight.length > ENGINE_SCRATCH_BYTES - used)
 			break;
 		memset(out, 0, sizeof(*out));
 		out->kind = stranger->slot ? ACCORD_EVENT_RETURNED : ACCORD_EVENT_STRANGER;
 		out->handle = stranger->slot;
-		memcpy(out->transaction, stranger->bytes + offsetof(struct accord_header, transaction),
+		out->length = stranger->flight.length;
+		out->data = memcpy(engine->scratch + used, stranger->flight.bytes, stranger->flight.length);
+		memcpy(out->transaction, flight_next(&at, out->data + out->length, &length) + TRANSACTION_AT,
 		       sizeof(out->transaction));
-		out->length = stranger->length;
-		out->data = memcpy(engine->scratch + used, stranger->bytes, stranger->length);
 		out->path = stranger->path;
-		used += stranger->length;
+		used += stranger->flight.length;
 		engine->stranger = (engine->stranger + 1) % ENGINE_STRANGERS;
 		engine->stranger_count--;
 	}
@@ -155,8 +250,9 @@ uint32_t stranger_output(struct accord_engine *engine, struct accord_packet_out 
 {
 	uint32_t done = 0;
 
+	expire(engine);
 	for (; done < limit && engine->reply_count; done++) {
-		struct stranger *next = &engine->replies[engine->reply];
+		struct reply *next = &engine->replies[engine->reply];
 
 		packets[done] = (struct accord_packet_out){&next->path, next->bytes, next->length, 0};
 		engine->reply = (engine->reply + 1) % ENGINE_REPLIES;
@@ -170,7 +266,7 @@ uint32_t stranger_output(struct accord_engine *engine, struct accord_packet_out 
 int accord_engine_send_once(struct accord_engine *engine, const struct accord_path *path, const uint8_t *packet,
                             uint32_t length)
 {
-	struct stranger *reply;
+	struct reply *reply;
 
 	if (length > ENGINE_STRANGER_BYTES)
 		return -ACCORD_REASON_LONG_PACKET;

@@ -18,10 +18,13 @@
 #include <openssl/provider.h>
 #include <openssl/rand.h>
 
+#include "tls_exchange.h"
+
 enum {
 	STRENGTH_BITS = 256,
 	MAX_REQUEST = 1 << 16,
-	CHACHA_IV_BYTES = 16, /* counter and nonce, as OpenSSL wants them */
+	CHACHA_IV_BYTES = 16,     /* counter and nonce, as OpenSSL wants them */
+	WITH_HYBRID = 0x30500000, /* from this version on OpenSSL has the group of tls_exchange.h itself */
 };
 
 static _Thread_local EVP_CIPHER_CTX *stream; /* NULL: the kernel's */
@@ -179,7 +182,23 @@ static const OSSL_ALGORITHM *offered(void *provider, int operation, int *no_cach
 
 	(void)provider;
 	*no_cache = 0;
-	return operation == OSSL_OP_RAND ? algorithms : NULL;
+	switch (operation) {
+	case OSSL_OP_RAND:
+		return algorithms;
+	case OSSL_OP_KEYMGMT:
+		return OpenSSL_version_num() < WITH_HYBRID ? tls_exchange_keys : NULL;
+	case OSSL_OP_KEM:
+		return OpenSSL_version_num() < WITH_HYBRID ? tls_exchange_kems : NULL;
+	default:
+		return NULL;
+	}
+}
+
+static int capable(void *provider, const char *capability, OSSL_CALLBACK *tell, void *argument)
+{
+	(void)provider;
+	return strcmp(capability, "TLS-GROUP") != 0 || OpenSSL_version_num() >= WITH_HYBRID ||
+	       tls_exchange_capability(tell, argument);
 }
 
 static int provider_start(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *core, const OSSL_DISPATCH **calls,
@@ -187,6 +206,7 @@ static int provider_start(const OSSL_CORE_HANDLE *handle, const OSSL_DISPATCH *c
 {
 	static const OSSL_DISPATCH ours[] = {
 		{OSSL_FUNC_PROVIDER_QUERY_OPERATION, (void (*)(void))offered},
+		{OSSL_FUNC_PROVIDER_GET_CAPABILITIES, (void (*)(void))capable},
 		{0, NULL},
 	};
 	static int nothing;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A library context of OpenSSL's whose random numbers come from a seed while one is set, else from the kernel: a small
- * provider (OSSL_PROVIDER_add_builtin) that brings no algorithm but a RAND, beside OpenSSL's own default provider.
- * With a seed a handshake is a function of it and of what was fed (docs/PROTOCOL.md, section 22).
+ * provider (OSSL_PROVIDER_add_builtin) that brings no algorithm but a RAND and the group of tls_exchange.h, beside
+ * OpenSSL's own default provider. With a seed a handshake is a function of it and of what was fed (docs/PROTOCOL.md,
+ * section 22).
  */
 #ifndef ACCORD_TLS_RANDOM_H
 #define ACCORD_TLS_RANDOM_H

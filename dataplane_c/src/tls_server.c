@@ -11,8 +11,11 @@
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
+#include "tls_exchange.h"
 #include "tls_random.h"
 
+_Static_assert(sizeof(struct accord_tls_exchange) == (int)ACCORD_TLS_HYBRID_SHARE + (int)ACCORD_TLS_HYBRID_SECRET,
+               "one exchange");
 _Static_assert((int)ACCORD_TLS_SEED == (int)TLS_SEED_BYTES, "one seed");
 
 struct accord_tls_identity {
@@ -237,7 +240,8 @@ int accord_tls_feed(struct accord_tls *tls, const uint8_t *bytes, uint32_t lengt
 	return 0;
 }
 
-int accord_tls_answer(struct accord_tls *tls, const uint8_t *seed, const uint8_t *hello, uint32_t length)
+int accord_tls_answer(struct accord_tls *tls, const uint8_t *seed, const struct accord_tls_exchange *exchange,
+                      const uint8_t *hello, uint32_t length)
 {
 	int result = accord_tls_feed(tls, hello, length);
 	uint8_t key[16];
@@ -248,8 +252,10 @@ int accord_tls_answer(struct accord_tls *tls, const uint8_t *seed, const uint8_t
 		tell(tls->text, "out of memory");
 		return ACCORD_TLS_FAILED;
 	}
+	tls_exchange_put(exchange);
 	/* Complete it cannot be: the client's Finished was not fed. */
 	result = accord_tls_handshake(tls);
+	tls_exchange_put(NULL);
 	tls_random_kernel();
 	/* The keys that are exported are there when our own Finished is: not after half a hello, nor a HelloRetryRequest.
 	 */
@@ -318,6 +324,7 @@ void accord_tls_agreed(const struct accord_tls *tls, struct accord_tls_agreed *a
 	const unsigned char *alpn = NULL;
 	unsigned int length = 0;
 	const char *group;
+	int nid;
 
 	memset(agreed, 0, sizeof(*agreed));
 	SSL_get0_alpn_selected(tls->ssl, &alpn, &length);
@@ -326,7 +333,8 @@ void accord_tls_agreed(const struct accord_tls *tls, struct accord_tls_agreed *a
 		memcpy(agreed->alpn, alpn, length);
 	if (!cipher)
 		return;
-	group = OBJ_nid2sn((int)SSL_get_negotiated_group(tls->ssl));
+	nid = (int)SSL_get_negotiated_group(tls->ssl);
+	group = OBJ_nid2sn(nid) ? OBJ_nid2sn(nid) : SSL_group_to_name(tls->ssl, nid);
 	snprintf(agreed->cipher, sizeof(agreed->cipher), "%s", SSL_CIPHER_get_name(cipher));
 	snprintf(agreed->version, sizeof(agreed->version), "%s", SSL_get_version(tls->ssl));
 	snprintf(agreed->group, sizeof(agreed->group), "%s", group ? group : "");

@@ -17,6 +17,10 @@ enum accord_tls_constant {
 	ACCORD_TLS_SEED = 32,
 	ACCORD_TLS_TEXT = 160,
 	ACCORD_TLS_SECRETS = 2048,
+	/* X25519MLKEM768: shares of client and server, and the secret (draft-ietf-tls-ecdhe-mlkem, section 3). */
+	ACCORD_TLS_HYBRID_ASKED = 1216,
+	ACCORD_TLS_HYBRID_SHARE = 1120,
+	ACCORD_TLS_HYBRID_SECRET = 64,
 };
 
 /* What a call came to, where it is no number of bytes. */
@@ -28,6 +32,12 @@ enum accord_tls_result {
 
 struct accord_tls_identity; /* a certificate chain and its key */
 struct accord_tls;          /* one connection */
+
+/* The server's side of a key exchange X25519MLKEM768 that is done elsewhere: OpenSSL has it from 3.5 on only. */
+struct accord_tls_exchange {
+	uint8_t share[1120];
+	uint8_t secret[64];
+};
 
 /* What was agreed upon; empty strings until then. */
 struct accord_tls_agreed {
@@ -52,8 +62,10 @@ struct accord_tls *accord_tls_new(struct accord_tls_identity *identity, const ui
 void accord_tls_free(struct accord_tls *tls);
 
 /* The ClientHello in, the flight out (accord_tls_take), all of its randomness from the seed. Once, and first.
+ * exchange: where the group is X25519MLKEM768; else NULL.
  * 0, ACCORD_TLS_MORE when the hello is not whole, or ACCORD_TLS_FAILED; there may be an alert to take. */
-int accord_tls_answer(struct accord_tls *tls, const uint8_t *seed, const uint8_t *hello, uint32_t length);
+int accord_tls_answer(struct accord_tls *tls, const uint8_t *seed, const struct accord_tls_exchange *exchange,
+                      const uint8_t *hello, uint32_t length);
 
 /* Bytes that came from the peer. 0 or ACCORD_TLS_FAILED. */
 int accord_tls_feed(struct accord_tls *tls, const uint8_t *bytes, uint32_t length);

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * Answers of which nothing is kept but a slot (docs/PROTOCOL.md, section 22): one packet in, one out, and the commit.
- * What the answer says is made above, twice; here is what tells its commit from others, and the transaction that it
- * becomes.
+ * Answers of which nothing is kept but a slot (docs/PROTOCOL.md, section 22): a few packets in, no more out, and the
+ * commit. What the answer says is made above, twice; here is what tells its commit from others, and the transaction
+ * that it becomes.
  */
 #include <string.h>
 
@@ -12,65 +12,7 @@
 
 enum {
 	WHOLE = ACCORD_CHUNK_FIRST | ACCORD_CHUNK_LAST,
-	COMMIT_OFFSET = 1, /* the proposal was one packet */
 };
-
-/* ---- Messages that are one packet ---- */
-
-static uint32_t read_chunk(const struct accord_engine *engine, const struct chunk *chunk, struct accord_node_in *node)
-{
-	if (chunk->flags != WHOLE)
-		return ACCORD_REASON_BAD_CHUNK;
-	*node = (struct accord_node_in){
-		.node = chunk->node,
-		.stored = engine_supports(engine, chunk->node, chunk->protocol),
-		.protocol = chunk->protocol,
-		.length = chunk->length,
-		.data = chunk->data,
-	};
-	return node->stored ? descriptor_check(chunk->data, chunk->length, chunk->node) : ACCORD_REASON_OK;
-}
-
-int accord_engine_read(const struct accord_engine *engine, const uint8_t *bytes, uint32_t length,
-                       struct accord_node_in *nodes)
-{
-	struct packet packet;
-	uint32_t count = 0, reason = packet_parse(&packet, bytes, length);
-
-	if (!reason && !(packet.flags & ACCORD_FLAG_END))
-		reason = ACCORD_REASON_BAD_FLAGS;
-	for (uint32_t i = 0; !reason && i < packet.chunk_count; i++)
-		if (packet.chunks[i].node != ACCORD_NODE_PADDING)
-			reason = read_chunk(engine, &packet.chunks[i], &nodes[count++]);
-	return reason ? -(int)reason : (int)count;
-}
-
-int accord_packet_compose(const uint8_t *transaction, uint8_t step, const struct accord_node_out *nodes, uint32_t count,
-                          uint8_t *bytes, uint32_t room)
-{
-	struct packet_fields fields = {
-		.transaction = transaction,
-		.sender = ROLE_RESPONDER,
-		.flags = ACCORD_FLAG_END,
-		.step = step,
-		.offset = step / 2,
-	};
-	uint32_t used = ACCORD_HEADER_BYTES;
-
-	if (room < used)
-		return -ACCORD_REASON_MESSAGE_TOO_LONG;
-	packet_write_header(bytes, &fields);
-	for (uint32_t i = 0; i < count; i++) {
-		if (nodes[i].length > room || used + ACCORD_CHUNK_HEADER_BYTES + nodes[i].length > room)
-			return -ACCORD_REASON_MESSAGE_TOO_LONG;
-		packet_write_chunk(bytes + used, nodes[i].node, WHOLE, (uint16_t)nodes[i].length, nodes[i].protocol);
-		memcpy(bytes + used + ACCORD_CHUNK_HEADER_BYTES, nodes[i].data, nodes[i].length);
-		used += ACCORD_CHUNK_HEADER_BYTES + nodes[i].length;
-	}
-	/* Each message of either side is one packet so far, and all of the initiator's are here. */
-	packet_seal(bytes, used, packet_first_tsn(transaction, ROLE_INITIATOR), (uint16_t)(step / 2 + 1));
-	return (int)used;
-}
 
 /* ---- Slots ---- */
 
@@ -79,6 +21,10 @@ static void tell_slot(const struct slot *slot, struct accord_slot *out)
 	out->handle = slot->handle;
 	out->length = slot->length;
 	out->proposal = slot->proposal;
+	out->kept_length = slot->kept_length;
+	out->kept = slot->kept;
+	out->answer_packets = slot->answer_packets;
+	out->answer_length = slot->answer_length;
 	memcpy(out->seed, slot->seed, sizeof(out->seed));
 	memcpy(out->transcript, slot->transcript, sizeof(out->transcript));
 	out->path = slot->path;
@@ -111,25 +57,50 @@ int accord_engine_slot_of(struct accord_engine *engine, uint64_t now, uint32_t h
 	return 0;
 }
 
-int64_t accord_engine_keep(struct accord_engine *engine, uint64_t now, const struct accord_path *path,
-                           const uint8_t *proposal, uint32_t length, const uint8_t *seed, const uint8_t *transcript)
+/* How many packets a proposal has; 0: it is none. */
+static uint8_t count_packets(const uint8_t *flight, uint32_t length)
 {
-	const uint8_t *id = proposal + offsetof(struct accord_header, transaction);
+	const uint8_t *at = flight, *end = flight + length;
+	uint8_t count = 0;
+
+	while (at < end) {
+		uint32_t bytes;
+
+		if (!flight_next(&at, end, &bytes) || bytes < ACCORD_HEADER_BYTES || count++ == ACCORD_FLIGHT_PACKETS)
+			return 0;
+	}
+	return count;
+}
+
+int64_t accord_engine_keep(struct accord_engine *engine, uint64_t now, const struct accord_path *path,
+                           const struct accord_slot *what)
+{
+	uint8_t packets =
+		what->length <= sizeof(engine->slots.slots->proposal) ? count_packets(what->proposal, what->length) : 0;
+	const uint8_t *at = what->proposal, *id;
 	struct slot *slot;
+	uint32_t length;
 
 	engine_see(engine, now);
-	if (length < ACCORD_HEADER_BYTES || length > sizeof(slot->proposal))
+	if (!packets || what->kept_length > sizeof(slot->kept) || what->answer_packets > ACCORD_FLIGHT_PACKETS)
 		return -ACCORD_REASON_LONG_PACKET;
+	id = flight_next(&at, at + what->length, &length) + offsetof(struct accord_header, transaction);
 	slots_expire(&engine->slots, engine->now);
 	if (slots_find(&engine->slots, id, path) || transaction_find(&engine->table, id, ROLE_RESPONDER))
 		return -ACCORD_REASON_CONTRADICTION;
 	slot = slots_take(&engine->slots, engine->now, id, path);
 	if (!slot)
 		return -ACCORD_REASON_NO_MEMORY;
-	slot->length = (uint16_t)length;
-	memcpy(slot->proposal, proposal, length);
-	memcpy(slot->seed, seed, sizeof(slot->seed));
-	memcpy(slot->transcript, transcript, sizeof(slot->transcript));
+	slot->packets = packets;
+	slot->answer_packets = (uint8_t)what->answer_packets;
+	slot->answer_length = what->answer_length;
+	slot->length = what->length;
+	memcpy(slot->proposal, what->proposal, what->length);
+	slot->kept_length = (uint16_t)what->kept_length;
+	if (what->kept_length)
+		memcpy(slot->kept, what->kept, what->kept_length);
+	memcpy(slot->seed, what->seed, sizeof(slot->seed));
+	memcpy(slot->transcript, what->transcript, sizeof(slot->transcript));
 	return slot->handle;
 }
 
@@ -142,6 +113,51 @@ int accord_engine_slot_failed(struct accord_engine *engine, uint32_t handle)
 	if (++slot->tries == SLOTS_TRIES)
 		slots_empty(&engine->slots, slot);
 	return 0;
+}
+
+/* ---- The proposal again ---- */
+
+/* Is the packet one of the slot's proposal? */
+static bool is_of(const struct slot *slot, const uint8_t *bare, uint32_t length, uint16_t offset)
+{
+	const uint8_t *at = slot->proposal, *end = at + slot->length, *packet;
+	uint32_t bytes;
+
+	while ((packet = flight_next(&at, end, &bytes)) && offset--)
+		;
+	return packet && bytes == length && !memcmp(packet, bare, length);
+}
+
+bool stranger_repeats(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
+                      const uint8_t *bytes, uint32_t *reason)
+{
+	uint8_t bare[ACCORD_MIN_MTU_PACKET];
+	struct stranger *next;
+	struct slot *slot;
+	uint32_t length;
+
+	slots_expire(&engine->slots, engine->now);
+	slot = slots_find(&engine->slots, packet->transaction, path);
+	if (!slot)
+		return false;
+	length = flight_bare(packet, bytes, bare);
+	*reason = ACCORD_REASON_CONTRADICTION; /* one seed never serves two proposals: silence */
+	if (!length || !is_of(slot, bare, length, packet->offset))
+		return true;
+	*reason = ACCORD_REASON_DUPLICATE;
+	slot->credit += length;
+	/* No byte more leaves than came. */
+	if (slot->credit < slot->answer_length || !load_spend(&engine->load, engine->now))
+		return true;
+	next = stranger_hand_up(engine, path, 0);
+	if (!next)
+		return true;
+	next->flight.packets = slot->packets;
+	next->flight.length = slot->length;
+	memcpy(next->flight.bytes, slot->proposal, slot->length);
+	slot->credit = 0;
+	*reason = ACCORD_REASON_OK;
+	return true;
 }
 
 /* ---- The commit ---- */
@@ -177,15 +193,26 @@ static bool knows_answer(const struct packet *packet, const struct slot *slot)
 uint32_t stranger_returns(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
                           const uint8_t *bytes)
 {
+	uint8_t bare[ACCORD_MIN_MTU_PACKET];
 	const struct slot *slot;
+	struct stranger *next;
+	uint32_t length;
 
 	slots_expire(&engine->slots, engine->now);
 	slot = slots_find(&engine->slots, packet->transaction, path);
-	if (!slot || packet->offset != COMMIT_OFFSET || !(packet->flags & ACCORD_FLAG_END))
+	/* One packet, behind those of the proposal. */
+	if (!slot || packet->offset != slot->packets || !(packet->flags & ACCORD_FLAG_END))
 		return ACCORD_REASON_UNKNOWN_TRANSACTION;
 	if (!knows_answer(packet, slot))
 		return ACCORD_REASON_BAD_TRANSCRIPT;
-	return stranger_hand_up(engine, path, packet, bytes, slot->handle);
+	length = flight_bare(packet, bytes, bare);
+	if (!length)
+		return ACCORD_REASON_LONG_PACKET;
+	next = stranger_hand_up(engine, path, slot->handle);
+	if (!next)
+		return ACCORD_REASON_NO_MEMORY;
+	flight_add(&next->flight, bare, length);
+	return ACCORD_REASON_OK;
 }
 
 static void receive_again(struct transaction *transaction, const uint8_t *bytes, uint32_t length)
@@ -199,6 +226,15 @@ static void receive_again(struct transaction *transaction, const uint8_t *bytes,
 	transaction->packets_received++;
 	transaction->bytes_received += length;
 	transaction->wire_received += length + transaction_overhead(transaction);
+}
+
+static void receive_flight(struct transaction *transaction, const uint8_t *flight, uint32_t length)
+{
+	const uint8_t *at = flight, *packet;
+	uint32_t bytes;
+
+	while ((packet = flight_next(&at, flight + length, &bytes)))
+		receive_again(transaction, packet, bytes);
 }
 
 int accord_engine_settle(struct accord_engine *engine, uint64_t now, uint32_t handle, const uint8_t *commit,
@@ -218,11 +254,12 @@ int accord_engine_settle(struct accord_engine *engine, uint64_t now, uint32_t ha
 		return -(int)reason;
 	}
 	transaction_prove(&engine->table, &engine->slab, transaction);
-	receive_again(transaction, slot->proposal, slot->length);
-	receive_again(transaction, commit, length);
+	receive_flight(transaction, slot->proposal, slot->length);
+	receive_flight(transaction, commit, length);
 	/* The answer has left, and the commit says that it arrived. */
-	transaction->outbox.total = transaction->outbox.sent = transaction->outbox.oldest = 1;
-	transaction->outbox.buffers[0] = SLAB_NONE;
+	transaction->outbox.total = transaction->outbox.sent = transaction->outbox.oldest = slot->answer_packets;
+	for (uint32_t i = 0; i < slot->answer_packets; i++)
+		transaction->outbox.buffers[i] = SLAB_NONE;
 	transaction->outbox.step = ACCORD_STEP_ANSWER;
 	transaction_linger(&engine->table, transaction);
 	transaction->expires = engine->now + SLOTS_LIFE_US;

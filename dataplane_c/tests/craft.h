@@ -75,4 +75,13 @@ static inline void craft_seal(struct craft *craft)
 	craft->bytes[31] = (uint8_t)~sum;
 }
 
+/* Behind its length, as in a flight; sealed. Returns the end of what is written. */
+static inline uint8_t *craft_flight(const struct craft *craft, uint8_t *flight)
+{
+	flight[0] = (uint8_t)(craft->length >> 8);
+	flight[1] = (uint8_t)craft->length;
+	memcpy(flight + 2, craft->bytes, craft->length);
+	return flight + 2 + craft->length;
+}
+
 #endif /* ACCORD_TEST_CRAFT_H */

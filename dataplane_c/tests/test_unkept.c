@@ -33,6 +33,15 @@ static const uint8_t *id_of(uint8_t number)
 	return id;
 }
 
+static int64_t keep_answer(struct bench *bench, const uint8_t *proposal, uint32_t length)
+{
+	struct accord_slot slot = {.length = length, .proposal = proposal, .answer_packets = 1, .answer_length = 60};
+
+	memcpy(slot.seed, SEED, sizeof(SEED));
+	memcpy(slot.transcript, T1, sizeof(T1));
+	return accord_engine_keep(bench->engine, bench->now, &bench->path, &slot);
+}
+
 /* A proposal comes up, and its answer takes a slot. */
 static int64_t keep(struct bench *bench, uint8_t number)
 {
@@ -43,8 +52,15 @@ static int64_t keep(struct bench *bench, uint8_t number)
 	take_events(bench);
 	CHECK_EQUAL(count_events(bench, ACCORD_EVENT_STRANGER), 1);
 	CHECK_EQUAL(bench->events[0].handle, 0);
-	return accord_engine_keep(bench->engine, bench->now, &bench->path, bench->events[0].data, bench->events[0].length,
-	                          SEED, T1);
+	return keep_answer(bench, bench->events[0].data, bench->events[0].length);
+}
+
+static int settle(struct bench *bench, int64_t handle, const struct craft *commit)
+{
+	uint8_t flight[2 + sizeof(commit->bytes)];
+
+	return accord_engine_settle(bench->engine, bench->now, (uint32_t)handle, flight,
+	                            (uint32_t)(craft_flight(commit, flight) - flight));
 }
 
 static void craft_commit(struct craft *craft, uint8_t number, const uint8_t *transcript, uint8_t flags)
@@ -82,7 +98,7 @@ static void a_commit_that_knows_the_answer_comes_up_with_its_slot(void)
 	CHECK_EQUAL(bench.events[0].handle, handle);
 	CHECK_EQUAL(accord_engine_slot_of(bench.engine, bench.now, (uint32_t)handle, &slot), 0);
 	CHECK(memcmp(slot.seed, SEED, sizeof(SEED)) == 0 && memcmp(slot.transcript, T1, sizeof(T1)) == 0);
-	CHECK_EQUAL(slot.length, 32 + 2 * 8 + sizeof(CONTEXT) + sizeof(LEAF));
+	CHECK_EQUAL(slot.length, 2 + 32 + 2 * 8 + sizeof(CONTEXT) + sizeof(LEAF));
 	CHECK_EQUAL(accord_engine_slot(bench.engine, bench.now, id_of(1), NULL, &slot), 0);
 	CHECK_EQUAL(slot.handle, handle);
 	CHECK_EQUAL(accord_engine_transactions(bench.engine), 0);
@@ -129,6 +145,7 @@ static void who_does_not_know_the_answer_or_is_elsewhere_gets_silence(void)
 
 static void a_verified_commit_empties_its_slot_and_its_repetitions_are_acknowledged(void)
 {
+	uint8_t flight[ACCORD_FLIGHT_BYTES];
 	struct accord_slot slot;
 	struct bench bench;
 	struct craft craft;
@@ -140,9 +157,8 @@ static void a_verified_commit_empties_its_slot_and_its_repetitions_are_acknowled
 	craft_commit(&craft, 1, T1, F | L);
 	CHECK_EQUAL(give(&bench, &craft), 0);
 	take_events(&bench);
-	CHECK_EQUAL(accord_engine_settle(bench.engine, bench.now, (uint32_t)handle, craft.bytes, craft.length), 0);
-	CHECK_EQUAL(accord_engine_settle(bench.engine, bench.now, (uint32_t)handle, craft.bytes, craft.length),
-	            -ACCORD_REASON_SLOT_GONE);
+	CHECK_EQUAL(settle(&bench, handle, &craft), 0);
+	CHECK_EQUAL(settle(&bench, handle, &craft), -ACCORD_REASON_SLOT_GONE);
 	CHECK_EQUAL(accord_engine_slot_of(bench.engine, bench.now, (uint32_t)handle, &slot), -ACCORD_REASON_SLOT_GONE);
 	CHECK_EQUAL(accord_engine_transactions(bench.engine), 1);
 	drain(&bench, &packets);
@@ -154,8 +170,8 @@ static void a_verified_commit_empties_its_slot_and_its_repetitions_are_acknowled
 	}
 	take_events(&bench);
 	CHECK_EQUAL(bench.count, 0);
-	CHECK_EQUAL(accord_engine_keep(bench.engine, bench.now, &bench.path, craft.bytes, craft.length, SEED, T1),
-	            -ACCORD_REASON_CONTRADICTION);
+	craft_flight(&craft, flight);
+	CHECK_EQUAL(keep_answer(&bench, flight, 2 + craft.length), -ACCORD_REASON_CONTRADICTION);
 	bench.now += 11 * SECOND;
 	drain(&bench, &packets);
 	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_UNKNOWN_TRANSACTION);
@@ -190,7 +206,7 @@ static void slots_are_as_many_as_they_are_and_live_for_ten_seconds(void)
 	for (uint8_t number = 0; number < 3; number++)
 		CHECK(keep(&bench, number) > 0);
 	CHECK_EQUAL(keep(&bench, 3), -ACCORD_REASON_NO_MEMORY);
-	CHECK_EQUAL(keep(&bench, 1), -ACCORD_REASON_CONTRADICTION);
+	CHECK_EQUAL(keep(&bench, 1), -ACCORD_REASON_CONTRADICTION); /* it is here again, and has its slot */
 	accord_engine_usage(bench.engine, &usage);
 	CHECK_EQUAL(usage.slots, 3);
 	CHECK_EQUAL(usage.slots_limit, 3);
@@ -213,11 +229,21 @@ static void a_commit_is_used_even_when_no_transaction_is_free_to_acknowledge_it(
 	for (uint8_t number = 0; number < 4; number++)
 		CHECK(accord_engine_open(bench.engine, bench.now, id_of(number), &bench.path) > 0);
 	craft_seal(&craft);
-	CHECK_EQUAL(accord_engine_settle(bench.engine, bench.now, (uint32_t)handle, craft.bytes, craft.length),
-	            -ACCORD_REASON_NO_MEMORY);
+	CHECK_EQUAL(settle(&bench, handle, &craft), -ACCORD_REASON_NO_MEMORY);
 	craft_commit(&other, 9, T1, F | L);
 	CHECK_EQUAL(give(&bench, &other), -ACCORD_REASON_UNKNOWN_TRANSACTION); /* used: no second stack comes of it */
 	accord_engine_free(bench.engine);
+}
+
+/* What the flight of one packet is read as. */
+static int read_one(struct bench *bench, const struct craft *craft, uint32_t length, struct accord_node_in *nodes)
+{
+	static uint8_t room[ACCORD_FLIGHT_BYTES];
+	uint8_t flight[ACCORD_FLIGHT_BYTES];
+	struct craft cut = *craft;
+
+	cut.length = length;
+	return accord_engine_read(bench->engine, flight, (uint32_t)(craft_flight(&cut, flight) - flight), nodes, room);
 }
 
 static void the_nodes_of_a_packet_are_read_and_composed_as_the_specification_has_them(void)
@@ -225,7 +251,7 @@ static void the_nodes_of_a_packet_are_read_and_composed_as_the_specification_has
 	const struct accord_node_out out[] = {{0, ACCORD_PROTOCOL_UDP, sizeof(CONTEXT), CONTEXT},
 	                                      {1, ACCORD_PROTOCOL_TCP, sizeof(LEAF), LEAF}};
 	struct accord_node_in nodes[ACCORD_MAX_NODES];
-	uint8_t composed[ACCORD_MIN_MTU_PACKET];
+	uint8_t composed[ACCORD_FLIGHT_BYTES];
 	struct craft craft;
 	struct bench bench;
 	int length;
@@ -236,36 +262,36 @@ static void the_nodes_of_a_packet_are_read_and_composed_as_the_specification_has
 	craft_chunk(&craft, 0, F | L, ACCORD_PROTOCOL_UDP, CONTEXT, sizeof(CONTEXT));
 	craft_chunk(&craft, 1, F | L, ACCORD_PROTOCOL_TCP, LEAF, sizeof(LEAF));
 	craft_seal(&craft);
-	length = accord_packet_compose(ID, 1, out, 2, composed, sizeof(composed));
-	CHECK_EQUAL(length, craft.length);
-	CHECK(memcmp(composed, craft.bytes, craft.length) == 0);
-	for (uint32_t room = 0; room < craft.length; room++)
-		CHECK_EQUAL(accord_packet_compose(ID, 1, out, 2, composed, room), -ACCORD_REASON_MESSAGE_TOO_LONG);
+	length = accord_flight_compose(ID, 1, 0, 1, out, 2, composed, sizeof(composed));
+	CHECK_EQUAL(length, 2 + craft.length);
+	CHECK(memcmp(composed + 2, craft.bytes, craft.length) == 0);
+	for (uint32_t room = 0; room < 2 + craft.length; room++)
+		CHECK_EQUAL(accord_flight_compose(ID, 1, 0, 1, out, 2, composed, room), -ACCORD_REASON_MESSAGE_TOO_LONG);
 
 	craft_proposal(&craft, ID);
 	craft_chunk(&craft, 7, F | L, 0x7e000001, "any", 3);
 	craft_chunk(&craft, ACCORD_NODE_PADDING, F | L, ACCORD_PROTOCOL_PADDING, "....", 4);
 	craft_seal(&craft);
-	CHECK_EQUAL(accord_engine_read(bench.engine, craft.bytes, craft.length, nodes), 3);
+	CHECK_EQUAL(read_one(&bench, &craft, craft.length, nodes), 3);
 	CHECK(nodes[0].stored && nodes[1].stored && !nodes[2].stored);
 	CHECK_EQUAL(nodes[1].protocol, ACCORD_PROTOCOL_TCP);
 	CHECK(nodes[1].length == sizeof(LEAF) && memcmp(nodes[1].data, LEAF, sizeof(LEAF)) == 0);
 	CHECK_EQUAL(nodes[2].node, 7);
 	for (uint32_t cut = 0; cut < craft.length; cut++)
-		CHECK(accord_engine_read(bench.engine, craft.bytes, cut, nodes) < 0);
+		CHECK(read_one(&bench, &craft, cut, nodes) < 0);
 
 	craft_header(&craft, ID, 0, 0, 0);
 	craft_chunk(&craft, 0, F | L, ACCORD_PROTOCOL_UDP, CONTEXT, sizeof(CONTEXT));
 	craft_seal(&craft);
-	CHECK_EQUAL(accord_engine_read(bench.engine, craft.bytes, craft.length, nodes), -ACCORD_REASON_BAD_FLAGS);
+	CHECK_EQUAL(read_one(&bench, &craft, craft.length, nodes), -ACCORD_REASON_BAD_FLAGS);
 	craft_header(&craft, ID, 0, END, 0);
 	craft_chunk(&craft, 0, F, ACCORD_PROTOCOL_UDP, CONTEXT, sizeof(CONTEXT));
 	craft_seal(&craft);
-	CHECK_EQUAL(accord_engine_read(bench.engine, craft.bytes, craft.length, nodes), -ACCORD_REASON_BAD_CHUNK);
+	CHECK_EQUAL(read_one(&bench, &craft, craft.length, nodes), -ACCORD_REASON_BAD_CHUNK);
 	craft_header(&craft, ID, 0, END, 0);
 	craft_chunk(&craft, 1, F | L, ACCORD_PROTOCOL_TCP, "\1", 1);
 	craft_seal(&craft);
-	CHECK_EQUAL(accord_engine_read(bench.engine, craft.bytes, craft.length, nodes), -ACCORD_REASON_BAD_DESCRIPTOR);
+	CHECK_EQUAL(read_one(&bench, &craft, craft.length, nodes), -ACCORD_REASON_BAD_DESCRIPTOR);
 	bench_end(&bench);
 }
 

@@ -16,7 +16,7 @@ PART = re.compile(r"(<!-- begin memory -->\n).*?(<!-- end memory -->)", re.DOTAL
 MEBIBYTE = 1 << 20
 # As the engine completes zeros: dataplane_c/src/memory.c, and the reasons beside them in core.h.
 DEFAULTS = {"transactions": 1024, "unproven": 256, "buffers": 4096, "events": 4096, "slots": 0}
-SLOTS = 10_000
+SLOTS = 2500
 """Of the configuration; the engine itself has none."""
 TEN_THOUSAND = {"transactions": 10_000, "unproven": 10_000, "buffers": 65_536, "events": 4096, "slots": 0}
 HEAD_BYTES = 4

@@ -25,7 +25,7 @@ from OpenSSL import SSL
 from scapy.layers.tls.all import TLS
 
 from accord.controller.strangers.seed import derive, stream
-from accord.controller.strangers.tls import RepeatableAnswers, group_of, identity_of
+from accord.controller.strangers.tls import HybridExchange, RepeatableAnswers, group_of, identity_of
 from accord.datapath.tls_repeatable import EXPORTER_LABEL, RepeatableTls, ServerIdentity
 from accord.negotiation.interface import Role
 from accord.protocols import tls_connection
@@ -275,19 +275,72 @@ def share_of(flight: bytes) -> int:
     return int(extensions[51].server_share.group)
 
 
-def test_a_post_quantum_share_or_group_is_left_to_who_has_memory(pki: Pki) -> None:
+def test_the_group_is_the_one_that_a_responder_with_memory_takes_or_the_hello_is_left_to_that(pki: Pki) -> None:
     connection = TlsConnection(Role.INITIATOR, pki.trusting(), ())
     connection.handshake()
     read = read_hello(connection.output())
     assert read is not None
-    assert not {23, 24, 25, 29, 30}.issuperset(read.groups), "this OpenSSL offers none: nothing is tested"
-    assert group_of(read) is None
+    assert group_of(read) == "X25519MLKEM768", "this OpenSSL offers none: nothing is tested"
     assert group_of(Hello((29, 23), (29,), False)) == "X25519"
     assert group_of(Hello((0x2A2A, 29, 23), (0x2A2A, 29), False)) == "X25519"
-    for groups, shares in [((29, 4588), (29,)), ((4588, 29), (4588, 29)), ((29, 0xFE00), (29,)), ((23, 29), (29,))]:
+    assert group_of(Hello((0x2A2A, 4588, 29), (0x2A2A, 4588), False)) == "X25519MLKEM768"
+    for groups, shares in [((29, 4588), (29,)), ((4587, 4588), (4587,)), ((29, 0xFE00), (29,)), ((23, 29), (29,))]:
         assert group_of(Hello(groups, shares, False)) is None
+    assert group_of(Hello((4588, 29), (29, 4588), False)) is None
     assert group_of(Hello((29,), (), False)) is None
     assert group_of(Hello((24, 29), (24,), False)) is None
+
+
+# ---- The hybrid key exchange, whose half is done elsewhere ----
+
+
+def hybrid_client(pki: Pki) -> tuple[TlsConnection, bytes]:
+    """pyOpenSSL's, which has ML-KEM, and its ClientHello."""
+    client = TlsConnection(Role.INITIATOR, pki.trusting(), ())
+    client.handshake()
+    return client, client.output()
+
+
+def test_a_hybrid_flight_made_again_from_seed_and_what_was_kept_is_one_handshake_with_pyopenssl(pki: Pki) -> None:
+    client, hello = hybrid_client(pki)
+    first = HybridExchange(SEED)
+    flight = RepeatableAnswers(SEED, refusing([]), first).answer(pki.being(pki.good), (), hello)[1]
+    assert len(first.kept) == 1120
+    again, same = RepeatableAnswers(SEED, refusing([]), HybridExchange(SEED, first.kept)).answer(
+        pki.being(pki.good), (), hello
+    )
+    assert same == flight
+    client.feed(flight)
+    assert client.handshake()
+    assert client._ssl.get_group_name() == again.group == "X25519MLKEM768"
+    again.feed(client.output())
+    assert again.handshake()
+    assert again.exporter() == client.exporter()
+    other = RepeatableAnswers(SEED, refusing([]), HybridExchange(SEED)).answer(pki.being(pki.good), (), hello)[1]
+    assert other != flight, "ML-KEM was encapsulated anew, under the same seed"
+
+
+def test_a_share_that_is_none_is_refused_and_a_second_one_left_to_who_has_memory(pki: Pki) -> None:
+    _, hello = hybrid_client(pki)
+    read = read_hello(hello)
+    assert read is not None
+    share = read.keys[0]
+    for bad in (b"", share[:-1], share + b"\0", b"\xff" * 1216, share[:1184] + bytes(32)):
+        with pytest.raises(AccordError) as refused:
+            HybridExchange(SEED).with_share(bad)
+        assert refused.value.reason is Reason.HANDSHAKE_FAILED
+    exchange = HybridExchange(SEED)
+    assert exchange.with_share(share) == exchange.with_share(share)
+    second = read_hello(hybrid_client(pki)[1])
+    assert second is not None
+    assert exchange.with_share(second.keys[0]) is None
+
+
+def test_without_the_exchange_a_hybrid_flight_fails_and_does_not_take_another_group(pki: Pki) -> None:
+    _, hello = hybrid_client(pki)
+    with pytest.raises(AccordError) as refused:
+        RepeatableTls(identity(pki), (), "X25519MLKEM768").answer(SEED, hello)
+    assert refused.value.reason is Reason.HANDSHAKE_FAILED
 
 
 def test_a_hello_that_would_be_asked_for_another_share_is_left_to_who_has_memory(pki: Pki) -> None:

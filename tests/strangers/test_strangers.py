@@ -16,7 +16,10 @@ from accord.controller.strangers import tls as strangers_tls
 from accord.controller.strangers import unkept as strangers_unkept
 from accord.datapath import clock, unkept
 from accord.datapath.engine import Event, EventKind, Level
+from accord.datapath.path import Path as NetworkPath
+from accord.negotiation.interface import Role
 from accord.protocols.http import HttpPlugin
+from accord.protocols.tls_connection import TlsConnection
 from accord.wire.constants import Reason
 from tests.strangers.hosts import Hosts, hosts, run, without_post_quantum
 
@@ -32,6 +35,17 @@ def sealed(packet: bytes) -> bytes:
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return packet[:30] + (~total & 0xFFFF).to_bytes(2, "big") + packet[32:]
+
+
+def one(event: Event) -> bytes:
+    """The only packet of a flight."""
+    (packet,) = unkept.packets(event.data)
+    return packet
+
+
+def flight(packet: bytes) -> bytes:
+    """Of one packet."""
+    return len(packet).to_bytes(2, "big") + packet
 
 
 class Watched:
@@ -64,7 +78,7 @@ class Watched:
         """The packet of an event again, or another one, from where it came."""
         assert event.path is not None
         path = dataclasses.replace(event.path, **changes)
-        reason = self.engine.input(clock.now_us(), path, event.data if packet is None else packet)
+        reason = self.engine.input(clock.now_us(), path, one(event) if packet is None else packet)
         self.both.server.endpoint.pump()
         return reason
 
@@ -103,8 +117,8 @@ def test_a_stranger_gets_tls_on_tcp_in_one_round_trip_and_data_flows_both_ways(
             assert ours.report.stack == theirs.report.stack == ["http", "tls", "tcp"]
             # One packet, one packet, one packet: that is the round trip.
             assert [event.kind for event in watched.met] == [EventKind.STRANGER, EventKind.RETURNED]
-            assert [packet[1] for packet in (watched.met[0].data, *watched.answers, watched.met[1].data)] == [0, 1, 2]
-            assert len(watched.answers[0]) <= len(watched.met[0].data), "amplified"
+            assert [packet[1] for packet in (one(watched.met[0]), *watched.answers, one(watched.met[1]))] == [0, 1, 2]
+            assert len(watched.answers[0]) <= len(one(watched.met[0])), "amplified"
             assert "MAC verified" in str(ours.report.ladder)
             assert "MAC verified" in str(theirs.report.ladder)
             await ours.carrier.write(BIG)
@@ -161,7 +175,7 @@ def test_strangers_who_never_commit_leave_nothing_but_their_slots(
             await both.accept()
             proposal = watched.met[0]
             for number in range(100):
-                packet = bytearray(proposal.data)
+                packet = bytearray(one(proposal))
                 packet[12:20] = number.to_bytes(8, "big")  # bytes 0..3 of the ID are those of the first TSN
                 adopt = packet.rfind(bytes(proposal.transaction), 32)
                 packet[adopt : adopt + 12] = packet[8:20]
@@ -189,7 +203,7 @@ def test_the_same_proposal_again_has_the_same_answer_and_another_one_with_its_id
                     watched._deal(event)
                     for _ in range(3):
                         watched.inject(event)
-                    other = bytearray(event.data)
+                    other = bytearray(one(event))
                     other[-1] ^= 1  # padding: the same graph, and yet other bytes
                     watched.inject(event, sealed(bytes(other)))
 
@@ -221,11 +235,11 @@ def test_a_replayed_commit_makes_no_second_stack_from_wherever_and_whenever_it_c
                 assert watched.inject(commit, remote="127.0.0.9") is Reason.UNKNOWN_TRANSACTION
             later = clock.now_us() + 11_000_000  # nobody remembers that there was such a transaction
             watched.engine.output(later)
-            assert watched.engine.input(later, commit.path, commit.data) is Reason.UNKNOWN_TRANSACTION
+            assert watched.engine.input(later, commit.path, one(commit)) is Reason.UNKNOWN_TRANSACTION
             proposal = watched.met[0]
-            watched.engine.input(later, proposal.path, proposal.data)
+            watched.engine.input(later, proposal.path, one(proposal))
             both.server.endpoint.pump()
-            assert watched.engine.input(later, commit.path, commit.data) is Reason.BAD_TRANSCRIPT
+            assert watched.engine.input(later, commit.path, one(commit)) is Reason.BAD_TRANSCRIPT
             assert len(watched.of(EventKind.RETURNED)) == 1
             assert both.server.strangers.commits == 1
             assert both.accepted.empty()
@@ -269,9 +283,9 @@ def test_a_commit_with_another_transcript_does_not_even_reach_python(
                     return
                 watched.before = lambda event: None
                 kept = unkept.slot_of(watched.engine, clock.now_us(), event.handle)
-                at = event.data.index(kept.transcript)
+                at = one(event).index(kept.transcript)
                 for bit in range(256):
-                    packet = bytearray(event.data)
+                    packet = bytearray(one(event))
                     packet[at + bit // 8] ^= 1 << bit % 8
                     results.add(watched.inject(event, sealed(bytes(packet))))
 
@@ -301,9 +315,9 @@ def test_a_forged_commit_burns_no_slot_until_the_third(
                     return
                 watched.before = lambda event: None
                 for number in range(forged):
-                    packet = bytearray(event.data)
+                    packet = bytearray(one(event))
                     packet[-1 - 20 * number] ^= 1  # of TLS's Finished, of the MAC, or of a TCP node
-                    watched._deal(event._replace(data=sealed(bytes(packet))))
+                    watched._deal(event._replace(data=flight(sealed(bytes(packet)))))
                     verdicts.append(unkept.slot_of(watched.engine, clock.now_us(), event.handle) is not None)
 
             watched.before = forge
@@ -392,18 +406,102 @@ def test_tcp_without_a_syn_waits_for_a_socket_and_so_for_a_cookie(tmp_path: Path
     run(work())
 
 
-def test_post_quantum_key_exchange_is_not_switched_off_by_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+# ---- Proposals of a few packets ----
+
+DEFAULT = {"prefer": ["tls/tcp", "quic", "tcp"], "only": False}
+
+
+class Groups:
+    """What pyOpenSSL's client says that was agreed upon, by its own name."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.agreed: list[str | None] = []
+        handshake = TlsConnection.handshake
+
+        def watched(connection: TlsConnection) -> bool:
+            done = handshake(connection)
+            if done and connection._role is Role.INITIATOR:
+                self.agreed.append(connection._ssl.get_group_name())
+            return done
+
+        patch.setattr(TlsConnection, "handshake", watched)
+
+
+def test_a_default_proposal_is_answered_at_first_contact_with_the_post_quantum_key_exchange_that_it_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    groups = Groups(monkeypatch)
+
+    async def work() -> None:
+        async with hosts(tmp_path) as both:
+            watched = Watched(both, monkeypatch)
+            ours = await both.connect(**DEFAULT)
+            theirs = await both.accept()
+            assert ours.report.stack == theirs.report.stack == ["http", "tls", "tcp"]
+            assert [event.kind for event in watched.met] == [EventKind.STRANGER, EventKind.RETURNED]
+            came = unkept.packets(watched.met[0].data)
+            assert (len(came), len(watched.answers)) == (3, 2)
+            assert sum(map(len, watched.answers)) <= sum(map(len, came)), "amplified"
+            assert groups.agreed == ["X25519MLKEM768"]
+            assert (both.server.strangers.answers, both.server.strangers.commits) == (1, 1)
+            assert both.counters.get("CHALLENGED", 0) == both.server.endpoint.engine.usage().slots == 0
+            await ours.carrier.write(BIG)
+            got = b""
+            while len(got) < len(BIG):
+                got += await theirs.carrier.read()
+            assert got == BIG
+
+    run(work())
+
+
+def test_load_neither_switches_post_quantum_key_exchange_off_nor_has_it_cost_a_cookie_once_the_peer_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()
+    groups = Groups(monkeypatch)
+
+    async def work() -> None:
+        async with hosts(tmp_path) as both:
+            await known(both)
+            watched = Watched(both, monkeypatch)
+            await both.connect()
+            await both.accept()
+            assert groups.agreed == ["X25519MLKEM768"] * 2
+            came = unkept.packets(watched.met[0].data)
+            assert [len(packet) for packet in came] == [1200, 1200], "padded, as the answer's length is known"
+            assert both.counters["CHALLENGED"] == both.server.strangers.commits == 1
+
+    run(work())
+
+
+@pytest.mark.parametrize("doomed", [{0}, {1}, {0, 1}])
+def test_a_lost_packet_of_an_answer_is_had_again_and_no_cookie_contradicts_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, doomed: set[int]
+) -> None:
     monkeypatch.undo()
 
     async def work() -> None:
         async with hosts(tmp_path) as both:
-            await both.connect()
-            await both.accept()
-            association = await both.connect()
+            watched = Watched(both, monkeypatch)
+            send = watched.engine.send_once
+            sent: list[bytes] = []
+
+            def lose(path: NetworkPath, packet: bytes) -> None:
+                sent.append(packet)
+                if len(sent) - 1 not in doomed:
+                    send(path, packet)
+
+            monkeypatch.setattr(watched.engine, "send_once", lose)
+            association = await both.connect(**DEFAULT)
             await both.accept()
             assert association.report.stack == ["http", "tls", "tcp"]
-            assert both.server.strangers.answers == both.server.strangers.commits == 0
-            assert both.counters["CHALLENGED"] == 2
+            assert len(sent) >= 4
+            assert len(set(sent)) == 2, "the same bytes again"
+            assert both.counters.get("CHALLENGED", 0) == 0
+            assert both.server.strangers.commits == 1
+            heard = sum(map(len, unkept.packets(watched.met[0].data))) * (len(watched.of(EventKind.STRANGER)))
+            assert sum(map(len, sent)) <= heard, "amplified"
 
     run(work())
 
@@ -425,7 +523,7 @@ def test_a_malformed_proposal_gets_silence_and_never_reaches_openssl(
             monkeypatch.setattr(strangers_tls, "RepeatableTls", never)
             context = 32 + 8
             for at, value in [(context, 0), (context, 200), (context + 1, 0x80), (context + 3, 0xFF), (32, 7), (33, 1)]:
-                packet = bytearray(proposal.data)
+                packet = bytearray(one(proposal))
                 packet[16:20] = bytes([at, value, 1, 1])
                 packet[at] = value
                 watched.inject(proposal, sealed(bytes(packet)))

@@ -7,13 +7,15 @@ Nothing else touches those functions. What the words mean to a negotiation is ab
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from accord.datapath._core import ffi, lib
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
 
 SEED_BYTES: Final[int] = lib.ACCORD_TLS_SEED
+HYBRID_ASKED_BYTES: Final[int] = lib.ACCORD_TLS_HYBRID_ASKED
+"""The client's share of X25519MLKEM768."""
 EXPORTER_LABEL: Final = b"EXPORTER-accord-transcript"
 """docs/PROTOCOL.md, section 8."""
 _EXPORTER_BYTES: Final = 32
@@ -36,10 +38,20 @@ class ServerIdentity:
         self.secrets = secrets
 
 
+class Exchanged(NamedTuple):
+    """The server's side of a key exchange X25519MLKEM768 (draft-ietf-tls-ecdhe-mlkem, section 3)."""
+
+    share: bytes
+    """1120 bytes, the ciphertext of ML-KEM first."""
+    secret: bytes
+    """64 bytes, the secret of ML-KEM first."""
+
+
 class RepeatableTls:
     """One connection. The same seed and ClientHello give the same flight, byte for byte; a seed serves one of each.
 
-    ``alpn``: names to accept, best first; ``group``: the one of the key exchange, by OpenSSL's name (X25519, P-256).
+    ``alpn``: names to accept, best first; ``group``: the one of the key exchange, by OpenSSL's name (X25519, P-256,
+    X25519MLKEM768).
     After ``answer`` it is as any other TLS connection. Raises ``AccordError``.
     """
 
@@ -53,14 +65,18 @@ class RepeatableTls:
         self._tls: Any = ffi.gc(made, lib.accord_tls_free)
         self._buffer: Any = ffi.new("uint8_t[]", _READ_BYTES)
 
-    def answer(self, seed: bytes, hello: bytes) -> bytes:
+    def answer(self, seed: bytes, hello: bytes, exchanged: Exchanged | None = None) -> bytes:
         """ClientHello in, the server's whole flight out, every random number of it from the seed.
 
-        Raises ``PeerError`` (HANDSHAKE_FAILED) when no flight comes of it.
+        ``exchanged``: where the group is X25519MLKEM768. Raises ``PeerError`` (HANDSHAKE_FAILED) when none comes of it.
         """
         if len(seed) != SEED_BYTES:
             raise ValueError(f"a seed has {SEED_BYTES} bytes")
-        result = lib.accord_tls_answer(self._tls, seed, hello, len(hello))
+        exchange = ffi.NULL
+        if exchanged is not None:
+            exchange = ffi.new("struct accord_tls_exchange *")
+            exchange.share, exchange.secret = exchanged
+        result = lib.accord_tls_answer(self._tls, seed, exchange, hello, len(hello))
         self._tell_secrets()
         if result == lib.ACCORD_TLS_MORE:
             raise error(Reason.HANDSHAKE_FAILED, f"TLS: no whole flight in answer to {len(hello)} bytes")

@@ -4,19 +4,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from accord.datapath._core import ffi, lib
 from accord.datapath.engine import Engine
 from accord.datapath.path import Path
-from accord.wire.constants import Limit, Reason
+from accord.wire.constants import Reason
 from accord.wire.errors import error
 
-_PACKET_BYTES: Final = int(Limit.MIN_MTU_PACKET)
+# A flight is a short message as its packets, each behind its length, a big-endian u16 (``dataplane_c/src/flight.h``).
 
 
-class PacketNode(NamedTuple):
-    """``struct accord_node_in``: a node of a message that is one packet. ``stored``: its protocol is supported."""
+class FlightNode(NamedTuple):
+    """``struct accord_node_in``: a node of a flight. ``stored``: its protocol is supported."""
 
     id: int
     protocol: int
@@ -24,51 +25,75 @@ class PacketNode(NamedTuple):
     descriptor: bytes
 
 
-class Slot(NamedTuple):
-    """``struct accord_slot``: what is kept of an answer until its commit."""
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """``struct accord_slot``: what is kept of an answer until its commit. ``handle`` and ``path``: of one that is."""
 
-    handle: int
     proposal: bytes
-    """The packet."""
+    """The flight."""
     seed: bytes
     transcript: bytes
     """T(1)."""
-    path: Path
+    answer_packets: int
+    answer_length: int
+    """Bytes of all of them."""
+    kept: bytes = field(default=b"", repr=False)
+    """What was random in the answer and cannot be had from the seed again."""
+    handle: int = 0
+    path: Path | None = None
 
 
-def read(engine: Engine, packet: bytes) -> list[PacketNode]:
-    """The nodes of a message that is one packet. Raises ``AccordError`` with the reason for which it is none."""
+def packets(flight: bytes) -> list[bytes]:
+    """The packets of a flight that is well formed."""
+    found, at = [], 0
+    while at < len(flight):
+        end = at + 2 + int.from_bytes(flight[at : at + 2], "big")
+        found.append(flight[at + 2 : end])
+        at = end
+    return found
+
+
+def read(engine: Engine, flight: bytes) -> list[FlightNode]:
+    """The nodes of a flight. Raises ``AccordError`` with the reason for which it is none."""
     nodes = ffi.new("struct accord_node_in[]", lib.ACCORD_MAX_NODES)
-    data = ffi.from_buffer("uint8_t[]", packet)
-    count = lib.accord_engine_read(engine.pointer, data, len(packet), nodes)
+    data, room = ffi.from_buffer("uint8_t[]", flight), ffi.new("uint8_t[]", len(flight) or 1)
+    count = lib.accord_engine_read(engine.pointer, data, len(flight), nodes, room)
     if count < 0:
-        raise error(Reason(-count), "a message in one packet")
+        raise error(Reason(-count), "a message in one flight")
     return [
-        PacketNode(node.node, node.protocol, bool(node.stored), bytes(ffi.buffer(node.data, node.length)))
+        FlightNode(node.node, node.protocol, bool(node.stored), bytes(ffi.buffer(node.data, node.length)))
         for node in nodes[0:count]
     ]
 
 
-def compose(transaction: bytes, step: int, nodes: Sequence[tuple[int, int, bytes]]) -> bytes:
-    """A responder's message as one packet: (node ID, protocol ID, encoded descriptor) in order.
+def compose(
+    transaction: bytes, step: int, nodes: Sequence[tuple[int, int, bytes]], *, sent: int, heard: int
+) -> list[bytes]:
+    """A responder's message as packets: (node ID, protocol ID, encoded descriptor) in order.
 
-    Raises ``OurError`` (MESSAGE_TOO_LONG) when it does not fit.
+    ``sent``: packets of its messages before; ``heard``: of the initiator's. Raises ``OurError`` (MESSAGE_TOO_LONG).
     """
     array = ffi.new("struct accord_node_out[]", len(nodes))
     keep = [ffi.from_buffer("uint8_t[]", descriptor) for _, _, descriptor in nodes]
     for out, (node, protocol, descriptor), data in zip(array, nodes, keep, strict=True):
         out.node, out.protocol, out.length, out.data = node, protocol, len(descriptor), data
-    packet = ffi.new("uint8_t[]", _PACKET_BYTES)
-    length = lib.accord_packet_compose(transaction, step, array, len(nodes), packet, _PACKET_BYTES)
+    room: int = lib.ACCORD_FLIGHT_BYTES
+    flight = ffi.new("uint8_t[]", room)
+    length = lib.accord_flight_compose(transaction, step, sent, heard, array, len(nodes), flight, room)
     if length < 0:
-        raise error(Reason(-length), f"step {step} does not fit into one packet")
-    return bytes(ffi.buffer(packet, length))
+        raise error(Reason(-length), f"step {step} does not fit into a flight")
+    return packets(bytes(ffi.buffer(flight, length)))
 
 
-def keep(engine: Engine, now: int, path: Path, proposal: bytes, seed: bytes, transcript: bytes) -> Reason:
+def keep(engine: Engine, now: int, path: Path, what: Slot) -> Reason:
     """Take a slot. OK; NO_MEMORY: none is free; CONTRADICTION: the ID is in use."""
-    data = ffi.from_buffer("uint8_t[]", proposal)
-    result = lib.accord_engine_keep(engine.pointer, now, path.to_c(), data, len(proposal), seed, transcript)
+    slot = ffi.new("struct accord_slot *")
+    proposal, kept = ffi.from_buffer("uint8_t[]", what.proposal), ffi.from_buffer("uint8_t[]", what.kept)
+    slot.proposal, slot.length = proposal, len(what.proposal)
+    slot.kept, slot.kept_length = kept, len(what.kept)
+    slot.seed, slot.transcript = what.seed, what.transcript
+    slot.answer_packets, slot.answer_length = what.answer_packets, what.answer_length
+    result = lib.accord_engine_keep(engine.pointer, now, path.to_c(), slot)
     return Reason.OK if result > 0 else Reason(-result)
 
 
@@ -91,7 +116,7 @@ def failed(engine: Engine, handle: int) -> None:
 
 
 def settle(engine: Engine, now: int, handle: int, commit: bytes) -> Reason:
-    """The commit, one packet, is verified: the slot is emptied, repetitions will be acknowledged."""
+    """The commit, a flight, is verified: the slot is emptied, repetitions will be acknowledged."""
     data = ffi.from_buffer("uint8_t[]", commit)
     return Reason(-lib.accord_engine_settle(engine.pointer, now, handle, data, len(commit)))
 
@@ -102,5 +127,8 @@ def _slot(found: Any) -> Slot:
         proposal=bytes(ffi.buffer(found.proposal, found.length)),
         seed=bytes(ffi.buffer(found.seed)),
         transcript=bytes(ffi.buffer(found.transcript)),
+        kept=bytes(ffi.buffer(found.kept, found.kept_length)),
+        answer_packets=found.answer_packets,
+        answer_length=found.answer_length,
         path=Path.from_c(found.path),
     )

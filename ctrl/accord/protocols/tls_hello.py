@@ -6,7 +6,7 @@ It reads, it does not judge: OpenSSL does that. What it cannot read is for OpenS
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 _HANDSHAKE: Final = 22
@@ -18,6 +18,8 @@ _KEY_SHARE: Final = 51
 
 X25519: Final = 29
 SECP256R1: Final = 23
+X25519MLKEM768: Final = 0x11EC
+"""draft-ietf-tls-ecdhe-mlkem."""
 CLASSICAL: Final = frozenset({*range(21, 34), 41, *range(256, 261)})
 """Curves and finite fields (RFC 8446 section 4.2.7, RFC 8734, RFC 8998): no post-quantum key exchange."""
 
@@ -32,6 +34,8 @@ class Hello:
     """Those of which it sends a share."""
     resumes: bool
     """It has a pre-shared key, or sends early data."""
+    keys: tuple[bytes, ...] = field(default=(), repr=False, compare=False)
+    """What it sends as each share."""
 
 
 def read_hello(data: bytes) -> Hello | None:
@@ -59,10 +63,15 @@ def read_hello(data: bytes) -> Hello | None:
                 return None
             extensions[kind] = rest.vector(2)
         groups = _numbers(_Cursor(extensions.get(_SUPPORTED_GROUPS, b"\0\0")))
-        shares = _shares(_Cursor(extensions.get(_KEY_SHARE, b"\0\0")))
+        entries = _shares(_Cursor(extensions.get(_KEY_SHARE, b"\0\0")))
     except _TooShort:
         return None
-    return Hello(groups, shares, not extensions.keys().isdisjoint({_PRE_SHARED_KEY, _EARLY_DATA}))
+    return Hello(
+        groups,
+        tuple(group for group, _ in entries),
+        not extensions.keys().isdisjoint({_PRE_SHARED_KEY, _EARLY_DATA}),
+        tuple(key for _, key in entries),
+    )
 
 
 class _TooShort(Exception):
@@ -112,10 +121,9 @@ def _numbers(cursor: _Cursor) -> tuple[int, ...]:
     return tuple(int.from_bytes(data[at : at + 2], "big") for at in range(0, len(data), 2))
 
 
-def _shares(cursor: _Cursor) -> tuple[int, ...]:
+def _shares(cursor: _Cursor) -> list[tuple[int, bytes]]:
     entries, found = _Cursor(cursor.vector(2)), []
     cursor.finish()
     while entries.left:
-        found.append(entries.number(2))
-        entries.vector(2)
-    return tuple(found)
+        found.append((entries.number(2), entries.vector(2)))
+    return found

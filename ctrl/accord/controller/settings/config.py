@@ -116,7 +116,7 @@ class LimitsConfig:
     """So many are answered without being kept, when there is no place; 0: none."""
     strangers_percent: int = 15
     """Of one processor, that these answers may take."""
-    slots: int = 10_000
+    slots: int = 2500
     """Answers that wait for their commits at most."""
     unproven_per_network: int = 0
     proven_per_network: int = 0

@@ -19,10 +19,10 @@ from accord.controller.strangers.standin import (
     DeferredTcp,
     UnkeptAdoptions,
 )
-from accord.controller.strangers.tls import RepeatableAnswers
+from accord.controller.strangers.tls import HybridExchange, RepeatableAnswers
 from accord.datapath import clock
 from accord.datapath.path import Path
-from accord.datapath.unkept import PacketNode
+from accord.datapath.unkept import FlightNode
 from accord.negotiation import events
 from accord.negotiation.interface import Refuse, Role, Session
 from accord.negotiation.responder import COOKIE_BYTES, Accepted, Responder, ResponderState
@@ -38,10 +38,12 @@ if TYPE_CHECKING:
 class Unkept(Answering):
     """The answer to one proposal, of which nothing is kept; and, made again, the negotiation that its commit is of."""
 
-    def __init__(self, controller: Controller, transaction: bytes, path: Path, seed: bytes) -> None:
-        """``path``: where the proposal came from; ``seed``: 32 bytes, of this proposal alone."""
+    def __init__(self, controller: Controller, transaction: bytes, path: Path, seed: bytes, kept: bytes = b"") -> None:
+        """``path``: where the proposal came from; ``seed``: 32 bytes, of this proposal alone; ``kept``: what else was
+        random when it was answered first."""
         super().__init__(controller, transaction, path, Ladder(clock.now), None, self._ignore)
         self._seed, self._deferral = seed, Deferral()
+        self._exchange = HybridExchange(seed, kept)
         self.responder: Responder = self.machine(derive(seed, b"cookie", length=COOKIE_BYTES))
 
     @property
@@ -49,7 +51,12 @@ class Unkept(Answering):
         """What needs memory; empty: nothing does."""
         return self._deferral.why
 
-    def propose(self, nodes: Sequence[PacketNode], budget: int) -> events.Send | None:
+    @property
+    def kept(self) -> bytes:
+        """What was random in the answer and cannot be had from the seed again."""
+        return self._exchange.kept
+
+    def propose(self, nodes: Sequence[FlightNode], budget: int) -> events.Send | None:
         """The proposal in, the answer out, or the abort where there is no stack; None: silence, or deferred.
 
         ``budget``: bytes of descriptors that the answer may have.
@@ -67,7 +74,7 @@ class Unkept(Answering):
         """The answer holds a stack."""
         return self.responder.state is ResponderState.ANSWERED
 
-    def commit(self, nodes: Sequence[PacketNode]) -> Sequence[events.Action]:
+    def commit(self, nodes: Sequence[FlightNode]) -> Sequence[events.Action]:
         """The commit in; what follows from it."""
         return self._receive(Step.COMMIT, nodes, 0)
 
@@ -75,7 +82,7 @@ class Unkept(Answering):
         """The answer has left: give up what it was made with, now and not when somebody finds the time."""
         self.responder.receive(events.Stop(Reason.CLOSED))
 
-    def _receive(self, step: int, nodes: Sequence[PacketNode], budget: int) -> list[events.Action]:
+    def _receive(self, step: int, nodes: Sequence[FlightNode], budget: int) -> list[events.Action]:
         actions: list[events.Action] = []
         for node in nodes:
             if node.stored:
@@ -129,7 +136,7 @@ class Unkept(Answering):
         return replace(
             services,
             random=stream(self._seed, b"services"),
-            tls=RepeatableAnswers(self._seed, self._deferral.defer),
+            tls=RepeatableAnswers(self._seed, self._deferral.defer, self._exchange),
             tcp=None if services.tcp is None else DeferredTcp(self._deferral),
         )
 
