@@ -25,7 +25,7 @@ import _mixed
 import click
 from _site import ACCORD_PORT, LEGACY_PORT, Site, Worker
 from _stalls import Stalls
-from _verdict import CHANCE, Case, Measured, Series, cases, row
+from _verdict import CHANCE, Case, Measured, Series, cases, rows
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -36,8 +36,8 @@ from accord.lab.paths import PATHS
 PEERS = ("accord", "legacy")
 FAR = 3
 """The longer link of the slope: so many times the round trip."""
-_FIRST_PART, _FAR_PART, _LEAST = 20, 8, 3
-"""First contacts and connections over the longer link: runs divided by this, and no fewer than that."""
+_FIRST_PART, _FAR_PART, _LEAST = {"accord": 20, "legacy": 2}, 8, 3
+"""First contacts, by the peer, and connections over the longer link: runs divided by this, and no fewer than that."""
 _ROUND_TRIPS = 15
 _LEARN_SECONDS, _LEARN_MOST = 2.5, 40
 """Connections between the first contacts and those that count as with a known peer."""
@@ -86,7 +86,7 @@ def measure(site: Site, case: Case, contact: Worker, stalls: Stalls, options: Op
         step(case.name)
         if series.hopeless:
             return
-        for _ in range(1 if case.path in CHANCE else _TRIES if known else _FIRST_TRIES):
+        for _ in range(1 if case.path in CHANCE else _TRIES if known or case.peer == "legacy" else _FIRST_TRIES):
             if not known:
                 measured.memory = site.flush(site.lab.client)
             begin = time.monotonic()
@@ -97,7 +97,7 @@ def measure(site: Site, case: Case, contact: Worker, stalls: Stalls, options: Op
         series.results.append(result)
 
     measured.rtt_ms = round_trip()
-    for number in range(max(_LEAST, runs // _FIRST_PART)):
+    for number in range(_firsts(runs, case.peer)):
         for series, order in _turns(number, (measured.first, ours), (measured.first_plain, plain)):
             one(series, order, known=False)
         if _is_slow(measured.first_plain) and number + 1 >= 3:
@@ -131,14 +131,18 @@ def _is_slow(series: Series) -> bool:
     return bool(times) and sorted(times)[len(times) // 2] > _SLOW_SECONDS * 1000
 
 
-def steps_of(runs: int) -> int:
-    """Connections of one row, about."""
-    return _LEARN_MOST + 2 * max(_LEAST, runs // _FIRST_PART) + 2 * runs + max(_LEAST, runs // _FAR_PART)
+def _firsts(runs: int, peer: str) -> int:
+    return max(_LEAST, runs // _FIRST_PART[peer])
+
+
+def steps_of(runs: int, peer: str) -> int:
+    """Connections of one case, about."""
+    return _LEARN_MOST + 2 * _firsts(runs, peer) + 2 * runs + max(_LEAST, runs // _FAR_PART)
 
 
 def run_path(wanted: list[Case], options: Options, step: Step) -> list[dict[str, Any]]:
     """The rows of one path: first without a daemon on the server, then with one."""
-    rows = []
+    found: list[dict[str, Any]] = []
     path = wanted[0].path
     name = f"fallback-{os.getpid()}"
     with (
@@ -159,12 +163,12 @@ def run_path(wanted: list[Case], options: Options, step: Step) -> list[dict[str,
                 if case.peer == "accord" and not served:
                     site.daemon(lab.server)
                     served = True
-                rows.append(row(measure(site, case, contact, stalls, options, step)))
+                found += rows(measure(site, case, contact, stalls, options, step))
         ledger = site.ledger.ask({})
-    for each in rows:
+    for each in found:
         each["doubled"] = len(ledger["doubled"])
         each["family"] = 6 if options.ipv6 else 4
-    return rows
+    return found
 
 
 class Neighbour:
@@ -234,6 +238,7 @@ def _both_daemons(options: Options) -> Iterator[Site]:
 def table(rows: list[dict[str, Any]], console: Console) -> None:
     """For people."""
     for each in rows:
+        kind = "first" if each["contact"] == "first" else each["context"]
         mark = "met " if each["met"] else "MISS"
         family = "IPv6 " if each["family"] == 6 else ""
         stack = "/".join(each["stack"]) or "none"
@@ -241,7 +246,7 @@ def table(rows: list[dict[str, Any]], console: Console) -> None:
         figures = [each["added_ms_p50"], each["added_ms_p99"], each["first_added_ms"]]
         shown = " ".join("       -" if figure is None else f"{figure:8.2f}" for figure in figures)
         console.print(
-            f"{mark} {family}{each['path']:16} {each['peer']:7} {each['context']:6} {each['ok']:>4}/{each['n']:<4}"
+            f"{mark} {family}{each['path']:16} {each['peer']:7} {kind:6} {each['ok']:>4}/{each['n']:<4}"
             f" {stack:12} {trips:>6} {shown}  {each['reason']}: {each['why']}",
             highlight=False,
             soft_wrap=True,
@@ -302,8 +307,9 @@ def main(
     """Time that a connection takes over plain TCP and TLS, for each path and peer, and how it came up.
 
     added_ms: over plain TCP and TLS, at the same quantile; both measured inside the process that connects.
-    added_wall_ms: until the connection is in the application's hands. first_added_ms: the same of first contacts, the
-    memory of peers flushed before each; after them come some until what they have shown is believed (learning_*).
+    added_wall_ms: until the connection is in the application's hands. first_added_ms: of first contacts, the memory of
+    peers flushed before each; with a peer without Accord they have a row of their own, and half as many are made as of
+    the others. After them come some until what they have shown is believed (learning_*).
     round_trips: slope of the median over the link's round trip. A row is met when a peer without Accord adds at most
     1 ms at p99, and one with Accord is ready over TLS/TCP in one round trip where its proposals pass. A row in which
     five connections in a row fail is given up: n says how many there were. Ctrl-C ends the matrix after the rows that
@@ -327,12 +333,12 @@ def main(
         return
     wanted = cases(paths, peers)
     begin = time.monotonic()
-    rows: list[dict[str, Any]] = []
+    made: list[dict[str, Any]] = []
     console = Console(stderr=True)
     columns = (TextColumn("{task.description:40}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     over = False
     with Progress(*columns, console=console, disable=quiet or not sys.stderr.isatty()) as progress:
-        task = progress.add_task("", total=len(wanted) * steps_of(runs))
+        task = progress.add_task("", total=sum(steps_of(runs, case.peer) for case in wanted))
 
         def step(what: str) -> None:
             progress.update(task, advance=1, description=what)
@@ -341,12 +347,13 @@ def main(
             for number, path in enumerate(dict.fromkeys(case.path for case in wanted)):
                 of_path = [case for case in wanted if case.path == path]
                 options = Options(runs, rtt / 1000, attach, seed + number, {"tcp": tcp} if tcp else {}, ipv6)
-                made = run_path(of_path, options, step)
-                rows += made
-                done = sum(case.path in {each["path"] for each in rows} for case in wanted)
-                progress.update(task, completed=done * steps_of(runs))
+                of_this = run_path(of_path, options, step)
+                made += of_this
+                paths_done = {each["path"] for each in made}
+                done = sum(steps_of(runs, case.peer) for case in wanted if case.path in paths_done)
+                progress.update(task, completed=done)
                 if not quiet:
-                    table(made, console)
+                    table(of_this, console)
             over = True
     result = {
         "rtt_ms": rtt,
@@ -356,14 +363,18 @@ def main(
         "seconds": round(time.monotonic() - begin, 1),
         "interrupted": not over,
         "load_average": round(os.getloadavg()[0], 1),
-        "met": sum(each["met"] for each in rows),
-        "missed": [f"{each['path']} {each['peer']}" for each in rows if not each["met"]],
-        "rows": rows,
+        "met": sum(each["met"] for each in made),
+        "missed": [
+            f"{each['path']} {each['peer']}" + (" first" if each["contact"] == "first" else "")
+            for each in made
+            if not each["met"]
+        ],
+        "rows": made,
     }
     if as_json:
         print(json.dumps(result))
     elif quiet:
-        table(rows, Console())
+        table(made, Console())
     if not over:
         sys.exit(130)
 

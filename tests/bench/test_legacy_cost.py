@@ -128,7 +128,7 @@ def contact(tmp_path_factory: pytest.TempPathFactory) -> Count:
         return asyncio.run(work(port))
 
 
-# As counted, and a twentieth. (Plain TCP and TLS by the same library, with a task and a time-out: 55, 130 and 190.)
+# As counted, and a twentieth. (Plain TCP and TLS by the same library, a task and a time-out with it: 52, 128 and 169.)
 @pytest.mark.parametrize(
     ("stretch", "ceiling"), [(Stretch.TO_SYN, 64), (Stretch.TO_HELLO, 84), (Stretch.TO_READY, 212)]
 )

@@ -34,17 +34,17 @@ def bench(*arguments: str, codes: tuple[int, ...] = (0,)) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def matrix() -> dict[tuple[str, str], dict[str, Any]]:
+def matrix() -> dict[tuple[str, str, str], dict[str, Any]]:
     found = bench("--runs", "4", "--paths", "nat-two,strict")
-    return {(row["path"], row["peer"]): row for row in found["rows"]}
+    return {(row["path"], row["peer"], row["contact"]): row for row in found["rows"]}
 
 
 @pytest.mark.parametrize("path", ["nat-two", "strict"])
 @pytest.mark.parametrize("peer", ["accord", "legacy"])
 def test_every_connection_comes_up_with_or_without_accord_on_the_path(
-    matrix: dict[tuple[str, str], dict[str, Any]], path: str, peer: str
+    matrix: dict[tuple[str, str, str], dict[str, Any]], path: str, peer: str
 ) -> None:
-    row = matrix[path, peer]
+    row = matrix[path, peer, "any"]
     assert row["ok"] == row["n"] == row["plain_ok"] == 4
     assert row["first_ok"] == row["first_n"]
     assert row["doubled"] == 0
@@ -57,6 +57,17 @@ def test_every_connection_comes_up_with_or_without_accord_on_the_path(
     assert row["round_trips"] is not None
     assert row["added_ms_p50"] is not None
     assert row["why"]
+
+
+@pytest.mark.parametrize("path", ["nat-two", "strict"])
+def test_first_contacts_with_a_legacy_peer_are_a_row(
+    matrix: dict[tuple[str, str, str], dict[str, Any]], path: str
+) -> None:
+    row = matrix[path, "legacy", "first"]
+    assert row["ok"] == row["n"] == row["plain_ok"] == matrix[path, "legacy", "any"]["first_n"] > 0
+    assert (row["stack"], row["negotiated"]) == (["tls", "tcp"], 0)
+    assert "KNOWN_LEGACY" not in row["reasons"], "nothing was known of the peer"
+    assert (path, "accord", "first") not in matrix
 
 
 def test_a_crowd_over_a_bad_path_leaves_nothing_doubled_lost_stuck_or_behind() -> None:

@@ -96,7 +96,17 @@ def test_a_dropped_syn_may_cost_one_retransmission_at_first_and_no_more() -> Non
     for first, met in ((1050.0, True), (2500.0, False)):
         case = measured("option-dropped", "legacy", PLAIN, PLAIN)
         case.first, case.first_plain = series([first]), series([40.0])
-        assert _verdict.row(case)["met"] is met
+        assert [row["met"] for row in _verdict.rows(case)] == [True, met]
+
+
+def test_a_first_contact_with_a_legacy_peer_may_cost_no_more_than_any_other() -> None:
+    for more, met in ((0.9, True), (1.2, False)):
+        case = measured("router", "legacy", PLAIN, PLAIN)
+        case.first, case.first_plain = series([time + more for time in PLAIN]), series(PLAIN)
+        known, first = _verdict.rows(case)
+        assert (known["contact"], known["met"]) == ("any", True)
+        assert (first["contact"], first["n"], first["added_ms_p99"], first["met"]) == ("first", 100, more, met)
+    assert len(_verdict.rows(measured("router", "accord", PLAIN, PLAIN, **NEGOTIATED))) == 1
 
 
 def test_the_matrix_has_every_path_and_peer_once_and_a_row_more_for_proposals_in_ip() -> None:
