@@ -20,6 +20,7 @@ import asyncio
 import logging
 
 from accord.controller.endpoint import Endpoint
+from accord.datapath import tcp_numbers
 from accord.datapath.link import LinkBell, Netdev, look, name_of
 from accord.wire.errors import AccordError
 
@@ -111,6 +112,7 @@ class LinkKeeper:
         )
 
     def _reattach(self, before: Netdev | None, now: Netdev | None) -> None:
+        tcp_numbers.forget()  # an MSS follows from the MTU
         self.changes += 1
         self._failed = False
         if now is None:

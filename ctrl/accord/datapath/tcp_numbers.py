@@ -7,6 +7,8 @@ kernel takes its own: the route (through a scratch socket) and the ``net.ipv4`` 
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -14,12 +16,19 @@ from typing import Final
 
 from accord.datapath import tcp_state
 from accord.datapath.zone import SocketAddress
+from accord.wire.errors import HostError
 from accord.wire.tcp_header import MAX_WINDOW, MAX_WINDOW_SCALE
 
 SCRATCH_PORT: Final = 9
 """Discard (RFC 863). Nothing is sent to it: the port only has to be some port."""
-_REMEMBERED_SECONDS: Final = 10.0
-"""How old an answer may be: asking costs more than installing, and routes and settings seldom change."""
+_FRESH_SECONDS: Final = 10.0
+"""How old an answer may be before it is asked for anew: asking costs more than installing, and routes and settings
+seldom change."""
+_REMEMBERED_SECONDS: Final = 600.0
+"""How old it may be for whoever is the first to ask again: a peer waits for his answer meanwhile, and a wrong MSS is
+what path MTU discovery is for."""
+_IDLE_SECONDS: Final = 0.05
+"""After that, it is asked for."""
 _REMEMBERED_PEERS: Final = 1024
 
 
@@ -36,24 +45,58 @@ class TcpNumbers:
     timestamps: bool
 
 
-_remembered: dict[tuple[int, SocketAddress, SocketAddress], tuple[float, TcpNumbers]] = {}
+_Key = tuple[int, SocketAddress, SocketAddress]
+_remembered: dict[_Key, tuple[float, TcpNumbers]] = {}
+_renewing: set[_Key] = set()
 
 
 def numbers_towards(local: SocketAddress, remote: SocketAddress) -> TcpNumbers:
-    """The numbers that the kernel uses now, or used ten seconds ago. Ports of the addresses do not matter.
+    """The numbers that the kernel uses now, or used a while ago. Ports of the addresses do not matter.
+
+    On an event loop whoever asks after ten seconds gets the old ones, and the next one new ones.
 
     Raises ``HostError``: NO_PRIVILEGE without CAP_NET_ADMIN, CANNOT_INSTALL without a route to the peer.
     """
     now = time.monotonic()
     # Of the calling thread's network namespace: the same addresses may be other hosts in another one.
-    key = (os.stat("/proc/thread-self/ns/net").st_ino, with_port(local, 0), with_port(remote, 0))
+    key = (_namespace(), with_port(local, 0), with_port(remote, 0))
     known = _remembered.get(key)
-    if known is not None and now - known[0] < _REMEMBERED_SECONDS:
+    age = _REMEMBERED_SECONDS if known is None else now - known[0]
+    if known is not None and (age < _FRESH_SECONDS or (age < _REMEMBERED_SECONDS and _renew_soon(key))):
         return known[1]
+    return _renew(key)
+
+
+def _namespace() -> int:
+    return os.stat("/proc/thread-self/ns/net").st_ino
+
+
+def _renew_soon(key: _Key) -> bool:
+    """When nobody waits for it; False where there is no event loop."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    if key not in _renewing:
+        _renewing.add(key)
+        loop.call_later(_IDLE_SECONDS, _renew_now, key)
+    return True
+
+
+def _renew_now(key: _Key) -> None:
+    _renewing.discard(key)
+    if key not in _remembered or key[0] != _namespace():
+        return  # forgotten, or this thread has gone elsewhere
+    with contextlib.suppress(HostError):  # for whoever asks next
+        del _remembered[key]
+        _renew(key)
+
+
+def _renew(key: _Key) -> TcpNumbers:
     if len(_remembered) >= _REMEMBERED_PEERS:
         _remembered.clear()
-    numbers = _ask(local, remote)
-    _remembered[key] = (now, numbers)
+    numbers = _ask(key[1], key[2])
+    _remembered[key] = (time.monotonic(), numbers)
     return numbers
 
 
@@ -97,3 +140,4 @@ def with_port(address: SocketAddress, port: int) -> SocketAddress:
 def forget() -> None:
     """Ask the kernel anew next time: routes or settings have changed."""
     _remembered.clear()
+    _renewing.clear()
