@@ -8,7 +8,6 @@
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/socket.h>
-#include <unistd.h>
 
 enum {
 	MOST_IPV4 = 1024, /* addresses of one host */
@@ -47,17 +46,12 @@ static int add_local(struct accord_locals *locals, const struct sockaddr *addres
 }
 
 /* Not by getifaddrs(): that makes a netlink socket each time, which our seccomp filter does not allow. */
-static int add_ipv4(struct accord_locals *locals)
+static int add_ipv4(struct accord_locals *locals, int asking)
 {
 	struct ifreq found[MOST_IPV4] = {0};
 	struct ifconf ask = {.ifc_len = sizeof(found), .ifc_req = found};
-	int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), result;
 
-	if (fd < 0)
-		return 0;
-	result = ioctl(fd, SIOCGIFCONF, &ask);
-	close(fd);
-	if (result)
+	if (ioctl(asking, SIOCGIFCONF, &ask))
 		return 0;
 	for (size_t i = 0; i < (size_t)ask.ifc_len / sizeof(*found); i++)
 		if (!add_local(locals, &found[i].ifr_addr))
@@ -87,12 +81,12 @@ static void add_ipv6(struct accord_locals *locals)
 		fclose(file);
 }
 
-void accord_locals_refresh(struct accord_locals *locals)
+void accord_locals_refresh(struct accord_locals *locals, int asking)
 {
 	uint32_t before = locals->count;
 
 	locals->count = 0;
-	if (!add_ipv4(locals)) {
+	if (!add_ipv4(locals, asking)) {
 		locals->count = before; /* the old ones are better than none */
 		return;
 	}

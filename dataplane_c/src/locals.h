@@ -13,7 +13,8 @@ struct accord_locals {
 	uint8_t (*addresses)[17]; /* family (4 or 6), then the address, padded by zeros */
 };
 
-void accord_locals_refresh(struct accord_locals *locals);
+/* asking: a socket, of any kind. */
+void accord_locals_refresh(struct accord_locals *locals, int asking);
 int accord_locals_contain(const struct accord_locals *locals, const struct accord_path *path);
 void accord_locals_free(struct accord_locals *locals);
 

@@ -81,15 +81,14 @@ int accord_netdev_open(const char *name, struct accord_netdev *netdev, struct ac
 	return 0;
 }
 
-void accord_netdev_refresh(struct accord_netdev *netdev)
+void accord_netdev_refresh(struct accord_netdev *netdev, int asking)
 {
-	struct ifreq ask = {0};
-	char name[IF_NAMESIZE];
+	struct ifreq ask = {.ifr_ifindex = netdev->index};
 
 	/* Renamed or not, it is the index that the program is attached to. */
-	if (!if_indextoname((unsigned int)netdev->index, name))
+	if (ioctl(asking, SIOCGIFNAME, &ask))
 		return;
-	memcpy(netdev->name, name, sizeof(netdev->name));
-	if (!request(SIOCGIFHWADDR, netdev->name, &ask))
+	memcpy(netdev->name, ask.ifr_name, sizeof(netdev->name));
+	if (!ioctl(asking, SIOCGIFHWADDR, &ask))
 		memcpy(netdev->address, ask.ifr_hwaddr.sa_data, sizeof(netdev->address));
 }

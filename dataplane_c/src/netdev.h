@@ -5,7 +5,8 @@
 
 #include "core.h"
 
-/* Name and address may change while we run (an operator, bonding). Keeps the old ones when they cannot be read. */
-void accord_netdev_refresh(struct accord_netdev *netdev);
+/* Name and address may change while we run (an operator, bonding). Keeps the old ones when they cannot be read.
+ * asking: a socket, of any kind; a new one ten times a second would cost more than the questions. */
+void accord_netdev_refresh(struct accord_netdev *netdev, int asking);
 
 #endif

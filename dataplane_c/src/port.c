@@ -8,6 +8,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -33,6 +34,7 @@ struct accord_port {
 	struct accord_foothold foothold;
 	struct accord_udp *udp;
 	struct accord_locals locals; /* on ACCORD_RUNG_PACKET */
+	int asking;                  /* a socket to ask for the interface's and the host's addresses */
 	uint32_t any_port;
 	uint32_t suppress, crowded; /* wanted; no room for more peers */
 	struct accord_cookie_ring cookies;
@@ -315,6 +317,8 @@ int accord_port_open(const struct accord_port_config *config, struct accord_port
 	memset(report, 0, sizeof(*report));
 	if (!port)
 		return -ACCORD_REASON_NO_MEMORY;
+	/* Without it they stay as they were. */
+	port->asking = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
 	port->any_port = config->any_port;
 	port->suppress = 1;
 	port->udp = accord_udp_new();
@@ -324,7 +328,7 @@ int accord_port_open(const struct accord_port_config *config, struct accord_port
 		return result;
 	}
 	if (port->foothold.rung == ACCORD_RUNG_PACKET)
-		accord_locals_refresh(&port->locals);
+		accord_locals_refresh(&port->locals, port->asking);
 	if (port->foothold.frames)
 		accord_udp_open_direct(port->udp, port->foothold.rung == ACCORD_RUNG_PACKET);
 	allow_suppression(port);
@@ -346,7 +350,7 @@ int accord_port_reopen(struct accord_port *port, const struct accord_port_config
 		report->rung = ACCORD_RUNG_UDP;
 	}
 	if (port->foothold.rung == ACCORD_RUNG_PACKET)
-		accord_locals_refresh(&port->locals);
+		accord_locals_refresh(&port->locals, port->asking);
 	port->counters[ACCORD_REASON_NO_MEMORY] +=
 		accord_steering_apply_all(&port->steering, accord_udp_sockets(port->udp), port->foothold.program);
 	port->challenged = 0;
@@ -363,6 +367,8 @@ void accord_port_close(struct accord_port *port)
 	if (port->udp)
 		accord_udp_io(port->udp)->operations->close(accord_udp_io(port->udp));
 	accord_locals_free(&port->locals);
+	if (port->asking >= 0)
+		close(port->asking);
 	free(port);
 }
 
@@ -452,10 +458,10 @@ void accord_port_heartbeat(struct accord_port *port)
 	struct accord_settings *settings;
 
 	if (foothold->rung == ACCORD_RUNG_PACKET)
-		accord_locals_refresh(&port->locals);
+		accord_locals_refresh(&port->locals, port->asking);
 	if (!foothold->program)
 		return;
-	accord_netdev_refresh(&foothold->netdev);
+	accord_netdev_refresh(&foothold->netdev, port->asking);
 	settings = accord_program_settings(foothold->program);
 	if (memcmp(settings->address, foothold->netdev.address, sizeof(settings->address)))
 		memcpy(settings->address, foothold->netdev.address, sizeof(settings->address));

@@ -78,7 +78,7 @@ class Side:
                 busy_poll_us=self.busy_poll_us,
             )
         )
-        self._hold()
+        self.hold()
 
     def __enter__(self) -> Side:
         return self
@@ -102,7 +102,8 @@ class Side:
         self.errors += self.port.errors()
         return moved + len(events)
 
-    def _hold(self) -> None:
+    def hold(self) -> None:
+        """An XDP program takes the last heartbeat for good."""
         self.held = self.port.report.program_id
         if self.held:
             hold(self.held)
@@ -110,7 +111,7 @@ class Side:
     def beat(self) -> None:
         """A heartbeat from inside the namespace, which an XDP program takes for good until the next."""
         self.host.run(self.port.heartbeat)
-        self._hold()
+        self.hold()
 
     def keep_alive(self) -> None:
         """A heartbeat where none is held: without a program it looks for addresses, with a new one it lives."""

@@ -3,10 +3,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import resource
 import select
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from scapy.layers.inet import IP, UDP
@@ -278,11 +280,24 @@ def test_a_frame_for_another_ethernet_address_is_not_taken(near: Host, far: Host
         assert [event.transaction for event in responder.of(EventKind.OPENED)] == [mine]
 
 
+@contextlib.contextmanager
+def no_more_descriptors() -> Iterator[None]:
+    """Nobody in this process can open anything."""
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
 @pytest.mark.parametrize("rung", FRAMES, ids=lambda rung: rung.name)
 def test_a_changed_ethernet_address_counts_from_the_next_heartbeat(near: Host, far: Host, rung: Rung) -> None:
     with Side(far, rung, any_port=True) as responder, near.raw() as wire:
         far.command("ip", "link", "set", far.interface, "address", "02:00:00:00:00:55")
-        responder.beat()
+        with no_more_descriptors():
+            responder.port.heartbeat()  # nor does it matter whose namespace this thread is in
+        responder.hold()
         network = IP(src=near.address4, dst=far.address4) / UDP(sport=50000, dport=PORT)
         wire.send(bytes(Ether(src=near.mac, dst="02:00:00:00:00:55") / network / packet(transaction_id())))
         until(lambda: responder.of(EventKind.OPENED), [responder])
