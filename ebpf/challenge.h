@@ -278,10 +278,13 @@ static __always_inline int is_first(const __u32 *words)
 /* What the program did on this queue. */
 static __always_inline __u32 tally(struct accord_settings *now, __u32 queue, __u32 reason)
 {
-	struct accord_challenges *mine = &now->challenges[queue % ACCORD_MAX_QUEUES];
+	struct accord_challenges *mine;
 
 	if (queue >= ACCORD_MAX_QUEUES)
 		return reason;
+	/* Linux 6.1 has forgotten that bound where the index is multiplied; this one it sees there. */
+	barrier_var(queue);
+	mine = &now->challenges[queue % ACCORD_MAX_QUEUES];
 	if (reason == ACCORD_REASON_CHALLENGED)
 		mine->answered++;
 	else if (reason == ACCORD_REASON_BAD_COOKIE)
