@@ -8,12 +8,15 @@ import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
+from pyroute2 import IPRoute
 
 from accord.datapath.port import OBJECT_PATH
 from tests.datapath.netns import Host
@@ -21,14 +24,22 @@ from tests.datapath.netns import Host
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build/bench"
 
-# Passes over the load in one repeat; under callgrind a pass is as good as a hundred.
-_ENGINE_PASSES = 40
+# Passes over the load in one round, which is some milliseconds, and rounds in one repeat; under callgrind a pass is as
+# good as a hundred.
+_ENGINE_PASSES = 10
+_ENGINE_ROUNDS = 40
 _CALLGRIND_PASSES = 2
 # Of BPF_PROG_TEST_RUN: 3 ms for a frame.
 _XDP_RUNS = 100_000
 _COLLECTED = re.compile(r"Collected\s*:\s*(\d+)")
 
+# Of receipt: as many as receive.c has kinds.
+_WAYS = 8
+_ADDRESS = "02:00:00:00:00:07"
+
 Round = dict[str, float]
+ReceiveRound = dict[str, Any]
+"""What receive.c prints of a round."""
 
 
 def build() -> None:
@@ -58,13 +69,16 @@ def quiet() -> Iterator[None]:
 
 
 def engine(repeats: int) -> list[Round]:
-    """Nanoseconds for each packet (``proposal``: each message) in memory."""
+    """Nanoseconds for each packet (``proposal``: each message, ``reference``: the loop) in memory.
+
+    Many short rounds a repeat, each of which saw the machine in one state, or nearly.
+    """
     return [taken for _ in range(repeats) for taken in _engine_once()]
 
 
 def _engine_once() -> list[Round]:
     with quiet():
-        output = _run([str(BUILD / "engine"), "2", str(_ENGINE_PASSES)])
+        output = _run([str(BUILD / "engine"), str(1 + _ENGINE_ROUNDS), str(_ENGINE_PASSES)])
     return _rounds(output)[2:]  # the first line says how many packets there are, the first round warms up
 
 
@@ -98,13 +112,51 @@ def xdp(host: Host, repeats: int) -> list[Round]:
     return [taken for _ in range(repeats) for taken in host.run(once)]
 
 
-def receive(near: Host, far: Host, mode: str, seconds: float, repeats: int) -> list[dict[str, tuple[float, ...]]]:
-    """By way of receipt: packets a second taken, and made; the part that came out again in whole messages."""
+def receive(near: Host, far: Host, mode: str, seconds: float, blocks: int) -> ReceiveRound:
+    """By way of receipt, as dataplane_c/bench/receive.c says: one round of so many blocks."""
     objects = [str(OBJECT_PATH), str(BUILD / "redirect.bpf.o"), str(BUILD / "generate.bpf.o")]
-    ends = [f"/proc/self/fd/{near.fd}", near.interface, far.interface]
-    command = [str(BUILD / "receive"), *objects, *ends, mode, str(seconds), str(repeats)]
-    output = far.run(lambda: _run(command, near.fd))
-    return [json.loads(line) for line in output.splitlines()]
+    ends = _wires(near, far)
+    command = [
+        str(BUILD / "receive"),
+        *objects,
+        f"/proc/self/fd/{near.fd}",
+        mode,
+        str(seconds),
+        str(blocks),
+        "1",
+        *ends,
+    ]
+    result: ReceiveRound = json.loads(far.run(lambda: _run(command, near.fd)))
+    return result
+
+
+def _wires(near: Host, far: Host) -> list[str]:
+    """One for each way of receipt, beside the one that is there; they are made once.
+
+    ``INDEX:INTERFACE``: near's index, far's name. All of far's have one Ethernet address, so that the generator's
+    frames go to any of them.
+    """
+
+    def make() -> None:
+        with IPRoute() as route:
+            for number in range(_WAYS):
+                end = {"ifname": f"far{number + 1}", "net_ns_fd": far.fd}
+                route.link("add", ifname=f"near{number + 1}", kind="veth", peer=end)
+                route.link("set", ifname=f"near{number + 1}", state="up")
+
+    def prepare(name: str) -> None:
+        far.command("ip", "link", "set", name, "address", _ADDRESS, "up")
+        far.command("ethtool", "-K", name, "gro", "on")  # or the wire takes no frames from XDP
+        far.set(f"ipv4/conf/{name}/rp_filter", "0")
+
+    names = [f"far{number + 1}" for number in range(_WAYS)]
+    if not near.run(lambda: any(name == "near1" for _, name in socket.if_nameindex())):
+        near.run(make)
+        far.set("ipv4/conf/all/rp_filter", "0")  # the addresses are the first wire's
+        for name in names:
+            prepare(name)
+    indices = near.run(lambda: {name: index for index, name in socket.if_nameindex()})
+    return [f"{indices[f'near{number + 1}']}:{name}" for number, name in enumerate(names)]
 
 
 def _rounds(output: str) -> list[Round]:

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The data path: what a packet costs, of ours and of others. docs/BENCHMARKS.md explains each figure.
 
-``./build.py bench datapath [--repeats 9] [--seconds 0.05] [--only engine --only xdp ...] [--json]``
+``./build.py bench datapath [--repeats 9] [--seconds 0.005] [--only engine --only xdp ...] [--json]``
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -35,12 +36,18 @@ TARGETS: dict[str, tuple[str, float]] = {
     "cffi_ns_per_event": ("<=", 20),
 }
 
+KINDS = ("xdp", "xdp_bare", "xdp_read", "xdp_redirect", "packet", "packet_bare", "udp", "udp_bare")
+"""Of receipt, as dataplane_c/bench/receive.c names them."""
+
+BLOCKS = 4
+"""Of receipt, in a repeat: each has every kind twice."""
+
 SHARED_CACHE_NS = 200
 """A cache line's round trip between two processors that share a cache takes about half of it, between two that do not
 twice of it (``line_ns``)."""
 
 Figures = dict[str, list[float]]
-"""By name, one value for each repeat."""
+"""By name, one value for each repeat, or for each of its parts that are compared."""
 
 
 def collect(rounds: Sequence[dict[str, float]], **figures: Callable[[dict[str, float]], float]) -> Figures:
@@ -52,6 +59,10 @@ def engine(repeats: int, _: float) -> Figures:
     """In memory."""
     return collect(
         _native.engine(repeats),
+        reference_ns=lambda taken: taken["reference"],
+        parse_per_reference=lambda taken: taken["parse"] / taken["reference"],
+        reassemble_per_reference=lambda taken: (taken["input"] - taken["parse"]) / taken["reference"],
+        proposal_per_reference=lambda taken: taken["proposal"] / taken["reference"],
         parse_ns_per_packet=lambda taken: taken["parse"],
         parse_small_ns_per_packet=lambda taken: taken["parse_small"],
         reassemble_ns_per_packet=lambda taken: taken["input"] - taken["parse"],
@@ -94,36 +105,57 @@ def xdp(repeats: int, _: float) -> Figures:
 def receive(repeats: int, seconds: float) -> Figures:
     """Packets a second, with the generator on one processor and the receiver on another.
 
-    A hypervisor moves the two: in some rounds they share a cache and in some they do not. It goes on,
-    up to four times as long, until there are as many of the first kind as were asked for.
+    What is compared is compared in pairs of neighbouring slices, each a value of its own. All of them count.
     """
-    rounds: list[dict[str, tuple[float, ...]]] = []
+    blocks: list[dict[str, Any]] = []
     with two_hosts() as (near, far):
-        far.command("ethtool", "-K", far.interface, "gro", "on")
-        while len(rounds) < repeats or (len(rounds) < 4 * repeats and sum(map(_together, rounds)) < repeats):
-            rounds += _native.receive(near, far, "native", seconds, 1)
-    mpps = [{name: figures[0] / 1e6 for name, figures in each.items() if name != "line"} for each in rounds]
-    together = [each for each, whole in zip(mpps, rounds, strict=True) if _together(whole)]
-    found = collect(
-        mpps,
-        ratio_afxdp_all=lambda taken: taken["xdp"] / taken["xdp_bare"],
-        ratio_afxdp_read=lambda taken: taken["xdp"] / taken["xdp_read"],
-        ratio_afxdp_bare_program=lambda taken: taken["xdp"] / taken["xdp_redirect"],
-        ratio_packet=lambda taken: taken["packet"] / taken["packet_bare"],
-        ratio_udp=lambda taken: taken["udp"] / taken["udp_bare"],
-    )
-    for name in mpps[0]:
-        found[f"{name.replace('xdp', 'afxdp')}_mpps"] = [taken[name] for taken in mpps]
-    found["ratio_afxdp"] = [taken["xdp"] / taken["xdp_bare"] for taken in together or mpps]
-    found["line_ns"] = [each["line"][0] for each in rounds]
-    found["rounds_together"] = [len(together)]
-    found["afxdp_offered_mpps"] = [each["xdp"][1] / 1e6 for each in rounds]
-    found["afxdp_whole"] = [each["xdp"][2] for each in rounds]
+        for _ in range(repeats):
+            blocks += _by_block(_native.receive(near, far, "native", seconds, BLOCKS))
+    pairs = [{name: block[name][which] for name in KINDS} for block in blocks for which in range(2)]
+
+    def rate(pair: dict[str, tuple[float, ...]], name: str) -> float:
+        return pair[name][0] / 1e6
+
+    def ratio(ours: str, bare: str, of: Sequence[dict[str, tuple[float, ...]]]) -> list[float]:
+        return [rate(pair, ours) / rate(pair, bare) for pair in of if rate(pair, bare)]
+
+    found: Figures = {
+        "ratio_afxdp": ratio("xdp", "xdp_bare", pairs),
+        "ratio_afxdp_capacity": [1e3 / block["drain_xdp"] / _bare_rate(block) for block in blocks],
+        "ratio_afxdp_read": ratio("xdp", "xdp_read", pairs),
+        "ratio_afxdp_bare_program": ratio("xdp", "xdp_redirect", pairs),
+        "ratio_packet": ratio("packet", "packet_bare", pairs),
+        "ratio_udp": ratio("udp", "udp_bare", pairs),
+        "afxdp_drain_ns": [block["drain_xdp"] for block in blocks],
+        "afxdp_read_drain_ns": [block["drain_xdp_read"] for block in blocks],
+        "afxdp_offered_mpps": [pair["xdp"][1] / 1e6 for pair in pairs],
+        "afxdp_whole": [pair["xdp"][2] for pair in pairs],
+        "line_ns": [block["line"] for block in blocks],
+    }
+    for name in KINDS:
+        found[f"{name.replace('xdp', 'afxdp')}_mpps"] = [rate(pair, name) for pair in pairs]
+    for name, together in (("ratio_afxdp_together", True), ("ratio_afxdp_apart", False)):
+        those = [block for block in blocks if (block["line"] < SHARED_CACHE_NS) == together]
+        if those:
+            of = [{kind: block[kind][which] for kind in KINDS} for block in those for which in range(2)]
+            found[name] = ratio("xdp", "xdp_bare", of)
     return found
 
 
-def _together(each: dict[str, tuple[float, ...]]) -> bool:
-    return each["line"][0] < SHARED_CACHE_NS
+def _by_block(whole: _native.ReceiveRound) -> list[dict[str, Any]]:
+    """What receive.c prints of a round, taken apart: of each block two slices of each kind."""
+    singles = ("line", "drain_xdp", "drain_xdp_bare", "drain_xdp_read")
+    return [
+        {name: whole[name][block] for name in singles}
+        | {name: whole[name][2 * block : 2 * block + 2] for name in KINDS}
+        for block in range(BLOCKS)
+    ]
+
+
+def _bare_rate(block: dict[str, Any]) -> float:
+    """Mpps, of both slices together."""
+    taken: float = (block["xdp_bare"][0][0] + block["xdp_bare"][1][0]) / 2e6
+    return taken
 
 
 def crossing(repeats: int, _: float) -> Figures:
@@ -138,7 +170,7 @@ def crossing(repeats: int, _: float) -> Figures:
 def bulk(repeats: int, seconds: float) -> Figures:
     """TCP of others."""
     with two_hosts() as (near, far):
-        rounds = _bulk.measure(near, far, 4 * seconds, repeats)  # a TCP connection swings more than a ring
+        rounds = _bulk.measure(near, far, 40 * seconds, repeats)  # a TCP connection swings more than a ring
     found = {f"tcp_{mode}_gbit": [taken[mode] for taken in rounds] for mode in _bulk.MODES}
     for mode in _bulk.MODES:
         if mode != "none":
@@ -165,18 +197,24 @@ def verdict(name: str, median: float) -> str:
     return f"{relation} {target:g}: {'met' if met else 'MISSED'}"
 
 
+def middle(values: Sequence[float]) -> list[float]:
+    """The lower and the upper quartile."""
+    if len(values) < 2:
+        return [round(value, 4) for value in (*values, *values)]
+    lower, _, upper = statistics.quantiles(values, n=4, method="inclusive")
+    return [round(lower, 4), round(upper, 4)]
+
+
 @click.command()
 @click.option("--repeats", type=click.IntRange(1, 1000), default=9, show_default=True, help="Interleaved repeats.")
-@click.option(
-    "--seconds", type=click.FloatRange(0.001, 10), default=0.05, show_default=True, help="Of each rate, each time."
-)
+@click.option("--seconds", type=click.FloatRange(0.001, 10), default=0.005, show_default=True, help="Of each slice.")
 @click.option("--only", "parts", multiple=True, type=click.Choice(list(PARTS)), help="Only this part; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(repeats: int, seconds: float, parts: tuple[str, ...], as_json: bool) -> None:
-    """Median and spread (lowest and highest) of each figure.
+    """Median, quartiles and spread (lowest and highest) of each figure.
 
-    Needs root. Rates are taken with both processors for themselves, in bursts of --seconds: for that long nothing
-    else runs. docs/BENCHMARKS.md explains the figures.
+    Needs root. What is compared is measured in turns, in slices of --seconds. While they last, some tenths of a second
+    at a time, nothing else runs. docs/BENCHMARKS.md explains the figures.
     """
     if os.geteuid() != 0:
         raise click.ClickException("network namespaces and XDP need root: sudo ./build.py bench datapath")
@@ -187,13 +225,19 @@ def main(repeats: int, seconds: float, parts: tuple[str, ...], as_json: bool) ->
         figures.update(PARTS[name](repeats, seconds))
     medians = {name: round(statistics.median(values), 4) for name, values in figures.items()}
     spread = {name: [round(min(values), 4), round(max(values), 4)] for name, values in figures.items()}
+    quartiles = {name: middle(values) for name, values in figures.items()}
     if as_json:
         host = {"kernel": platform.release(), "machine": platform.machine(), "processors": os.cpu_count()}
-        click.echo(json.dumps({**medians, "spread": spread, "repeats": repeats, "seconds": seconds, **host}))
+        click.echo(
+            json.dumps(
+                {**medians, "spread": spread, "quartiles": quartiles, "repeats": repeats, "seconds": seconds, **host}
+            )
+        )
         return
     for name, median in medians.items():
-        low, high = spread[name]
-        click.echo(f"{name:28} {median:10.4g}  ({low:.4g} .. {high:.4g})  {verdict(name, median)}".rstrip())
+        (low, high), (lower, upper) = spread[name], quartiles[name]
+        line = f"{name:28} {median:10.4g}  {lower:.4g} .. {upper:.4g}  ({low:.4g} .. {high:.4g})"
+        click.echo(f"{line}  {verdict(name, median)}".rstrip())
 
 
 if __name__ == "__main__":

@@ -192,12 +192,14 @@ static void open_packet(struct bare *bare, const struct accord_netdev *netdev)
 		give_up("binding AF_PACKET", errno);
 }
 
-static void open_udp(struct bare *bare)
+/* On its own interface: others may have the same port on theirs. */
+static void open_udp(struct bare *bare, const struct accord_netdev *netdev)
 {
 	const struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(load_path().local_port)};
 
 	bare->fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (bind(bare->fd, (const struct sockaddr *)&address, sizeof(address)))
+	if (setsockopt(bare->fd, SOL_SOCKET, SO_BINDTODEVICE, netdev->name, (socklen_t)strlen(netdev->name)) ||
+	    bind(bare->fd, (const struct sockaddr *)&address, sizeof(address)))
 		give_up("binding UDP", errno);
 }
 
@@ -232,7 +234,7 @@ struct bare *bare_open(enum bare_kind kind, const struct accord_netdev *netdev, 
 		open_packet(bare, netdev);
 		break;
 	case BARE_UDP:
-		open_udp(bare);
+		open_udp(bare, netdev);
 		break;
 	}
 	if (bare->fd >= 0) {

@@ -28,14 +28,27 @@ struct {
 	__type(value, struct generate_plan);
 } plan SEC(".maps");
 
+/* The index of the interface that packets leave by; 0: they are not made. */
+struct {
+	__uint(type, BPF_MAP_TYPE_ARRAY);
+	__uint(max_entries, 1);
+	__type(key, __u32);
+	__type(value, __u32);
+} way SEC(".maps");
+
 SEC("xdp")
 int generate(struct xdp_md *context)
 {
 	__u8 *packet = (void *)(long)context->data + GENERATE_PACKET_AT;
 	struct accord_header *header = (void *)packet;
 	struct generate_plan *now;
-	__u32 key = 0, index, id, sum;
+	__u32 key = 0, index, id, sum, interface;
+	volatile __u32 *chosen;
 
+	chosen = bpf_map_lookup_elem(&way, &key);
+	interface = chosen ? *chosen : 0;
+	if (!interface)
+		return XDP_DROP;
 	now = bpf_map_lookup_elem(&plan, &key);
 	if (!now || packet + PACKET > (__u8 *)(long)context->data_end)
 		return XDP_ABORTED;
@@ -50,5 +63,5 @@ int generate(struct xdp_md *context)
 	packet[23] = index; /* of the TSN: the first one ends in a zero byte */
 	header->checksum = bpf_htons(~sum);
 	packet[CHUNK_0 + 1] = packet[CHUNK_1 + 1] = packet[CHUNK_2 + 1] = now->chunk_flags[index];
-	return bpf_redirect(now->interface, 0);
+	return bpf_redirect(interface, 0);
 }

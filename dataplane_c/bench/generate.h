@@ -13,7 +13,6 @@ enum generate_constant {
 
 /* Map "plan": one element, written before the generator runs. */
 struct generate_plan {
-	__u32 interface;               /* that the frames leave by */
 	__u32 sums[GENERATE_PACKETS];  /* RFC 1071 sums of the packets, the checksum and the ID's last word zero */
 	__u32 flags[GENERATE_PACKETS]; /* last byte of the header's flags */
 	__u32 chunk_flags[GENERATE_PACKETS];

@@ -3,7 +3,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <net/if.h>
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
@@ -40,9 +39,9 @@ enum {
 };
 
 struct generator {
-	char namespace_path[64], interface[IF_NAMESIZE];
+	char namespace_path[64];
 	struct bpf_object *object;
-	int program_fd, plan_fd;
+	int program_fd, plan_fd, way_fd;
 	uint8_t frame[ROOM];
 	uint32_t length;
 	struct generate_plan plan;
@@ -92,8 +91,7 @@ static void interrupt(int number)
 	(void)number;
 }
 
-struct generator *generator_open(const char *object_path, const char *namespace_path, const char *interface,
-                                 const uint8_t to[6])
+struct generator *generator_open(const char *object_path, const char *namespace_path, const uint8_t to[6])
 {
 	struct generator *generator = calloc(1, sizeof(*generator));
 	const struct sigaction action = {.sa_handler = interrupt};
@@ -102,7 +100,6 @@ struct generator *generator_open(const char *object_path, const char *namespace_
 	if (!generator)
 		give_up("memory", ENOMEM);
 	snprintf(generator->namespace_path, sizeof(generator->namespace_path), "%s", namespace_path);
-	snprintf(generator->interface, sizeof(generator->interface), "%s", interface);
 	build_frame(generator, to);
 	/* Without SA_RESTART, and not ignored: it is there to interrupt. */
 	sigaction(SIGUSR1, &action, NULL);
@@ -114,6 +111,7 @@ struct generator *generator_open(const char *object_path, const char *namespace_
 		give_up(object_path, errno);
 	generator->program_fd = bpf_program__fd(bpf_object__next_program(generator->object, NULL));
 	generator->plan_fd = bpf_object__find_map_fd_by_name(generator->object, "plan");
+	generator->way_fd = bpf_object__find_map_fd_by_name(generator->object, "way");
 	return generator;
 }
 
@@ -130,8 +128,6 @@ static void *run(void *argument)
 	/* bpf_redirect finds the interface in the namespace of the thread that calls. */
 	if (namespace < 0 || setns(namespace, CLONE_NEWNET))
 		generator->error = errno;
-	else
-		generator->plan.interface = if_nametoindex(generator->interface);
 	if (namespace >= 0)
 		close(namespace);
 	if (!generator->error && bpf_map_update_elem(generator->plan_fd, &key, &generator->plan, BPF_ANY))
@@ -160,6 +156,14 @@ void generator_start(struct generator *generator, int cpu)
 	pthread_attr_destroy(&attributes);
 	if (error)
 		give_up("a thread", error);
+}
+
+void generator_send(struct generator *generator, uint32_t interface)
+{
+	uint32_t key = 0;
+
+	if (bpf_map_update_elem(generator->way_fd, &key, &interface, BPF_ANY))
+		give_up("map way", errno);
 }
 
 static void read_plan(struct generator *generator)

@@ -8,10 +8,11 @@
 struct generator;
 
 /* to: the Ethernet address that frames go to. Ends the program with a sentence when it cannot be had. */
-struct generator *generator_open(const char *object_path, const char *namespace_path, const char *interface,
-                                 const uint8_t to[6]);
+struct generator *generator_open(const char *object_path, const char *namespace_path, const uint8_t to[6]);
 /* From a thread of its own, which has processor cpu for itself until it is stopped. */
 void generator_start(struct generator *generator, int cpu);
+/* From now on they leave by that interface of its namespace, an index; 0: none is made. At any time. */
+void generator_send(struct generator *generator, uint32_t interface);
 /* How many packets it has made, from some number on that is not 0. */
 uint64_t generator_made(struct generator *generator);
 void generator_stop(struct generator *generator);

@@ -1,197 +1,189 @@
 // SPDX-License-Identifier: Apache-2.0
 /*
- * How many packets a second come in, over each kind of kernel interface: into our engine, and into a loop that
- * drops them. Prints one JSON object a round: packets per second, taken and offered, and what part of the packets
- * that our engine took came out again as whole messages. "line" is how far apart the two processors are.
+ * How many packets a second come in, over each kind of kernel interface: into our engine, and into loops that drop
+ * them. All of them are open all the time, each on an interface of its own, and one generator turns from one to the
+ * next after some milliseconds, so that what is compared saw the machine in the same state. A block has every kind of
+ * a group once in the order below and once in the other.
  *
- *   receive OBJECT REDIRECT_OBJECT GENERATE_OBJECT NAMESPACE FROM_INTERFACE TO_INTERFACE MODE SECONDS ROUNDS
+ *   receive OBJECT REDIRECT_OBJECT GENERATE_OBJECT NAMESPACE MODE SECONDS BLOCKS ROUNDS INDEX:INTERFACE...
  *
- * Run it in the namespace of TO_INTERFACE; FROM_INTERFACE is in NAMESPACE, a path. MODE: native or generic.
+ * Run it in the namespace of the interfaces, of which there is one for each kind, all with the same Ethernet address;
+ * INDEX is that of the other end, in NAMESPACE, a path. MODE: native or generic. SECONDS: of a slice.
+ *
+ * Prints one JSON object a round. By kind, two slices a block: packets a second taken, and offered; what part of those
+ * that our engine took came out again as whole messages. "drain_", one a block: nanoseconds for each packet of a ring
+ * that is full when it begins. "line", one a block: how far apart the two processors are. "again": slices that were
+ * taken again because the one side or the other had stood still.
  */
-#include <arpa/inet.h>
 #include <errno.h>
 #include <sched.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <linux/if_link.h>
 
-#include "bare.h"
 #include "generator.h"
 #include "line.h"
 #include "load.h"
+#include "source.h"
 
 enum {
 	RECEIVER_CPU = 0,
 	GENERATOR_CPU = 1,
-	WARM_UP_MS = 5,
-	PATIENCE_S = 5,
-	HEARTBEAT_EVERY_MS = ACCORD_HEARTBEAT_MS / 4,
-	POLLS_PER_CLOCK = 16,
-	EVENT_BATCH = 64,
-	/* Negotiations that wait for a packet which a full ring has lost. */
-	MAX_OPEN = 128,
+	SETTLE_US = 2000, /* more than a ring's turn */
+	FILL_US = 3000,   /* the same of a ring that nobody empties */
+	LAST_US = 300,    /* until what is on its way has come */
+	PATIENCE_S = 20,
+	/* So long nothing comes, or the receiver does not run, only when somebody else has the processor: a real-time
+	 * thread, the scheduler's share for the others, the host. */
+	STOOD_STILL_US = 1000,
+	ATTEMPTS = 10,
+	POLLS_PER_CLOCK = 2,
+	MAX_BLOCKS = 64,
 };
 
-struct counts {
-	uint64_t packets, messages;
+enum kind {
+	XDP,
+	XDP_BARE,
+	XDP_READ,
+	XDP_REDIRECT,
+	PACKET,
+	PACKET_BARE,
+	UDP,
+	UDP_BARE,
+	KINDS
 };
 
-struct source {
-	/* One batch: what came. */
-	struct counts (*receive)(struct source *source);
-	void (*heartbeat)(struct source *source);
-	void (*close)(struct source *source);
-	struct bare *bare;
-	struct accord_port *port;
-	struct accord_engine *engine;
-	uint64_t taken; /* by the engine, so far */
-	int fd;
-	uint32_t handles[MAX_OPEN], next;
+static const char *const names[KINDS] = {"xdp",    "xdp_bare",    "xdp_read", "xdp_redirect",
+                                         "packet", "packet_bare", "udp",      "udp_bare"};
+
+/* [from, to) of the kinds. */
+static const struct {
+	int from, to;
+} groups[] = {{XDP, PACKET}, {PACKET, UDP}, {UDP, KINDS}};
+
+/* From our engine, which has to do all of it, to a loop that reads. */
+static const enum kind drained[] = {XDP, XDP_BARE, XDP_READ};
+
+struct slice {
+	double taken, made, whole;
 };
 
-static uint64_t now_ns(void)
+struct way {
+	struct source *source;
+	uint32_t index; /* of the generator's end */
+	struct slice slices[2 * MAX_BLOCKS];
+	double drain_ns[MAX_BLOCKS];
+};
+
+struct spent {
+	uint64_t us, pause_us; /* the longest */
+	struct source_total total;
+};
+
+static uint64_t now_us(void)
 {
 	struct timespec now;
 
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+	return (uint64_t)now.tv_sec * 1000000u + (uint64_t)now.tv_nsec / 1000;
 }
 
-/* ---- ours ---- */
-
-static uint64_t taken(const struct accord_engine *engine)
+static struct spent spend(struct source *source, uint64_t duration_us)
 {
-	uint64_t counters[ACCORD_REASON_LIMIT], sum = 0;
+	const struct source_total before = source_total(source);
+	uint64_t begun = now_us(), now = begun, came = begun;
+	struct spent spent = {0};
 
-	accord_engine_counters(engine, counters);
-	for (uint32_t reason = 0; reason < ACCORD_REASON_LIMIT; reason++)
-		sum += counters[reason];
-	return sum;
+	while (now - begun < duration_us) {
+		uint32_t count = 0;
+
+		for (int i = 0; i < POLLS_PER_CLOCK; i++)
+			count += source_receive(source);
+		now = now_us();
+		if (now - came > spent.pause_us)
+			spent.pause_us = now - came;
+		if (count)
+			came = now;
+	}
+	spent.us = now - begun;
+	spent.total = source_total(source);
+	spent.total.packets -= before.packets;
+	spent.total.messages -= before.messages;
+	return spent;
 }
 
-/* The least that a user does: every message is looked at, every negotiation forgotten when it is whole. */
-static uint64_t use(struct source *source)
+/* Until packets come that way. */
+static void turn_to(struct generator *generator, struct way *way, const char *name)
 {
-	static struct accord_event events[EVENT_BATCH];
-	uint64_t messages = 0, now = now_ns() / 1000;
-	uint32_t count;
+	uint64_t give_up = now_us() + PATIENCE_S * UINT64_C(1000000);
 
-	while ((count = accord_engine_events(source->engine, events, EVENT_BATCH)) > 0)
-		for (uint32_t i = 0; i < count; i++) {
-			uint32_t *oldest = &source->handles[source->next % MAX_OPEN];
-
-			if (events[i].kind == ACCORD_EVENT_MESSAGE) {
-				messages++;
-				accord_engine_close(source->engine, now, events[i].handle, 0);
-			} else if (events[i].kind == ACCORD_EVENT_OPENED) {
-				if (*oldest)
-					accord_engine_close(source->engine, now, *oldest, 0); /* mostly gone long ago */
-				*oldest = events[i].handle;
-				source->next++;
-			}
+	source_heartbeat(way->source);
+	generator_send(generator, way->index);
+	while (!spend(way->source, SETTLE_US).total.packets) {
+		if (now_us() > give_up) {
+			fprintf(stderr, "receive: %s: nothing comes in for %d s\n", name, PATIENCE_S);
+			exit(1);
 		}
-	return messages;
-}
-
-static struct counts ours_receive(struct source *source)
-{
-	struct counts counts = {0};
-
-	if (accord_port_poll(source->port, source->engine, now_ns() / 1000)) {
-		counts.messages = use(source);
-		counts.packets = taken(source->engine) - source->taken;
-		source->taken += counts.packets;
+		source_heartbeat(way->source);
 	}
-	return counts;
 }
 
-static void ours_heartbeat(struct source *source)
+static void turn_away(struct generator *generator, struct way *way)
 {
-	accord_port_heartbeat(source->port);
+	generator_send(generator, 0);
+	spend(way->source, LAST_US);
 }
 
-static void ours_close(struct source *source)
+/* Returns how often it had to be taken again. */
+static int take(struct generator *generator, struct way *way, const char *name, double seconds, struct slice *slice)
 {
-	accord_port_close(source->port);
-	accord_engine_free(source->engine);
-	close(source->fd);
+	struct spent spent = {0};
+	uint64_t made = 0;
+	int attempts = 0;
+
+	turn_to(generator, way, name);
+	do {
+		source_heartbeat(way->source);
+		spend(way->source, SETTLE_US);
+		made = generator_made(generator);
+		spent = spend(way->source, (uint64_t)(seconds * 1e6));
+		made = generator_made(generator) - made;
+	} while (++attempts < ATTEMPTS && (spent.pause_us > STOOD_STILL_US || !spent.total.packets));
+	turn_away(generator, way);
+	slice->taken = (double)spent.total.packets / (double)spent.us * 1e6;
+	slice->made = (double)made / (double)spent.us * 1e6;
+	slice->whole =
+		spent.total.packets ? (double)(spent.total.messages * LOAD_PROPOSAL) / (double)spent.total.packets : 0;
+	return attempts - 1;
 }
 
-static struct source ours(enum accord_rung rung, const char *interface, const char *object_path)
+/* The generator fills the ring, then makes packets for nobody; what is in the ring is taken out. */
+static double drain_ns(struct generator *generator, struct way *way, const char *name)
 {
-	const struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons(load_path().local_port)};
-	const struct accord_port_config config = {
-		.interface = interface, .object_path = object_path, .first_rung = rung, .last_rung = rung};
-	const struct accord_engine_config engine_config = {0};
-	struct source source = {.receive = ours_receive, .heartbeat = ours_heartbeat, .close = ours_close};
-	struct accord_port_report report;
+	struct timespec from, to;
+	uint64_t until, packets;
+	double taken;
 
-	source.engine = accord_engine_new(&engine_config);
-	source.fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (!source.engine || bind(source.fd, (const struct sockaddr *)&address, sizeof(address))) {
-		fprintf(stderr, "receive: UDP port: %s\n", strerror(errno));
-		exit(1);
-	}
-	if (accord_port_open(&config, &report, &source.port) || accord_port_add_socket(source.port, source.fd) < 0) {
-		fprintf(stderr, "receive: %s\n", report.detail[rung]);
-		exit(1);
-	}
-	accord_engine_support(source.engine, load_protocols, LOAD_CHUNKS - 1);
-	return source;
-}
-
-/* ---- bare ---- */
-
-static struct counts drop(struct source *source)
-{
-	return (struct counts){.packets = bare_receive(source->bare)};
-}
-
-static void drop_heartbeat(struct source *source)
-{
-	bare_heartbeat(source->bare);
-}
-
-static void drop_close(struct source *source)
-{
-	bare_close(source->bare);
-}
-
-static struct source bare(enum bare_kind kind, const struct accord_netdev *netdev, const char *object_path,
-                          uint32_t flags)
-{
-	return (struct source){.receive = drop,
-	                       .heartbeat = drop_heartbeat,
-	                       .close = drop_close,
-	                       .bare = bare_open(kind, netdev, object_path, flags)};
-}
-
-/* ---- the measurement ---- */
-
-static struct counts spend(struct source *source, uint64_t duration_ns)
-{
-	uint64_t begun = now_ns(), now = begun, beat = 0;
-	struct counts all = {0};
-
-	while (now - begun < duration_ns) {
-		if (now - beat > HEARTBEAT_EVERY_MS * 1000000u) {
-			source->heartbeat(source);
-			beat = now;
-		}
-		for (int i = 0; i < POLLS_PER_CLOCK; i++) {
-			struct counts counts = source->receive(source);
-
-			all.packets += counts.packets;
-			all.messages += counts.messages;
-		}
-		now = now_ns();
-	}
-	return all;
+	turn_to(generator, way, name);
+	/* Awake: a processor that has slept is slow at first. */
+	for (until = now_us() + FILL_US; now_us() < until;)
+		;
+	generator_send(generator, 0);
+	for (until = now_us() + LAST_US; now_us() < until;)
+		;
+	packets = source_total(way->source).packets;
+	clock_gettime(CLOCK_MONOTONIC, &from);
+	while (source_receive(way->source))
+		;
+	clock_gettime(CLOCK_MONOTONIC, &to);
+	taken = (double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec);
+	packets = source_total(way->source).packets - packets;
+	return packets ? taken / (double)packets : 0;
 }
 
 /* While it is measured, nobody else gets the receiver's processor, as the generator's thread has its own. */
@@ -202,90 +194,134 @@ static void set_urgent(int urgent)
 	sched_setscheduler(0, urgent ? SCHED_FIFO : SCHED_OTHER, &parameter);
 }
 
-/* Real-time threads may have 95 % of each second (sched(7)), and who has used them up stands still for a while. */
-static void rest(uint64_t duration_ns)
+/* Real-time threads may have 95 % of each second (sched(7)), and others have work, too. */
+static void rest(uint64_t duration_us)
 {
-	const struct timespec pause = {.tv_sec = (time_t)(duration_ns / 1000000000u),
-	                               .tv_nsec = (long)(duration_ns % 1000000000u)};
+	const struct timespec pause = {.tv_sec = (time_t)(duration_us / 1000000u),
+	                               .tv_nsec = (long)(duration_us % 1000000u) * 1000};
 
 	nanosleep(&pause, NULL);
 }
 
-static void measure(const char *name, struct source source, struct generator *generator, double seconds, int last)
+/* Returns how many slices were taken again. */
+static int take_block(struct generator *generator, struct way *ways, long block, double seconds)
 {
-	uint64_t started = now_ns(), begun, made, give_up;
-	struct counts counts = {0};
-	double elapsed;
+	uint64_t started = now_us();
+	int again = 0;
 
-	source.heartbeat(&source);
 	generator_start(generator, GENERATOR_CPU);
-	give_up = now_ns() + PATIENCE_S * UINT64_C(1000000000);
-	while (!counts.packets && now_ns() < give_up)
-		counts = spend(&source, WARM_UP_MS * 1000000u);
 	set_urgent(1);
-	spend(&source, WARM_UP_MS * 1000000u);
-	begun = now_ns();
-	made = generator_made(generator);
-	counts = spend(&source, (uint64_t)(seconds * 1e9));
-	elapsed = (double)(now_ns() - begun) / 1e9;
-	made = generator_made(generator) - made;
+	for (size_t group = 0; group < sizeof(groups) / sizeof(*groups); group++) {
+		for (int kind = groups[group].from; kind < groups[group].to; kind++)
+			again += take(generator, &ways[kind], names[kind], seconds, &ways[kind].slices[2 * block]);
+		for (int kind = groups[group].to - 1; kind >= groups[group].from; kind--)
+			again += take(generator, &ways[kind], names[kind], seconds, &ways[kind].slices[2 * block + 1]);
+	}
+	for (size_t i = 0; i < sizeof(drained) / sizeof(*drained); i++)
+		ways[drained[i]].drain_ns[block] = drain_ns(generator, &ways[drained[i]], names[drained[i]]);
 	set_urgent(0);
 	generator_stop(generator);
-	source.close(&source);
-	rest(now_ns() - started);
-	if (!counts.packets) {
-		fprintf(stderr, "receive: %s: nothing comes in\n", name);
-		exit(1);
+	rest(now_us() - started);
+	return again;
+}
+
+static void print_round(const struct way *ways, long blocks, const double *lines, int again)
+{
+	printf("{\"again\": %d, \"line\": [", again);
+	for (long block = 0; block < blocks; block++)
+		printf("%s%.1f", block ? ", " : "", lines[block]);
+	printf("]");
+	for (int kind = 0; kind < KINDS; kind++) {
+		printf(", \"%s\": [", names[kind]);
+		for (long i = 0; i < 2 * blocks; i++) {
+			const struct slice *slice = &ways[kind].slices[i];
+
+			printf("%s[%.0f, %.0f, %.3f]", i ? ", " : "", slice->taken, slice->made, slice->whole);
+		}
+		printf("]");
 	}
-	printf("\"%s\": [%.0f, %.0f, %.3f]%s", name, (double)counts.packets / elapsed, (double)made / elapsed,
-	       (double)(counts.messages * LOAD_PROPOSAL) / (double)counts.packets, last ? "" : ", ");
+	for (size_t i = 0; i < sizeof(drained) / sizeof(*drained); i++) {
+		printf(", \"drain_%s\": [", names[drained[i]]);
+		for (long block = 0; block < blocks; block++)
+			printf("%s%.1f", block ? ", " : "", ways[drained[i]].drain_ns[block]);
+		printf("]");
+	}
+	printf("}\n");
+	fflush(stdout);
+}
+
+static struct source *open_source(enum kind kind, const char *interface, char **objects, bool native)
+{
+	const uint32_t flags = native ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE;
+
+	switch (kind) {
+	case XDP:
+		return source_ours(native ? ACCORD_RUNG_XDP_NATIVE : ACCORD_RUNG_XDP_GENERIC, interface, objects[0]);
+	case XDP_BARE:
+		return source_bare(BARE_XDP, interface, objects[0], flags);
+	case XDP_READ:
+		return source_bare(BARE_XDP_READ, interface, objects[0], flags);
+	case XDP_REDIRECT:
+		return source_bare(BARE_XDP_REDIRECT, interface, objects[1], flags);
+	case PACKET:
+		return source_ours(ACCORD_RUNG_PACKET, interface, objects[0]);
+	case PACKET_BARE:
+		return source_bare(BARE_PACKET, interface, NULL, 0);
+	case UDP:
+		return source_ours(ACCORD_RUNG_UDP, interface, objects[0]);
+	default:
+		return source_bare(BARE_UDP, interface, NULL, 0);
+	}
 }
 
 int main(int argc, char **argv)
 {
+	static struct way ways[KINDS];
 	struct accord_failure failure = {0};
 	struct accord_netdev netdev;
 	struct generator *generator;
-	double seconds = argc == 10 ? strtod(argv[8], NULL) : 0;
-	long rounds = argc == 10 ? strtol(argv[9], NULL, 10) : 0;
-	int native;
-	enum accord_rung rung;
-	uint32_t flags;
+	bool enough = argc == 9 + (int)KINDS;
+	double seconds = enough ? strtod(argv[6], NULL) : 0;
+	long blocks = enough ? strtol(argv[7], NULL, 10) : 0, rounds = enough ? strtol(argv[8], NULL, 10) : 0;
 	cpu_set_t cpus;
 
-	if (rounds < 1 || seconds <= 0) {
-		fprintf(stderr, "usage: receive OBJECT REDIRECT_OBJECT GENERATE_OBJECT NAMESPACE FROM_INTERFACE TO_INTERFACE "
-		                "MODE SECONDS ROUNDS\n");
+	if (rounds < 1 || blocks < 1 || blocks > MAX_BLOCKS || seconds <= 0) {
+		fprintf(stderr,
+		        "usage: receive OBJECT REDIRECT_OBJECT GENERATE_OBJECT NAMESPACE MODE SECONDS BLOCKS ROUNDS "
+		        "INDEX:INTERFACE... (%d of them)\n",
+		        (int)KINDS);
 		return 2;
 	}
 	if (sysconf(_SC_NPROCESSORS_ONLN) < 2) {
 		fprintf(stderr, "receive: generator and receiver need a processor each, and there is one\n");
 		return 1;
 	}
-	if (accord_netdev_open(argv[6], &netdev, &failure)) {
-		fprintf(stderr, "receive: %s\n", failure.detail);
-		return 1;
-	}
-	native = strcmp(argv[7], "generic") != 0;
-	rung = native ? ACCORD_RUNG_XDP_NATIVE : ACCORD_RUNG_XDP_GENERIC;
-	flags = native ? XDP_FLAGS_DRV_MODE : XDP_FLAGS_SKB_MODE;
 	CPU_ZERO(&cpus);
 	CPU_SET(RECEIVER_CPU, &cpus);
 	sched_setaffinity(0, sizeof(cpus), &cpus);
-	generator = generator_open(argv[3], argv[4], argv[5], netdev.address);
-	for (long round = 0; round < rounds; round++) {
-		printf("{\"line\": [%.1f], ", line_ns(GENERATOR_CPU));
-		measure("xdp", ours(rung, argv[6], argv[1]), generator, seconds, 0);
-		measure("xdp_bare", bare(BARE_XDP, &netdev, argv[1], flags), generator, seconds, 0);
-		measure("xdp_read", bare(BARE_XDP_READ, &netdev, argv[1], flags), generator, seconds, 0);
-		measure("xdp_redirect", bare(BARE_XDP_REDIRECT, &netdev, argv[2], flags), generator, seconds, 0);
-		measure("packet", ours(ACCORD_RUNG_PACKET, argv[6], argv[1]), generator, seconds, 0);
-		measure("packet_bare", bare(BARE_PACKET, &netdev, NULL, 0), generator, seconds, 0);
-		measure("udp", ours(ACCORD_RUNG_UDP, argv[6], argv[1]), generator, seconds, 0);
-		measure("udp_bare", bare(BARE_UDP, &netdev, NULL, 0), generator, seconds, 1);
-		printf("}\n");
-		fflush(stdout);
+	for (int kind = 0; kind < KINDS; kind++) {
+		char *interface;
+
+		ways[kind].index = (uint32_t)strtoul(argv[9 + kind], &interface, 10);
+		if (*interface++ != ':' || accord_netdev_open(interface, &netdev, &failure)) {
+			fprintf(stderr, "receive: %s: %s\n", argv[9 + kind], failure.detail);
+			return 1;
+		}
+		ways[kind].source = open_source((enum kind)kind, interface, &argv[1], strcmp(argv[5], "generic") != 0);
 	}
+	generator = generator_open(argv[3], argv[4], netdev.address);
+	for (long round = 0; round < rounds; round++) {
+		double lines[MAX_BLOCKS];
+		int again = 0;
+
+		for (long block = 0; block < blocks; block++) {
+			lines[block] = line_ns(GENERATOR_CPU);
+			again += take_block(generator, ways, block, seconds);
+		}
+		print_round(ways, blocks, lines, again);
+	}
+	for (int kind = 0; kind < KINDS; kind++)
+		source_close(ways[kind].source);
 	generator_close(generator);
 	return 0;
 }

@@ -9,7 +9,6 @@
  */
 #include "checksum.h"
 
-#include <stdbool.h>
 #include <string.h>
 
 #include "hash.h"
@@ -19,6 +18,7 @@ typedef uint64_t pair __attribute__((vector_size(16)));
 
 enum {
 	BLOCK = 2 * sizeof(pair),
+	BLOCKS_AT_ONCE = 4, /* a turn of the loop costs as much as half a block */
 };
 
 struct sums {
@@ -36,9 +36,10 @@ static inline void add(struct sums *sums, const uint8_t *bytes)
 }
 
 /* Of the 2^32 words that a sum could hold, a packet has a few hundred: nothing is lost. */
-static inline uint64_t halves(const struct sums *sums)
+static inline uint64_t sum_of(const struct sums *one, const struct sums *other)
 {
-	pair both = sums->words - (sums->upper << 32) + sums->upper;
+	pair upper = one->upper + other->upper;
+	pair both = one->words + other->words - (upper << 32) + upper;
 
 	return both[0] + both[1];
 }
@@ -51,68 +52,22 @@ static inline uint64_t halves(const struct sums *sums)
 static inline uint64_t fingerprint(const struct sums *one, const struct sums *other, uint32_t length)
 {
 	pair upper = one->upper + (other->upper << 20); /* below 2^41 both */
-	uint64_t tops = upper[0] + upper[1] * UINT64_C(0xbf58476d1ce4e5b9);
 
-	return hash_mix(hash_mix(length + tops) + one->partial[0] + one->partial[1] * UINT64_C(0x9e3779b97f4a7c15) +
+	return hash_mix((length + upper[0]) * UINT64_C(0xd6e8feb86659fd93) + upper[1] * UINT64_C(0xbf58476d1ce4e5b9) +
+	                one->partial[0] + one->partial[1] * UINT64_C(0x9e3779b97f4a7c15) +
 	                other->partial[0] * UINT64_C(0xa0761d6478bd642f) +
 	                other->partial[1] * UINT64_C(0xe7037ed1a0b428db));
 }
 
-static void add_blocks(struct sums *one, struct sums *other, const uint8_t *bytes, uint32_t blocks)
+/* What is left behind the blocks, and what all of it comes to. */
+__attribute__((always_inline)) static inline struct checksum finish(struct sums *one, struct sums *other,
+                                                                    const uint8_t *bytes, uint32_t length)
 {
-	for (; blocks; blocks--, bytes += BLOCK) {
-		add(one, bytes);
-		add(other, bytes + sizeof(pair));
-	}
-}
-
-#if defined(__x86_64__)
-/* Both at once. Where a compiler may not use such registers, it keeps them in memory. */
-typedef uint64_t quad __attribute__((vector_size(32)));
-_Static_assert(sizeof(quad) == (size_t)BLOCK, "a block is added at once");
-
-static inline void part(pair *one, pair *other, const quad *both)
-{
-	memcpy(one, both, sizeof(*one));
-	memcpy(other, (const uint8_t *)both + sizeof(*one), sizeof(*other));
-}
-
-__attribute__((target("avx2"))) static void add_wide_blocks(struct sums *one, struct sums *other, const uint8_t *bytes,
-                                                            uint32_t blocks)
-{
-	quad words = {0}, upper = {0}, partial = {0};
-
-	for (; blocks; blocks--, bytes += BLOCK) {
-		quad block;
-
-		memcpy(&block, bytes, sizeof(block));
-		words += block;
-		upper += block >> 32;
-		partial += words;
-	}
-	part(&one->words, &other->words, &words);
-	part(&one->upper, &other->upper, &upper);
-	part(&one->partial, &other->partial, &partial);
-}
-#endif
-
-static struct checksum scan(const uint8_t *bytes, uint32_t length, bool wide)
-{
-	struct sums one = {0}, other = {0};
 	uint32_t left = length % BLOCK;
 
-#if defined(__x86_64__)
-	if (wide)
-		add_wide_blocks(&one, &other, bytes, length / BLOCK);
-	else
-		add_blocks(&one, &other, bytes, length / BLOCK);
-#else
-	(void)wide;
-	add_blocks(&one, &other, bytes, length / BLOCK);
-#endif
 	bytes += length - left;
 	if (left >= sizeof(pair)) {
-		add(&one, bytes);
+		add(one, bytes);
 		left -= sizeof(pair);
 		bytes += sizeof(pair);
 	}
@@ -120,24 +75,82 @@ static struct checksum scan(const uint8_t *bytes, uint32_t length, bool wide)
 		uint8_t rest[sizeof(pair)] = {0};
 
 		memcpy(rest, bytes, left);
-		add(&other, rest);
+		add(other, rest);
 	}
 	return (struct checksum){
-		.sum = halves(&one) + halves(&other),
-		.fingerprint = fingerprint(&one, &other, length),
+		.sum = sum_of(one, other),
+		.fingerprint = fingerprint(one, other, length),
 	};
 }
 
-struct checksum checksum_scan(const uint8_t *bytes, uint32_t length)
+static inline void add_block(struct sums *one, struct sums *other, const uint8_t *bytes)
 {
-#if defined(__x86_64__)
-	return scan(bytes, length, __builtin_cpu_supports("avx2"));
-#else
-	return scan(bytes, length, false);
-#endif
+	add(one, bytes);
+	add(other, bytes + sizeof(pair));
 }
 
 struct checksum checksum_scan_narrow(const uint8_t *bytes, uint32_t length)
 {
-	return scan(bytes, length, false);
+	struct sums one = {0}, other = {0};
+	const uint8_t *at = bytes;
+
+	for (uint32_t blocks = length / BLOCK; blocks; blocks--, at += BLOCK)
+		add_block(&one, &other, at);
+	return finish(&one, &other, bytes, length);
+}
+
+#if defined(__x86_64__)
+/* Both at once. Where a compiler may not use such registers, it keeps them in memory. */
+typedef uint64_t quad __attribute__((vector_size(32)));
+_Static_assert(sizeof(quad) == (size_t)BLOCK, "a block is added at once");
+
+struct wide_sums {
+	quad words, upper, partial;
+};
+
+__attribute__((always_inline, target("avx2"))) static inline void add_wide(struct wide_sums *sums, const uint8_t *bytes)
+{
+	quad words;
+
+	memcpy(&words, bytes, sizeof(words));
+	sums->words += words;
+	sums->upper += words >> 32;
+	sums->partial += sums->words;
+}
+
+__attribute__((always_inline)) static inline void part(pair *one, pair *other, const quad *both)
+{
+	memcpy(one, both, sizeof(*one));
+	memcpy(other, (const uint8_t *)both + sizeof(*one), sizeof(*other));
+}
+
+__attribute__((target("avx2"))) static struct checksum scan_wide(const uint8_t *bytes, uint32_t length)
+{
+	struct wide_sums both = {0};
+	uint32_t blocks = length / BLOCK;
+	const uint8_t *at = bytes;
+	struct sums one, other;
+
+	for (; blocks >= BLOCKS_AT_ONCE; blocks -= BLOCKS_AT_ONCE, at += (size_t)BLOCKS_AT_ONCE * BLOCK) {
+		add_wide(&both, at);
+		add_wide(&both, at + BLOCK);
+		add_wide(&both, at + (size_t)2 * BLOCK);
+		add_wide(&both, at + (size_t)3 * BLOCK);
+	}
+	for (; blocks; blocks--, at += BLOCK)
+		add_wide(&both, at);
+	part(&one.words, &other.words, &both.words);
+	part(&one.upper, &other.upper, &both.upper);
+	part(&one.partial, &other.partial, &both.partial);
+	return finish(&one, &other, bytes, length);
+}
+#endif
+
+struct checksum checksum_scan(const uint8_t *bytes, uint32_t length)
+{
+#if defined(__x86_64__)
+	if (__builtin_cpu_supports("avx2"))
+		return scan_wide(bytes, length);
+#endif
+	return checksum_scan_narrow(bytes, length);
 }

@@ -6,6 +6,7 @@
 #ifndef ACCORD_CHECKSUM_H
 #define ACCORD_CHECKSUM_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 
@@ -45,6 +46,12 @@ static inline uint16_t checksum_fold(uint64_t sum)
 	folded = (uint16_t)sum;
 	memcpy(bytes, &folded, sizeof(bytes));
 	return (uint16_t)(bytes[0] << 8 | bytes[1]);
+}
+
+/* Is this the sum over something that holds its own checksum, and is not all zeros? As if it folded to 0xffff. */
+static inline bool checksum_holds(uint64_t sum)
+{
+	return sum && sum % 0xffff == 0;
 }
 
 #endif /* ACCORD_CHECKSUM_H */

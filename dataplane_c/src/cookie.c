@@ -45,7 +45,7 @@ void cookie_make(const struct accord_cookie_ring *ring, const struct accord_path
 	cookie[0] = (uint8_t)key->id;
 	cookie[1] = ACCORD_COOKIE_ADDRESS;
 	store16(cookie + 2, (uint16_t)ring->slot);
-	store32(cookie + 4, packet->bound);
+	store32(cookie + 4, packet_bound(packet));
 	store64(cookie + AT_MAC, mac_of(key, path, packet->transaction, cookie));
 }
 
@@ -71,7 +71,7 @@ enum cookie_verdict cookie_check(const struct accord_cookie_ring *ring, const st
 			key = &ring->keys[i];
 	if (!key || !accord_cookie_fresh(ring->slot, load16(cookie + 2)))
 		return COOKIE_STALE;
-	if (cookie[1] != ACCORD_COOKIE_ADDRESS || load32(cookie + 4) != packet->bound)
+	if (cookie[1] != ACCORD_COOKIE_ADDRESS || load32(cookie + 4) != packet_bound(packet))
 		return COOKIE_FORGED;
 	store64(mac, mac_of(key, path, packet->transaction, cookie));
 	return same(mac, cookie + AT_MAC, sizeof(mac)) ? COOKIE_GOOD : COOKIE_FORGED;

@@ -15,14 +15,17 @@ enum crowd_constant {
 	CROWD_ROWS = 2,
 	CROWD_BITS = 11,
 };
+_Static_assert((int)CROWD_ROWS *(int)CROWD_BITS <= 32, "a network's places are one word");
 
 struct crowd {
 	uint32_t limit; /* of one network; 0: none */
 	uint32_t counts[CROWD_ROWS][1 << CROWD_BITS];
 };
 
-uint32_t crowd_of(const struct crowd *crowd, uint64_t seed, const struct accord_path *path);
-void crowd_enter(struct crowd *crowd, uint64_t seed, const struct accord_path *path);
-void crowd_leave(struct crowd *crowd, uint64_t seed, const struct accord_path *path);
+/* The places of a path's network, by which it is counted in any crowd. */
+uint32_t crowd_places(uint64_t seed, const struct accord_path *path);
+uint32_t crowd_of(const struct crowd *crowd, uint32_t places);
+void crowd_enter(struct crowd *crowd, uint32_t places);
+void crowd_leave(struct crowd *crowd, uint32_t places);
 
 #endif /* ACCORD_CROWD_H */

@@ -21,7 +21,8 @@ static uint32_t parse_chunks(struct packet *packet, const uint8_t *bytes, uint32
 {
 	uint64_t nodes_seen = 0;
 	bool padding_seen = false;
-	uint32_t count = 0, padding = 0, whole = length;
+	uint32_t padding = 0, whole = length;
+	struct chunk *chunk = packet->chunks;
 
 	while (length) {
 		uint32_t protocol;
@@ -33,37 +34,33 @@ static uint32_t parse_chunks(struct packet *packet, const uint8_t *bytes, uint32
 		node = bytes[0];
 		data_length = load16(bytes + 2);
 		protocol = load32(bytes + 4);
-		if (length - ACCORD_CHUNK_HEADER_BYTES < data_length)
+		length -= ACCORD_CHUNK_HEADER_BYTES;
+		if (length < data_length)
 			return ACCORD_REASON_BAD_CHUNK;
-
-		if ((node == ACCORD_NODE_PADDING) != (protocol == ACCORD_PROTOCOL_PADDING))
-			return ACCORD_REASON_BAD_CHUNK;
-		if (node == ACCORD_NODE_PADDING) {
-			if (padding_seen)
+		length -= data_length;
+		if (node < ACCORD_MAX_NODES) {
+			/* An empty chunk carries nothing, so a sender has no cause to make one. */
+			if (protocol == ACCORD_PROTOCOL_PADDING || data_length == 0 || nodes_seen >> node & 1)
+				return ACCORD_REASON_BAD_CHUNK;
+			nodes_seen |= UINT64_C(1) << node;
+		} else {
+			if (node != ACCORD_NODE_PADDING || protocol != ACCORD_PROTOCOL_PADDING || padding_seen)
 				return ACCORD_REASON_BAD_CHUNK;
 			padding_seen = true;
 			padding = data_length;
-		} else {
-			/* An empty chunk carries nothing, so a sender has no cause to make one. */
-			if (node >= ACCORD_MAX_NODES || data_length == 0)
-				return ACCORD_REASON_BAD_CHUNK;
-			if (nodes_seen & UINT64_C(1) << node)
-				return ACCORD_REASON_BAD_CHUNK;
-			nodes_seen |= UINT64_C(1) << node;
 		}
 		/* Of each node one, and one of padding: there is room. */
-		packet->chunks[count++] = (struct chunk){
-			.node = node,
-			.flags = bytes[1] & ACCORD_CHUNK_FLAGS_KNOWN,
-			.length = data_length,
-			.protocol = protocol,
-			.data = bytes + ACCORD_CHUNK_HEADER_BYTES,
-		};
-		bytes += ACCORD_CHUNK_HEADER_BYTES + data_length;
-		length -= ACCORD_CHUNK_HEADER_BYTES + data_length;
+		chunk->node = node;
+		chunk->flags = bytes[1] & ACCORD_CHUNK_FLAGS_KNOWN;
+		chunk->length = data_length;
+		chunk->protocol = protocol;
+		bytes += ACCORD_CHUNK_HEADER_BYTES;
+		chunk->data = bytes;
+		bytes += data_length;
+		chunk++;
 	}
-	packet->chunk_count = count;
-	packet->bytes = whole - count * ACCORD_CHUNK_HEADER_BYTES - padding;
+	packet->chunk_count = (uint32_t)(chunk - packet->chunks);
+	packet->bytes = whole - packet->chunk_count * ACCORD_CHUNK_HEADER_BYTES - padding;
 	return ACCORD_REASON_OK;
 }
 
@@ -84,6 +81,7 @@ uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t leng
 	uint32_t offset, reason, header = ACCORD_HEADER_BYTES;
 	struct checksum chunks;
 	uint64_t front;
+	uint16_t flags;
 	bool pure;
 
 	if (length < ACCORD_HEADER_BYTES)
@@ -95,8 +93,9 @@ uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t leng
 	if (load32(bytes + AT_MAGIC) != ACCORD_MAGIC)
 		return ACCORD_REASON_BAD_MAGIC;
 	front = checksum_header(bytes, ACCORD_HEADER_BYTES);
+	flags = load16(bytes + AT_FLAGS) & ACCORD_FLAGS_KNOWN;
 	packet->cookie = NULL;
-	if (load16(bytes + AT_FLAGS) & ACCORD_FLAG_COOKIE) {
+	if (flags & ACCORD_FLAG_COOKIE) {
 		header += ACCORD_COOKIE_BYTES;
 		if (length < header)
 			return ACCORD_REASON_SHORT_PACKET;
@@ -104,20 +103,21 @@ uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t leng
 		front += checksum_header(packet->cookie, ACCORD_COOKIE_BYTES);
 	}
 	chunks = checksum_scan(bytes + header, length - header);
-	if (checksum_fold(front + chunks.sum) != 0xffff)
+	if (!checksum_holds(front + chunks.sum)) /* not all zeros: there is the magic cookie */
 		return ACCORD_REASON_BAD_CHECKSUM;
 
 	pure = length == header;
-	packet->bound = (uint32_t)checksum_fold(chunks.sum) << 16 | (length - header);
+	packet->sum = chunks.sum;
+	packet->body = length - header;
 	packet->length = length;
 	packet->follows = false;
 	packet->transaction = bytes + AT_TRANSACTION;
 	packet->step = bytes[AT_STEP];
-	packet->flags = load16(bytes + AT_FLAGS) & ACCORD_FLAGS_KNOWN;
-	packet->sender = packet->flags & ACCORD_FLAG_INITIATOR ? ROLE_INITIATOR : ROLE_RESPONDER;
+	packet->flags = flags;
+	packet->sender = flags & ACCORD_FLAG_INITIATOR ? ROLE_INITIATOR : ROLE_RESPONDER;
 	packet->ack_tsn = load32(bytes + AT_ACK_TSN);
 	packet->ack_count = load16(bytes + AT_ACK_COUNT);
-	if (packet->flags & ACCORD_FLAG_ACK) {
+	if (flags & ACCORD_FLAG_ACK) {
 		if (packet->ack_count == 0)
 			return ACCORD_REASON_BAD_FLAGS;
 	} else if (packet->ack_tsn != 0 || packet->ack_count != 0 || (pure && !packet->cookie)) {
@@ -126,9 +126,9 @@ uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t leng
 	reason = packet->cookie ? check_cookie(packet, pure) : ACCORD_REASON_OK;
 	if (reason)
 		return reason;
-	if (pure && packet->flags & ACCORD_FLAG_END)
+	if (pure && flags & ACCORD_FLAG_END)
 		return ACCORD_REASON_BAD_FLAGS;
-	if (packet->flags & ACCORD_FLAG_MORE && length != ACCORD_MIN_MTU_PACKET)
+	if (flags & ACCORD_FLAG_MORE && length != ACCORD_MIN_MTU_PACKET)
 		return ACCORD_REASON_BAD_FLAGS;
 	if (packet->step >= ACCORD_MAX_STEPS || packet->step % 2 != (packet->sender == ROLE_RESPONDER))
 		return ACCORD_REASON_BAD_STEP;
@@ -144,8 +144,7 @@ uint32_t packet_parse(struct packet *packet, const uint8_t *bytes, uint32_t leng
 	reason = parse_chunks(packet, bytes + header, length - header);
 	if (reason)
 		return reason;
-	packet->fingerprint =
-		(uint32_t)chunks.fingerprint ^ ((uint32_t)packet->step << 8 | (packet->flags & ACCORD_FLAG_END));
+	packet->fingerprint = (uint32_t)chunks.fingerprint ^ ((uint32_t)packet->step << 8 | (flags & ACCORD_FLAG_END));
 	return ACCORD_REASON_OK;
 }
 

@@ -7,6 +7,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "checksum.h"
 #include "core.h"
 
 enum packet_constant {
@@ -41,7 +42,8 @@ struct packet {
 	uint32_t chunk_count;  /* 0: a pure acknowledgement */
 	uint32_t bytes;        /* of chunks' data, padding left out */
 	const uint8_t *cookie; /* ACCORD_COOKIE_BYTES; NULL: there is none */
-	uint32_t bound;        /* what a cookie says of the chunks: struct accord_cookie */
+	uint32_t body;         /* bytes of chunks, their headers included */
+	uint64_t sum;          /* of these bytes: see packet_bound */
 	struct chunk chunks[PACKET_MAX_CHUNKS];
 };
 
@@ -95,6 +97,12 @@ static inline uint32_t packet_split(const uint8_t *datagram, uint32_t length)
 	if (length > ACCORD_MIN_MTU_PACKET && load16(datagram + offsetof(struct accord_header, flags)) & ACCORD_FLAG_MORE)
 		return ACCORD_MIN_MTU_PACKET;
 	return length;
+}
+
+/* What a cookie says of the chunks: struct accord_cookie. */
+static inline uint32_t packet_bound(const struct packet *packet)
+{
+	return (uint32_t)checksum_fold(packet->sum) << 16 | packet->body;
 }
 
 /* Every check that needs nothing but the packet itself, cheap ones first. Returns enum accord_reason. */

@@ -24,13 +24,17 @@ static uint32_t piece_buffer(const struct slab *slab, uint32_t place)
 	return (place - 1) / (slab->stride / (uint32_t)sizeof(struct piece));
 }
 
+/* Units that a piece of so many bytes takes, its head with them. */
+static uint32_t units(uint32_t length)
+{
+	return (2 * (uint32_t)sizeof(struct piece) - 1 + length) / (uint32_t)sizeof(struct piece);
+}
+
 /* What is left of a buffer, behind a piece of so many bytes. */
 static uint32_t left_behind(uint32_t left, uint32_t length)
 {
-	uint32_t taken = (uint32_t)sizeof(struct piece) + length;
+	uint32_t taken = units(length) * (uint32_t)sizeof(struct piece);
 
-	taken =
-		(taken + (uint32_t)sizeof(struct piece) - 1) / (uint32_t)sizeof(struct piece) * (uint32_t)sizeof(struct piece);
 	return left > taken ? left - taken : 0;
 }
 
@@ -80,13 +84,12 @@ static void link_early(struct slab *slab, struct piece_list *list, struct piece 
 static inline void put(struct slab *slab, struct piece_fill *fill, struct piece_list *list, uint16_t offset,
                        const uint8_t *data, uint32_t length)
 {
-	struct slab_head *head = slab_head(slab, fill->buffer);
-	uint8_t *at = (uint8_t *)(head + 1) + (slab->capacity - fill->left);
-	struct piece *piece = (struct piece *)(void *)at, *last;
-	uint32_t place = (uint32_t)((uint64_t)(at - slab->memory) / sizeof(struct piece)) + 1;
+	uint32_t place = fill->place;
+	struct piece *piece = piece_at(slab, place), *last;
 
-	head->references++;
+	slab_head(slab, fill->buffer)->references++;
 	fill->left = left_behind(fill->left, length);
+	fill->place = place + units(length);
 	piece->next = PIECE_NONE;
 	piece->length = (uint16_t)length;
 	piece->offset = offset;
@@ -119,6 +122,7 @@ __attribute__((noinline)) static void store_split(struct slab *slab, struct slab
 		fill->left = fill->buffer == SLAB_NONE ? 0 : slab->capacity;
 		if (fill->buffer == SLAB_NONE)
 			return; /* not reached: pieces_need was asked first */
+		fill->place = (uint32_t)((slab_bytes(slab, fill->buffer) - slab->memory) / (int)sizeof(struct piece)) + 1;
 	}
 	put(slab, fill, list, offset, data, length);
 }

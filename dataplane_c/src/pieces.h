@@ -27,6 +27,7 @@ struct piece_list {
 struct piece_fill {
 	uint32_t buffer; /* SLAB_NONE: to a new one */
 	uint32_t left;   /* bytes of it, heads of pieces included; 0 where there is none */
+	uint32_t place;  /* where they begin */
 };
 
 /* Are so many buffers enough for any chunks that have so many bytes together? Each that is taken is the last, or gets

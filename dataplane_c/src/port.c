@@ -27,6 +27,7 @@ enum {
 	OUTPUT_BATCHES = 8,
 	/* Of 16 slots for unproven peers, so many taken are as good as all: a ring holds more proposals than one. */
 	CROWDED = 12,
+	SOCKETS_EVERY = 4, /* polls, while full batches of frames come in: asking for datagrams is a system call */
 	FOLLOW_US = 10000, /* between looks at what the program counts: each is a cache line of another CPU's */
 };
 
@@ -37,6 +38,7 @@ struct accord_port {
 	int asking;                  /* a socket to ask for the interface's and the host's addresses */
 	uint32_t any_port;
 	uint32_t suppress, crowded; /* wanted; no room for more peers */
+	uint32_t busy_polls;        /* since the sockets were asked */
 	struct accord_cookie_ring cookies;
 	uint64_t challenged; /* by the program, as far as the engine was told */
 	uint64_t followed;   /* when it was */
@@ -152,6 +154,9 @@ static uint32_t receive(struct accord_port *port)
 
 	if (frames)
 		moved += frames->operations->receive(frames, &frame_sink, ACCORD_IO_BATCH);
+	if (moved >= ACCORD_IO_BATCH && ++port->busy_polls < SOCKETS_EVERY)
+		return moved;
+	port->busy_polls = 0;
 	return moved + sockets->operations->receive(sockets, &socket_sink, ACCORD_IO_BATCH);
 }
 

@@ -103,6 +103,30 @@ static inline void reassembly_add(struct reassembly *reassembly, struct slab *sl
 	if (node->status == NODE_STORED)
 		pieces_store(slab, share, &reassembly->fill, &node->pieces, chunk, packet->offset);
 }
+/* Mostly a checked chunk is stored, and goes on where its node has been: then reassembly_go_on does all of the above.
+ */
+static inline bool reassembly_goes_on(const struct reassembly *reassembly, const struct packet *packet,
+                                      const struct chunk *chunk)
+{
+	const struct node_in *node = reassembly_latest(reassembly, chunk->node);
+
+	return node && node->step == (int8_t)packet->step && node->status == NODE_STORED &&
+	       (int16_t)packet->offset > node->high;
+}
+static inline struct node_in *reassembly_go_on(struct reassembly *reassembly, struct slab *slab,
+                                               struct slab_share *share, const struct packet *packet,
+                                               const struct chunk *chunk)
+{
+	struct node_in *node = &reassembly->nodes[chunk->node];
+
+	node->high = (int16_t)packet->offset;
+	if (chunk->flags & ACCORD_CHUNK_LAST)
+		node->last = node->high; /* not FIRST, which is before all others */
+	node->count++;
+	node->bytes += chunk->length;
+	pieces_store(slab, share, &reassembly->fill, &node->pieces, chunk, packet->offset);
+	return node;
+}
 static inline bool node_whole(const struct node_in *node)
 {
 	return node->first >= 0 && node->last >= node->first && node->count == node->last - node->first + 1;

@@ -141,8 +141,15 @@ static uint32_t consume_chunk(struct accord_engine *engine, struct transaction *
                               const struct packet *packet, const struct chunk *chunk)
 {
 	struct reassembly *reassembly = &transaction->reassembly;
-	struct node_in *node = reassembly_node(reassembly, &engine->slab, &transaction->share, packet, chunk);
+	struct node_in *node;
 
+	if (reassembly_goes_on(reassembly, packet, chunk)) {
+		node = reassembly_go_on(reassembly, &engine->slab, &transaction->share, packet, chunk);
+		if (node->last < 0 || !node_whole(node))
+			return ACCORD_REASON_OK;
+		return deliver(engine, transaction, packet, chunk, node);
+	}
+	node = reassembly_node(reassembly, &engine->slab, &transaction->share, packet, chunk);
 	if (node->status == NODE_UNSEEN) {
 		node->status = NODE_STORED;
 		if (reassembly_is_closed(reassembly, packet->step)) {

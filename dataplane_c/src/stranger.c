@@ -13,7 +13,7 @@ enum {
 
 static bool network_full(const struct accord_engine *engine, const struct crowd *crowd, const struct accord_path *path)
 {
-	return crowd_of(crowd, engine->table.seed, path) >= crowd->limit;
+	return crowd_of(crowd, crowd_places(engine->table.seed, path)) >= crowd->limit;
 }
 
 static bool is_first(const struct packet *packet)

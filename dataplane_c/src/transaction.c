@@ -74,19 +74,20 @@ static void give_slot(struct transaction_table *table, uint32_t slot)
 	table->free = rested;
 }
 
-static uint32_t *chain(const struct transaction_table *table, const uint8_t *id, enum role role)
+static uint32_t chain(const struct transaction_table *table, const uint8_t *id, enum role role)
 {
 	uint64_t first, last;
 
 	/* Of twelve bytes, with four in common. */
 	memcpy(&first, id, sizeof(first));
 	memcpy(&last, id + ACCORD_TRANSACTION_BYTES - sizeof(last), sizeof(last));
-	return &table->heads[hash_mix(hash_mix((table->seed + (uint64_t)role) ^ first) ^ last) & table->head_mask];
+	return (uint32_t)hash_mix(hash_mix((table->seed + (uint64_t)role) ^ first) ^ last) & table->head_mask;
 }
 
 struct transaction *transaction_find(const struct transaction_table *table, const uint8_t *id, enum role role)
 {
-	for (uint32_t slot = *chain(table, id, role); slot != TRANSACTION_NONE; slot = table->slots[slot].next) {
+	for (uint32_t slot = table->heads[chain(table, id, role)]; slot != TRANSACTION_NONE;
+	     slot = table->slots[slot].next) {
 		struct transaction *transaction = &table->slots[slot];
 
 		if (transaction->role == role && memcmp(transaction->id, id, ACCORD_TRANSACTION_BYTES) == 0)
@@ -115,7 +116,7 @@ struct transaction *transaction_new(struct transaction_table *table, uint64_t no
 {
 	enum role role = admission == ADMISSION_OURS ? ROLE_INITIATOR : ROLE_RESPONDER;
 	struct transaction *transaction;
-	uint32_t handle, slot, *head;
+	uint32_t handle, slot;
 
 	if (table->live == table->count) {
 		*reason = ACCORD_REASON_NO_MEMORY;
@@ -149,13 +150,14 @@ struct transaction *transaction_new(struct transaction_table *table, uint64_t no
 	transaction->share.unproven = admission == ADMISSION_UNPROVEN;
 	transaction->admitted = admission == ADMISSION_COOKIE;
 	table->unproven += transaction->share.unproven;
+	transaction->crowd = crowd_places(table->seed, path);
 	if (admission == ADMISSION_UNPROVEN)
-		crowd_enter(&table->unproven_crowd, table->seed, path);
+		crowd_enter(&table->unproven_crowd, transaction->crowd);
 	if (admission == ADMISSION_COOKIE)
-		crowd_enter(&table->admitted_crowd, table->seed, path);
-	head = chain(table, id, role);
-	transaction->next = *head;
-	*head = slot;
+		crowd_enter(&table->admitted_crowd, transaction->crowd);
+	transaction->head = chain(table, id, role);
+	transaction->next = table->heads[transaction->head];
+	table->heads[transaction->head] = slot;
 	return transaction;
 }
 
@@ -201,15 +203,15 @@ static void end_lingering(struct transaction_table *table, const struct transact
 static void leave_crowd(struct transaction_table *table, struct transaction *transaction)
 {
 	if (transaction->share.unproven)
-		crowd_leave(&table->unproven_crowd, table->seed, &transaction->path);
+		crowd_leave(&table->unproven_crowd, transaction->crowd);
 	if (transaction->admitted)
-		crowd_leave(&table->admitted_crowd, table->seed, &transaction->path);
+		crowd_leave(&table->admitted_crowd, transaction->crowd);
 	transaction->admitted = false;
 }
 
 void transaction_free(struct transaction_table *table, struct transaction *transaction)
 {
-	uint32_t *link = chain(table, transaction->id, transaction->role);
+	uint32_t *link = &table->heads[transaction->head];
 
 	if (transaction->state == TRANSACTION_LINGERING)
 		end_lingering(table, transaction);

@@ -62,9 +62,11 @@ struct outbox {
 struct transaction {
 	uint32_t handle;
 	uint32_t slot;
-	uint32_t next; /* in its hash chain, or among the free */
-	uint8_t state; /* enum transaction_state */
-	uint8_t role;  /* enum role: this side's */
+	uint32_t next;  /* in its hash chain, or among the free */
+	uint32_t head;  /* of its hash chain */
+	uint32_t crowd; /* places of its peer's network */
+	uint8_t state;  /* enum transaction_state */
+	uint8_t role;   /* enum role: this side's */
 	uint8_t id[ACCORD_TRANSACTION_BYTES];
 	struct accord_path path;
 	uint64_t created, expires; /* expires: while lingering */

@@ -17,7 +17,7 @@ import pytest
 pytestmark = pytest.mark.skipif((os.cpu_count() or 1) < 2, reason="generator and receiver need a processor each")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-NOT_FIGURES = {"spread", "repeats", "seconds", "kernel", "machine", "processors"}
+NOT_FIGURES = {"spread", "quartiles", "repeats", "seconds", "kernel", "machine", "processors"}
 
 
 PARTS = {
@@ -29,11 +29,14 @@ PARTS = {
 }
 """Without the instruction counts, which need valgrind: name -> some of its figures."""
 
+BY_STATE = {"ratio_afxdp_together", "ratio_afxdp_apart"}
+"""Of these a run has what the host makes of the two processors: one, or both."""
+
 
 @functools.cache
 def bench(part: str, number: int = 1) -> dict[str, object]:
     """One short run, the first or another. The object that it prints."""
-    command = [sys.executable, "bench/datapath.py", "--repeats", "1", "--seconds", "0.01", "--json", "--only", part]
+    command = [sys.executable, "bench/datapath.py", "--repeats", "1", "--seconds", "0.002", "--json", "--only", part]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100)
     assert done.returncode == 0, done.stderr
     result: dict[str, object] = json.loads(done.stdout)
@@ -52,8 +55,7 @@ def test_each_part_prints_its_figures_and_their_spread(part: str) -> None:
     found = figures(result)
     assert PARTS[part] <= found.keys()
     assert found.keys() == dict(result["spread"]).keys()  # type: ignore[call-overload]
-    # A difference may be anything, and the host may keep the two processors apart all the time.
-    assert all(value > 0 for name, value in found.items() if name not in ("xdp_added_ns", "rounds_together"))
+    assert all(value > 0 for name, value in found.items() if name != "xdp_added_ns")  # a difference may be anything
 
 
 @pytest.mark.root
@@ -80,4 +82,6 @@ def test_the_document_explains_every_figure_that_is_printed_and_no_other() -> No
         parts.remove("instructions")
         explained = {name for name in explained if not name.endswith("_instructions")}
     printed = {name for part in parts for name in figures(bench(part))}
-    assert explained == printed
+    assert explained - BY_STATE == printed - BY_STATE
+    assert explained >= BY_STATE
+    assert BY_STATE & printed
