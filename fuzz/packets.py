@@ -19,7 +19,7 @@ _MOST_EDITS: Final = 8
 _ALL: Final = 63
 """The number that stands for every packet."""
 PROTOCOLS: Final = (6, 17, 253, 0x304, 0x500, 0x800, 0x810, 0x820, 0x900, 0xB00, 77, 0x7E0000C0, 0x0A0A0A0A)
-TLV_TYPES: Final = (1, 2, 3, 11, *range(0x8001, 0x800D), 0x0A0A, 0x8A0A)
+TLV_TYPES: Final = (1, 2, 3, 11, 13, *range(0x8001, 0x800D), 0x0A0A, 0x8A0A)
 
 
 @dataclass(frozen=True, slots=True)

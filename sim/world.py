@@ -126,7 +126,7 @@ class World:
         if is_packet(data) and from_initiator(data):
             count = self.amplified.setdefault((target.index, life.number, transaction_of(data)), [0, 0])
             count[0] += ip_bytes(data, path.context, path.family)
-            if target.index in self.scenario.flooded and bears_cookie(data):
+            if target.index in self.scenario.flooded | self.scenario.unkept and bears_cookie(data):
                 self.repeated.add((target.index, life.number, transaction_of(data)))
         if life.port is not None and life.port.arrive(there, data):
             return

@@ -2,7 +2,8 @@
 /*
  * Invariant: whatever is kept, asked for, failed, settled and brought back in whatever order, the slots hold what a
  * plain list of them does; a live one gives way to nobody, one that is emptied holds nothing, and a commit comes up
- * only from the remote end of its slot, with its T(1), and until it is settled.
+ * only from the remote end of its slot, with its T(1), and until it is settled. What is read of a message that is one
+ * packet lies within it, and says the same when it is composed again.
  *
  * The input is a script for an engine of five slots: a byte of what to do, one of with what, and what that needs.
  */
@@ -10,6 +11,7 @@
 #include <string.h>
 
 #include "craft.h"
+#include "descriptor.h"
 #include "engine.h"
 
 enum {
@@ -33,6 +35,7 @@ enum action {
 	BENT_COMMIT,
 	RAW_COMMIT,
 	PROPOSAL,
+	READ,
 	LATER,
 	ACTIONS,
 };
@@ -352,6 +355,47 @@ static void raw_commit(struct script *script, uint8_t with)
 	hold(memmem(fuzzed.craft.bytes, fuzzed.craft.length, kept->transcript, sizeof(kept->transcript)) != NULL);
 }
 
+/* What a message from any bytes holds goes into one of the responder's, which holds the same. */
+static void read_message(struct script *script, uint8_t with)
+{
+	struct accord_node_in nodes[ACCORD_MAX_NODES], again[ACCORD_MAX_NODES];
+	struct accord_node_out out[ACCORD_MAX_NODES];
+	uint8_t composed[ACCORD_MIN_MTU_PACKET];
+	const uint8_t *bytes = fuzzed.craft.bytes;
+	int count, length;
+
+	craft_header(&fuzzed.craft, id_of(with % IDS), ACCORD_STEP_ANSWER, ACCORD_FLAG_END, 0);
+	for (uint32_t chunks = pull(script) % 8; chunks; chunks--) {
+		const uint8_t node = pull(script), flags = pull(script), size = pull(script);
+		uint8_t data[UINT8_MAX];
+
+		for (uint32_t i = 0; i < size; i++)
+			data[i] = pull(script);
+		if (fuzzed.craft.length + ACCORD_CHUNK_HEADER_BYTES + size <= ACCORD_MIN_MTU_PACKET)
+			craft_chunk(&fuzzed.craft, node, flags & 0x80 ? flags & 3 : FIRST_AND_LAST, flags & 1 ? 6 : 17, data, size);
+	}
+	craft_seal(&fuzzed.craft);
+	count = accord_engine_read(fuzzed.engine, bytes, fuzzed.craft.length, nodes);
+	for (int i = 0; i < count; i++) {
+		hold(nodes[i].data >= bytes && nodes[i].data + nodes[i].length <= bytes + fuzzed.craft.length);
+		hold(!nodes[i].stored || !descriptor_check(nodes[i].data, nodes[i].length, nodes[i].node));
+		out[i] = (struct accord_node_out){
+			.node = nodes[i].node, .protocol = nodes[i].protocol, .length = nodes[i].length, .data = nodes[i].data};
+	}
+	if (count <= 0)
+		return;
+	length = accord_packet_compose(id_of(with % IDS), ACCORD_STEP_ANSWER, out, (uint32_t)count, composed,
+	                               with & 0x80 ? pull(script) : sizeof(composed));
+	if (length < 0) {
+		hold(length == -ACCORD_REASON_MESSAGE_TOO_LONG && with & 0x80);
+		return;
+	}
+	hold(accord_engine_read(fuzzed.engine, composed, (uint32_t)length, again) == count);
+	for (int i = 0; i < count; i++)
+		hold(again[i].node == nodes[i].node && again[i].length == nodes[i].length &&
+		     !memcmp(again[i].data, nodes[i].data, nodes[i].length));
+}
+
 static void act(struct script *script)
 {
 	enum action action = pull(script) % ACTIONS;
@@ -383,6 +427,9 @@ static void act(struct script *script)
 		break;
 	case RAW_COMMIT:
 		raw_commit(script, with);
+		break;
+	case READ:
+		read_message(script, with);
 		break;
 	case PROPOSAL:
 		craft_proposal(with % IDS, with);

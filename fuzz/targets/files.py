@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Invariant: the memory of peers, a host's key, key configurations and an HTTPS record are read whole or refused by the
-one error that is said to be; what was read and is written again reads the same.
+"""Invariant: the memory of peers, a host's key, key configurations, an HTTPS record and a ring of cookie keys are read
+whole or refused by the one error that is said to be; what was read and is written again reads the same.
 
 The input is a byte of what to read, and its contents.
 """
@@ -15,7 +15,9 @@ import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 
+from accord.controller.load import ring
 from accord.controller.peers import dns_lookup, text
+from accord.datapath.cookies import MAX_KEYS
 from accord.protocols.sealed import configuration, host_keys
 from accord.wire.constants import Reason
 from accord.wire.errors import UserError
@@ -25,7 +27,7 @@ NOW, WALL = 1_000.0, 1_790_000_000.0
 
 def one(data: bytes) -> None:
     """See above."""
-    (_peers, _host_key, _configurations, _https)[data[0] % 4 if data else 0](data[1:])
+    (_peers, _host_key, _configurations, _https, _ring)[data[0] % 5 if data else 0](data[1:])
 
 
 def _peers(data: bytes) -> None:
@@ -66,3 +68,18 @@ def _https(data: bytes) -> None:
         here = {dns.name.root, dns.name.from_text("server.example")}
         hint = dns_lookup.read([record], here, 443)
         assert len(hint.keys) <= configuration.MAX_CONFIGURATIONS
+
+
+def _ring(data: bytes) -> None:
+    try:
+        kept = ring.parse(data.decode("utf-8", errors="replace"))
+    except ValueError as wrong:
+        assert str(wrong)
+        return
+    written = ring.format_keys(kept)
+    assert ring.format_keys(ring.parse(written)) == written, "other keys after writing and reading"
+    turned = ring.KeyRing(3600, 7200, bytes)
+    turned.restore(kept)
+    turned.turn(WALL)
+    assert turned.keys
+    assert len(turned.keys) <= MAX_KEYS

@@ -4,7 +4,8 @@ one valid encoding and was taken is the same bytes when it is encoded again.
 
 The input is a byte of what to read, and its bytes: the header of a SYN, its options, the option that names a
 negotiation, wishes, names of ALPN, INNER's payloads and messages, blocks of compression, frames, what a connection
-begins with, and the payloads of a framing, a compression and an HTTP node.
+begins with, the payloads of a framing, a compression and an HTTP node, an outline, datagrams of QUIC, a port of SCTP, a
+ClientHello, and the headers of a SYN that the kernel has kept.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from accord.controller.adoption.beginnings import Hellos, is_record
+from accord.datapath.syn_option import parse_saved
 from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View, Wait
-from accord.protocols import alpn, tcp_wishes
+from accord.protocols import alpn, quic, sctp, tcp_wishes
 from accord.protocols.compressed_carrier import CompressedCarrier
 from accord.protocols.compression import CompressionPlugin
 from accord.protocols.deflate import Bounds, Packer, Unpacker
@@ -24,8 +26,9 @@ from accord.protocols.http import HttpPlugin
 from accord.protocols.sealed import messages
 from accord.protocols.services import Plugin, Services
 from accord.protocols.tls_connection import is_retry
-from accord.wire import tcp_header, tcp_option
-from accord.wire.constants import Reason
+from accord.protocols.tls_hello import read_hello
+from accord.wire import outline, tcp_header, tcp_option
+from accord.wire.constants import Reason, TcpOption
 from accord.wire.errors import PeerError
 from fuzz.bytes_in import BytesIn
 from fuzz.hosts import services
@@ -196,9 +199,33 @@ def _node(data: bytes) -> None:
         session.abort(outcomes[-1].reason if isinstance(outcomes[-1], Refuse) else Reason.CLOSED)
 
 
+def _outline(data: bytes) -> None:
+    entries = outline.decode(data)
+    assert outline.encode(entry.hollow for entry in entries.values()).value == data
+    assert len(data) <= outline.room([entry.hollow for entry in entries.values()])
+
+
+def _datagrams(data: bytes) -> None:
+    assert quic.encode_datagrams(quic.decode_datagrams(data)) == data
+
+
+def _sctp_port(data: bytes) -> None:
+    assert sctp._encode(sctp._decode(data)) == data
+
+
+def _client_hello(data: bytes) -> None:
+    hello = read_hello(data)
+    assert hello is None or all(0 <= number < 1 << 16 for number in (*hello.groups, *hello.shares))
+
+
+def _saved_syn(data: bytes) -> None:
+    found = parse_saved(data)
+    assert found is None or data.find(tcp_option.encode(TcpOption(found[0]), found[1])) > 0
+
+
 READERS: tuple[Callable[[bytes], None], ...] = (
     _header, _options, _option, _offer, _verdict, _names, _sealed, _inner, _contents, _blocks, _frames, _beginnings,
-    _node,
+    _node, _outline, _datagrams, _sctp_port, _client_hello, _saved_syn,
 )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ Undetected difference
     A side has a stack with a security node, and it is another one than without the edit, or was agreed in other words
     inside; or both have committed over different messages; or a service hears something that the call did not say; or
     anything ended without a reason. Without a security node whoever repairs the hashes is not found out: then nothing
-    is claimed but the floor, and the two sides' messages have to be the same only if he repairs none.
+    is claimed but the floor, and the two sides' messages have to be the same only if he repairs none, up to the answer.
 Weaker than the policy
     A stack, negotiated or plain, that one of the two policies does not allow.
 """
@@ -282,7 +282,9 @@ def _negotiations(edit: Edit, sides: list[Side], outcome: Outcome) -> None:
         if side.role is not Role.RESPONDER or side.committed is None:
             continue
         ones = [one for one in sides if one.role is Role.INITIATOR and one.transaction == side.transaction]
-        same = [one for one in ones if one.committed is not None and _agreed(one) == _agreed(side)]
+        same = [
+            one for one in ones if one.committed is not None and _agreed(one, side.secure) == _agreed(side, side.secure)
+        ]
         claims = side.secure or edit.excuse == NAIVE
         if claims and not same:
             found = ", ".join(one.outcome for one in ones) or "nobody"
@@ -296,9 +298,12 @@ def _vouched(one: Side, sides: list[Side]) -> bool:
     return any(one.transcript in side.transcripts for side in sides if side.role is Role.RESPONDER)
 
 
-def _agreed(side: Side) -> Any:
+def _agreed(side: Side, secure: bool) -> Any:
+    """Without a security node nothing vouches for the commit itself: T(1) in it is of what was before."""
     committed = side.committed
-    return None if committed is None else (committed.ids, committed.protocols, committed.transcript)
+    if committed is None:
+        return None
+    return committed.ids, committed.protocols, committed.transcript if secure else side.transcript
 
 
 def _why(side: Side) -> str:

@@ -35,7 +35,7 @@ def test_all_targets_end_when_the_time_is_over_and_none_is_left_out(seconds: int
 
 def test_a_parser_alone_gets_its_larger_share() -> None:
     given = fuzzing.shared([target("frame"), target("control"), target("files")], 60, 1)
-    assert given["frame"] == 4 * given["control"] == 4 * given["files"] == 40
+    assert given["frame"] == 8 * given["control"] == 8 * given["files"] == 48
 
 
 def test_one_target_gets_all_of_the_time_and_no_more() -> None:

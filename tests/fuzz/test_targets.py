@@ -16,6 +16,7 @@ import pytest
 
 from accord.controller.peers import text
 from accord.daemon.operations import Operations
+from accord.datapath import unkept
 from accord.datapath.engine import Engine
 from accord.negotiation.graph import Graph
 from accord.protocols import tcp_wishes
@@ -103,6 +104,10 @@ def a_transaction_is_forgotten(patch: Patch) -> None:
     patch.setattr(Engine, "close", lambda *_: None)
 
 
+def a_commit_leaves_its_slot_taken(patch: Patch) -> None:
+    patch.setattr(unkept, "settle", lambda *_: None)
+
+
 MISTAKES: dict[str, tuple[Callable[[Patch], None], bytes | None]] = {
     # A context with a child, whose child is itself below it.
     "graph": (cycles_are_taken, bytes.fromhex("00 0000 0005 0100000001 0101 0005 0100000002 0201 0005 0100000001")),
@@ -113,6 +118,7 @@ MISTAKES: dict[str, tuple[Callable[[Patch], None], bytes | None]] = {
     # All that the responder sends is lost.
     "initiator": (a_reserved_connection_is_not_given_back, bytes((0, 0, 63, 0, 0, 0, 0, 0))),
     "responder": (a_transaction_is_forgotten, None),
+    "strangers": (a_commit_leaves_its_slot_taken, None),
     "readings": (python_refuses_what_the_core_takes, None),
 }
 

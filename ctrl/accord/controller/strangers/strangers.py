@@ -151,7 +151,7 @@ class Strangers:
             commit = unkept.read(self._engine, event.data)
         except AccordError as wrong:
             log.info("%s: a commit that cannot be read: %s", attempt.peer, wrong)
-            unkept.failed(self._engine, kept.handle)
+            self._failed(attempt, kept)
             return
         if not attempt.answered or attempt.responder.hashed != kept.transcript:
             log.info(
