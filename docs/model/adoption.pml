@@ -76,7 +76,7 @@ bool greeted;                   /* the proposal's ClientHello was said over the 
 mtype place = PLACE_ABSENT, newcomer = NOBODY, held = NOBODY, spare = NOBODY, before = NOBODY;
 mtype served[3] = UNDECIDED, said[3] = SILENT;
 bool accepted[3], seen[3];
-bool heard, known, over, ends, refused, claimed, names_it, hello_served;
+bool challenged, heard, known, over, ends, refused, claimed, names_it, hello_served;
 byte answers;
 
 short net;
@@ -244,7 +244,10 @@ end:
 		marked = (net & SYN_ACK_MARKED) && !strips_mark;
 		take(SYN_ACK | SYN_ACK_MARKED);
 		if
-		:: connection == OPENING -> connection = OPEN; was_marked = marked; event = ON_SYN_ACK; goto handle
+		:: connection == OPENING ->
+			connection = OPEN; was_marked = marked;
+			marked = marked || challenged;          /* both say that the proposal has been heard */
+			event = ON_SYN_ACK; goto handle
 		:: else -> marked = false
 		fi
 	   }
@@ -417,6 +420,7 @@ end:
 		net & PROPOSAL ->
 		take(PROPOSAL); heard = ACCORD;
 		if
+		:: peer == ACCEPTS && !known && !challenged -> challenged = true        /* and nothing is kept of it */
 		:: ACCORD && peer != HUNG && !known ->
 			known = true; answers = 1;
 			if

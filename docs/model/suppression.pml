@@ -25,6 +25,7 @@
  * WITNESS_3 the SYN is dropped, nobody answers, and its repetition is taken
  * WITNESS_4 a peer without Accord is reached
  * WITNESS_5 an answer wins over a connection on which TLS is being set up
+ * WITNESS_6 after a challenge an answer wins over an open connection on which nothing was said
  */
 
 #ifndef LOSSES
@@ -69,7 +70,7 @@ bool lost, spoken, final, marked;
 bool negotiating, expired, committed_i, waits, was_refused, was_forged, finished;
 
 /* The responder. */
-bool known, over, committed_r, syn_dropped, syn_passed;
+bool challenged, known, over, committed_r, syn_dropped, syn_passed;
 byte answers;
 bool noted_long_ago, long_over;        /* a tick ago, or more */
 
@@ -197,6 +198,9 @@ end:
 #ifdef WITNESS_5
 			assert(race != RACE_RACING);
 #endif
+#ifdef WITNESS_6
+			assert(race != RACE_WAITING);
+#endif
 			negotiating = false; committed_i = true; net = net | COMMIT; event = ON_COMMITTED; goto handle
 		:: LISTENS_TO_ANSWERS && peer == IMPOSTOR ->
 			negotiating = false; was_forged = true; net = net | GIVE_UP;
@@ -219,7 +223,7 @@ end:
 		net & (which == 1 -> SYN_ACK_1 : SYN_ACK_2) ->
 		take((which == 1 -> SYN_ACK_1 : SYN_ACK_2));
 		if
-		:: connection == OPENING -> connection = OPEN; event = ON_SYN_ACK; goto handle
+		:: connection == OPENING -> connection = OPEN; marked = challenged; event = ON_SYN_ACK; goto handle
 		:: else -> skip
 		fi
 	   }
@@ -251,7 +255,7 @@ end:
 	atomic {
 		skip;                   /* an atomic sequence may be jumped into, but not to its beginning */
 handle:		tell();
-		event = 0; spoken = false; final = false;
+		event = 0; spoken = false; final = false; marked = false;
 		goto end
 	}
 }
@@ -286,6 +290,7 @@ end:
 		net & PROPOSAL ->
 		take(PROPOSAL);
 		if
+		:: peer == ACCEPTS && !known && !challenged -> challenged = true        /* and nothing is kept of it */
 		:: ACCORD ->
 			note_proposal();
 			if
@@ -391,6 +396,7 @@ init {
 		if :: asks = true :: peer == LEGACY || fallback == NEVER -> skip fi;
 		listens = true;
 		has_tls = true;
+		trusts_mark = true;     /* or a challenge decides nothing */
 		if :: fallback == PARALLEL && !bare && peer == ACCEPTS -> skip :: made = true fi;
 #ifdef LIVENESS
 		early = true;

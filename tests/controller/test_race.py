@@ -137,8 +137,8 @@ class World:
             if not self.answered or self.connection == "adopted":  # without TCP, or with it
                 events.append(e.Committed())
         if self.connection == "opening":
-            marks = (False, True) if self.syn is e.Syn.ADOPT else (False,)
-            events += [*(e.SynAck(mark) for mark in marks), e.TcpFailed(BROKEN)]
+            heard = (False, True) if self.negotiating else (False,)
+            events += [*(e.SynAck(each) for each in heard), e.TcpFailed(BROKEN)]
         if self.connection in ("open", "greeted"):
             events.append(e.TcpFailed(BROKEN))
         if self.connection == "greeted":

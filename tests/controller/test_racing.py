@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,7 @@ from accord.controller.controller import Controller
 from accord.controller.peers.memory import Learnt
 from accord.controller.race.fallback_log import Seldom
 from accord.controller.settings.config import DaemonConfig, ExposeConfig
+from accord.datapath.engine import Engine
 from accord.datapath.stream import SocketCarrier
 from accord.protocols.authority import issue, make_ca
 from accord.protocols.services import Security
@@ -366,10 +368,18 @@ def test_a_peer_is_silent_when_the_repeated_proposal_is_not_answered_either(tmp_
     run(work())
 
 
-def test_a_late_answer_is_remembered_and_the_peer_told_that_it_came_too_late(tmp_path: Path) -> None:
+def test_a_late_answer_is_remembered_and_the_peer_told_that_it_came_too_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def work() -> None:
         async with world(tmp_path, tls=False) as both:
             both.expose()
+            poll, hears = both.server.endpoint.port.poll, time.monotonic() + 0.2
+
+            def slow(engine: Engine, now: int) -> int:
+                return poll(engine, now) if time.monotonic() > hears else 0
+
+            monkeypatch.setattr(both.server.endpoint.port, "poll", slow)
             association = await both.connect(secure="no", prefer=["quic", "tcp"], only=True)
             assert association.report.reason == "LEGACY_FIRST"
             while not both.client.peers.learnt[Learnt.LATE_ANSWER]:

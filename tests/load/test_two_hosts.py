@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from accord.lab.deployment import PORT, Deployment, kill
+from accord.lab.deployment import BARE_PORT, PORT, Deployment, kill
 from accord.lab.pair import pair
 from accord.scapy_layer import Accord, AccordChunk, AccordNode, first_tsn
 
@@ -52,6 +52,28 @@ def test_a_negotiation_under_load_is_asked_for_a_cookie_once_and_comes_up(
         client = both.status(both.client)
         assert client is not None
         assert client["counters"]["engine"]["CHALLENGED"] == 1
+
+
+@pytest.mark.parametrize("secure", ["no", "required"])
+@pytest.mark.parametrize("tcp", ["no-syn", "parallel-syn"])
+def test_a_challenge_does_not_decide_for_the_plain_connection_beside_it(tmp_path: Path, tcp: str, secure: str) -> None:
+    """Whose SYN-ACK is there a round trip before the answer."""
+    prefer = {"prefer": ["tcp" if secure == "no" else "tls/tcp"], "only": True}
+
+    async def twice(both: Deployment) -> list[bool]:
+        found = []
+        for _ in range(2):  # the first contact's proposal leaves behind its SYN, with parallel-syn
+            port = BARE_PORT if secure == "no" else PORT
+            async with both.connect(port=port, fallback="parallel", tcp=tcp, secure=secure, **prefer) as association:
+                found.append(bool(association.report["negotiated"]))
+            await asyncio.sleep(0.3)
+        return found
+
+    with loaded(tmp_path, f'attach = "native"\n{ALWAYS}', client='attach = "native"') as both:
+        found = asyncio.run(twice(both))
+        assert found[1], found
+        assert found[0] or tcp == "parallel-syn"
+        assert counters(both, "steering")["CHALLENGED"] >= 2
 
 
 def proposal(transaction: bytes, cookie: bytes = b"") -> bytes:

@@ -119,8 +119,8 @@ def _race_inputs() -> Iterator[tuple[race_events.Event, dict[str, str]]]:
     other = {"spoken": "", "final": "", "marked": ""}
     for (spoken, final), event in _PRETEXT.items():
         yield event, {**other, "spoken": _is("spoken", spoken), "final": _is("final", final)}
-    for marked in (False, True):
-        yield race_events.SynAck(marked), {**other, "marked": _is("marked", marked)}
+    for heard in (False, True):
+        yield race_events.SynAck(heard), {**other, "marked": _is("marked", heard)}
     yield race_events.TcpFailed(error(Reason.UNREACHABLE)), other
     for kind in (
         race_events.Answered, race_events.Committed, race_events.PlainReady, race_events.PlainSpoken, race_events.Waited

@@ -88,6 +88,8 @@ class Exchange:
         self.committed.add_done_callback(lambda future: future.cancelled() or future.exception())
         self.info: TransactionInfo | None = None
         self.unreachable = False
+        self.challenged = False
+        """The peer has asked for a cookie: it speaks Accord, whatever else it says."""
         self.on_refused: Callable[[AccordError], None] | None = None
         """Initiator: the peer refused the commit after all."""
         self.refused: AccordError | None = None
@@ -196,6 +198,9 @@ class Exchange:
             self.feed(events.MessageArrived(event.step))
             if self._dying and event.step == self._last_sent:
                 self._release()
+        elif event.kind is EventKind.CHALLENGED:
+            self.challenged = True
+            self.ladder.note(Way.IN, "challenge: the peer is under load; the proposal is repeated with its cookie")
         elif event.kind is EventKind.FAILED:
             reason = Reason.UNREACHABLE if self.unreachable and event.reason is Reason.TIMEOUT else event.reason
             self.feed(events.Failed(reason))

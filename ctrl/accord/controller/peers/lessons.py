@@ -145,7 +145,7 @@ class Lesson:
             self._listening.discard(self._peer)
             if answered:
                 return
-            self._judge()
+            self._judge(exchange.challenged)
             if exchange.heard:
                 negotiation.stop(Reason.LEGACY_FIRST)
             else:
@@ -191,9 +191,10 @@ class Lesson:
             elif looks:
                 self._look(carrier, looks)
 
-    def _judge(self) -> None:
-        """There was no answer. Packets of the peer's may have come: what gets through only one way is no use either."""
-        if not self.tcp_answered:
+    def _judge(self, challenged: bool) -> None:
+        """There was no answer. Packets of the peer's may have come: what gets through only one way is no use either. A
+        challenge has come both ways: then the peer has too much to do."""
+        if not self.tcp_answered or challenged:
             return
         self.learn(Learnt.SILENT)
         if not self._peers.knows(*self._peer, self._source).propose:

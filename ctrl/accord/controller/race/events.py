@@ -33,9 +33,10 @@ class NegotiationFailed:
 
 @dataclass(frozen=True, slots=True)
 class SynAck:
-    """The plain connection is open. ``marked``: a proposal had been heard when the SYN arrived."""
+    """The plain connection is open. ``heard``: the proposal has been heard over there, as the SYN-ACK's mark says, or a
+    challenge that was here before it."""
 
-    marked: bool = False
+    heard: bool = False
 
 
 @dataclass(frozen=True, slots=True)

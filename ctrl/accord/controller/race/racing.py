@@ -183,6 +183,10 @@ class Contest:
         self._happened(do.NegotiationFailed(_named(failure), spoken))
 
     def _opened(self, connection: socket.socket, took: float) -> None:
+        self._controller.endpoint.pump()  # what has come already came first
+        if self._opening is None:  # and has decided
+            self._controller.losers.retire(SocketCarrier(connection))
+            return
         self._opening, self._connection, self._round_trip = None, SocketCarrier(connection), took
         self._lesson.tcp_answered = True
         options = self._controller.syn_options
@@ -191,13 +195,17 @@ class Contest:
         marked = self._marked
         says = ", which says that a proposal has been heard" if marked else ""
         self._ladder.note(Way.IN, f"TCP SYN-ACK{says}: connected")
-        self._happened(do.SynAck(marked))
+        self._happened(do.SynAck(marked or self._challenged))
         if self._fate is not None:
             self._learn_of_option(self._fate)  # what is to be done came first
 
     @property
     def _marked(self) -> bool:
         return self._asked is ExId.ADOPT and self._fate is not None and self._fate.marked
+
+    @property
+    def _challenged(self) -> bool:
+        return self._negotiation is not None and self._negotiation.exchange.challenged
 
     def _learn_of_option(self, fate: SynFate) -> None:
         heard = self._negotiation is not None and self._negotiation.exchange.heard
@@ -269,7 +277,7 @@ class Contest:
             return
         exchange = self._negotiation.exchange
         exchange.on_progress = self._progress
-        if exchange.committed.done():
+        if exchange.committed.done() or exchange.waiting is not None:  # the answer may be as fast as that
             self._progress()
 
     def _open(self, syn: do.Syn) -> None:
@@ -438,6 +446,8 @@ class Contest:
             self._lose(failure)
             return
         self._connection = self._securing = None
+        if why.reason is Reason.LEGACY_PEER and self._challenged:
+            why = do.FellBack(Reason.TIMEOUT, f"{Reason.CHALLENGED.text}, and there was no answer to its repetition")
         if why.reason is Reason.LEGACY_FIRST and self._asked is ExId.ADOPT and self._fate is not None:
             if self._fate.no_room:
                 why = do.FellBack(Reason.OPTION_NO_ROOM, why.detail)

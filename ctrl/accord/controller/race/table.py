@@ -14,12 +14,14 @@ BESIDE      no-syn: on its way, by a SYN that the negotiation makes superfluous.
             sake wins with the SYN-ACK: the answer of a peer with Accord comes before it, since there the SYN is
             suppressed. Where TLS has to follow, the SYN-ACK decides nothing yet.
 RACING      no-syn: open, and TLS is being set up on it. An answer that comes before that is done still wins.
+            (Unless a challenge was here before the SYN-ACK: then WAITING.)
 OFFERED     parallel-syn: on its way, by a SYN whose connection may become the negotiated one, and else is the plain
             one. There is no other SYN, and nothing to be suppressed.
-WAITING     parallel-syn: open. The answer is worth a wait: the SYN-ACK bore the mark, so a proposal has been heard
-            over there; or this peer is known to answer; or the policy has no plain connection, or not before a while.
-            Not marked and not known, bare TCP is plain at once: its bytes belong to a plain stream, so from then on
-            the answer comes too late, and is only remembered.
+WAITING     Open. The answer is worth a wait: the proposal has been heard over there, as the SYN-ACK's mark says
+            (parallel-syn), or a challenge that came before it; or (parallel-syn) this peer is known to answer, or the
+            policy has no plain connection, or not before a while. A challenge costs the answer a round trip, which
+            says nothing about which stack is the better one. Not heard and not known, bare TCP is plain at once: its
+            bytes belong to a plain stream, so from then on the answer comes too late, and is only remembered.
 GREETED     parallel-syn: open, and the proposal's ClientHello has been said over it. A peer without Accord takes that
             for what it is, and answers there; one with Accord finds the connection by it, and its answer is the
             negotiation's. Whichever comes first decides, and neither has waited for the other.
@@ -104,7 +106,7 @@ class Rules:
     patient: bool = False
     """The peer is known to answer, so that its answer is worth a wait at an unmarked SYN-ACK (parallel-syn)."""
     trusts_mark: bool = True
-    """A mark is worth that wait. False: lately it was in vain, more than once."""
+    """A mark, or a challenge, is worth that wait. False: lately it was in vain, more than once."""
     made: bool = True
     """The proposal is ready to leave. Otherwise the SYN leaves while it is made."""
     refuses_forced: bool = False
@@ -297,6 +299,8 @@ class Race:
     def _take_bare_or_secure(self, event: SynAck) -> tuple[Action, ...]:
         if self.state is State.OPENING:
             return self._plain()
+        if event.heard and self.rules.trusts_mark:
+            return self._enter(State.WAITING, Wait(Patience.ANSWER))
         if self.rules.bare:
             return self._plain(GiveUp(Reason.LEGACY_FIRST))
         return self._enter(State.RACING, Secure())
@@ -304,7 +308,7 @@ class Race:
     def _wait_or_go_plain(self, event: SynAck) -> tuple[Action, ...]:
         if self.rules.fallback is not Fallback.PARALLEL:
             return self._enter(State.WAITING)  # bounded by silence, or by the negotiation's own end
-        if self.rules.patient or (event.marked and self.rules.trusts_mark):
+        if self.rules.patient or (event.heard and self.rules.trusts_mark):
             return self._enter(State.WAITING, Wait(Patience.ANSWER))
         if not self.rules.bare:
             return self._enter(State.GREETED, Greet(), Wait(Patience.ANSWER))
