@@ -285,6 +285,13 @@ int64_t accord_engine_keep(struct accord_engine *engine, uint64_t now, const str
 int accord_engine_slot(struct accord_engine *engine, uint64_t now, const uint8_t *transaction,
                        const struct accord_path *path, struct accord_slot *slot);
 int accord_engine_slot_of(struct accord_engine *engine, uint64_t now, uint32_t handle, struct accord_slot *slot);
+/* All slots as bytes, accord_slot_bytes() each, at most so many, those that expire first before the others, for another
+ * engine of this build on this machine: they hold secrets. Both return how many. Restored are those for which there is
+ * room and time. A slot serves one commit: who has handed them over clears its own. */
+uint32_t accord_slot_bytes(void);
+uint32_t accord_engine_slots_image(struct accord_engine *engine, uint64_t now, uint8_t *image, uint32_t limit);
+uint32_t accord_engine_slots_restore(struct accord_engine *engine, uint64_t now, const uint8_t *image, uint32_t count);
+void accord_engine_slots_clear(struct accord_engine *engine);
 /* A commit that bore the right T(1) was wrong all the same: the third time the slot is emptied. */
 int accord_engine_slot_failed(struct accord_engine *engine, uint32_t handle);
 /* The commit is verified. The slot is emptied, and the transaction is one that is over but for repetitions, which are

@@ -95,6 +95,46 @@ struct slot *slots_take(struct slots *slots, uint64_t now, const uint8_t *id, co
 	return slot;
 }
 
+uint32_t slots_image(const struct slots *slots, uint8_t *image, uint32_t limit)
+{
+	uint32_t done = 0;
+
+	for (uint32_t place = slots->first; place != SLOT_NONE && done < limit; place = slots->slots[place].later)
+		memcpy(image + done++ * sizeof(struct slot), &slots->slots[place], sizeof(struct slot));
+	return done;
+}
+
+bool slots_restore(struct slots *slots, uint64_t now, const uint8_t *image)
+{
+	struct slot kept, *slot, own;
+
+	memcpy(&kept, image, sizeof(kept));
+	if (kept.expires <= now || kept.length > sizeof(kept.proposal) || kept.kept_length > sizeof(kept.kept) ||
+	    slots_find(slots, kept.id, &kept.path))
+		return false;
+	slot = slots_take(slots, now, kept.id, &kept.path);
+	if (!slot)
+		return false;
+	own = *slot;
+	*slot = kept;
+	/* What belongs to the place, and to the sockets, is this table's. */
+	slot->handle = own.handle;
+	slot->place = own.place;
+	slot->next = own.next;
+	slot->sooner = own.sooner;
+	slot->later = own.later;
+	slot->taken = true;
+	slot->path.socket = ACCORD_PATH_NO_SOCKET;
+	slot->path.link_length = 0;
+	/* In the order of their expiry, and none longer than a slot lives. */
+	if (own.sooner != SLOT_NONE && slots->slots[own.sooner].expires > slot->expires)
+		slot->expires = slots->slots[own.sooner].expires;
+	if (slot->expires > own.expires)
+		slot->expires = own.expires;
+	explicit_bzero(&kept, sizeof(kept));
+	return true;
+}
+
 void slots_empty(struct slots *slots, struct slot *slot)
 {
 	uint32_t *link = chain(slots, slot->id);

@@ -65,6 +65,11 @@ struct slot *slots_find(const struct slots *slots, const uint8_t *id, const stru
 struct slot *slots_of(const struct slots *slots, uint32_t handle);
 /* Takes a free slot; NULL: there is none. The caller fills in seed, transcript and proposal. */
 struct slot *slots_take(struct slots *slots, uint64_t now, const uint8_t *id, const struct accord_path *path);
+/* Copies of the slots, whole, for another process of the same build; those that expire first come first. Returns how
+ * many were written. */
+uint32_t slots_image(const struct slots *slots, uint8_t *image, uint32_t limit);
+/* One of these copies, in a slot of this table; false: it has expired, is there already, or none is free. */
+bool slots_restore(struct slots *slots, uint64_t now, const uint8_t *image);
 /* Its secrets are erased. */
 void slots_empty(struct slots *slots, struct slot *slot);
 

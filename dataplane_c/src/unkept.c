@@ -104,6 +104,33 @@ int64_t accord_engine_keep(struct accord_engine *engine, uint64_t now, const str
 	return slot->handle;
 }
 
+uint32_t accord_slot_bytes(void)
+{
+	return sizeof(struct slot);
+}
+
+uint32_t accord_engine_slots_image(struct accord_engine *engine, uint64_t now, uint8_t *image, uint32_t limit)
+{
+	engine_see(engine, now);
+	slots_expire(&engine->slots, engine->now);
+	return slots_image(&engine->slots, image, limit);
+}
+
+uint32_t accord_engine_slots_restore(struct accord_engine *engine, uint64_t now, const uint8_t *image, uint32_t count)
+{
+	uint32_t done = 0;
+
+	engine_see(engine, now);
+	for (uint32_t i = 0; i < count; i++)
+		done += slots_restore(&engine->slots, engine->now, image + i * sizeof(struct slot));
+	return done;
+}
+
+void accord_engine_slots_clear(struct accord_engine *engine)
+{
+	slots_expire(&engine->slots, UINT64_MAX);
+}
+
 int accord_engine_slot_failed(struct accord_engine *engine, uint32_t handle)
 {
 	struct slot *slot = slots_of(&engine->slots, handle);
@@ -194,7 +221,7 @@ uint32_t stranger_returns(struct accord_engine *engine, const struct accord_path
                           const uint8_t *bytes)
 {
 	uint8_t bare[ACCORD_MIN_MTU_PACKET];
-	const struct slot *slot;
+	struct slot *slot;
 	struct stranger *next;
 	uint32_t length;
 
@@ -205,6 +232,7 @@ uint32_t stranger_returns(struct accord_engine *engine, const struct accord_path
 		return ACCORD_REASON_UNKNOWN_TRANSACTION;
 	if (!knows_answer(packet, slot))
 		return ACCORD_REASON_BAD_TRANSCRIPT;
+	slot->path = *path; /* it may have been answered by another socket, or another process */
 	length = flight_bare(packet, bytes, bare);
 	if (!length)
 		return ACCORD_REASON_LONG_PACKET;

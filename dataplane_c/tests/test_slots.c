@@ -155,6 +155,58 @@ static void without_slots_nobody_gets_one(void)
 	slots_expire(&slots, UINT64_MAX);
 }
 
+static void restored_slots_are_found_and_expire_in_order_and_none_lives_longer_than_it_would_have(void)
+{
+	static uint8_t image[COUNT * sizeof(struct slot)];
+	struct accord_path path = path_to(1);
+	struct slot *slot;
+	uint32_t count;
+
+	anew();
+	for (uint32_t number = 0; number < COUNT; number++)
+		CHECK(take(number * 1000, number));
+	count = slots_image(&slots, image, COUNT);
+	CHECK_EQUAL(count, COUNT);
+	CHECK_EQUAL(slots_image(&slots, image, 1), 1);
+
+	slots_init(&slots, memory, heads, COUNT, 8);         /* another process hashes otherwise */
+	CHECK(!slots_restore(&slots, SLOTS_LIFE_US, image)); /* the first has expired by then */
+	for (uint32_t number = 1; number < COUNT; number++)
+		CHECK(slots_restore(&slots, SLOTS_LIFE_US, image + number * sizeof(*slot)));
+	CHECK(!slots_restore(&slots, SLOTS_LIFE_US, image + sizeof(*slot))); /* a second time */
+	for (uint32_t number = 1; number < COUNT; number++) {
+		slot = slots_find(&slots, id_of(number), &path);
+		CHECK(slot && slots_of(&slots, slot->handle) == slot);
+		CHECK(slot && slot->expires == SLOTS_LIFE_US + number * 1000 && slot->path.socket == ACCORD_PATH_NO_SOCKET);
+		CHECK(slot && slot->seed[0] == 0xaa && slot->proposal[3] == 0xbb);
+	}
+	slots_expire(&slots, SLOTS_LIFE_US + 1000);
+	CHECK_EQUAL(slots.taken, COUNT - 2);
+	slots_expire(&slots, UINT64_MAX);
+	CHECK_EQUAL(slots.taken, 0);
+}
+
+static void what_is_restored_is_bounded_whatever_the_copy_says(void)
+{
+	static uint8_t image[sizeof(struct slot)];
+	struct slot wrong;
+
+	anew();
+	CHECK(take(0, 1));
+	CHECK_EQUAL(slots_image(&slots, image, COUNT), 1);
+	memcpy(&wrong, image, sizeof(wrong));
+	wrong.expires = UINT64_MAX;
+	wrong.handle = wrong.place = wrong.next = wrong.sooner = wrong.later = 77;
+	anew();
+	CHECK(slots_restore(&slots, 5, (const uint8_t *)&wrong));
+	slots_expire(&slots, 5 + SLOTS_LIFE_US);
+	CHECK_EQUAL(slots.taken, 0);
+	wrong.length = sizeof(wrong.proposal) + 1;
+	CHECK(!slots_restore(&slots, 5, (const uint8_t *)&wrong));
+	slots_init(&slots, memory, heads, 0, 7);
+	CHECK(!slots_restore(&slots, 5, image));
+}
+
 int main(void)
 {
 	RUN(a_slot_is_found_by_its_id_and_its_peers_address);
@@ -163,5 +215,7 @@ int main(void)
 	RUN(an_emptied_slot_holds_no_secret_and_its_handle_is_nobodys);
 	RUN(whatever_comes_and_goes_in_whatever_order_nothing_is_lost);
 	RUN(without_slots_nobody_gets_one);
+	RUN(restored_slots_are_found_and_expire_in_order_and_none_lives_longer_than_it_would_have);
+	RUN(what_is_restored_is_bounded_whatever_the_copy_says);
 	return check_report("test_slots");
 }

@@ -15,11 +15,17 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import accord
-from accord.lab.deployment import Deployment
+from accord.controller.controller import Controller
+from accord.controller.settings.config import DaemonConfig
+from accord.datapath import clock
+from accord.lab.deployment import BARE_PORT, Deployment
+from accord.protocols.services import Security
+from accord.wire.constants import Reason, Step
 from tests.failopen.conftest import deployed
 
 pytestmark = pytest.mark.root
@@ -183,6 +189,59 @@ def test_connections_that_are_adopted_while_the_daemon_is_replaced_come_up_all_o
     # Who comes just when the listener goes is offered another stack, or the plain connection.
     assert set(outcomes) <= {"http/tls/tcp", "http/quic", "tls/tcp"}, f"{outcomes}\n{both.log(both.server)}"
     assert outcomes["http/tls/tcp"] > 0, outcomes
+
+
+def replace(both: Deployment) -> None:
+    """The server's daemon by another one, waiting for that in a thread without a loop."""
+    before = both.wait_for(both.server)["pid"]
+    both.launch(both.server, "--takeover")
+    deadline = time.monotonic() + SECONDS
+    while (status := both.status(both.server)) is None or status["pid"] == before:
+        assert time.monotonic() < deadline, both.log(both.server)
+        time.sleep(0.01)
+
+
+def test_an_answer_of_which_nothing_is_kept_is_committed_to_with_the_next_daemon(tmp_path: Path) -> None:
+    """The old daemon has answered at level 1, the new one gets the commit: it makes the answer again from the slot."""
+    wishes = {"fallback": "never", "tcp": "parallel-syn", "prefer": ["tcp"], "only": True, "secure": "no"}
+
+    async def across(both: Deployment) -> list[str]:
+        client = Controller(DaemonConfig(back_end="udp"))
+        send = client.endpoint.engine.send
+
+        def deaf(now: int, handle: int, step: int, *rest: Any) -> None:
+            """Until the daemon that answers the proposal has been replaced."""
+            send(now, handle, step, *rest)
+            if step == Step.PROPOSAL:
+                client.endpoint.port.poll(client.endpoint.engine, clock.now_us())
+                while both.wait_for(both.server)["strangers"]["answers"] == 0:
+                    time.sleep(0.01)
+                replace(both)
+
+        client.endpoint.engine.send = deaf  # type: ignore[assignment, method-assign]
+        try:
+            address, security = both.server.address4, Security()
+            association = await client.connect(
+                address, BARE_PORT, overrides={**wishes, "packets_min": 1}, security=security
+            )
+            await association.carrier.write(b"hello")
+            assert await association.carrier.read() == b"hello"
+            await association.carrier.close()
+            return list(association.report.stack)
+        finally:
+            client.close()
+
+    with deployed(tmp_path, more="[limits]\nleast_level = 1\n") as both:
+        for last in (False, False, True):
+            try:
+                stack = both.client.call(lambda: asyncio.run(across(both)))
+                break
+            except accord.AccordError as failure:
+                if last or failure.reason is not Reason.LIFETIME:
+                    raise
+        assert "tcp" in stack
+        strangers = both.wait_for(both.server)["strangers"]
+        assert (strangers["answers"], strangers["commits"]) == (0, 1)
 
 
 @pytest.mark.parametrize("how", ["killed", "mute", "wrong"])

@@ -15,12 +15,12 @@ from accord.controller.settings.policy import Secure
 from accord.controller.strangers import tls as strangers_tls
 from accord.controller.strangers import unkept as strangers_unkept
 from accord.datapath import clock, unkept
-from accord.datapath.engine import Event, EventKind, Level
+from accord.datapath.engine import Engine, Event, EventKind, Level
 from accord.datapath.path import Path as NetworkPath
 from accord.negotiation.interface import Role
 from accord.protocols.http import HttpPlugin
 from accord.protocols.tls_connection import TlsConnection
-from accord.wire.constants import Reason
+from accord.wire.constants import Limit, Reason
 from tests.strangers.hosts import Hosts, hosts, run, without_post_quantum
 
 CHECKSUM = slice(30, 32)
@@ -575,5 +575,45 @@ def test_a_certificate_that_changes_in_between_costs_that_negotiation_and_nothin
             await both.connect()
             assert both.server.strangers.commits == 0
             assert both.accepted.empty()
+
+    run(work())
+
+
+# ---- Another process goes on ----
+
+
+def test_slots_go_to_another_engine_whole_once_and_with_the_time_that_they_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As at a live upgrade: the answer has left, the commit is still to come."""
+
+    async def work() -> None:
+        async with hosts(tmp_path) as both:
+            await known(both)
+            watched = Watched(both, monkeypatch)
+            engine, moved = watched.engine, []
+            answer = engine.send_once
+
+            def move(path: NetworkPath, packet: bytes) -> None:
+                answer(path, packet)
+                now, image = clock.now_us(), unkept.image(engine, clock.now_us())
+                unkept.clear(engine)
+                assert engine.usage().slots == 0
+                late = now + Limit.MAX_LIFETIME_MS * 1000
+                for wrong in (image[:-1], image[:12], b"", b"x" + image[1:], image[:8] + b"\1" + image[9:]):
+                    assert unkept.restore(engine, now, wrong) == 0
+                other = Engine(transactions=4, slots=4)
+                assert unkept.restore(other, late, image) == 0, "its time is over"
+                assert [unkept.restore(engine, now, image) for _ in range(2)] == [1, 0]
+                moved.append(unkept.image(engine, now))
+
+            monkeypatch.setattr(engine, "send_once", move)
+            ours = await both.connect()
+            theirs = await both.accept()
+            assert len(moved) == 1
+            assert (ours.report.negotiated, theirs.report.stack) == (True, ["http", "tls", "tcp"])
+            await ours.carrier.write(b"to the next one")
+            assert await theirs.carrier.read() == b"to the next one"
+            assert engine.usage().slots == 0, "it has served its commit"
 
     run(work())

@@ -33,7 +33,7 @@ from accord.controller.adoption.adopting import Candidate
 from accord.controller.controller import Controller
 from accord.controller.endpoint import UdpSocket
 from accord.controller.exposed import Exposed
-from accord.datapath import privilege
+from accord.datapath import clock, privilege, unkept
 from accord.datapath.path import Path
 
 log = logging.getLogger("accord.handover")
@@ -147,8 +147,17 @@ class Handover:
             offer.sockets += [candidate.connection for candidate in offer.lent]
         return self._offers
 
+    def slots(self) -> bytes:
+        """After ``freeze``: what the new daemon needs for the commits of those of whose answers nothing was kept.
+
+        ``commit`` forgets them here: a slot serves one commit, so one daemon has it. Who has something else in flight
+        here, from the same port, repeats its commit until ``prune`` lets it through to the new one.
+        """
+        return unkept.image(self._endpoint.engine, clock.now_us())
+
     def commit(self) -> None:
         """The new daemon has them: close ours, and go on with what stays."""
+        unkept.clear(self._endpoint.engine)
         for offer in self._offers:
             for bound, original in offer.originals.values():
                 if bound.sock is original:  # nothing stays

@@ -217,6 +217,7 @@ class Daemon:
         """Take over: ports that the configuration has by its words, others as the old daemon had them."""
         configured = {config.listen: config for config in self._config.expose}
         try:
+            before.inherit(controller.endpoint.engine)
             for port in before.ports:
                 config = configured.pop(port.config.listen, None)
                 if config is None and port.program is None:

@@ -3,7 +3,7 @@
 
 new                                   old
  |-- {"op": "takeover"} ------------->|  leaves the interface, stops reading what it hands over
- |<- {"ok", "pid", "ports"} + control socket, memory of peers
+ |<- {"ok", "pid", "ports"} + control socket, memory of peers, slots of answers of which nothing is kept
  |<- one message a port + its certificate, key and sockets, + the connection of the program that exposed it
  |-- {"op": "taken"} ---------------->|  until here the old one can take everything back, and does if this is late
  |<- {"op": "drained"} ---------------|  no negotiation is in flight there: now the new one attaches to the interface
@@ -32,6 +32,8 @@ from accord.controller.peers.keeper import PeersKeeper
 from accord.controller.settings.config import ExposeConfig
 from accord.controller.settings.policy import Secure
 from accord.daemon.operations import Operations
+from accord.datapath import clock, unkept
+from accord.datapath.engine import Engine
 from accord.wire.constants import Limit, Reason
 from accord.wire.errors import AccordError, error
 
@@ -93,6 +95,8 @@ class Predecessor:
     """An open file: its memory of peers. None: it has none to give."""
     cookies: str | None = None
     """The keys of its cookies; None: an earlier version's, which has none."""
+    slots: bytes = b""
+    """As ``unkept.image`` gives them; empty: an earlier version's."""
     ports: list[Taken] = field(default_factory=list)
 
     @classmethod
@@ -105,9 +109,9 @@ class Predecessor:
             await channel.send({"op": "takeover", "drain_seconds": drain_seconds})
             message, fds = await _receive(channel)
             peers = fds[1] if len(fds) > 1 else None
-            found = cls(
-                channel, int(message.get("pid", 0)), socket.socket(fileno=fds[0]), peers, message.get("cookies")
-            )
+            slots = _content(fds[2]) if len(fds) > 2 else b""
+            listener = socket.socket(fileno=fds[0])
+            found = cls(channel, int(message.get("pid", 0)), listener, peers, message.get("cookies"), slots)
             for _ in range(int(message.get("ports", 0))):
                 found.ports.append(_taken(*await _receive(channel)))
         except BaseException:
@@ -130,6 +134,13 @@ class Predecessor:
             os.close(self.peers)
             self.peers = None
 
+    def inherit(self, engine: Engine) -> None:
+        """Have the slots: before a packet is read, or a connection asked whose it is."""
+        count = unkept.restore(engine, clock.now_us(), self.slots)
+        self.slots = b""
+        if count:
+            log.info("%d answers of the old daemon wait for their commits", count)
+
     async def taken(self) -> None:
         """Everything is ours from here. Raises ``ConnectionError`` when the other side has taken it back."""
         await self.channel.send({"op": "taken"})
@@ -151,6 +162,17 @@ class Predecessor:
         for port in self.ports:
             port.close()
         self.ports.clear()
+
+
+def _write(descriptor: int, data: bytes) -> None:
+    with os.fdopen(descriptor, "wb", closefd=False) as file:
+        file.write(data)
+
+
+def _content(descriptor: int) -> bytes:
+    with os.fdopen(descriptor, "rb") as file:
+        file.seek(0)
+        return file.read()
 
 
 async def _receive(channel: Channel) -> tuple[dict[str, Any], list[int]]:
@@ -216,13 +238,14 @@ class Succession:
 
     async def give(self, channel: Channel) -> None:
         """Hand everything over. When this raises, the old daemon has it all again, and goes on."""
-        memory = os.memfd_create("peers")
+        memory, slots = os.memfd_create("peers"), os.memfd_create("slots")
         try:
             os.write(memory, self._keeper.text())
             await self._handover.settle()
             offers = self._handover.freeze()
             message = {"ok": True, "pid": os.getpid(), "ports": len(offers), "cookies": self._cookies.text()}
-            await channel.send(message, [self._listener.fileno(), memory])
+            _write(slots, self._handover.slots())
+            await channel.send(message, [self._listener.fileno(), memory, slots])
             for offer in offers:
                 program = self._operations.program(offer.exposed)
                 security = offer.exposed.security
@@ -238,6 +261,7 @@ class Succession:
             raise
         finally:
             os.close(memory)
+            os.close(slots)
         self._keeper.release()
         self._cookies.release()
         self._handover.commit()

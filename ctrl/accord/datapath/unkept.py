@@ -3,9 +3,10 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from accord.datapath._core import ffi, lib
 from accord.datapath.engine import Engine
@@ -14,6 +15,9 @@ from accord.wire.constants import Reason
 from accord.wire.errors import error
 
 # A flight is a short message as its packets, each behind its length, a big-endian u16 (``dataplane_c/src/flight.h``).
+
+_IMAGE: Final = struct.Struct("=8sI")
+_IMAGE_MAGIC: Final = b"slots 1\0"
 
 
 class FlightNode(NamedTuple):
@@ -108,6 +112,28 @@ def slot_of(engine: Engine, now: int, handle: int) -> Slot | None:
     """By the handle that RETURNED bears; None: it is empty by now."""
     found = ffi.new("struct accord_slot *")
     return _slot(found) if lib.accord_engine_slot_of(engine.pointer, now, handle, found) == 0 else None
+
+
+def image(engine: Engine, now: int) -> bytes:
+    """All slots, for a process of the same version on this machine. They hold secrets."""
+    size, room = lib.accord_slot_bytes(), engine.usage().slots
+    data = ffi.new("uint8_t[]", max(1, size * room))
+    count = lib.accord_engine_slots_image(engine.pointer, now, data, room)
+    return _IMAGE.pack(_IMAGE_MAGIC, size) + bytes(ffi.buffer(data, size * count))
+
+
+def restore(engine: Engine, now: int, data: bytes) -> int:
+    """Take what ``image`` gave; how many slots there are of it now. None of another version's."""
+    size = lib.accord_slot_bytes()
+    if data[: _IMAGE.size] != _IMAGE.pack(_IMAGE_MAGIC, size):
+        return 0
+    slots = ffi.from_buffer("uint8_t[]", memoryview(data)[_IMAGE.size :])
+    return int(lib.accord_engine_slots_restore(engine.pointer, now, slots, len(slots) // size))
+
+
+def clear(engine: Engine) -> None:
+    """Empty all slots: another process has them."""
+    lib.accord_engine_slots_clear(engine.pointer)
 
 
 def failed(engine: Engine, handle: int) -> None:
