@@ -354,7 +354,7 @@ def campaign(packets: int, seed: Optional[int]) -> int:
 # ---- coverage of the C parsers ----
 
 PARSERS = (
-    "ackrange", "checksum", "cookie", "descriptor", "frame", "packet", "pieces", "reassembly", "receive",
+    "ackrange", "checksum", "cookie", "descriptor", "flight", "frame", "packet", "pieces", "reassembly", "receive",
     "slots", "stranger", "unkept",
 )  # fmt: skip
 """Sources that read what came off the wire, where they are there."""

@@ -2,8 +2,8 @@
 /*
  * Invariant: whatever is kept, asked for, failed, settled and brought back in whatever order, the slots hold what a
  * plain list of them does; a live one gives way to nobody, one that is emptied holds nothing, and a commit comes up
- * only from the remote end of its slot, with its T(1), and until it is settled. What is read of a message that is one
- * packet lies within it, and says the same when it is composed again.
+ * only from the remote end of its slot, with its T(1), and until it is settled. What is read of a flight
+ * of packets says the same when it is composed again.
  *
  * The input is a script for an engine of five slots: a byte of what to do, one of with what, and what that needs.
  */
@@ -20,8 +20,10 @@ enum {
 	IDS = 6,
 	PATHS = 4,
 	HANDLES = 16,
-	TRANSCRIPT_AT = ACCORD_HEADER_BYTES + ACCORD_CHUNK_HEADER_BYTES + 8, /* of a commit: descriptor, TLV */
 	FIRST_AND_LAST = 3,
+	KEPT_UNIT = 5, /* a few are too long */
+	MOST_PACKETS = ACCORD_FLIGHT_PACKETS + 1,
+	FLIGHT_ROOM = MOST_PACKETS * (2 + ACCORD_MIN_MTU_PACKET),
 };
 
 enum action {
@@ -43,9 +45,10 @@ enum action {
 /* What should be in a slot. */
 struct kept {
 	bool live;
-	uint32_t handle, id, path, length, tries;
+	uint32_t handle, id, path, packets, length, kept_length, tries;
 	uint64_t expires;
-	uint8_t seed[ACCORD_SLOT_SEED], transcript[ACCORD_SLOT_TRANSCRIPT], proposal[ACCORD_MIN_MTU_PACKET];
+	uint8_t seed[ACCORD_SLOT_SEED], transcript[ACCORD_SLOT_TRANSCRIPT];
+	uint8_t kept[UINT8_MAX * KEPT_UNIT], proposal[FLIGHT_ROOM];
 };
 
 struct fuzzed {
@@ -116,7 +119,8 @@ static void forget(struct kept *kept)
 {
 	const struct slot *slot = &fuzzed.engine->slots.slots[kept->handle % PLACES];
 
-	hold(slot->taken || (is_empty(slot->seed, sizeof(slot->seed)) && is_empty(slot->proposal, sizeof(slot->proposal))));
+	hold(slot->taken || (is_empty(slot->seed, sizeof(slot->seed)) && is_empty(slot->proposal, sizeof(slot->proposal)) &&
+	                     is_empty(slot->kept, sizeof(slot->kept))));
 	kept->live = false;
 }
 
@@ -161,6 +165,7 @@ static void same(const struct kept *kept, const struct accord_slot *slot)
 {
 	hold(slot->handle == kept->handle && slot->length == kept->length);
 	hold(!memcmp(slot->proposal, kept->proposal, kept->length));
+	hold(slot->kept_length == kept->kept_length && !memcmp(slot->kept, kept->kept, kept->kept_length));
 	hold(!memcmp(slot->seed, kept->seed, sizeof(kept->seed)));
 	hold(!memcmp(slot->transcript, kept->transcript, sizeof(kept->transcript)));
 	hold(!memcmp(&slot->path, &paths[kept->path], sizeof(slot->path)));
@@ -168,18 +173,29 @@ static void same(const struct kept *kept, const struct accord_slot *slot)
 
 /* ---- Packets ---- */
 
-static void craft_proposal(uint32_t id, uint32_t fill)
+/* Behind its length, as one packet more of a flight of so many bytes. Returns the bytes that it has then. */
+static uint32_t add_to(uint8_t *flight, uint32_t length)
+{
+	flight[length] = (uint8_t)(fuzzed.craft.length >> 8);
+	flight[length + 1] = (uint8_t)fuzzed.craft.length;
+	memcpy(flight + length + 2, fuzzed.craft.bytes, fuzzed.craft.length);
+	return length + 2 + fuzzed.craft.length;
+}
+
+/* The packet at this place of a proposal of so many. */
+static void craft_proposal(uint32_t id, uint32_t place, uint32_t packets, uint32_t fill)
 {
 	static const uint8_t zeros[ACCORD_MIN_MTU_PACKET];
 
-	craft_header(&fuzzed.craft, id_of(id), ACCORD_STEP_PROPOSAL, ACCORD_FLAG_END, 0);
-	craft_chunk(&fuzzed.craft, 0, FIRST_AND_LAST, ACCORD_PROTOCOL_UDP, zeros, 4);
-	if (fill)
+	craft_header(&fuzzed.craft, id_of(id), ACCORD_STEP_PROPOSAL, place + 1 == packets ? ACCORD_FLAG_END : 0, place);
+	if (!place)
+		craft_chunk(&fuzzed.craft, 0, FIRST_AND_LAST, ACCORD_PROTOCOL_UDP, zeros, 4);
+	if (fill || place)
 		craft_chunk(&fuzzed.craft, ACCORD_NODE_PADDING, FIRST_AND_LAST, 0, zeros, fill * 4);
 	craft_seal(&fuzzed.craft);
 }
 
-static void craft_commit(uint32_t id, const uint8_t *transcript)
+static void craft_commit(uint32_t id, uint32_t offset, const uint8_t *transcript)
 {
 	uint8_t context[8 + ACCORD_SLOT_TRANSCRIPT] = {0,
 	                                               0,
@@ -191,7 +207,7 @@ static void craft_commit(uint32_t id, const uint8_t *transcript)
 	                                               ACCORD_SLOT_TRANSCRIPT};
 
 	memcpy(context + 8, transcript, ACCORD_SLOT_TRANSCRIPT);
-	craft_header(&fuzzed.craft, id_of(id), ACCORD_STEP_COMMIT, ACCORD_FLAG_END, 1);
+	craft_header(&fuzzed.craft, id_of(id), ACCORD_STEP_COMMIT, ACCORD_FLAG_END, offset);
 	craft_chunk(&fuzzed.craft, 0, FIRST_AND_LAST, ACCORD_PROTOCOL_UDP, context, sizeof(context));
 	craft_seal(&fuzzed.craft);
 }
@@ -210,8 +226,8 @@ static uint32_t give(uint32_t path)
 		for (uint32_t i = 0; i < count; i++) {
 			if (events[i].kind != ACCORD_EVENT_RETURNED)
 				continue;
-			hold(!returned && events[i].handle && events[i].length == fuzzed.craft.length);
-			hold(!memcmp(events[i].data, fuzzed.craft.bytes, fuzzed.craft.length));
+			hold(!returned && events[i].handle && events[i].length == 2 + fuzzed.craft.length);
+			hold(!memcmp(events[i].data + 2, fuzzed.craft.bytes, fuzzed.craft.length));
 			returned = events[i].handle;
 		}
 	return returned;
@@ -222,27 +238,38 @@ static uint32_t give(uint32_t path)
 static void keep(struct script *script, uint8_t with)
 {
 	const uint32_t id = with % IDS, path = with / IDS % PATHS;
-	struct kept *kept, made = {.live = true, .id = id, .path = path};
-	uint8_t *exact;
+	static struct kept made;
+	struct accord_slot what = {0};
+	struct kept *kept;
 	int64_t handle;
+	bool fits;
 
-	craft_proposal(id, pull(script));
-	made.length = fuzzed.craft.length + pull(script) / 16 * 8; /* a few lengths are too long */
+	made = (struct kept){.live = true, .id = id, .path = path, .packets = 1 + with / (IDS * PATHS) % MOST_PACKETS};
+	for (uint32_t place = 0, fill = pull(script); place < made.packets; place++) {
+		craft_proposal(id, place, made.packets, fill);
+		made.length = add_to(made.proposal, made.length);
+	}
+	made.kept_length = (uint32_t)pull(script) * KEPT_UNIT;
+	memset(made.kept, 0x55, made.kept_length);
 	memset(made.seed, pull(script) | 1, sizeof(made.seed));
 	memset(made.transcript, pull(script), sizeof(made.transcript));
-	exact = calloc(1, made.length);
-	memcpy(exact, fuzzed.craft.bytes, fuzzed.craft.length);
-	handle =
-		accord_engine_keep(fuzzed.engine, fuzzed.now, &paths[path], exact, made.length, made.seed, made.transcript);
-	if (made.length <= ACCORD_MIN_MTU_PACKET) {
-		memcpy(made.proposal, exact, made.length);
-		expire();
-	}
-	free(exact);
-	kept = unused();
-	if (made.length > ACCORD_MIN_MTU_PACKET) {
+	what.length = made.length;
+	what.proposal = made.proposal;
+	what.kept_length = made.kept_length;
+	what.kept = made.kept;
+	what.answer_packets = 1 + made.kept_length % (ACCORD_FLIGHT_PACKETS + 1);
+	memcpy(what.seed, made.seed, sizeof(what.seed));
+	memcpy(what.transcript, made.transcript, sizeof(what.transcript));
+	fits = made.packets <= ACCORD_FLIGHT_PACKETS && made.kept_length <= ACCORD_SLOT_KEPT &&
+	       what.answer_packets <= ACCORD_FLIGHT_PACKETS;
+	handle = accord_engine_keep(fuzzed.engine, fuzzed.now, &paths[path], &what);
+	if (!fits) {
 		hold(handle == -ACCORD_REASON_LONG_PACKET);
-	} else if (find(id, path) || has_transaction(id)) {
+		return;
+	}
+	expire();
+	kept = unused();
+	if (find(id, path) || has_transaction(id)) {
 		hold(handle == -ACCORD_REASON_CONTRADICTION);
 	} else if (!kept) {
 		hold(handle == -ACCORD_REASON_NO_MEMORY);
@@ -299,11 +326,12 @@ static void fail(uint32_t handle)
 /* The commit is used, whether or not there is room to acknowledge it. */
 static void settle(uint32_t handle)
 {
+	static uint8_t flight[FLIGHT_ROOM];
 	struct kept *kept = find_handle(handle);
 	int result;
 
-	craft_commit(kept ? kept->id : 0, fuzzed.list[0].transcript);
-	result = accord_engine_settle(fuzzed.engine, fuzzed.now, handle, fuzzed.craft.bytes, fuzzed.craft.length);
+	craft_commit(kept ? kept->id : 0, kept ? kept->packets : 1, fuzzed.list[0].transcript);
+	result = accord_engine_settle(fuzzed.engine, fuzzed.now, handle, flight, add_to(flight, 0));
 	if (!kept) {
 		hold(result == -ACCORD_REASON_SLOT_GONE);
 		return;
@@ -325,7 +353,7 @@ static void commit(uint8_t with, int32_t bent)
 		memcpy(transcript, kept->transcript, sizeof(transcript));
 	if (bent >= 0)
 		transcript[bent / 8 % (int32_t)sizeof(transcript)] ^= (uint8_t)(1u << bent % 8);
-	craft_commit(id, transcript);
+	craft_commit(id, kept ? kept->packets : 1, transcript);
 	returned = give(path);
 	if (!known)
 		expire();
@@ -343,7 +371,7 @@ static void raw_commit(struct script *script, uint8_t with)
 	uint32_t returned;
 
 	look_by_handle(0); /* now, since nothing tells whether the packet gets as far as the slots */
-	craft_header(&fuzzed.craft, id_of(id), step % 4, step & ACCORD_FLAG_END, offset % 3);
+	craft_header(&fuzzed.craft, id_of(id), step % 4, step & ACCORD_FLAG_END, offset % MOST_PACKETS);
 	for (uint32_t length = pull(script); length && script->left; length--)
 		craft_put(&fuzzed.craft, pull(script), 1);
 	craft_seal(&fuzzed.craft);
@@ -355,42 +383,53 @@ static void raw_commit(struct script *script, uint8_t with)
 	hold(memmem(fuzzed.craft.bytes, fuzzed.craft.length, kept->transcript, sizeof(kept->transcript)) != NULL);
 }
 
-/* What a message from any bytes holds goes into one of the responder's, which holds the same. */
+static uint32_t read_flight(struct script *script, const uint8_t *id, uint8_t *flight)
+{
+	const uint32_t packets = 1 + pull(script) % MOST_PACKETS;
+	uint32_t length = 0;
+
+	for (uint32_t place = 0; place < packets; place++) {
+		craft_header(&fuzzed.craft, id, ACCORD_STEP_ANSWER, place + 1 == packets ? ACCORD_FLAG_END : 0, place);
+		for (uint32_t chunks = pull(script) % 8; chunks; chunks--) {
+			const uint8_t node = pull(script), flags = pull(script), size = pull(script);
+			uint8_t data[UINT8_MAX];
+
+			for (uint32_t i = 0; i < size; i++)
+				data[i] = pull(script);
+			if (fuzzed.craft.length + ACCORD_CHUNK_HEADER_BYTES + size <= ACCORD_MIN_MTU_PACKET)
+				craft_chunk(&fuzzed.craft, node, flags & 0x80 ? flags & 3 : FIRST_AND_LAST, flags & 4 ? 6 : 17, data,
+				            size);
+		}
+		craft_seal(&fuzzed.craft);
+		length = add_to(flight, length);
+	}
+	return length;
+}
+
+/* What a flight from any bytes holds goes into one of the responder's, which holds the same. */
 static void read_message(struct script *script, uint8_t with)
 {
+	static uint8_t flight[FLIGHT_ROOM], room[FLIGHT_ROOM], composed[ACCORD_FLIGHT_BYTES], other[ACCORD_FLIGHT_BYTES];
 	struct accord_node_in nodes[ACCORD_MAX_NODES], again[ACCORD_MAX_NODES];
 	struct accord_node_out out[ACCORD_MAX_NODES];
-	uint8_t composed[ACCORD_MIN_MTU_PACKET];
-	const uint8_t *bytes = fuzzed.craft.bytes;
-	int count, length;
+	const uint32_t bytes = read_flight(script, id_of(with % IDS), flight);
+	int count = accord_engine_read(fuzzed.engine, flight, bytes, nodes, room), length;
 
-	craft_header(&fuzzed.craft, id_of(with % IDS), ACCORD_STEP_ANSWER, ACCORD_FLAG_END, 0);
-	for (uint32_t chunks = pull(script) % 8; chunks; chunks--) {
-		const uint8_t node = pull(script), flags = pull(script), size = pull(script);
-		uint8_t data[UINT8_MAX];
-
-		for (uint32_t i = 0; i < size; i++)
-			data[i] = pull(script);
-		if (fuzzed.craft.length + ACCORD_CHUNK_HEADER_BYTES + size <= ACCORD_MIN_MTU_PACKET)
-			craft_chunk(&fuzzed.craft, node, flags & 0x80 ? flags & 3 : FIRST_AND_LAST, flags & 1 ? 6 : 17, data, size);
-	}
-	craft_seal(&fuzzed.craft);
-	count = accord_engine_read(fuzzed.engine, bytes, fuzzed.craft.length, nodes);
 	for (int i = 0; i < count; i++) {
-		hold(nodes[i].data >= bytes && nodes[i].data + nodes[i].length <= bytes + fuzzed.craft.length);
+		hold(nodes[i].data >= room && nodes[i].data + nodes[i].length <= room + bytes);
 		hold(!nodes[i].stored || !descriptor_check(nodes[i].data, nodes[i].length, nodes[i].node));
 		out[i] = (struct accord_node_out){
 			.node = nodes[i].node, .protocol = nodes[i].protocol, .length = nodes[i].length, .data = nodes[i].data};
 	}
 	if (count <= 0)
 		return;
-	length = accord_packet_compose(id_of(with % IDS), ACCORD_STEP_ANSWER, out, (uint32_t)count, composed,
+	length = accord_flight_compose(id_of(with % IDS), ACCORD_STEP_ANSWER, 0, 1, out, (uint32_t)count, composed,
 	                               with & 0x80 ? pull(script) : sizeof(composed));
 	if (length < 0) {
-		hold(length == -ACCORD_REASON_MESSAGE_TOO_LONG && with & 0x80);
+		hold(length == -ACCORD_REASON_MESSAGE_TOO_LONG);
 		return;
 	}
-	hold(accord_engine_read(fuzzed.engine, composed, (uint32_t)length, again) == count);
+	hold(accord_engine_read(fuzzed.engine, composed, (uint32_t)length, again, other) == count);
 	for (int i = 0; i < count; i++)
 		hold(again[i].node == nodes[i].node && again[i].length == nodes[i].length &&
 		     !memcmp(again[i].data, nodes[i].data, nodes[i].length));
@@ -432,7 +471,8 @@ static void act(struct script *script)
 		read_message(script, with);
 		break;
 	case PROPOSAL:
-		craft_proposal(with % IDS, with);
+		look_by_handle(0);
+		craft_proposal(with % IDS, 0, 1, with);
 		hold(!give(with / IDS % PATHS));
 		break;
 	default:
