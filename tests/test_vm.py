@@ -20,7 +20,7 @@ from scapy.utils import wrpcap
 from accord.cli.capture import Tally
 from accord.cli.demo import CASES, Case
 from accord.datapath.probe import probe
-from buildtools import clean, vm, vm_doctor, vm_hall
+from buildtools import clean, vm, vm_box, vm_doctor, vm_hall
 from buildtools.bare import STACKS
 from buildtools.console import BuildFailure
 from vagrant import demo_cases, host_cases, kernel_cases, machines, round_trips, suite
@@ -114,6 +114,48 @@ def test_clean_refuses_to_take_the_disks_of_running_machines(monkeypatch: pytest
         clean.run()
 
 
+@pytest.mark.parametrize(
+    ("noted", "refusal"),
+    [
+        ({"kernel": "6.12", "box": "accord-1"}, "run with kernel 6.12: ./build.py vm down"),
+        ({"kernel": "6.1", "box": "accord-0"}, "compiled in the machines is of other sources: ./build.py vm down"),
+    ],
+)
+def test_machines_of_another_kernel_or_of_other_compiled_sources_are_not_tested(
+    noted: dict[str, str], refusal: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, text in noted.items():
+        (tmp_path / name).write_text(text)
+    (tmp_path / "ssh-config").touch()
+    monkeypatch.setattr(vm_hall, "STATE", tmp_path)
+    monkeypatch.setattr(vm_hall, "running", os.getpid)
+    monkeypatch.setattr(vm, "SSH_CONFIG", tmp_path / "ssh-config")
+    monkeypatch.setattr(vm, "become_root", lambda _: None)
+    monkeypatch.setattr(vm, "require", lambda _: None)
+    monkeypatch.setattr(vm_box, "name", lambda: "accord-1")
+    monkeypatch.setattr(vm_box, "box", lambda kernel: pytest.fail("it built a box"))
+    with pytest.raises(BuildFailure, match=re.escape(refusal)):
+        vm.up("6.1", "tcg")
+
+
+def test_a_run_that_a_shell_started_in_the_background_cleans_up_at_sigterm_too() -> None:
+    """Such a shell has it ignore SIGINT (POSIX, XCU 2.11)."""
+    program = (
+        "import os, signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from buildtools.minimal import terminable\n"
+        "try:\n"
+        "    with terminable():\n"
+        "        os.kill(os.getpid(), signal.SIGTERM); signal.pause()\n"
+        "finally:\n"
+        "    print('cleaned up')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "cleaned up\n"
+    assert "KeyboardInterrupt" in done.stderr
+
+
 BULK = {
     "sent": 100,
     "sha256": "aa",
@@ -177,9 +219,10 @@ def test_a_row_says_how_its_case_ended_and_in_whose_words(raised: Exception | No
     assert ("stack" in row) is (result == "pass")
 
 
-def timed(rtt: float, ready: float, first: float, **more: Any) -> dict[str, Any]:
-    """A row of `accord-tls-tcp` that passed; milliseconds."""
+def timed(rtt: float, ready: float, first: float, late: float = 0.0, **more: Any) -> dict[str, Any]:
+    """A row of `accord-tls-tcp` that passed; milliseconds. ``late``: by what the median is above the least."""
     times = {"rtt_ms": rtt, "measured_rtt_ms": rtt + 1, "ready_least_ms": ready, "first_response_least_ms": first}
+    times |= {"ready_rtts": (ready + late) / (rtt + 1), "first_response_rtts": (first + late) / (rtt + 1)}
     return {"case": "accord-tls-tcp", "result": "pass", "stack": ["http", "tls", "tcp"], **times, **more}
 
 
@@ -192,6 +235,19 @@ def test_what_processors_cost_is_no_round_trip_and_a_round_trip_more_is_a_failur
     (row,) = round_trips.rows([good[0], timed(300, 602 + slow, 903 + slow)])
     assert row["result"] == "fail"
     assert "round trips by slope, 1 in the lab" in row["reason"]
+
+
+def test_a_slope_that_differs_by_less_than_the_processors_do_by_themselves_tells_nothing() -> None:
+    quiet = [timed(100, 241, 342), timed(300, 491, 742)]  # 1.25 round trips until ready
+    (row,) = round_trips.rows(quiet)
+    assert row["result"] == "fail"
+    busy = [timed(100, 241, 342, late=40), timed(300, 491, 742)]  # 40 ms of 200: 0.2 round trips
+    (row,) = round_trips.rows(busy)
+    assert row["result"] == "absent"
+    assert "differs by 0.20 round trips by itself" in row["reason"]
+    # A whole round trip too many is seen through it.
+    (row,) = round_trips.rows([busy[0], timed(300, 641, 942)])
+    assert row["result"] == "fail"
 
 
 def test_round_trips_are_judged_by_two_long_links_and_neither_by_weather_nor_by_what_failed() -> None:

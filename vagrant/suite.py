@@ -269,7 +269,7 @@ def _patterns(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> 
 @click.option("--netem", "more", default="", metavar="WORDS", help="More for both ways, such as 'loss 2% reorder 5%'.")
 @click.option("--family", type=click.Choice(["4", "6"]), default="4", show_default=True, help="IPv4 or IPv6.")
 @click.option("--case", "names", multiple=True, callback=_patterns, help="Only these; a pattern as a shell's.")
-@click.option("--repeats", type=click.IntRange(1, 100), default=3, show_default=True, help="Connections a case.")
+@click.option("--repeats", type=click.IntRange(1, 100), default=9, show_default=True, help="Connections a case.")
 @click.option("--bytes", "size", type=click.IntRange(1), default=BULK_BYTES, show_default=True, help="Of a bulk file.")
 @click.option("--smoke", is_flag=True, help="One round trip time, few connections, small files, no service.")
 @click.option("--json", "as_json", is_flag=True, help="The table goes to standard error.")
@@ -296,6 +296,8 @@ def main(
         suite.run()
     except Failed as failure:
         suite.rows.append({"case": "suite", "result": "fail", "reason": str(failure)})
+    except KeyboardInterrupt:
+        suite.rows.append({"case": "suite", "result": "fail", "reason": "interrupted: what follows was not run"})
     if suite.kernel and not suite.kernel.startswith(f"{kernel}."):
         suite.rows.append({"case": "suite", "result": "fail", "reason": f"runs {suite.kernel}, not {kernel}"})
     outcome = {"kernel": suite.kernel, "family": int(family), "netem": more, "rows": suite.rows}
