@@ -133,7 +133,7 @@ class Soak:
 
     async def _echo(self, port: str, wishes: dict[str, Any]) -> str:
         association = await self._controller.connect(
-            self._spec["host"], self._spec["ports"][port], overrides=wishes, security=self._security
+            self._spec["host"], self._spec["ports"][port], overrides=wishes, security=self._security, ladder=False
         )
         return await echoed(association, TEXT)
 
