@@ -108,9 +108,12 @@ def receive(repeats: int, seconds: float) -> Figures:
     What is compared is compared in pairs of neighbouring slices, each a value of its own. All of them count.
     """
     blocks: list[dict[str, Any]] = []
+    again: list[float] = []
     with two_hosts() as (near, far):
         for _ in range(repeats):
-            blocks += _by_block(_native.receive(near, far, "native", seconds, BLOCKS))
+            whole = _native.receive(near, far, "native", seconds, BLOCKS)
+            again.append(whole["again"])
+            blocks += _by_block(whole)
     pairs = [{name: block[name][which] for name in KINDS} for block in blocks for which in range(2)]
 
     def rate(pair: dict[str, tuple[float, ...]], name: str) -> float:
@@ -121,16 +124,17 @@ def receive(repeats: int, seconds: float) -> Figures:
 
     found: Figures = {
         "ratio_afxdp": ratio("xdp", "xdp_bare", pairs),
-        "ratio_afxdp_capacity": [1e3 / block["drain_xdp"] / _bare_rate(block) for block in blocks],
+        "ratio_afxdp_capacity": [1e3 / block["drain_xdp"] / _bare_rate(block) for block in blocks if _compares(block)],
         "ratio_afxdp_read": ratio("xdp", "xdp_read", pairs),
         "ratio_afxdp_bare_program": ratio("xdp", "xdp_redirect", pairs),
         "ratio_packet": ratio("packet", "packet_bare", pairs),
         "ratio_udp": ratio("udp", "udp_bare", pairs),
-        "afxdp_drain_ns": [block["drain_xdp"] for block in blocks],
-        "afxdp_read_drain_ns": [block["drain_xdp_read"] for block in blocks],
+        "afxdp_drain_ns": [block["drain_xdp"] for block in blocks if block["drain_xdp"]],
+        "afxdp_read_drain_ns": [block["drain_xdp_read"] for block in blocks if block["drain_xdp_read"]],
         "afxdp_offered_mpps": [pair["xdp"][1] / 1e6 for pair in pairs],
         "afxdp_whole": [pair["xdp"][2] for pair in pairs],
         "line_ns": [block["line"] for block in blocks],
+        "slices_again": again,
     }
     for name in KINDS:
         found[f"{name.replace('xdp', 'afxdp')}_mpps"] = [rate(pair, name) for pair in pairs]
@@ -150,6 +154,11 @@ def _by_block(whole: _native.ReceiveRound) -> list[dict[str, Any]]:
         | {name: whole[name][2 * block : 2 * block + 2] for name in KINDS}
         for block in range(BLOCKS)
     ]
+
+
+def _compares(block: dict[str, Any]) -> bool:
+    """A generator that got no processor at all, however often it was tried, has filled no ring."""
+    return bool(block["drain_xdp"] and _bare_rate(block))
 
 
 def _bare_rate(block: dict[str, Any]) -> float:

@@ -36,12 +36,14 @@ enum {
 	GENERATOR_CPU = 1,
 	SETTLE_US = 2000, /* more than a ring's turn */
 	FILL_US = 3000,   /* the same of a ring that nobody empties */
+	FULL = 1024,      /* packets: half of it */
 	LAST_US = 300,    /* until what is on its way has come */
 	PATIENCE_S = 20,
 	/* So long nothing comes, or the receiver does not run, only when somebody else has the processor: a real-time
 	 * thread, the scheduler's share for the others, the host. */
 	STOOD_STILL_US = 1000,
-	ATTEMPTS = 10,
+	/* So long something is tried again: ten times the share that a scheduler gives others at a time. */
+	AGAIN_US = 500000,
 	POLLS_PER_CLOCK = 2,
 	MAX_BLOCKS = 64,
 };
@@ -142,18 +144,20 @@ static void turn_away(struct generator *generator, struct way *way)
 /* Returns how often it had to be taken again. */
 static int take(struct generator *generator, struct way *way, const char *name, double seconds, struct slice *slice)
 {
-	struct spent spent = {0};
-	uint64_t made = 0;
+	uint64_t made, give_up;
+	struct spent spent;
 	int attempts = 0;
 
 	turn_to(generator, way, name);
+	give_up = now_us() + AGAIN_US;
 	do {
 		source_heartbeat(way->source);
 		spend(way->source, SETTLE_US);
 		made = generator_made(generator);
 		spent = spend(way->source, (uint64_t)(seconds * 1e6));
 		made = generator_made(generator) - made;
-	} while (++attempts < ATTEMPTS && (spent.pause_us > STOOD_STILL_US || !spent.total.packets));
+		attempts++;
+	} while (now_us() < give_up && (spent.pause_us > STOOD_STILL_US || !spent.total.packets));
 	turn_away(generator, way);
 	slice->taken = (double)spent.total.packets / (double)spent.us * 1e6;
 	slice->made = (double)made / (double)spent.us * 1e6;
@@ -162,28 +166,36 @@ static int take(struct generator *generator, struct way *way, const char *name, 
 	return attempts - 1;
 }
 
-/* The generator fills the ring, then makes packets for nobody; what is in the ring is taken out. */
+static void stay_awake(uint64_t duration_us)
+{
+	uint64_t until = now_us() + duration_us;
+
+	while (now_us() < until)
+		; /* a processor that has slept is slow at first */
+}
+
+/* The generator fills the ring, then makes packets for nobody; what is in the ring is taken out. Again if that was not
+ * much: it stood still. 0: so often that there is no figure. */
 static double drain_ns(struct generator *generator, struct way *way, const char *name)
 {
-	struct timespec from, to;
-	uint64_t until, packets;
-	double taken;
+	for (uint64_t give_up = now_us() + AGAIN_US; now_us() < give_up;) {
+		struct timespec from, to;
+		uint64_t packets;
 
-	turn_to(generator, way, name);
-	/* Awake: a processor that has slept is slow at first. */
-	for (until = now_us() + FILL_US; now_us() < until;)
-		;
-	generator_send(generator, 0);
-	for (until = now_us() + LAST_US; now_us() < until;)
-		;
-	packets = source_total(way->source).packets;
-	clock_gettime(CLOCK_MONOTONIC, &from);
-	while (source_receive(way->source))
-		;
-	clock_gettime(CLOCK_MONOTONIC, &to);
-	taken = (double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec);
-	packets = source_total(way->source).packets - packets;
-	return packets ? taken / (double)packets : 0;
+		turn_to(generator, way, name);
+		stay_awake(FILL_US);
+		generator_send(generator, 0);
+		stay_awake(LAST_US);
+		packets = source_total(way->source).packets;
+		clock_gettime(CLOCK_MONOTONIC, &from);
+		while (source_receive(way->source))
+			;
+		clock_gettime(CLOCK_MONOTONIC, &to);
+		packets = source_total(way->source).packets - packets;
+		if (packets >= FULL)
+			return ((double)(to.tv_sec - from.tv_sec) * 1e9 + (double)(to.tv_nsec - from.tv_nsec)) / (double)packets;
+	}
+	return 0;
 }
 
 /* While it is measured, nobody else gets the receiver's processor, as the generator's thread has its own. */

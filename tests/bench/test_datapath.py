@@ -55,7 +55,8 @@ def test_each_part_prints_its_figures_and_their_spread(part: str) -> None:
     found = figures(result)
     assert PARTS[part] <= found.keys()
     assert found.keys() == dict(result["spread"]).keys()  # type: ignore[call-overload]
-    assert all(value > 0 for name, value in found.items() if name != "xdp_added_ns")  # a difference may be anything
+    # A difference may be anything, and that nothing had to be repeated is good.
+    assert all(value > 0 for name, value in found.items() if name not in ("xdp_added_ns", "slices_again"))
 
 
 @pytest.mark.root
