@@ -192,6 +192,7 @@ _LIST: tuple[tuple[Any, str, Any], ...] = (
     (endpoint, "plan", _plan),
     (endpoint, "privilege", _PRIVILEGE),
     (endpoint, "socket", _Sockets()),
+    (endpoint, "secrets", _Secrets()),
     (endpoint, "_HEARTBEAT_SECONDS", 30.0),
     (exposed, "privilege", _PRIVILEGE),
     (exposed, "saved_syn", saved_syn),

@@ -77,6 +77,7 @@ TLV_TYPES = {
     0x8008: "peer",
     0x8009: "renegotiates",
     0x800A: "data_path",
+    0x800C: "repeat",
 }
 INITIATOR, ACK, END, MORE, COOKIE = 1, 2, 4, 8, 16
 FIRST, LAST = 1, 2

@@ -33,6 +33,14 @@ void cookie_make(const struct accord_cookie_ring *ring, const struct accord_path
 /* The packet's own, packet->cookie. */
 enum cookie_verdict cookie_check(const struct accord_cookie_ring *ring, const struct accord_path *path,
                                  const struct packet *packet);
+/* The same for TLV_REPEAT, of a kind and bound to what is said (struct accord_cookie). */
+void cookie_token(const struct accord_cookie_ring *ring, const struct accord_path *path, const uint8_t *transaction,
+                  enum accord_cookie_kind kind, uint32_t bound, uint8_t *cookie);
+enum cookie_verdict cookie_token_check(const struct accord_cookie_ring *ring, const struct accord_path *path,
+                                       const uint8_t *transaction, const uint8_t *cookie);
+/* ACCORD_SLOT_SEED bytes that only who has the key can know, others for each cookie. False: there is no such key. */
+bool cookie_seed(const struct accord_cookie_ring *ring, const struct accord_path *path, const uint8_t *transaction,
+                 const uint8_t *cookie, uint8_t *seed);
 /* The packet that asks for the proposal again, COOKIE_CHALLENGE_BYTES. */
 void cookie_challenge(const struct accord_cookie_ring *ring, const struct accord_path *path,
                       const struct packet *packet, uint8_t *challenge);

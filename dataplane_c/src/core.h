@@ -75,6 +75,7 @@ struct accord_engine_config {
 	/* Unfinished negotiations from one network at once, beyond which there is a cookie (unproven), or silence (proven
 	 * by a cookie alone); defaults: a quarter of all that there may be. */
 	uint32_t unproven_per_network, proven_per_network;
+	uint32_t machine; /* this one's number, by which its slots are told from others' behind the same address */
 };
 
 /* What a stranger's proposal gets: load.h. */
@@ -103,8 +104,8 @@ enum accord_event_kind {
 	/* No transaction, handle 0: a proposal, a whole flight that is the data, from an address that nothing is known of;
 	 * path is set. Nothing is kept of it. */
 	ACCORD_EVENT_STRANGER,
-	/* No transaction: a commit, a flight of one packet that is the data, of the slot that is the handle; path is set.
-	 */
+	/* No transaction: a commit, a flight of one packet that is the data, of the slot that is the handle; or of an
+	 * answer of which nothing is kept (0), and with a cookie that is good for it; path is set. */
 	ACCORD_EVENT_RETURNED,
 	ACCORD_EVENT_CHALLENGED, /* the responder wants a cookie repeated, and gets it: it speaks Accord, and is loaded */
 };
@@ -239,7 +240,7 @@ void accord_engine_usage(const struct accord_engine *engine, struct accord_engin
 enum accord_slot_constant {
 	ACCORD_SLOT_SEED = 32,
 	ACCORD_SLOT_TRANSCRIPT = 32,
-	ACCORD_SLOT_KEPT = 1120,
+	ACCORD_SLOT_KEPT = 1136,
 	/* A flight: packets of one message, each of at most ACCORD_MIN_MTU_PACKET bytes and behind its length (u16). */
 	ACCORD_FLIGHT_PACKETS = 4,
 	ACCORD_FLIGHT_BYTES = ACCORD_FLIGHT_PACKETS * (2 + ACCORD_MIN_MTU_PACKET),
@@ -298,6 +299,18 @@ int accord_engine_slot_failed(struct accord_engine *engine, uint32_t handle);
  * acknowledged for a while. 0, SLOT_GONE, or NO_MEMORY: the slot is emptied, and nobody will acknowledge anything. */
 int accord_engine_settle(struct accord_engine *engine, uint64_t now, uint32_t handle, const uint8_t *commit,
                          uint32_t length);
+
+/* The cookie for TLV_REPEAT of an answer (kind: enum accord_cookie_kind), bound for COOKIE_ANSWER; COOKIE_SLOT is bound
+ * to this machine. 0 or a negative reason: without keys there is none (QUOTA). */
+int accord_engine_token(const struct accord_engine *engine, const struct accord_path *path, const uint8_t *transaction,
+                        uint32_t kind, uint32_t bound, uint8_t *cookie);
+/* The seed that goes with a good cookie of kind COOKIE_ANSWER, ACCORD_SLOT_SEED bytes: the same wherever its key is.
+ * 0 or BAD_COOKIE. */
+int accord_engine_token_seed(const struct accord_engine *engine, const struct accord_path *path,
+                             const uint8_t *transaction, const uint8_t *cookie, uint8_t *seed);
+/* As accord_engine_settle, of an answer without a slot that had so many packets. */
+int accord_engine_settle_token(struct accord_engine *engine, uint64_t now, const struct accord_path *path,
+                               uint32_t answer_packets, const uint8_t *commit, uint32_t length);
 
 /* ---- Names ------------------------------------------------------------------------------------- */
 

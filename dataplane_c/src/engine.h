@@ -46,7 +46,8 @@ struct reply {
 /* One message from such a one. */
 struct stranger {
 	struct accord_path path;
-	uint32_t slot; /* that its commit is for; 0: it proposes */
+	uint32_t slot; /* that its commit is for */
+	bool proposes;
 	struct flight flight;
 };
 
@@ -104,12 +105,12 @@ void engine_make_room(struct accord_engine *engine, enum admission admission);
 enum admission stranger_arrives(struct accord_engine *engine, const struct accord_path *path,
                                 const struct packet *packet, const uint8_t *bytes, uint32_t *reason);
 /* Where to write a message that the user is told of, and nothing else is kept of; NULL: too many wait. */
-struct stranger *stranger_hand_up(struct accord_engine *engine, const struct accord_path *path, uint32_t slot);
+struct stranger *stranger_hand_up(struct accord_engine *engine, const struct accord_path *path, bool proposes);
 /* unkept.c: does a packet of step 0 belong to a proposal that has a slot? Then it gets no cookie, and the reason says
  * what became of it: OK, when so much of the proposal has come again that it is answered again. */
 bool stranger_repeats(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
                       const uint8_t *bytes, uint32_t *reason);
-/* unkept.c: a commit that no transaction knows. Returns OK when it is a slot's. */
+/* unkept.c: a commit that no transaction knows. Returns OK when it is a slot's, or of an answer that needs none. */
 uint32_t stranger_returns(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
                           const uint8_t *bytes);
 uint32_t stranger_events(struct accord_engine *engine, struct accord_event *events, uint32_t limit, uint32_t used);

@@ -55,7 +55,7 @@ static uint32_t challenge(struct accord_engine *engine, const struct accord_path
 	return ACCORD_REASON_CHALLENGED;
 }
 
-struct stranger *stranger_hand_up(struct accord_engine *engine, const struct accord_path *path, uint32_t slot)
+struct stranger *stranger_hand_up(struct accord_engine *engine, const struct accord_path *path, bool proposes)
 {
 	struct stranger *next;
 
@@ -63,7 +63,8 @@ struct stranger *stranger_hand_up(struct accord_engine *engine, const struct acc
 		return NULL;
 	next = &engine->strangers[(engine->stranger + engine->stranger_count++) % ENGINE_STRANGERS];
 	next->path = *path;
-	next->slot = slot;
+	next->slot = 0;
+	next->proposes = proposes;
 	next->flight.packets = next->flight.length = 0;
 	return next;
 }
@@ -92,7 +93,7 @@ static void gather(struct accord_engine *engine, struct partial *partial, const 
 	if (*reason && *reason != ACCORD_REASON_DUPLICATE) {
 		give_up(engine, partial);
 	} else if (partial_whole(partial)) {
-		next = stranger_hand_up(engine, &partial->path, 0);
+		next = stranger_hand_up(engine, &partial->path, true);
 		if (next) {
 			partial_join(partial, &next->flight);
 			partials_release(&engine->partials, partial);
@@ -141,7 +142,7 @@ static uint32_t hand_up_one(struct accord_engine *engine, const struct accord_pa
 {
 	uint8_t bare[ACCORD_MIN_MTU_PACKET];
 	uint32_t length = flight_bare(packet, bytes, bare);
-	struct stranger *next = length ? stranger_hand_up(engine, path, 0) : NULL;
+	struct stranger *next = length ? stranger_hand_up(engine, path, true) : NULL;
 
 	if (!next)
 		return challenge(engine, path, packet);
@@ -232,7 +233,7 @@ uint32_t stranger_events(struct accord_engine *engine, struct accord_event *even
 		if (stranger->flight.length > ENGINE_SCRATCH_BYTES - used)
 			break;
 		memset(out, 0, sizeof(*out));
-		out->kind = stranger->slot ? ACCORD_EVENT_RETURNED : ACCORD_EVENT_STRANGER;
+		out->kind = stranger->proposes ? ACCORD_EVENT_STRANGER : ACCORD_EVENT_RETURNED;
 		out->handle = stranger->slot;
 		out->length = stranger->flight.length;
 		out->data = memcpy(engine->scratch + used, stranger->flight.bytes, stranger->flight.length);

@@ -12,6 +12,8 @@
 
 enum {
 	WHOLE = ACCORD_CHUNK_FIRST | ACCORD_CHUNK_LAST,
+	/* Its own slot, those after it, and one by which clocks may differ. */
+	TOKEN_LIFE_US = (ACCORD_COOKIE_SLOTS + 2) * ACCORD_COOKIE_SLOT_S * 1000000,
 };
 
 /* ---- Slots ---- */
@@ -176,7 +178,7 @@ bool stranger_repeats(struct accord_engine *engine, const struct accord_path *pa
 	/* No byte more leaves than came. */
 	if (slot->credit < slot->answer_length || !load_spend(&engine->load, engine->now))
 		return true;
-	next = stranger_hand_up(engine, path, 0);
+	next = stranger_hand_up(engine, path, true);
 	if (!next)
 		return true;
 	next->flight.packets = slot->packets;
@@ -198,23 +200,92 @@ static bool equal(const uint8_t *one, const uint8_t *other, uint32_t length)
 	return !differs;
 }
 
-/* Does it bear T(1) of the answer? Who has not seen that cannot know it. */
-static bool knows_answer(const struct packet *packet, const struct slot *slot)
+/* A TLV of the commit's context; NULL: it has none, or no context that is whole here. */
+static const uint8_t *find_tlv(const struct packet *packet, uint16_t type, uint16_t *length)
 {
-	const uint8_t *transcript;
-	uint16_t length;
-
 	for (uint32_t i = 0; i < packet->chunk_count; i++) {
 		const struct chunk *chunk = &packet->chunks[i];
 
 		if (chunk->node != ACCORD_NODE_CONTEXT)
 			continue;
 		if (chunk->flags != WHOLE || descriptor_check(chunk->data, chunk->length, chunk->node))
-			return false;
-		transcript = descriptor_find(chunk->data, ACCORD_TLV_TRANSCRIPT, &length);
-		return transcript && length == sizeof(slot->transcript) && equal(transcript, slot->transcript, length);
+			return NULL;
+		return descriptor_find(chunk->data, type, length);
 	}
-	return false;
+	return NULL;
+}
+
+/* Does it bear T(1) of the answer? Who has not seen that cannot know it. */
+static bool knows_answer(const struct packet *packet, const struct slot *slot)
+{
+	uint16_t length;
+	const uint8_t *transcript = find_tlv(packet, ACCORD_TLV_TRANSCRIPT, &length);
+
+	return transcript && length == sizeof(slot->transcript) && equal(transcript, slot->transcript, length);
+}
+
+/* An abort, of fewer bytes than the commit has: so that its sender need not wait in vain. */
+static void refuse(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
+                   uint32_t reason)
+{
+	const uint8_t descriptor[] = {0, 0, 0, 5, ACCORD_TLV_REASON >> 8, ACCORD_TLV_REASON & 0xff, 0, 1, (uint8_t)reason};
+	const struct accord_node_out context = {ACCORD_NODE_CONTEXT, path->context, sizeof(descriptor), descriptor};
+	uint8_t flight[ACCORD_HEADER_BYTES + ACCORD_CHUNK_HEADER_BYTES + sizeof(descriptor) + 2];
+	const uint8_t *at = flight, *bytes;
+	uint32_t sent, length;
+	int whole;
+
+	/* Our next packet is the one behind those that it has. */
+	sent = packet->ack_tsn + packet->ack_count - packet_first_tsn(packet->transaction, ROLE_RESPONDER);
+	if (!(packet->flags & ACCORD_FLAG_ACK) || !sent || sent > ACCORD_FLIGHT_PACKETS)
+		return;
+	whole = accord_flight_compose(packet->transaction, ACCORD_STEP_ANSWER + 2, (uint16_t)sent,
+	                              (uint16_t)(packet->offset + 1), &context, 1, flight, sizeof(flight));
+	if (whole < 0 || (uint32_t)whole > packet->length)
+		return;
+	bytes = flight_next(&at, flight + whole, &length);
+	accord_engine_send_once(engine, path, bytes, length);
+}
+
+/* A commit without a slot. Its answer may have been one that needs none, or another machine's. */
+static uint32_t returns_by_token(struct accord_engine *engine, const struct accord_path *path,
+                                 const struct packet *packet, const uint8_t *bytes)
+{
+	uint8_t bare[ACCORD_MIN_MTU_PACKET];
+	struct stranger *next;
+	const uint8_t *cookie;
+	uint32_t count;
+	uint16_t length;
+
+	cookie = cookie_ring_usable(&engine->cookies) ? find_tlv(packet, ACCORD_TLV_REPEAT, &length) : NULL;
+	if (!cookie || length < ACCORD_COOKIE_BYTES)
+		return ACCORD_REASON_UNKNOWN_TRANSACTION;
+	switch (cookie_token_check(&engine->cookies, path, packet->transaction, cookie)) {
+	case COOKIE_FORGED:
+		return ACCORD_REASON_BAD_COOKIE;
+	case COOKIE_STALE:
+		return ACCORD_REASON_UNKNOWN_TRANSACTION;
+	default:
+		break;
+	}
+	/* Each costs some of the budget, as a proposal does: the same one can come any number of times. */
+	if (!load_spend(&engine->load, engine->now))
+		return ACCORD_REASON_OVER_BUDGET;
+	if (cookie[offsetof(struct accord_cookie, kind)] == ACCORD_COOKIE_SLOT) {
+		/* Our own may be of a commit that is over and forgotten, whose stack is in use: no abort. */
+		if (load32(cookie + offsetof(struct accord_cookie, bound)) == engine->config.machine)
+			return ACCORD_REASON_SLOT_GONE;
+		refuse(engine, path, packet, ACCORD_REASON_OTHER_MACHINE);
+		return ACCORD_REASON_OTHER_MACHINE;
+	}
+	if (cookie[offsetof(struct accord_cookie, kind)] != ACCORD_COOKIE_ANSWER)
+		return ACCORD_REASON_BAD_COOKIE;
+	count = flight_bare(packet, bytes, bare);
+	next = count ? stranger_hand_up(engine, path, false) : NULL;
+	if (!next)
+		return ACCORD_REASON_NO_MEMORY;
+	flight_add(&next->flight, bare, count);
+	return ACCORD_REASON_OK;
 }
 
 uint32_t stranger_returns(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
@@ -227,6 +298,8 @@ uint32_t stranger_returns(struct accord_engine *engine, const struct accord_path
 
 	slots_expire(&engine->slots, engine->now);
 	slot = slots_find(&engine->slots, packet->transaction, path);
+	if (!slot && packet->offset && packet->flags & ACCORD_FLAG_END)
+		return returns_by_token(engine, path, packet, bytes);
 	/* One packet, behind those of the proposal. */
 	if (!slot || packet->offset != slot->packets || !(packet->flags & ACCORD_FLAG_END))
 		return ACCORD_REASON_UNKNOWN_TRANSACTION;
@@ -236,9 +309,10 @@ uint32_t stranger_returns(struct accord_engine *engine, const struct accord_path
 	length = flight_bare(packet, bytes, bare);
 	if (!length)
 		return ACCORD_REASON_LONG_PACKET;
-	next = stranger_hand_up(engine, path, slot->handle);
+	next = stranger_hand_up(engine, path, false);
 	if (!next)
 		return ACCORD_REASON_NO_MEMORY;
+	next->slot = slot->handle;
 	flight_add(&next->flight, bare, length);
 	return ACCORD_REASON_OK;
 }
@@ -265,6 +339,33 @@ static void receive_flight(struct transaction *transaction, const uint8_t *fligh
 		receive_again(transaction, packet, bytes);
 }
 
+/* A transaction that is over but for repetitions; NULL: there is no room for it. */
+static struct transaction *new_settled(struct accord_engine *engine, const struct accord_path *path, const uint8_t *id,
+                                       uint32_t answer_packets, uint32_t *reason)
+{
+	struct transaction *transaction;
+
+	engine_make_room(engine, ADMISSION_COOKIE);
+	transaction = transaction_new(&engine->table, engine->now, id, ADMISSION_COOKIE, path, reason);
+	if (!transaction)
+		return NULL;
+	transaction_prove(&engine->table, &engine->slab, transaction);
+	/* The answer has left, and the commit says that it arrived. */
+	transaction->outbox.total = transaction->outbox.sent = transaction->outbox.oldest = (uint16_t)answer_packets;
+	for (uint32_t i = 0; i < answer_packets; i++)
+		transaction->outbox.buffers[i] = SLAB_NONE;
+	transaction->outbox.step = ACCORD_STEP_ANSWER;
+	return transaction;
+}
+
+static void linger(struct accord_engine *engine, struct transaction *transaction, uint64_t time)
+{
+	transaction_linger(&engine->table, transaction);
+	transaction->expires = engine->now + time;
+	transaction->ack_due = engine->now;
+	transmit_schedule(engine, transaction);
+}
+
 int accord_engine_settle(struct accord_engine *engine, uint64_t now, uint32_t handle, const uint8_t *commit,
                          uint32_t length)
 {
@@ -275,24 +376,58 @@ int accord_engine_settle(struct accord_engine *engine, uint64_t now, uint32_t ha
 	engine_see(engine, now);
 	if (!slot)
 		return -ACCORD_REASON_SLOT_GONE;
-	engine_make_room(engine, ADMISSION_COOKIE);
-	transaction = transaction_new(&engine->table, engine->now, slot->id, ADMISSION_COOKIE, &slot->path, &reason);
-	if (!transaction) {
-		slots_empty(&engine->slots, slot); /* the commit is used, whether or not that can be acknowledged */
-		return -(int)reason;
+	transaction = new_settled(engine, &slot->path, slot->id, slot->answer_packets, &reason);
+	if (transaction) {
+		receive_flight(transaction, slot->proposal, slot->length);
+		receive_flight(transaction, commit, length);
+		linger(engine, transaction, SLOTS_LIFE_US);
 	}
-	transaction_prove(&engine->table, &engine->slab, transaction);
-	receive_flight(transaction, slot->proposal, slot->length);
-	receive_flight(transaction, commit, length);
-	/* The answer has left, and the commit says that it arrived. */
-	transaction->outbox.total = transaction->outbox.sent = transaction->outbox.oldest = slot->answer_packets;
-	for (uint32_t i = 0; i < slot->answer_packets; i++)
-		transaction->outbox.buffers[i] = SLAB_NONE;
-	transaction->outbox.step = ACCORD_STEP_ANSWER;
-	transaction_linger(&engine->table, transaction);
-	transaction->expires = engine->now + SLOTS_LIFE_US;
-	transaction->ack_due = engine->now;
-	slots_empty(&engine->slots, slot);
-	transmit_schedule(engine, transaction);
+	slots_empty(&engine->slots, slot); /* the commit is used, whether or not that can be acknowledged */
+	return transaction ? 0 : -(int)reason;
+}
+
+/* ---- Without a slot ---- */
+
+int accord_engine_token(const struct accord_engine *engine, const struct accord_path *path, const uint8_t *transaction,
+                        uint32_t kind, uint32_t bound, uint8_t *cookie)
+{
+	if (!cookie_ring_usable(&engine->cookies))
+		return -ACCORD_REASON_QUOTA;
+	cookie_token(&engine->cookies, path, transaction, kind, kind == ACCORD_COOKIE_SLOT ? engine->config.machine : bound,
+	             cookie);
+	return 0;
+}
+
+int accord_engine_token_seed(const struct accord_engine *engine, const struct accord_path *path,
+                             const uint8_t *transaction, const uint8_t *cookie, uint8_t *seed)
+{
+	if (cookie[offsetof(struct accord_cookie, kind)] != ACCORD_COOKIE_ANSWER ||
+	    cookie_token_check(&engine->cookies, path, transaction, cookie) != COOKIE_GOOD ||
+	    !cookie_seed(&engine->cookies, path, transaction, cookie, seed))
+		return -ACCORD_REASON_BAD_COOKIE;
+	return 0;
+}
+
+int accord_engine_settle_token(struct accord_engine *engine, uint64_t now, const struct accord_path *path,
+                               uint32_t answer_packets, const uint8_t *commit, uint32_t length)
+{
+	const uint8_t *at = commit, *bytes = flight_next(&at, commit + length, &length);
+	struct transaction *transaction;
+	struct packet packet;
+	uint32_t reason;
+
+	engine_see(engine, now);
+	if (!bytes || packet_parse(&packet, bytes, length) || answer_packets > ACCORD_FLIGHT_PACKETS)
+		return -ACCORD_REASON_LONG_PACKET;
+	if (transaction_find(&engine->table, packet.transaction, ROLE_RESPONDER))
+		return -ACCORD_REASON_CONTRADICTION;
+	transaction = new_settled(engine, path, packet.transaction, answer_packets, &reason);
+	if (!transaction)
+		return -(int)reason;
+	for (uint16_t offset = 0; offset < packet.offset; offset++)
+		ackrange_add(&transaction->range, offset); /* it was answered, so it was here, or where the key is */
+	receive_again(transaction, bytes, packet.length);
+	/* For as long as the cookie could be shown again. */
+	linger(engine, transaction, TOKEN_LIFE_US);
 	return 0;
 }

@@ -235,6 +235,195 @@ static void a_commit_is_used_even_when_no_transaction_is_free_to_acknowledge_it(
 	accord_engine_free(bench.engine);
 }
 
+/* ---- Cookies in commits ---- */
+
+static void craft_repeating(struct craft *craft, uint8_t number, const uint8_t *cookie)
+{
+	uint8_t context[TRANSCRIPT_AT + sizeof(T1) + 4 + ACCORD_COOKIE_BYTES] = {0,
+	                                                                         0,
+	                                                                         0,
+	                                                                         4 + sizeof(T1) + 4 + ACCORD_COOKIE_BYTES,
+	                                                                         ACCORD_TLV_TRANSCRIPT >> 8,
+	                                                                         ACCORD_TLV_TRANSCRIPT & 0xff,
+	                                                                         0,
+	                                                                         sizeof(T1)};
+	uint8_t *repeat = context + TRANSCRIPT_AT + sizeof(T1);
+
+	memcpy(context + TRANSCRIPT_AT, T1, sizeof(T1));
+	repeat[0] = ACCORD_TLV_REPEAT >> 8;
+	repeat[1] = ACCORD_TLV_REPEAT & 0xff;
+	repeat[3] = ACCORD_COOKIE_BYTES;
+	memcpy(repeat + 4, cookie, ACCORD_COOKIE_BYTES);
+	craft_header(craft, id_of(number), ACCORD_STEP_COMMIT, END, OFFSET);
+	craft_acknowledge(craft, 0x10000001, 1);
+	craft_chunk(craft, 1, F | L, ACCORD_PROTOCOL_TCP, LEAF, sizeof(LEAF));
+	craft_chunk(craft, 0, F | L, ACCORD_PROTOCOL_UDP, context, sizeof(context));
+}
+
+static int repeat_commit(struct bench *bench, uint8_t number, const uint8_t *cookie)
+{
+	struct craft craft;
+
+	craft_repeating(&craft, number, cookie);
+	return give(bench, &craft);
+}
+
+static void begin_machine(struct bench *bench, uint32_t machine)
+{
+	bench_begin_with(bench, (struct accord_engine_config){.transactions = 4,
+	                                                      .unproven = 2,
+	                                                      .buffers = 64,
+	                                                      .buffer_bytes = 1200,
+	                                                      .events = 128,
+	                                                      .strangers_per_second = 1000,
+	                                                      .slots = 3,
+	                                                      .machine = machine});
+	accord_engine_cookies(bench->engine, &RING);
+	accord_engine_level(bench->engine, bench->now, ACCORD_LEVEL_ANSWER);
+}
+
+static void a_commit_for_another_machine_s_slot_is_told_so_in_fewer_bytes_and_for_an_own_one_nothing(void)
+{
+	static const uint32_t reasons[] = {ACCORD_REASON_SLOT_GONE, ACCORD_REASON_OTHER_MACHINE};
+
+	for (uint32_t other = 0; other < 2; other++) {
+		struct accord_packet_out out[4];
+		uint8_t cookie[ACCORD_COOKIE_BYTES];
+		struct bench here, there;
+		struct packet packet;
+		struct craft craft;
+
+		begin_machine(&here, 7);
+		begin_machine(&there, 7 + other);
+		CHECK_EQUAL(accord_engine_token(here.engine, &here.path, id_of(1), ACCORD_COOKIE_SLOT, 0, cookie), 0);
+		craft_repeating(&craft, 1, cookie);
+		CHECK_EQUAL(give(&there, &craft), -(int)reasons[other]);
+		CHECK_EQUAL(accord_engine_output(there.engine, there.now, out, 4), other);
+		if (!other) { /* it may be a repetition of one that was taken */
+			bench_end(&here);
+			bench_end(&there);
+			continue;
+		}
+		CHECK(out[0].length < craft.length);
+		CHECK_EQUAL(packet_parse(&packet, out[0].data, out[0].length), ACCORD_REASON_OK);
+		CHECK_EQUAL(packet.step, 3);
+		CHECK_EQUAL(packet.offset, 1); /* behind the answer */
+		CHECK_EQUAL(packet.ack_count, OFFSET + 1);
+		CHECK_EQUAL(packet.chunks[0].data[packet.chunks[0].length - 1], reasons[other]);
+		take_events(&there);
+		CHECK_EQUAL(there.count, 0);
+		craft_repeating(&craft, 1, cookie);
+		craft.bytes[3] &= (uint8_t)~2; /* it says nothing of the answer's packets */
+		memset(craft.bytes + 24, 0, 6);
+		give(&there, &craft);
+		CHECK_EQUAL(accord_engine_output(there.engine, there.now, out, 4), 0);
+		bench_end(&here);
+		bench_end(&there);
+	}
+}
+
+static void a_commit_that_brings_its_proposal_comes_up_wherever_the_key_is(void)
+{
+	uint8_t cookie[ACCORD_COOKIE_BYTES], seeds[2][ACCORD_SLOT_SEED];
+	struct bench here, there;
+	struct craft craft;
+	uint32_t packets;
+
+	begin_machine(&here, 7);
+	begin_machine(&there, 8);
+	CHECK_EQUAL(accord_engine_token(here.engine, &here.path, id_of(1), ACCORD_COOKIE_ANSWER, 0x01020304, cookie), 0);
+	CHECK_EQUAL(accord_engine_token_seed(here.engine, &here.path, id_of(1), cookie, seeds[0]), 0);
+	CHECK_EQUAL(accord_engine_token_seed(there.engine, &there.path, id_of(1), cookie, seeds[1]), 0);
+	CHECK(!memcmp(seeds[0], seeds[1], sizeof(seeds[0])));
+	CHECK(memcmp(seeds[0], seeds[0] + 8, 8) != 0 && memcmp(seeds[0], cookie + 8, 8) != 0);
+	craft_repeating(&craft, 1, cookie);
+	CHECK_EQUAL(give(&there, &craft), 0);
+	take_events(&there);
+	CHECK_EQUAL(count_events(&there, ACCORD_EVENT_RETURNED), 1);
+	CHECK_EQUAL(there.events[0].handle, 0);
+	CHECK_EQUAL(accord_engine_settle_token(there.engine, there.now, &there.path, 1, there.events[0].data,
+	                                       there.events[0].length),
+	            0);
+	drain(&there, &packets);
+	CHECK_EQUAL(packets, 1);
+	for (uint32_t second = 0; second < 13; second++) { /* the cookie's life, and longer: never a second time */
+		there.now += SECOND;
+		CHECK_EQUAL(give(&there, &craft), -ACCORD_REASON_DUPLICATE);
+		drain(&there, &packets);
+	}
+	take_events(&there);
+	CHECK_EQUAL(there.count, 0);
+	there.now += 20 * SECOND;
+	drain(&there, &packets);
+	bench_end(&here);
+	bench_end(&there);
+}
+
+static void a_cookie_in_a_commit_is_good_for_one_address_transaction_kind_and_time(void)
+{
+	uint8_t cookie[ACCORD_COOKIE_BYTES], bent[ACCORD_COOKIE_BYTES], seed[ACCORD_SLOT_SEED];
+	struct accord_cookie_ring ring = RING;
+	struct accord_path home;
+	struct bench bench;
+
+	begin_machine(&bench, 7);
+	home = bench.path;
+	CHECK_EQUAL(accord_engine_token(bench.engine, &home, id_of(1), ACCORD_COOKIE_ANSWER, 1, cookie), 0);
+	for (uint32_t bit = 0; bit < 8 * sizeof(cookie); bit++) {
+		int result;
+
+		memcpy(bent, cookie, sizeof(bent));
+		bent[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		result = repeat_commit(&bench, 1, bent);
+		CHECK(result == -ACCORD_REASON_BAD_COOKIE || result == -ACCORD_REASON_UNKNOWN_TRANSACTION);
+		CHECK_EQUAL(accord_engine_token_seed(bench.engine, &home, id_of(1), bent, seed), -ACCORD_REASON_BAD_COOKIE);
+	}
+	CHECK_EQUAL(repeat_commit(&bench, 2, cookie), -ACCORD_REASON_BAD_COOKIE);
+	bench.path.remote[3] ^= 1;
+	CHECK_EQUAL(repeat_commit(&bench, 1, cookie), -ACCORD_REASON_BAD_COOKIE);
+	bench.path = home;
+	bench.path.remote_port ^= 1;
+	CHECK_EQUAL(repeat_commit(&bench, 1, cookie), -ACCORD_REASON_BAD_COOKIE);
+	bench.path = home;
+	bench.path.local[3] ^= 1;
+	CHECK_EQUAL(repeat_commit(&bench, 1, cookie), -ACCORD_REASON_BAD_COOKIE);
+	bench.path = home;
+	/* A challenge's cookie is none of these. */
+	cookie_token(&RING, &home, id_of(1), ACCORD_COOKIE_ADDRESS, 1, bent);
+	CHECK_EQUAL(repeat_commit(&bench, 1, bent), -ACCORD_REASON_BAD_COOKIE);
+	ring.slot += ACCORD_COOKIE_SLOTS + 1; /* expired */
+	accord_engine_cookies(bench.engine, &ring);
+	CHECK_EQUAL(repeat_commit(&bench, 1, cookie), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	ring = RING;
+	ring.keys[0].id++; /* of a key that nobody here has */
+	accord_engine_cookies(bench.engine, &ring);
+	CHECK_EQUAL(repeat_commit(&bench, 1, cookie), -ACCORD_REASON_UNKNOWN_TRANSACTION);
+	accord_engine_cookies(bench.engine, &RING);
+	CHECK_EQUAL(repeat_commit(&bench, 1, cookie), 0);
+	take_events(&bench);
+	CHECK_EQUAL(bench.count, 1);
+	bench_end(&bench);
+}
+
+static void commits_that_bring_cookies_spend_the_budget(void)
+{
+	uint8_t cookie[ACCORD_COOKIE_BYTES];
+	struct bench bench;
+	uint32_t taken = 0;
+
+	begin_machine(&bench, 7);
+	CHECK_EQUAL(accord_engine_token(bench.engine, &bench.path, id_of(1), ACCORD_COOKIE_ANSWER, 1, cookie), 0);
+	for (uint32_t i = 0; i < 1100; i++) {
+		int result = repeat_commit(&bench, 1, cookie);
+
+		CHECK_EQUAL(result, i < 1000 ? 0 : -ACCORD_REASON_OVER_BUDGET);
+		take_events(&bench);
+		taken += bench.count;
+	}
+	CHECK_EQUAL(taken, 1000);
+	bench_end(&bench);
+}
+
 /* What the flight of one packet is read as. */
 static int read_one(struct bench *bench, const struct craft *craft, uint32_t length, struct accord_node_in *nodes)
 {
@@ -328,6 +517,10 @@ int main(void)
 	RUN(three_wrong_commits_empty_a_slot_and_two_do_not);
 	RUN(slots_are_as_many_as_they_are_and_live_for_ten_seconds);
 	RUN(a_commit_is_used_even_when_no_transaction_is_free_to_acknowledge_it);
+	RUN(a_commit_for_another_machine_s_slot_is_told_so_in_fewer_bytes_and_for_an_own_one_nothing);
+	RUN(a_commit_that_brings_its_proposal_comes_up_wherever_the_key_is);
+	RUN(a_cookie_in_a_commit_is_good_for_one_address_transaction_kind_and_time);
+	RUN(commits_that_bring_cookies_spend_the_budget);
 	RUN(the_nodes_of_a_packet_are_read_and_composed_as_the_specification_has_them);
 	RUN(who_knows_how_long_the_answer_is_makes_room_for_it_in_one_packet);
 	return check_report("test_unkept");

@@ -74,6 +74,9 @@ ACCORD_ASSERT_SIZE(accord_cookie, 16);
 
 enum accord_cookie_kind {
 	ACCORD_COOKIE_ADDRESS = 1, /* proves that the initiator receives at its address */
+	/* In TLV_REPEAT; bound is not of a packet. */
+	ACCORD_COOKIE_ANSWER = 2, /* bound: first bytes of T(0); the answer can be made from it again, anywhere */
+	ACCORD_COOKIE_SLOT = 3,   /* bound: the machine that can make the answer again */
 };
 
 enum accord_chunk_flag {
@@ -128,6 +131,7 @@ enum accord_tlv_type {
 	ACCORD_TLV_PEER = 0x8008,         /* context node: 32 bytes, peer to peer: who proposes; what was merged */
 	ACCORD_TLV_RENEGOTIATES = 0x8009, /* context node of a proposal: which association it is about, and the proof */
 	ACCORD_TLV_DATA_PATH = 0x800a,    /* context node of a proposal: the address that the stack's connection is from */
+	ACCORD_TLV_REPEAT = 0x800c,       /* context node of an answer: a cookie; of its commit: that, and what it asks */
 };
 
 /* Protocol IDs: below 256 the IP protocol number itself; above, ours. */
@@ -267,6 +271,7 @@ enum accord_party {
 	X(CHALLENGED, 73, NONE, "a cookie was asked for: the responder is under load") \
 	X(BAD_COOKIE, 74, PEER, "a cookie that was not made here for this packet") \
 	X(OVER_BUDGET, 75, OURS, "more than this host spends on one peer or network at a time") \
+	X(OTHER_MACHINE, 76, OURS, "the answer was another machine's, behind the same address") \
 	X(SLOT_GONE, 77, OURS, "the answer is not remembered any more") \
 	/* descriptors and graphs */ \
 	X(BAD_DESCRIPTOR, 96, PEER, "a node descriptor that does not parse") \

@@ -235,7 +235,7 @@ def test_a_replayed_commit_makes_no_second_stack_from_wherever_and_whenever_it_c
                 assert watched.inject(commit, remote="127.0.0.9") is Reason.UNKNOWN_TRANSACTION
             later = clock.now_us() + 11_000_000  # nobody remembers that there was such a transaction
             watched.engine.output(later)
-            assert watched.engine.input(later, commit.path, one(commit)) is Reason.UNKNOWN_TRANSACTION
+            assert watched.engine.input(later, commit.path, one(commit)) is Reason.SLOT_GONE
             proposal = watched.met[0]
             watched.engine.input(later, proposal.path, one(proposal))
             both.server.endpoint.pump()
@@ -377,8 +377,48 @@ def test_tcp_alone_is_answered_without_memory_at_the_first_contact_of_who_makes_
             theirs = await both.accept()
             assert ours.report.stack == theirs.report.stack == ["http", "tcp"]
             assert (both.server.strangers.answers, both.server.strangers.commits) == (1, 1)
+            assert both.server.strangers.tokens == 1, "there are no secrets to be kept in a slot"
             await ours.carrier.write(b"in clear")
             assert await theirs.carrier.read() == b"in clear"
+
+    run(work())
+
+
+def test_a_commit_that_brings_another_proposal_or_is_repeated_comes_to_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def work() -> None:
+        async with hosts(tmp_path, secure=Secure.NO, slots=0) as both:
+            watched, verdicts = Watched(both, monkeypatch), []
+
+            def forge(event: Event) -> None:
+                if event.kind is not EventKind.RETURNED:
+                    return
+                watched.before = lambda event: None
+                packet = one(event)
+                at = packet.index(bytes([0x80, 0x0C])) + 4  # REPEAT's value: the cookie, then the proposal
+                end = at + int.from_bytes(packet[at - 2 : at], "big")
+                assert usage().slots == 0
+                for where in range(at + 16, end):
+                    changed = bytearray(packet)
+                    changed[where] ^= 1
+                    watched._deal(event._replace(data=flight(sealed(bytes(changed)))))
+                    verdicts.append(both.server.strangers.commits)
+
+            usage = watched.engine.usage
+            watched.before = forge
+            ours = await both.connect(**TCP_ALONE)
+            theirs = await both.accept()
+            assert len(verdicts) > 40
+            assert set(verdicts) == {0}
+            assert both.server.strangers.commits == 1
+            (commit,) = watched.of(EventKind.RETURNED)
+            for _ in range(10):
+                assert watched.inject(commit) is Reason.DUPLICATE
+                assert watched.inject(commit, remote_port=9) is not Reason.OK
+            assert both.accepted.empty()
+            await ours.carrier.write(b"undisturbed")
+            assert await theirs.carrier.read() == b"undisturbed"
 
     run(work())
 

@@ -288,6 +288,7 @@ class Controller:
         )
         if exposed.adopter is not None:
             exposed.adopter.answered = self.strangers.awaits
+            exposed.adopter.may_be_unknown = self.config.limits.strangers_per_second > 0
         self.exposed[config.listen] = exposed
         return exposed
 

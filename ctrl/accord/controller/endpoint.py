@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import ipaddress
 import logging
+import secrets
 import socket
 import struct
 from collections.abc import Callable, Iterable, Sequence
@@ -101,6 +102,7 @@ class Endpoint:
             buffers=config.buffers,
             slots=config.slots,
             seed=clock.now_us() & 0xFFFFFFFF,
+            machine=int.from_bytes(secrets.token_bytes(4), "big"),
             strangers_per_second=config.strangers_per_second,
             unproven_per_network=config.unproven_per_network,
             proven_per_network=config.proven_per_network,

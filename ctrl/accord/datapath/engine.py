@@ -154,9 +154,11 @@ class Engine:
         slots: int = 0,
         unproven_per_network: int = 0,
         proven_per_network: int = 0,
+        machine: int = 0,
         newreno: bool = False,
     ) -> None:
-        """``newreno``: congestion control as in RFC 9002; else CUBIC (RFC 9438), which gives less away at a loss."""
+        """``machine``: 32 bits that no other host behind the same address has. ``newreno``: congestion control as in
+        RFC 9002; else CUBIC (RFC 9438), which gives less away at a loss."""
         config = ffi.new("struct accord_engine_config *")
         config.transactions = transactions
         config.unproven = unproven
@@ -165,6 +167,7 @@ class Engine:
         config.seed = seed
         config.strangers_per_second = strangers_per_second
         config.slots = slots
+        config.machine = machine
         config.unproven_per_network = unproven_per_network
         config.proven_per_network = proven_per_network
         config.congestion = lib.ACCORD_CONGESTION_NEWRENO if newreno else lib.ACCORD_CONGESTION_CUBIC

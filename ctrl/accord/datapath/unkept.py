@@ -11,8 +11,10 @@ from typing import Any, Final, NamedTuple
 from accord.datapath._core import ffi, lib
 from accord.datapath.engine import Engine
 from accord.datapath.path import Path
-from accord.wire.constants import Reason
+from accord.wire.constants import CookieKind, Packet, Reason
 from accord.wire.errors import error
+
+_COOKIE_BYTES: Final = int(Packet.COOKIE_BYTES)
 
 # A flight is a short message as its packets, each behind its length, a big-endian u16 (``dataplane_c/src/flight.h``).
 
@@ -145,6 +147,30 @@ def settle(engine: Engine, now: int, handle: int, commit: bytes) -> Reason:
     """The commit, a flight, is verified: the slot is emptied, repetitions will be acknowledged."""
     data = ffi.from_buffer("uint8_t[]", commit)
     return Reason(-lib.accord_engine_settle(engine.pointer, now, handle, data, len(commit)))
+
+
+def token(engine: Engine, path: Path, transaction: bytes, kind: CookieKind, bound: bytes = bytes(4)) -> bytes:
+    """The cookie of REPEAT, 16 bytes; one of kind SLOT is bound to this machine. Raises ``OurError`` (QUOTA) when there
+    is no key."""
+    cookie = ffi.new("uint8_t[]", _COOKIE_BYTES)
+    number = int.from_bytes(bound, "big")
+    result = lib.accord_engine_token(engine.pointer, path.to_c(), transaction, kind, number, cookie)
+    if result < 0:
+        raise error(Reason(-result), "no key to make a cookie with")
+    return bytes(ffi.buffer(cookie))
+
+
+def token_seed(engine: Engine, path: Path, transaction: bytes, cookie: bytes) -> bytes | None:
+    """The seed of an answer that a cookie of kind ANSWER was in, the same wherever its key is; None: it is not good."""
+    seed = ffi.new("uint8_t[]", lib.ACCORD_SLOT_SEED)
+    result = lib.accord_engine_token_seed(engine.pointer, path.to_c(), transaction, cookie, seed)
+    return None if result < 0 else bytes(ffi.buffer(seed))
+
+
+def settle_token(engine: Engine, now: int, path: Path, answer_packets: int, commit: bytes) -> Reason:
+    """As ``settle``, of an answer without a slot."""
+    data = ffi.from_buffer("uint8_t[]", commit)
+    return Reason(-lib.accord_engine_settle_token(engine.pointer, now, path.to_c(), answer_packets, data, len(commit)))
 
 
 def _slot(found: Any) -> Slot:

@@ -125,6 +125,8 @@ class Choosing(Machine):
         self.bound = False
         """The initiator's latest message is of this negotiation: it bore the right T, and MAC where it has to."""
         self._proven = False
+        self.repeat: Callable[[bytes, bool], bytes] | None = None
+        """Of a responder that keeps nothing: the value of REPEAT, given T(0) and whether the stack has security."""
         self.proposed: Graph | None = None
         """The proposal as it came, for whoever is asked to accept it."""
 
@@ -306,6 +308,8 @@ class Choosing(Machine):
             tlvs += (tlv.pruned(gone),)
         if self._accepted is not None and self._accepted.peer is not None and self._step < Step.ANSWER:
             tlvs += (tlv.peer(self._accepted.peer),)
+        if self.repeat is not None and self._step < Step.ANSWER:
+            tlvs += (tlv.repeat(self.repeat(self._hash, self._security is not None)),)
         held = self._held(said)
         if not held and not said.more and len(kept) == len(self._stack) + 1 and not self._new.keys() & kept:
             self._is_chain = True

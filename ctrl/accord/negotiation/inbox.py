@@ -12,7 +12,9 @@ from accord.wire.errors import error
 from accord.wire.node import Node, decode_descriptor
 
 _ANSWERS: Final = frozenset({TlvType.PRUNED, TlvType.MAC, TlvType.PLACEHOLDER, TlvType.CONTINUES})
-_COMMITS: Final = _ANSWERS | {TlvType.TRANSCRIPT, TlvType.ELABORATES, TlvType.PREFERENCE, TlvType.WORD}
+_COMMITS: Final = _ANSWERS | {
+    TlvType.TRANSCRIPT, TlvType.ELABORATES, TlvType.PREFERENCE, TlvType.WORD, TlvType.REPEAT
+}  # fmt: skip
 _ALLOWED: Final[dict[int, frozenset[TlvType]]] = {
     Step.PROPOSAL: frozenset(
         {
@@ -26,7 +28,7 @@ _ALLOWED: Final[dict[int, frozenset[TlvType]]] = {
             TlvType.PLACEHOLDER,
         }
     ),
-    Step.ANSWER: _ANSWERS | {TlvType.COOKIE, TlvType.PEER, TlvType.ELABORATES},
+    Step.ANSWER: _ANSWERS | {TlvType.COOKIE, TlvType.PEER, TlvType.ELABORATES, TlvType.REPEAT},
     **{step: _COMMITS if step % 2 == 0 else _ANSWERS for step in range(Step.COMMIT, Limit.MAX_STEPS)},
 }
 """TLVs of each step's message. A known TLV in a step that it means nothing in is an error, not ignored: what one

@@ -32,6 +32,7 @@ from accord.negotiation.interface import Refuse, Role
 from accord.negotiation.machine import Table, pruned_words
 from accord.negotiation.proposer import PLACEHOLDER_BYTES, Proposer
 from accord.negotiation.proposing import Proposed, revealed
+from accord.negotiation.repetition import repetition
 from accord.negotiation.walk import Call, Walk
 from accord.wire import tlv
 from accord.wire.constants import Limit, NodeId, Reason, Step, TlvType
@@ -105,6 +106,7 @@ class Initiator(Proposer):
                 for node in self._graph.nodes.values()
             ]
             self._hash = transcript.extend(transcript.BEGIN, Step.PROPOSAL, proposal)
+            self._repetition = repetition(answer.context, proposal)
         self._hash = transcript.extend(self._hash, inbox.step, transcript.entries(answer.nodes.values()))
         for node_id in self._keys.keys() & answer.nodes.keys():
             if answer.nodes[node_id].tlv(TlvType.MAC):
@@ -354,7 +356,8 @@ class Initiator(Proposer):
 
     def _commit_nodes(self) -> list[Node]:
         """The commit without what the sessions have to say."""
-        context = Node(NodeId.CONTEXT, self._context, (), (*self._pruned_tlv(self._next), tlv.transcript(self._hash)))
+        tlvs = (*self._pruned_tlv(self._next), tlv.transcript(self._hash), *self._repetition)
+        context = Node(NodeId.CONTEXT, self._context, (), tlvs)
         return chain(context, self._answer, self._stack, {}, self._security)
 
     def _finally(self) -> None:

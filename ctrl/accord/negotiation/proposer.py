@@ -102,6 +102,8 @@ class Proposer(Machine):
         """What the peer has said to sessions above a security node that is not done yet."""
         self._bare: list[Node] = []
         """The commit without what the sessions have to say."""
+        self._repetition: tuple[tlv.Tlv, ...] = ()
+        """REPEAT of the commit, where the answer asks for it."""
         self._words: dict[int, bytes] = {}
         """What the commit will say."""
         self._hash = transcript.BEGIN

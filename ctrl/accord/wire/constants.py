@@ -47,6 +47,8 @@ class CookieKind(enum.IntEnum):
     """``enum accord_cookie_kind``: what a cookie proves."""
 
     ADDRESS = 1
+    ANSWER = 2
+    SLOT = 3
 
 
 class NodeFlag(enum.IntFlag):
@@ -83,6 +85,7 @@ class TlvType(enum.IntEnum):
     PEER = 0x8008
     RENEGOTIATES = 0x8009
     DATA_PATH = 0x800A
+    REPEAT = 0x800C
 
 
 TLV_CRITICAL: Final = 0x8000
@@ -250,6 +253,7 @@ class Reason(enum.IntEnum):
     CHALLENGED = 73, Party.NONE, "a cookie was asked for: the responder is under load"
     BAD_COOKIE = 74, Party.PEER, "a cookie that was not made here for this packet"
     OVER_BUDGET = 75, Party.OURS, "more than this host spends on one peer or network at a time"
+    OTHER_MACHINE = 76, Party.OURS, "the answer was another machine's, behind the same address"
     SLOT_GONE = 77, Party.OURS, "the answer is not remembered any more"
     # Descriptors and graphs.
     BAD_DESCRIPTOR = 96, Party.PEER, "a node descriptor that does not parse"

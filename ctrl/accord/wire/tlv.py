@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-from accord.wire.constants import TLV_CRITICAL, Limit, NodeId, Reason, TlvType, Word
+from accord.wire.constants import TLV_CRITICAL, Limit, NodeId, Packet, Reason, TlvType, Word
 from accord.wire.errors import error
 
 HASH_BYTES: Final = 32
@@ -70,6 +70,11 @@ def transcript(value: bytes) -> Tlv:
 def mac(value: bytes) -> Tlv:
     """MAC, on the topmost security node of an answer or a commit: 32 bytes."""
     return Tlv(TlvType.MAC, value)
+
+
+def repeat(value: bytes) -> Tlv:
+    """REPEAT, on the context of an answer or its commit: ``accord.wire.repeat``."""
+    return Tlv(TlvType.REPEAT, value)
 
 
 def placeholder(by_responder: bool, protocols: Iterable[int] = ()) -> Tlv:
@@ -167,6 +172,7 @@ _FORMS: Final[dict[int, tuple[bool, Callable[[bytes], bool], str]]] = {
     TlvType.CONTINUES: (_CONTEXT, _continues_ok, "node IDs, ascending in 1..63, at least one"),
     TlvType.PEER: (_CONTEXT, lambda value: len(value) == HASH_BYTES, "32 bytes"),
     TlvType.RENEGOTIATES: (_CONTEXT, lambda value: len(value) == RENEGOTIATES_BYTES, "48 bytes"),
+    TlvType.REPEAT: (_CONTEXT, lambda value: len(value) >= Packet.COOKIE_BYTES, "16 bytes or more"),
     TlvType.DATA_PATH: (_CONTEXT, lambda value: len(value) in (4, 16), "an IP address, 4 or 16 bytes"),
 }
 

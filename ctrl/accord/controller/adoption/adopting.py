@@ -33,6 +33,8 @@ WAIT_SECONDS: Final = Limit.MAX_LIFETIME_MS / 1000
 """For the connection after the commit. Its handshake was complete for the initiator, which has our SYN-ACK, so all that
 can be missing is the acknowledgement, and whatever the initiator sends is one."""
 
+_MAX_FORESEEN: Final = 64
+"""Connections of whose transactions nobody here knows are as many as whoever receives at an address likes."""
 _AHEAD: Final = frozenset({Event.SAYS_PREFACE, Event.SAYS_RECORD})
 """What a connection says only when its commit has left."""
 _PREFIX: Final = encode(TcpOption.EXID_ADOPT, bytes(12))[:4]
@@ -180,6 +182,8 @@ class Adopter:
         """Of connections that have spoken before the commit of an answer that nothing was kept of."""
         self.answered: Callable[[bytes], str | None] = lambda transaction: None
         """Whether an answer that nothing was kept of awaits the commit of a transaction: its peer's address."""
+        self.may_be_unknown = False
+        """There may be answers of which this machine has not even a slot, or which another one has given."""
 
     # ---- the listener's side ----
 
@@ -199,7 +203,7 @@ class Adopter:
     def found(self, candidate: Candidate, transaction: bytes, event: Event) -> None:
         """A candidate names a transaction: SYN or PREFACE."""
         if event is Event.PREFACE:
-            self._foresee(transaction)
+            self._foresee(transaction, candidate)
         self._perform(transaction, self._registry.accepted(transaction, event, candidate, candidate.address))
 
     def said(self, candidate: Candidate, event: Event) -> None:
@@ -207,7 +211,7 @@ class Adopter:
         transaction = candidate.transaction
         assert transaction is not None, "a candidate without a place says nothing about one"
         if event in _AHEAD:
-            self._foresee(transaction)
+            self._foresee(transaction, candidate)
         self._perform(transaction, self._registry.said(transaction, event, candidate))
 
     def negotiates(self, transaction: bytes) -> bool:
@@ -247,12 +251,14 @@ class Adopter:
             self._perform(place.transaction, self._registry.end(place.transaction, event))
             self._forget(place.transaction)
 
-    def _foresee(self, transaction: bytes) -> None:
+    def _foresee(self, transaction: bytes, candidate: Candidate) -> None:
         """A connection says what only a stack's does, and nobody negotiates: when the commit is on its way it gets a
         place. TCP has proven its address, so nobody else's memory is taken by it, and not for longer than a slot."""
         if self._registry.state(transaction) not in (State.ABSENT, State.PARKED):
             return
         address = self.answered(transaction)
+        if address is None and self.may_be_unknown and len(self._foreseen) < _MAX_FORESEEN:
+            address = candidate.address
         if address is None:
             return
         with contextlib.suppress(AccordError):  # no room: then it is as if it had not been foreseen

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Final, cast
 
 from accord.controller.exposed import Exposed
 from accord.controller.ladder import Ladder
@@ -20,31 +20,48 @@ from accord.controller.strangers.standin import (
     UnkeptAdoptions,
 )
 from accord.controller.strangers.tls import HybridExchange, RepeatableAnswers
-from accord.datapath import clock
+from accord.datapath import clock, unkept
 from accord.datapath.path import Path
 from accord.datapath.unkept import FlightNode
 from accord.negotiation import events
 from accord.negotiation.interface import Refuse, Role, Session
 from accord.negotiation.responder import COOKIE_BYTES, Accepted, Responder, ResponderState
 from accord.protocols.services import Plugin, Services, repeatable_of
-from accord.wire.constants import NodeId, Reason, Step, TlvType
+from accord.wire.constants import CookieKind, NodeId, Packet, Reason, Step, TlvType
 from accord.wire.errors import AccordError
 from accord.wire.node import Node, decode_descriptor
 
 if TYPE_CHECKING:
     from accord.controller.controller import Controller
 
+_TOKEN: Final = int(Packet.COOKIE_BYTES)
+
 
 class Unkept(Answering):
     """The answer to one proposal, of which nothing is kept; and, made again, the negotiation that its commit is of."""
 
-    def __init__(self, controller: Controller, transaction: bytes, path: Path, seed: bytes, kept: bytes = b"") -> None:
+    def __init__(
+        self,
+        controller: Controller,
+        transaction: bytes,
+        path: Path,
+        seed: bytes,
+        kept: bytes = b"",
+        token: bytes = b"",
+    ) -> None:
         """``path``: where the proposal came from; ``seed``: 32 bytes, of this proposal alone; ``kept``: what else was
-        random when it was answered first."""
+        random when it was answered first; ``token``: the cookie of its REPEAT; empty: one that names this machine."""
         super().__init__(controller, transaction, path, Ladder(clock.now), None, self._ignore)
         self._seed, self._deferral = seed, Deferral()
-        self._exchange = HybridExchange(seed, kept)
+        engine = controller.endpoint.engine
+        self._token = kept[:_TOKEN] or token or unkept.token(engine, path, transaction, CookieKind.SLOT)
+        self._exchange = HybridExchange(seed, kept[_TOKEN:])
+        self.proposal_hash = b""
+        """T(0)."""
+        self.secured = False
+        """The answer's stack has a security node: what it holds cannot be made from what others know."""
         self.responder: Responder = self.machine(derive(seed, b"cookie", length=COOKIE_BYTES))
+        self.responder.repeat = self._repeat
 
     @property
     def why_deferred(self) -> str:
@@ -54,7 +71,7 @@ class Unkept(Answering):
     @property
     def kept(self) -> bytes:
         """What was random in the answer and cannot be had from the seed again."""
-        return self._exchange.kept
+        return self._token + self._exchange.kept
 
     def propose(self, nodes: Sequence[FlightNode], budget: int) -> events.Send | None:
         """The proposal in, the answer out, or the abort where there is no stack; None: silence, or deferred.
@@ -90,6 +107,10 @@ class Unkept(Answering):
             else:
                 actions += self.responder.receive(events.NodeSkipped(step, node.id, node.protocol))
         return [*actions, *self.responder.receive(events.MessageComplete(step, budget))]
+
+    def _repeat(self, proposal_hash: bytes, secured: bool) -> bytes:
+        self.proposal_hash, self.secured = proposal_hash, secured
+        return self._token
 
     def _ignore(self, event: events.Event) -> None:
         """Nobody waits for anything here, and who stops is asked when the commit is here."""
