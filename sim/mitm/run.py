@@ -7,7 +7,8 @@ Undetected difference
     anything ended without a reason. Without a security node whoever repairs the hashes is not found out: then nothing
     is claimed but the floor, and the two sides' messages have to be the same only if he repairs none, up to the answer.
 Weaker than the policy
-    A stack, negotiated or plain, that one of the two policies does not allow.
+    A stack, negotiated or plain, that one of the two policies does not allow. (Not a plain connection that ended before
+    anything was said, at a service whose own policy would take it.)
 """
 
 from __future__ import annotations
@@ -256,7 +257,9 @@ def _meeting(conversation: Conversation, base: Base, world: Tampered, outcome: O
 
 
 def _service(conversation: Conversation, base: Base, world: Tampered, served: Served, outcome: Outcome) -> None:
-    if served.stack not in conversation.floor:
+    # Whoever opens a connection and says nothing has no stack: a host that would serve bare TCP serves an empty one.
+    empty = served.stack == "tcp" and not served.negotiated and not served.heard and conversation.responder.policy
+    if served.stack not in conversation.floor and not empty:
         outcome.weaker.append(f"a service was given {served.stack}")
     if not _secure(served.stack):
         return
