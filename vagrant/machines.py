@@ -24,6 +24,8 @@ TREE = "/home/vagrant/accord"
 PYTHON = f"{TREE}/.venv/bin/python"
 WORK = "/tmp/accord-vm"
 PAGE = b"Hello from another machine.\n"
+LAB_CONFIGURATION = '[policy.default]\ntcp = "no-syn"\n'
+"""As ``accord.lab.hosts`` writes it: else a first contact has a SYN, and what is remembered of it decides of others."""
 # Between guests whose processors are translated: the floor of their own round trip is a millisecond or two.
 FLOOR_MS = 15.0
 PATIENCE = float(os.environ.get("ACCORD_VM_SLOW", "1"))
@@ -186,7 +188,12 @@ def configure(host: Machine, text: str) -> str:
 
 
 def start_daemon(host: Machine, *options: str) -> dict[str, Any]:
-    """``accord daemon`` on a host; its status once it is ready. Raises ``Failed`` with what it said."""
+    """``accord daemon`` on a host; its status once it is ready. Raises ``Failed`` with what it said.
+
+    Without a configuration of the case's own it has that of the lab's hosts.
+    """
+    if not any(option.startswith("--config=") for option in options):
+        options = (*options, configure(host, LAB_CONFIGURATION))
     command = shlex.join(["/usr/local/bin/accord", "daemon", "--iface", "eth1", *options])
     try:
         # It tells systemd when it is ready; to ask it again and again would take the processor that it starts on.
