@@ -351,7 +351,7 @@ static void commit(uint8_t with, int32_t bent)
 {
 	const uint32_t id = with % IDS, path = with / IDS % PATHS;
 	uint8_t transcript[ACCORD_SLOT_TRANSCRIPT] = {0};
-	const struct kept *kept = find(id, path);
+	struct kept *kept = find(id, path);
 	bool known = has_transaction(id);
 	uint32_t returned;
 
@@ -365,6 +365,8 @@ static void commit(uint8_t with, int32_t bent)
 		expire();
 	kept = find(id, path);
 	hold(returned == (kept && !known && bent < 0 ? kept->handle : 0));
+	if (returned)
+		kept->path = path; /* that is where its peer is */
 }
 
 /* A commit of any bytes behind the header. */
@@ -373,7 +375,7 @@ static void raw_commit(struct script *script, uint8_t with)
 	const uint32_t id = with % IDS, path = with / IDS % PATHS;
 	const uint8_t step = pull(script), offset = pull(script);
 	bool known = has_transaction(id);
-	const struct kept *kept;
+	struct kept *kept;
 	uint32_t returned;
 
 	look_by_handle(0); /* now, since nothing tells whether the packet gets as far as the slots */
@@ -387,6 +389,7 @@ static void raw_commit(struct script *script, uint8_t with)
 	kept = find(id, path);
 	hold(kept && !known && returned == kept->handle);
 	hold(memmem(fuzzed.craft.bytes, fuzzed.craft.length, kept->transcript, sizeof(kept->transcript)) != NULL);
+	kept->path = path;
 }
 
 static uint32_t read_flight(struct script *script, const uint8_t *id, uint8_t *flight)
