@@ -132,6 +132,21 @@ static void enter_gain(struct transaction *transaction, struct slab *slab, const
 		congestion_on_acked(&recovery->congestion, counted, now, recovery->srtt_us);
 }
 
+/* A range is told as far as it goes: the peer had not the packet behind it. */
+static void note_missed(struct transaction *transaction, const struct slab *slab, uint32_t offset)
+{
+	struct outbox *outbox = &transaction->outbox;
+	const struct slab_head *head;
+
+	if (offset >= outbox->sent || outbox->buffers[offset] == SLAB_NONE)
+		return;
+	head = slab_head(slab, outbox->buffers[offset]);
+	if (head->state != SENT_IN_FLIGHT)
+		return;
+	outbox->missed = (uint16_t)(offset + 1);
+	transaction->recovery.missed_at = head->sent_at;
+}
+
 uint32_t outbox_acknowledge(struct transaction *transaction, struct slab *slab, uint64_t now, uint32_t ack_tsn,
                             uint16_t count)
 {
@@ -147,6 +162,7 @@ uint32_t outbox_acknowledge(struct transaction *transaction, struct slab *slab, 
 
 		if (!outbox_is_outstanding(outbox, slab, offset))
 			continue;
+		outbox_forget_missed(transaction, offset);
 		head = slab_head(slab, outbox->buffers[offset]);
 		step = slab_bytes(slab, outbox->buffers[offset])[offsetof(struct accord_header, step)];
 		gain.packets++;
@@ -170,6 +186,7 @@ uint32_t outbox_acknowledge(struct transaction *transaction, struct slab *slab, 
 		outbox->oldest++;
 	if (gain.packets)
 		enter_gain(transaction, slab, &gain, acked_order, limited, now);
+	note_missed(transaction, slab, from + count);
 	return arrived;
 }
 
@@ -192,6 +209,7 @@ void outbox_detect_losses(struct transaction *transaction, struct slab *slab, ui
 			continue;
 		if (head->order + 1 + RECOVERY_PACKET_THRESHOLD <= recovery->acked_order || head->sent_at + delay <= now) {
 			head->state = SENT_LOST;
+			outbox_forget_missed(transaction, offset);
 			outbox_datagram_lost(transaction, head);
 			recovery->in_flight--;
 			congestion_on_lost(&recovery->congestion, head->sent_at, now);

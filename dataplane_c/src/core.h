@@ -225,7 +225,8 @@ int accord_engine_input(struct accord_engine *engine, uint64_t now, const struct
                         const uint8_t *datagram, uint32_t length);
 /* Events out, in order. Returns how many were written. */
 uint32_t accord_engine_events(struct accord_engine *engine, struct accord_event *events, uint32_t limit);
-/* Packets out: new, retransmitted, acknowledgements. Returns how many were written. */
+/* Packets out: new, retransmitted, acknowledgements. Returns how many were written: fewer than the limit does not mean
+ * that there are no more, 0 does. */
 uint32_t accord_engine_output(struct accord_engine *engine, uint64_t now, struct accord_packet_out *packets,
                               uint32_t limit);
 /* When accord_engine_output or _events next has something to do; UINT64_MAX: never. */

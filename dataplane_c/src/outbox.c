@@ -102,11 +102,14 @@ bool outbox_awaits(const struct transaction *transaction)
 uint64_t outbox_deadline(const struct transaction *transaction)
 {
 	const struct recovery *recovery = &transaction->recovery;
+	uint64_t early, due;
 
 	/* What is repeated then is no more than what has come, so it needs no longer patience than a loss. */
 	if (!recovery->in_flight && transaction->range.highest >= 0 && transaction->role == ROLE_INITIATOR)
 		return recovery_stalled(recovery);
-	return recovery_deadline(recovery);
+	early = recovery_early(recovery);
+	due = recovery_deadline(recovery);
+	return early < due ? early : due;
 }
 
 /* Packets of the answer up to the highest that came, and how many of them are missing. */
@@ -202,31 +205,58 @@ static void note_unheard(struct transaction *transaction)
 		transaction->unheard += heard(transaction) - third;
 }
 
-void outbox_probe(struct transaction *transaction, struct slab *slab)
+/* As many as make room for one packet of the answer, of two if part of it is there. */
+static void probe_proposal(struct transaction *transaction, const struct slab *slab)
 {
 	struct outbox *outbox = &transaction->outbox;
-	uint32_t probes = 0;
+	uint32_t packets = transaction->range.highest < 0 ? 1 : RECOVERY_PROBES, kept;
+	uint32_t gain = ACCORD_AMPLIFICATION * kept_of_proposal(transaction, slab, &kept);
 
-	if (!transaction->recovery.in_flight) {
-		/* As many as make room for one packet of the answer, of two if part of it is there. */
-		uint32_t packets = transaction->range.highest < 0 ? 1 : RECOVERY_PROBES, kept;
-		uint32_t gain = ACCORD_AMPLIFICATION * kept_of_proposal(transaction, slab, &kept);
+	if (gain)
+		outbox->repeats = (uint16_t)((packets * ACCORD_MIN_MTU_PACKET * kept + gain - 1) / gain);
+	if (outbox->repeats < packets)
+		outbox->repeats = (uint16_t)packets;
+	note_unheard(transaction);
+	outbox_unlock(transaction, slab);
+}
 
-		if (gain)
-			outbox->repeats = (uint16_t)((packets * ACCORD_MIN_MTU_PACKET * kept + gain - 1) / gain);
-		if (outbox->repeats < packets)
-			outbox->repeats = (uint16_t)packets;
-		note_unheard(transaction);
-		outbox_unlock(transaction, slab);
-		return;
-	}
-	for (uint16_t offset = outbox->oldest; offset < outbox->sent && probes < RECOVERY_PROBES; offset++) {
+/* until: of what left then, or before. */
+static void probe_from(struct transaction *transaction, struct slab *slab, uint16_t offset, uint64_t until)
+{
+	struct outbox *outbox = &transaction->outbox;
+
+	for (uint32_t probes = 0; offset < outbox->sent && probes < RECOVERY_PROBES; offset++) {
+		struct slab_head *head;
+
 		if (!outbox_is_outstanding(outbox, slab, offset))
 			continue;
-		slab_head(slab, outbox->buffers[offset])->probe = 1;
-		outbox_datagram_lost(transaction, slab_head(slab, outbox->buffers[offset]));
+		head = slab_head(slab, outbox->buffers[offset]);
+		if (head->sent_at > until)
+			continue;
+		head->probe = 1;
+		outbox_datagram_lost(transaction, head);
 		probes++;
 	}
+}
+
+void outbox_probe(struct transaction *transaction, struct slab *slab)
+{
+	if (transaction->recovery.in_flight)
+		probe_from(transaction, slab, transaction->outbox.oldest, UINT64_MAX);
+	else
+		probe_proposal(transaction, slab);
+}
+
+void outbox_on_timeout(struct transaction *transaction, struct slab *slab, uint64_t now)
+{
+	struct recovery *recovery = &transaction->recovery;
+	bool early = recovery_early(recovery) <= now && recovery_deadline(recovery) > now;
+
+	recovery_on_timeout(recovery, now);
+	if (early)
+		probe_from(transaction, slab, transaction->outbox.missed - 1, now - recovery_loss_delay(recovery));
+	else
+		outbox_probe(transaction, slab);
 }
 
 bool outbox_begin_anew(struct transaction *transaction, struct slab *slab, uint64_t now, const uint8_t *cookie)
@@ -248,6 +278,7 @@ bool outbox_begin_anew(struct transaction *transaction, struct slab *slab, uint6
 	for (uint16_t offset = 0; offset < outbox->sent; offset++) {
 		if (outbox->buffers[offset] == SLAB_NONE)
 			continue;
+		outbox_forget_missed(transaction, offset);
 		head = slab_head(slab, outbox->buffers[offset]);
 		recovery->in_flight -= head->state == SENT_IN_FLIGHT;
 		head->state = SENT_NOT_YET;
@@ -304,6 +335,7 @@ void outbox_on_sent(struct transaction *transaction, struct slab *slab, uint64_t
 		recovery->timer_base = now;
 		return;
 	}
+	outbox_forget_missed(transaction, offset);
 	supersede(recovery, head);
 	if (head->transmissions)
 		transaction->retransmitted++;
@@ -337,6 +369,7 @@ void outbox_release(struct transaction *transaction, struct slab *slab)
 	for (uint16_t offset = outbox->retained ? 0 : outbox->oldest; offset < outbox->total; offset++) {
 		if (outbox->buffers[offset] == SLAB_NONE)
 			continue;
+		outbox_forget_missed(transaction, offset);
 		slab_give(slab, &transaction->share, outbox->buffers[offset]);
 		outbox->buffers[offset] = SLAB_NONE;
 	}

@@ -21,6 +21,14 @@ enum outbox_constant {
 bool outbox_sent(const struct transaction *transaction, uint32_t ack_tsn, uint16_t count);
 /* Queued, and not acknowledged. */
 bool outbox_is_outstanding(const struct outbox *outbox, const struct slab *slab, uint32_t offset);
+/* That the peer has not this packet does not count any more: it arrived, is lost, or has been sent again. */
+static inline void outbox_forget_missed(struct transaction *transaction, uint32_t offset)
+{
+	if (transaction->outbox.missed == offset + 1) {
+		transaction->outbox.missed = 0;
+		transaction->recovery.missed_at = 0;
+	}
+}
 /* Its packet counts as lost: so does the datagram that it shared. */
 void outbox_datagram_lost(struct transaction *transaction, const struct slab_head *head);
 /* acknowledge.c: enter an acknowledgement. Returns a bit mask of steps (1 << step) that arrived whole by it. */
@@ -51,6 +59,8 @@ void outbox_unlock(struct transaction *transaction, const struct slab *slab);
 void outbox_expect(struct transaction *transaction, const struct slab *slab);
 /* Mark the first unacknowledged packets to be sent again regardless of the window. */
 void outbox_probe(struct transaction *transaction, struct slab *slab);
+/* The deadline is over: probe, or, if that is why, for what the peer says it has not and what left with that. */
+void outbox_on_timeout(struct transaction *transaction, struct slab *slab, uint64_t now);
 /* The responder wants to see the proposal again, its first packet with this cookie: as if nothing of it had been sent,
  * unless some of it was acknowledged. False: no room for the cookie, nothing was done. */
 bool outbox_begin_anew(struct transaction *transaction, struct slab *slab, uint64_t now, const uint8_t *cookie);

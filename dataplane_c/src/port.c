@@ -205,7 +205,7 @@ static uint32_t send_all(struct accord_port *port)
 		for (uint32_t i = 0; i < packets;)
 			i += send_packets(port, &out[i]);
 		moved += packets;
-		if (packets < ACCORD_IO_BATCH)
+		if (!packets)
 			break;
 	}
 	/* Also when there was nothing new: a full ring may have kept some back. */

@@ -110,6 +110,13 @@ static uint64_t backed_off(const struct recovery *recovery, uint64_t interval)
 	return recovery->timer_base + interval;
 }
 
+uint64_t recovery_early(const struct recovery *recovery)
+{
+	if (!recovery->missed_at || !recovery->srtt_us || recovery->timeouts)
+		return UINT64_MAX;
+	return recovery->missed_at + recovery_loss_delay(recovery) + RECOVERY_MAX_ACK_DELAY_US;
+}
+
 uint64_t recovery_deadline(const struct recovery *recovery)
 {
 	return backed_off(recovery, recovery_pto(recovery));

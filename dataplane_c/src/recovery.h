@@ -42,6 +42,7 @@ struct recovery {
 	uint32_t acked_order;   /* one past the latest that was acknowledged; 0: none */
 	uint64_t timer_base;    /* when the probe timer was started */
 	uint64_t loss_time;     /* when a packet will count as lost; 0: none may */
+	uint64_t missed_at;     /* a packet in flight left then, and the peer said that it has it not; 0: none */
 	uint32_t remembered_us; /* round trip to go by before there is a sample; 0: not known */
 	uint64_t pace;          /* when the next packet would leave if all of them kept to the pace */
 	/* For persistent congestion. 0: none. */
@@ -62,6 +63,12 @@ void recovery_on_timeout(struct recovery *recovery, uint64_t now);
 uint32_t recovery_pto(const struct recovery *recovery);
 /* When the probe timer, if something is waited for, runs out. */
 uint64_t recovery_deadline(const struct recovery *recovery);
+/*
+ * When what the peer says it has not should have been there by the time threshold, and is worth a probe before the
+ * probe timer runs out (RFC 9002 section 6.2.3). Only the first in a row, so that a path that is slow for once is not
+ * asked again and again. UINT64_MAX: there is nothing such.
+ */
+uint64_t recovery_early(const struct recovery *recovery);
 /* When an answer of which nothing comes any more counts as held back by its sender's amplification limit. */
 uint64_t recovery_stalled(const struct recovery *recovery);
 /* How long after its transmission a packet that others overtook counts as lost, microseconds. */

@@ -55,6 +55,7 @@ struct outbox {
 	uint16_t retained;                         /* packets kept although they are; see outbox_awaits */
 	int8_t step;                               /* latest; -1: none */
 	uint16_t repeats;                          /* packets to be sent again that the peer has; see outbox_unlock */
+	uint16_t missed;                           /* one past the packet of recovery.missed_at; 0: none */
 	uint16_t unacknowledged[REASSEMBLY_STEPS]; /* packets, by step / 2 */
 	uint32_t buffers[ACCORD_MAX_PACKETS];      /* of [0, total); SLAB_NONE once given back */
 };

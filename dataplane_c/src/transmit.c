@@ -119,8 +119,7 @@ static bool run_timers(struct accord_engine *engine, struct transaction *transac
 		if (recovery->loss_time <= now)
 			outbox_detect_losses(transaction, &engine->slab, now);
 	} else if (outbox_awaits(transaction) && outbox_deadline(transaction) <= now) {
-		recovery_on_timeout(recovery, now);
-		outbox_probe(transaction, &engine->slab);
+		outbox_on_timeout(transaction, &engine->slab, now);
 	}
 	return true;
 }

@@ -146,7 +146,7 @@ static void an_abort_is_acknowledged_at_once(void)
 	bench_end(&bench);
 }
 
-static void the_probe_timer_starts_anew_with_each_acknowledgement_that_brings_something(void)
+static void after_the_first_sample_the_probe_timer_starts_anew_with_each_probe_and_is_doubled(void)
 {
 	struct accord_node_out node = {.node = 0, .protocol = 17, .length = sizeof(CONTEXT), .data = CONTEXT};
 	struct bench bench;
@@ -166,7 +166,95 @@ static void the_probe_timer_starts_anew_with_each_acknowledgement_that_brings_so
 	accord_engine_info(bench.engine, bench.handle, &info);
 	CHECK_EQUAL(info.srtt_us, SECOND / 2);
 	CHECK_EQUAL(info.rto_us, SECOND / 2 + SECOND + 25000);
-	CHECK_EQUAL(accord_engine_deadline(bench.engine), bench.now + info.rto_us);
+	/* The second one is missing, and is probed for first. */
+	bench.now += SECOND / 16 + 25000;
+	CHECK_EQUAL(accord_engine_deadline(bench.engine), bench.now);
+	CHECK_EQUAL(drain(&bench, &packets), 1200);
+	CHECK_EQUAL(accord_engine_deadline(bench.engine), bench.now + 2 * SECOND);
+	bench_end(&bench);
+}
+
+/* PROTOCOL.md, section 4.3; RFC 9002 section 6.2.3. */
+static void what_the_peer_says_it_has_not_is_probed_for_by_the_time_threshold_once(void)
+{
+	struct accord_node_out node = {.node = 0, .protocol = 17, .length = sizeof(CONTEXT), .data = CONTEXT};
+	struct accord_transaction_info info;
+	struct accord_packet_out out[8];
+	struct bench bench;
+	struct craft craft;
+	uint64_t sent_at;
+	uint32_t packets;
+
+	bench_begin(&bench);
+	bench.path = test_path(4, true);
+	bench.handle = (uint32_t)accord_engine_open(bench.engine, bench.now, ID, &bench.path);
+	accord_engine_send(bench.engine, bench.now, bench.handle, 0, &node, 1, 4);
+	CHECK_EQUAL(accord_engine_output(bench.engine, bench.now, out, 8), 4);
+	sent_at = bench.now;
+	/* 1 is said to be missing, 2 and 3 left with it. */
+	bench.now += 100000;
+	craft_header(&craft, ID, 1, 0, 0);
+	craft_acknowledge(&craft, 0xfffffffe, 1);
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	CHECK_EQUAL(accord_engine_deadline(bench.engine), sent_at + 112500 + 25000);
+	bench.now = sent_at + 112500 + 25000;
+	CHECK_EQUAL(accord_engine_output(bench.engine, bench.now, out, 8), 2);
+	CHECK_EQUAL(out[0].data[23], 0xff); /* 0xfffffffe + 1 */
+	CHECK_EQUAL(out[1].data[23], 0x00);
+	/* Again the same: a slow path is asked again by the time-out only, and that is doubled. */
+	bench.now += 20000;
+	craft_header(&craft, ID, 1, 0, 0);
+	craft_acknowledge(&craft, 0xfffffffe, 1);
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	accord_engine_info(bench.engine, bench.handle, &info);
+	CHECK_EQUAL(accord_engine_deadline(bench.engine), bench.now - 20000 + 2 * info.rto_us);
+	/* It had only been late: nothing was lost, and the window is what it was. */
+	craft_header(&craft, ID, 1, 0, 0);
+	craft_acknowledge(&craft, 0xfffffffe, 4);
+	bench.now += 30000;
+	CHECK_EQUAL(give(&bench, &craft), 0);
+	accord_engine_info(bench.engine, bench.handle, &info);
+	CHECK_EQUAL(info.window, ACCORD_INITIAL_WINDOW);
+	CHECK_EQUAL(info.in_flight, 0);
+	drain(&bench, &packets);
+	bench_end(&bench);
+}
+
+/* A packet of the proposal may leave several times at one moment, to lift the responder's limit. */
+static void each_of_them_that_leaves_tells_its_own_range(void)
+{
+	static uint8_t half[1100], long_node[1500];
+	struct accord_node_out nodes[] = {{.node = 0, .protocol = 17, .length = sizeof(CONTEXT), .data = CONTEXT},
+	                                  {.node = 1, .protocol = 6, .length = sizeof(long_node), .data = long_node}};
+	uint32_t lower = 0, higher = 0, sent = 0, count;
+	struct accord_packet_out out[8];
+	struct bench bench;
+	struct craft craft;
+
+	bench_begin(&bench);
+	bench.path = test_path(4, true);
+	bench.handle = (uint32_t)accord_engine_open(bench.engine, bench.now, ID, &bench.path);
+	accord_engine_send(bench.engine, bench.now, bench.handle, 0, nodes, 2, 0);
+	CHECK_EQUAL(accord_engine_output(bench.engine, bench.now, out, 8), 2);
+	bench.now += 100000;
+	for (uint32_t offset = 0; offset < 9; offset++) {
+		if (offset == 5)
+			continue;
+		craft_header(&craft, ID, 1, 0, offset);
+		craft_acknowledge(&craft, 0xfffffffe, 2);
+		craft_chunk(&craft, 1, offset ? 0 : F, 6, half, sizeof(half));
+		CHECK_EQUAL(give(&bench, &craft), 0);
+	}
+	take_events(&bench);
+	while ((count = accord_engine_output(bench.engine, bench.now, out, 8)) > 0)
+		for (uint32_t i = 0; i < count; i++, sent++) {
+			lower += out[i].data[27] == 0x01 && out[i].data[29] == 5;
+			higher += out[i].data[27] == 0x07 && out[i].data[29] == 3;
+		}
+	CHECK(sent > 4);
+	CHECK(lower > 0);
+	CHECK(higher > 0);
+	CHECK_EQUAL(lower + higher, sent);
 	bench_end(&bench);
 }
 
@@ -206,7 +294,9 @@ int main(void)
 	RUN(arrivals_in_several_ranges_are_all_reported);
 	RUN(the_answer_carries_the_acknowledgement_and_a_commit_is_acknowledged_at_once);
 	RUN(an_abort_is_acknowledged_at_once);
-	RUN(the_probe_timer_starts_anew_with_each_acknowledgement_that_brings_something);
+	RUN(after_the_first_sample_the_probe_timer_starts_anew_with_each_probe_and_is_doubled);
+	RUN(what_the_peer_says_it_has_not_is_probed_for_by_the_time_threshold_once);
+	RUN(each_of_them_that_leaves_tells_its_own_range);
 	RUN(a_round_trip_that_another_protocol_measured_paces_repetitions_until_there_is_a_sample);
 	return check_report("test_acknowledgement");
 }

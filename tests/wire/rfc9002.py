@@ -56,6 +56,8 @@ class Sender:
     credit: int = 0
     first_acked: int = 0
     """When the first of the transmissions left that are being acknowledged; 0: not clear, or none are."""
+    missing: Sent | None = None
+    """What the peer has said that it has not."""
 
     # ---- A.5 ----
 
@@ -106,6 +108,12 @@ class Sender:
         if limited:
             self.on_packets_acked([sent for sent in newly if sent.in_flight], now)
 
+    def on_ack_ended(self, tsn: int) -> None:
+        """An acknowledgement's range ended before it (section 6.2.3, which leaves open how that is noticed)."""
+        sent = [sent for sent in self.sent_packets.values() if sent.tsn == tsn and sent.in_flight]
+        if sent:
+            self.missing = sent[-1]
+
     def update_rtt(self, sample: int, now: int) -> None:
         self.latest_rtt = sample
         if not self.first_rtt_sample:
@@ -133,25 +141,37 @@ class Sender:
         interval = self.pto() << min(self.pto_count, 8)
         if interval > MAX_PTO:
             interval = max(self.pto(), MAX_PTO)
-        return self.timer_base + interval
+        early = self.early_at()
+        return self.timer_base + interval if early is None else min(self.timer_base + interval, early)
+
+    def early_at(self) -> int | None:
+        """Section 6.2.3, a limited number of times: only the first time-out in a row."""
+        missing = self.missing
+        if missing is None or not missing.in_flight or missing.number not in self.sent_packets or self.pto_count:
+            return None
+        return missing.time_sent + self.loss_delay() + MAX_ACK_DELAY
 
     # ---- A.9 ----
 
-    def on_timeout(self, now: int) -> bool:
-        """True: probes are to be sent."""
+    def on_timeout(self, now: int) -> int:
+        """The least number of probes that are to be sent; 1: of ``missing``."""
         if self.loss_time:
             self.detect_and_remove_lost_packets(now)
-            return False
+            return 0
+        early, late = self.early_at(), self.timer_base + (self.pto() << self.pto_count)
         self.pto_count += 1
         self.timer_base = now
-        return True
+        return 1 if early is not None and early <= now < late else 2
 
     # ---- A.10 ----
 
+    def loss_delay(self) -> int:
+        rtt = max(self.latest_rtt, self.smoothed_rtt)
+        return max(rtt + rtt // 8, K_GRANULARITY)
+
     def detect_and_remove_lost_packets(self, now: int) -> None:
         self.loss_time = 0
-        rtt = max(self.latest_rtt, self.smoothed_rtt)
-        delay = max(rtt + rtt // 8, K_GRANULARITY)
+        delay = self.loss_delay()
         found = []
         for number, sent in sorted(self.sent_packets.items()):
             if number > self.largest_acked:

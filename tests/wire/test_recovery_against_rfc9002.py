@@ -111,6 +111,7 @@ class Race:
             self.oracle.lost = [sent for sent in self.oracle.lost if sent.number not in gone]
         if present:
             self.oracle.on_ack_received(present, self.now, limited)
+        self.oracle.on_ack_ended(first + count)
 
     def run(self, fates: list[bool], batch: int, acks: list[bool]) -> None:
         """Until all is acknowledged. Transmission i arrives if fates[i % n]; the peer acknowledges every so many
@@ -158,11 +159,13 @@ class Race:
                     self.acknowledge(low, count)
             under_way = [each for each in under_way if each[0] > self.now]
             if (due := self.oracle.timeout_at()) is not None and due <= self.now:
-                wanted = 0
-                if self.oracle.on_timeout(self.now):
-                    wanted = min(2, len([o for o in self.sent if o not in self.known]))
+                missing = self.oracle.missing
+                wanted = self.oracle.on_timeout(self.now)
                 numbers = self._transmit()
-                assert len(numbers) >= wanted
+                assert len(numbers) >= min(wanted, len([o for o in self.sent if o not in self.known]))
+                if wanted == 1:
+                    assert missing is not None
+                    assert {self.sent[missing.tsn][-1]} <= set(numbers)
                 travel(numbers)
             else:
                 travel(self._transmit())
