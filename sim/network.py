@@ -206,14 +206,15 @@ def _describe_packet(data: bytes) -> str:
     _, step, flags, _, transaction, tsn, ack, count, _ = _HEADER.unpack_from(data)
     first = int.from_bytes(transaction[:4] if flags & _INITIATOR else transaction[4:8], "big")
     theirs = int.from_bytes(transaction[4:8] if flags & _INITIATOR else transaction[:4], "big")
-    chunks, at = [], Packet.HEADER_BYTES
+    shown = bool(flags & PacketFlag.COOKIE)  # whatever it binds is not in the trace, so nor is the cookie
+    chunks, at = [], Packet.HEADER_BYTES + Packet.COOKIE_BYTES * shown
     while at + _CHUNK.size <= len(data):
         node, _, length, protocol = _CHUNK.unpack_from(data, at)
         chunks.append(f"{node}:{protocol:x}/{length}")
         at += _CHUNK.size + length
     words = [
         transaction[:3].hex(),
-        _STEPS.get(step, f"step {step}") if chunks else "ack",
+        _STEPS.get(step, f"step {step}") if chunks else "challenge" if shown else "ack",
         str(tsn - first & 0xFFFFFFFF),
     ]
     if flags & 2:
