@@ -14,6 +14,9 @@ import pytest
 from buildtools import model
 from tests.model import tables
 
+# The first test waits for searches that all processors share with other tests.
+pytestmark = pytest.mark.timeout(400)
+
 MODELS = model.models()
 
 
