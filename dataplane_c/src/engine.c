@@ -401,11 +401,14 @@ uint32_t accord_engine_events(struct accord_engine *engine, struct accord_event 
 
 uint64_t accord_engine_deadline(const struct accord_engine *engine)
 {
-	uint64_t due;
+	uint64_t due, slots;
 
 	if (engine->events.count || engine->stranger_count || engine->reply_count)
 		return 0;
 	due = stranger_deadline(engine);
+	slots = slots_deadline(&engine->slots);
+	if (slots < due)
+		due = slots;
 	return engine->timer.count && engine->timer.entries[0].due < due ? engine->timer.entries[0].due : due;
 }
 

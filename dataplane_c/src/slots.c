@@ -158,3 +158,8 @@ void slots_expire(struct slots *slots, uint64_t now)
 	while (slots->first != SLOT_NONE && slots->slots[slots->first].expires <= now)
 		slots_empty(slots, &slots->slots[slots->first]);
 }
+
+uint64_t slots_deadline(const struct slots *slots)
+{
+	return slots->first == SLOT_NONE ? UINT64_MAX : slots->slots[slots->first].expires + SLOTS_LATE_US;
+}

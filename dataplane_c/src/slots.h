@@ -17,6 +17,7 @@
 
 enum slots_constant {
 	SLOTS_LIFE_US = ACCORD_MAX_LIFETIME_MS * 1000,
+	SLOTS_LATE_US = 250000, /* by which a secret may outlive its slot on a host that has nothing else to do */
 	/* Commits that bear the right T(1) and turn out to be wrong: who can make one has seen the answer. */
 	SLOTS_TRIES = 3,
 	SLOTS_LIMIT = 1 << 20,
@@ -59,6 +60,8 @@ struct slots {
 void slots_init(struct slots *slots, struct slot *memory, uint32_t *heads, uint32_t count, uint64_t seed);
 /* Empty what has expired by now. */
 void slots_expire(struct slots *slots, uint64_t now);
+/* When that next has something to do, or a little later: many expire soon after each other. UINT64_MAX: never. */
+uint64_t slots_deadline(const struct slots *slots);
 /* The slot of this transaction and remote address (NULL: any); NULL: there is none. */
 struct slot *slots_find(const struct slots *slots, const uint8_t *id, const struct accord_path *path);
 /* NULL: stale. */

@@ -263,6 +263,7 @@ uint32_t accord_engine_output(struct accord_engine *engine, uint64_t now, struct
 	bool again = false;
 
 	engine_see(engine, now);
+	slots_expire(&engine->slots, engine->now);
 	if (limit > ENGINE_OUTPUT_BATCH)
 		limit = ENGINE_OUTPUT_BATCH;
 	while (!again && done < limit && engine->timer.count && engine->timer.entries[0].due <= engine->now) {

@@ -105,6 +105,26 @@ static void a_commit_that_knows_the_answer_comes_up_with_its_slot(void)
 	bench_end(&bench);
 }
 
+static void a_slot_ends_in_its_time_though_nobody_comes(void)
+{
+	struct accord_packet_out packet;
+	struct accord_engine_usage usage;
+	struct bench bench;
+	uint64_t due;
+
+	begin(&bench);
+	CHECK(keep(&bench, 1) > 0);
+	due = accord_engine_deadline(bench.engine);
+	CHECK(due >= bench.now + SLOTS_LIFE_US && due <= bench.now + SLOTS_LIFE_US + SLOTS_LATE_US);
+	accord_engine_usage(bench.engine, &usage);
+	CHECK_EQUAL(usage.slots, 1);
+	CHECK_EQUAL(accord_engine_output(bench.engine, due, &packet, 1), 0);
+	accord_engine_usage(bench.engine, &usage);
+	CHECK_EQUAL(usage.slots, 0);
+	CHECK(accord_engine_deadline(bench.engine) > due);
+	bench_end(&bench);
+}
+
 static void who_does_not_know_the_answer_or_is_elsewhere_gets_silence(void)
 {
 	uint8_t bent[sizeof(T1)];
@@ -512,6 +532,7 @@ static void who_knows_how_long_the_answer_is_makes_room_for_it_in_one_packet(voi
 int main(void)
 {
 	RUN(a_commit_that_knows_the_answer_comes_up_with_its_slot);
+	RUN(a_slot_ends_in_its_time_though_nobody_comes);
 	RUN(who_does_not_know_the_answer_or_is_elsewhere_gets_silence);
 	RUN(a_verified_commit_empties_its_slot_and_its_repetitions_are_acknowledged);
 	RUN(three_wrong_commits_empty_a_slot_and_two_do_not);

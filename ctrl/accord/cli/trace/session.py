@@ -85,8 +85,9 @@ def _stderr_to(fd: int) -> Iterator[None]:
         os.close(kept)
 
 
-def run(step: Callable[[float], None], seconds: float | None) -> None:
-    """Call ``step`` with how long it may wait, until the time is over, Ctrl-C or SIGTERM.
+def run(what: str, as_json: bool, step: Callable[[float], None], seconds: float | None) -> None:
+    """Say that from now on nothing of ``what`` is missed, then call ``step`` with how long it may wait, until the time
+    is over, Ctrl-C or SIGTERM.
 
     All three are a good end: what a tracer has to say at its end it says after this returns, having been called once
     more for what was there already. No record is lost to the signal: it is heeded between two steps. A second Ctrl-C
@@ -102,6 +103,7 @@ def run(step: Callable[[float], None], seconds: float | None) -> None:
 
     before = {number: signal.signal(number, finish) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        _ready(what, as_json)
         while not over and (end is None or time.monotonic() < end):
             step(POLL_SECONDS if end is None else max(0.0, min(POLL_SECONDS, end - time.monotonic())))
         step(0.0)
@@ -116,8 +118,8 @@ class _NobodyReads(SystemExit):
     """The pipe that we print to was closed: no failure, and nothing to add."""
 
 
-def ready(what: str, as_json: bool) -> None:
-    """Say that from now on nothing is missed: people on standard error, programs as a first line."""
+def _ready(what: str, as_json: bool) -> None:
+    """People are told on standard error, programs by a first line."""
     if as_json:
         say({"event": "ready", "tracing": what})
     else:

@@ -18,7 +18,7 @@ import click
 
 from accord.cli.trace.histogram import milliseconds, quantile, render
 from accord.cli.trace.rings import Rings
-from accord.cli.trace.session import compile_text, epoch, options, ready, run, say, wall
+from accord.cli.trace.session import compile_text, epoch, options, run, say, wall
 from accord.datapath.engine import STAGE_SYMBOL, Stage
 from accord.negotiation.interface import Role
 from accord.wire.constants import Reason
@@ -82,8 +82,7 @@ def stages(pids: tuple[int, ...], each: bool, seconds: float | None, as_json: bo
         attach(bpf, found)
         with Rings(lambda data: show(data, as_json), on_loss) as rings:
             rings.join(bpf["events"])
-            ready("stages of negotiations", as_json)
-            run(rings.poll, seconds)
+            run("stages of negotiations", as_json, rings.poll, seconds)
         report(bpf, as_json)
         if lost:
             click.echo(f"{lost} stages came too fast to be printed one by one; the histograms have them", err=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from accord.cli.trace.rings import Rings
-from accord.cli.trace.session import compile_text, epoch, network_namespace, options, ready, run, say, wall
+from accord.cli.trace.session import compile_text, epoch, network_namespace, options, run, say, wall
 from accord.datapath.kernel_types import bit_offset, byte_offset
 from accord.datapath.tcp_numbers import SCRATCH_PORT
 
@@ -114,8 +114,7 @@ def tcp(every: bool, all_namespaces: bool, seconds: float | None, as_json: bool)
             click.echo("accord: this kernel does not tell which connection a reset is sent for", err=True)
         with Rings(lambda data: show(decode(data), as_json), on_loss) as rings:
             rings.join(bpf["events"])
-            ready("TCP connections" if every else "negotiated TCP connections", as_json)
-            run(rings.poll, seconds)
+            run("TCP connections" if every else "negotiated TCP connections", as_json, rings.poll, seconds)
         if lost:
             click.echo(f"{lost} events came too fast and are missing", err=True)
     finally:

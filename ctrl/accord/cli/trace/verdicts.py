@@ -17,7 +17,7 @@ from scapy.layers.inet6 import IPv6  # noqa: F401  (so that it is known as a pay
 from scapy.layers.l2 import Ether
 
 from accord.cli.trace.rings import Rings
-from accord.cli.trace.session import compile_text, epoch, options, ready, run, say, wall
+from accord.cli.trace.session import compile_text, epoch, options, run, say, wall
 from accord.datapath.watch import Record, Watcher, attached, decode
 from accord.datapath.xdp_test import Verdict
 from accord.wire.constants import Packet, Reason
@@ -56,7 +56,6 @@ def verdicts(interfaces: tuple[str, ...], names: tuple[str, ...], seconds: float
                 rings = stack.enter_context(Rings(stream.record, stream.lose))
                 places.append(stack.enter_context(Place(name, reasons, rings, bpf["programs"])))
                 places[-1].take(program)
-            ready(f"verdicts on {', '.join(programs.values())}", as_json)
 
             def step(patience: float) -> None:
                 for place in places:
@@ -66,7 +65,7 @@ def verdicts(interfaces: tuple[str, ...], names: tuple[str, ...], seconds: float
                 failures.poll(0)
                 stream.flush()
 
-            run(step, seconds)
+            run(f"verdicts on {', '.join(programs.values())}", as_json, step, seconds)
         stream.flush()
         stream.summary()
     finally:
