@@ -52,9 +52,9 @@ def said(name: str, edit: Edit) -> list[str]:
 
 
 def test_a_slice_of_all_edits_comes_to_the_same_stack_or_to_a_reason() -> None:
-    report = campaign.campaign(range(120), 1, lambda _: None)
+    report = campaign.campaign(range(0, 4000, 31), 1, lambda _: None)
     assert not report.failures
-    assert report.struck > 105
+    assert report.struck > 115
     assert {"same", "fallback", "failed", "broken"} <= {name for kind in report.by_kind.values() for name in kind}
 
 
