@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import pwd
 import re
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -211,6 +213,11 @@ def test_the_reference_names_every_key_and_no_other() -> None:
     assert named == known | {"file"}
 
 
+def vars_of(settings: Any) -> dict[str, object]:
+    """A dataclass's values by name."""
+    return {field.name: getattr(settings, field.name) for field in fields(settings)}
+
+
 def test_the_references_defaults_are_the_codes() -> None:
     default = DaemonConfig().policy.for_destination("example.net", 443)
     written = {row[0].strip("`"): row[2] for row in rows()}
@@ -223,6 +230,12 @@ def test_the_references_defaults_are_the_codes() -> None:
     assert written["prefer"] == "`[" + ", ".join(f'"{format_stack(stack)}"' for stack in default.prefer) + "]`"
     # The policy's comes first; an exposed service has a key of that name too.
     assert next(row[2] for row in rows() if row[0] == "`secure`") == f'`"{default.secure}"`'
+    plain = DaemonConfig()
+    numbers = {**vars_of(plain), **vars_of(plain.limits), **vars_of(plain.keys)}
+    said = {row[0].split("`")[1]: int(row[2]) for row in rows() if row[2].isdecimal() and row[0].count("`") == 2}
+    known = {key: value for key, value in said.items() if key in numbers}
+    assert {"slots", "strangers_per_second", "early_window_s", "plugin_ms"} <= set(known)
+    assert known == {key: numbers[key] for key in known}
 
 
 def test_busy_polling_is_a_key_of_the_daemon() -> None:
