@@ -7,11 +7,9 @@
  * The input is a ring of keys, a path, the first packet of a proposal, and what is changed before the cookie comes
  * back.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "cookie.h"
 #include "craft.h"
+#include "script.h"
 
 enum change {
 	NOTHING,
@@ -30,47 +28,22 @@ enum change {
 	CHANGES,
 };
 
-struct script {
-	const uint8_t *bytes;
-	size_t left;
-};
-
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
-
-static void hold(bool condition)
+/* So many bytes, zeros where there are no more. */
+static void fill(struct script *script, void *to, uint32_t bytes)
 {
-	if (!condition)
-		abort();
-}
-
-static void pull(struct script *script, void *to, size_t bytes)
-{
-	size_t take = bytes < script->left ? bytes : script->left;
-
 	memset(to, 0, bytes);
-	if (take)
-		memcpy(to, script->bytes, take);
-	script->bytes += take;
-	script->left -= take;
-}
-
-static uint8_t pull8(struct script *script)
-{
-	uint8_t byte;
-
-	pull(script, &byte, 1);
-	return byte;
+	pull_bytes(script, to, bytes);
 }
 
 static void read_ring(struct script *script, struct accord_cookie_ring *ring)
 {
 	memset(ring, 0, sizeof(*ring));
-	ring->slot = pull8(script) * 257u; /* near 0, near 65535, and in between */
-	ring->current = pull8(script) % ACCORD_COOKIE_KEYS;
+	ring->slot = pull(script) * 257u; /* near 0, near 65535, and in between */
+	ring->current = pull(script) % ACCORD_COOKIE_KEYS;
 	for (uint32_t i = 0; i < ACCORD_COOKIE_KEYS; i++) {
 		ring->keys[i].used = 1;
 		ring->keys[i].id = (uint8_t)(i + 1);
-		pull(script, ring->keys[i].words, sizeof(ring->keys[i].words));
+		fill(script, ring->keys[i].words, sizeof(ring->keys[i].words));
 		/* Keys differ, as those that are drawn do. */
 		ring->keys[i].words[0] ^= i;
 	}
@@ -78,26 +51,26 @@ static void read_ring(struct script *script, struct accord_cookie_ring *ring)
 
 static void read_path(struct script *script, struct accord_path *path)
 {
-	uint8_t how = pull8(script);
+	uint8_t how = pull(script);
 
 	memset(path, 0, sizeof(*path));
 	path->family = how & 1 ? 6 : 4;
 	path->context = how & 2 ? ACCORD_PROTOCOL_DIRECT : ACCORD_PROTOCOL_UDP;
-	pull(script, path->remote, path->family == 4 ? 4 : 16);
-	pull(script, path->local, path->family == 4 ? 4 : 16);
-	pull(script, &path->remote_port, 2);
-	pull(script, &path->local_port, 2);
+	fill(script, path->remote, path->family == 4 ? 4 : 16);
+	fill(script, path->local, path->family == 4 ? 4 : 16);
+	fill(script, &path->remote_port, 2);
+	fill(script, &path->local_port, 2);
 }
 
 /* A first packet with one chunk. */
 static void read_packet(struct script *script, struct craft *craft, uint8_t *id)
 {
-	uint8_t data[64], length = (uint8_t)(1 + pull8(script) % sizeof(data));
+	uint8_t data[64], length = (uint8_t)(1 + pull(script) % sizeof(data));
 
-	pull(script, id, ACCORD_TRANSACTION_BYTES);
-	pull(script, data, length);
+	fill(script, id, ACCORD_TRANSACTION_BYTES);
+	fill(script, data, length);
 	craft_header(craft, id, 0, ACCORD_FLAG_END, 0);
-	craft_chunk(craft, pull8(script) % 64, 3, 17, data, length);
+	craft_chunk(craft, pull(script) % 64, 3, 17, data, length);
 	craft_seal(craft);
 }
 
@@ -196,21 +169,21 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	uint32_t bit;
 	bool good;
 
-	what = pull8(&script) % CHANGES;
-	bit = pull8(&script) | (uint32_t)pull8(&script) << 8;
+	what = pull(&script) % CHANGES;
+	bit = pull(&script) | (uint32_t)pull(&script) << 8;
 	read_ring(&script, &ring);
 	read_path(&script, &path);
 	read_packet(&script, &craft, id);
-	hold(cookie_ring_usable(&ring));
-	hold(packet_parse(&packet, craft.bytes, craft.length) == ACCORD_REASON_OK && !packet.cookie);
+	HOLD(cookie_ring_usable(&ring));
+	HOLD(packet_parse(&packet, craft.bytes, craft.length) == ACCORD_REASON_OK && !packet.cookie);
 	cookie_challenge(&ring, &path, &packet, challenge);
-	hold(packet_parse(&asked, challenge, sizeof(challenge)) == ACCORD_REASON_OK);
-	hold(asked.cookie == challenge + 32 && asked.sender == ROLE_RESPONDER && !asked.chunk_count);
-	hold(!memcmp(asked.transaction, id, sizeof(id)));
+	HOLD(packet_parse(&asked, challenge, sizeof(challenge)) == ACCORD_REASON_OK);
+	HOLD(asked.cookie == challenge + 32 && asked.sender == ROLE_RESPONDER && !asked.chunk_count);
+	HOLD(!memcmp(asked.transaction, id, sizeof(id)));
 	if (what == WHAT_COMES) {
 		uint8_t any[16];
 
-		pull(&script, any, sizeof(any));
+		fill(&script, any, sizeof(any));
 		good = made_here(&ring, &path, &packet, any);
 		insert_cookie(&craft, any);
 	} else {
@@ -218,7 +191,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 		good = change(what, bit, &ring, &path, &craft);
 		craft_seal(&craft);
 	}
-	hold(packet_parse(&packet, craft.bytes, craft.length) == ACCORD_REASON_OK);
-	hold((cookie_check(&ring, &path, &packet) == COOKIE_GOOD) == good);
+	HOLD(packet_parse(&packet, craft.bytes, craft.length) == ACCORD_REASON_OK);
+	HOLD((cookie_check(&ring, &path, &packet) == COOKIE_GOOD) == good);
 	return 0;
 }

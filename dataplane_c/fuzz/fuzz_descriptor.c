@@ -5,18 +5,8 @@
  *
  * The input is a node ID and a descriptor.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "descriptor.h"
-
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
-
-static void hold(int condition)
-{
-	if (!condition)
-		abort();
-}
+#include "script.h"
 
 static uint32_t pair(const uint8_t *at)
 {
@@ -55,11 +45,11 @@ static void check_find(const uint8_t *prefix)
 	uint16_t length;
 
 	for (; at < end; at += 4 + pair(prefix + at + 2)) {
-		hold(descriptor_find(prefix, (uint16_t)pair(prefix + at), &length) == prefix + at + 4);
-		hold(length == pair(prefix + at + 2));
+		HOLD(descriptor_find(prefix, (uint16_t)pair(prefix + at), &length) == prefix + at + 4);
+		HOLD(length == pair(prefix + at + 2));
 		absent = pair(prefix + at) == absent ? absent + 1 : absent;
 	}
-	hold(descriptor_find(prefix, (uint16_t)absent, &length) == NULL);
+	HOLD(descriptor_find(prefix, (uint16_t)absent, &length) == NULL);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
@@ -75,7 +65,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	/* Of exactly what the check may look at, so that the sanitizer sees a read beyond it. */
 	prefix = malloc(held ? held : 1);
 	memcpy(prefix, bytes + 1, held);
-	hold((descriptor_check(prefix, length, node) == ACCORD_REASON_OK) == (allowed(bytes + 1, length, node) != 0));
+	HOLD((descriptor_check(prefix, length, node) == ACCORD_REASON_OK) == (allowed(bytes + 1, length, node) != 0));
 	if (!descriptor_check(prefix, length, node))
 		check_find(prefix);
 	free(prefix);

@@ -5,10 +5,8 @@
  *
  * The input is a byte for the VLAN tag that the NIC has taken out, and what to mend; then a frame.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "frame.h"
+#include "script.h"
 
 enum {
 	MEND_SUM = 1, /* of the IPv4 header */
@@ -16,14 +14,6 @@ enum {
 	MAX_FRAME = 2048,
 	ETHERNET = 14,
 };
-
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
-
-static void hold(int condition)
-{
-	if (!condition)
-		abort();
-}
 
 static void mend_sum(uint8_t *frame, uint32_t length)
 {
@@ -55,20 +45,20 @@ static void check_answer(const struct accord_path *path, const uint8_t *packet, 
 	uint32_t again_length;
 	int total = accord_frame_build(path, packet, length, frame, sizeof(frame)), result;
 
-	hold(total > 0 && (uint32_t)total == accord_frame_bytes(path, length));
-	hold(accord_frame_build(path, packet, length, frame, (uint32_t)total - 1) < 0);
+	HOLD(total > 0 && (uint32_t)total == accord_frame_bytes(path, length));
+	HOLD(accord_frame_build(path, packet, length, frame, (uint32_t)total - 1) < 0);
 	result = accord_frame_parse(frame, (uint32_t)total, none, &back, &again, &again_length);
 	if (result) {
 		/* Its source is the address that the frame came to, and that one need not be anybody's; as need not its port.
 		 */
-		hold(result == -ACCORD_REASON_MALFORMED_FRAME || result == -ACCORD_REASON_TOO_MANY_EXTENSIONS);
+		HOLD(result == -ACCORD_REASON_MALFORMED_FRAME || result == -ACCORD_REASON_TOO_MANY_EXTENSIONS);
 		return;
 	}
-	hold(again_length == length && !memcmp(again, packet, length));
-	hold(back.family == path->family && back.context == path->context && back.link_length == path->link_length);
-	hold(!memcmp(back.local, path->remote, sizeof(back.local)) &&
+	HOLD(again_length == length && !memcmp(again, packet, length));
+	HOLD(back.family == path->family && back.context == path->context && back.link_length == path->link_length);
+	HOLD(!memcmp(back.local, path->remote, sizeof(back.local)) &&
 	     !memcmp(back.remote, path->local, sizeof(back.remote)));
-	hold(back.local_port == path->remote_port && back.remote_port == path->local_port);
+	HOLD(back.local_port == path->remote_port && back.remote_port == path->local_port);
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
@@ -90,10 +80,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	if (bytes[0] & MEND_SUM)
 		mend_sum(frame, length);
 	if (!accord_frame_parse(frame, length, tag, &path, &packet, &packet_length)) {
-		hold(packet >= frame + ETHERNET && packet_length <= length && packet <= frame + length - packet_length);
-		hold(path.link_length >= ETHERNET && path.link_length <= ACCORD_MAX_LINK_HEADER);
-		hold(path.family == 4 || path.family == 6);
-		hold(path.context == ACCORD_PROTOCOL_UDP || path.context == ACCORD_PROTOCOL_DIRECT);
+		HOLD(packet >= frame + ETHERNET && packet_length <= length && packet <= frame + length - packet_length);
+		HOLD(path.link_length >= ETHERNET && path.link_length <= ACCORD_MAX_LINK_HEADER);
+		HOLD(path.family == 4 || path.family == 6);
+		HOLD(path.context == ACCORD_PROTOCOL_UDP || path.context == ACCORD_PROTOCOL_DIRECT);
 		check_answer(&path, packet, packet_length);
 	}
 	free(frame);

@@ -6,12 +6,10 @@
  *
  * The input is a byte of what to mend, so that the fuzzer need not find a checksum, and a packet.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "checksum.h"
 #include "craft.h"
 #include "packet.h"
+#include "script.h"
 
 enum mend {
 	MEND_MAGIC = 1,
@@ -19,14 +17,6 @@ enum mend {
 	MEND_STEP = 4,
 	MEND_NOTHING = 8, /* not even the checksum */
 };
-
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
-
-static void hold(bool condition)
-{
-	if (!condition)
-		abort();
-}
 
 static uint32_t number(const uint8_t *at, int bytes)
 {
@@ -135,29 +125,29 @@ static void check_again(const struct packet *packet, const uint8_t *bytes, uint3
 	};
 	uint32_t at = 32;
 
-	hold(packet->cookie == (packet->flags & ACCORD_FLAG_COOKIE ? bytes + 32 : NULL));
+	HOLD(packet->cookie == (packet->flags & ACCORD_FLAG_COOKIE ? bytes + 32 : NULL));
 	packet_write_header(again, &fields);
 	at += packet->cookie ? 16 : 0;
 	for (uint32_t i = 0; i < packet->chunk_count; i++) {
 		const struct chunk *chunk = &packet->chunks[i];
 
-		hold(chunk->data == bytes + at + 8 && chunk->length <= length - at - 8);
+		HOLD(chunk->data == bytes + at + 8 && chunk->length <= length - at - 8);
 		packet_write_chunk(again + at, chunk->node, chunk->flags, chunk->length, chunk->protocol);
 		/* Other flags of a chunk are ignored. */
-		hold((again[at + 1] & 3) == (bytes[at + 1] & 3));
+		HOLD((again[at + 1] & 3) == (bytes[at + 1] & 3));
 		again[at + 1] = bytes[at + 1];
-		hold(!memcmp(again + at, bytes + at, 8));
+		HOLD(!memcmp(again + at, bytes + at, 8));
 		at += 8u + chunk->length;
 	}
-	hold(at == length);
+	HOLD(at == length);
 	packet_seal(again, 32, packet->ack_tsn, packet->ack_count);
 	if (packet->flags & ACCORD_FLAG_MORE)
 		again[3] |= ACCORD_FLAG_MORE;
 	/* So are other flags of the header; the checksum was held against another reading of it. */
-	hold((again[3] & 31) == (bytes[3] & 31));
+	HOLD((again[3] & 31) == (bytes[3] & 31));
 	memcpy(again + 2, bytes + 2, 2);
 	memcpy(again + 30, bytes + 30, 2);
-	hold(!memcmp(again, bytes, 32));
+	HOLD(!memcmp(again, bytes, 32));
 }
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
@@ -189,12 +179,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	memcpy(exact, craft.bytes, craft.length);
 	wide = checksum_scan(exact, craft.length);
 	narrow = checksum_scan_narrow(exact, craft.length);
-	hold(wide.fingerprint == narrow.fingerprint && checksum_fold(wide.sum) == checksum_fold(narrow.sum));
+	HOLD(wide.fingerprint == narrow.fingerprint && checksum_fold(wide.sum) == checksum_fold(narrow.sum));
 	if (packet_parse(&packet, exact, craft.length) == ACCORD_REASON_OK) {
-		hold(allowed(exact, craft.length));
+		HOLD(allowed(exact, craft.length));
 		check_again(&packet, exact, craft.length);
 	} else {
-		hold(!allowed(exact, craft.length));
+		HOLD(!allowed(exact, craft.length));
 	}
 	free(exact);
 	return 0;

@@ -8,13 +8,11 @@
  * packets a byte of length and so many bytes. Packets are raw, or get a header that leads somewhere and a good
  * checksum, so that the fuzzer need not find those.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "craft.h"
 #include "descriptor.h"
 #include "engine.h"
 #include "packet.h"
+#include "script.h"
 
 enum {
 	IDS = 3,
@@ -39,11 +37,6 @@ enum action {
 	ACTIONS,
 };
 
-struct script {
-	const uint8_t *bytes;
-	size_t left;
-};
-
 struct fuzzed {
 	struct accord_engine *engine;
 	uint64_t now;
@@ -54,33 +47,6 @@ struct fuzzed {
 	/* By address of the remote end. */
 	struct accord_path paths[2];
 };
-
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
-
-static void hold(bool condition)
-{
-	if (!condition)
-		abort();
-}
-
-static uint8_t pull(struct script *script)
-{
-	if (!script->left)
-		return 0;
-	script->left--;
-	return *script->bytes++;
-}
-
-static uint32_t pull_bytes(struct script *script, uint8_t *to, uint32_t length)
-{
-	if (length > script->left)
-		length = (uint32_t)script->left;
-	if (length)
-		memcpy(to, script->bytes, length);
-	script->bytes += length;
-	script->left -= length;
-	return length;
-}
 
 static const uint8_t *id_of(uint8_t choice)
 {
@@ -112,15 +78,15 @@ static void check(struct fuzzed *fuzzed)
 		live++;
 		held += transaction->share.held;
 		unproven += transaction->share.unproven;
-		hold(!transaction->share.unproven ||
+		HOLD(!transaction->share.unproven ||
 		     transaction->wire_sent <= ACCORD_AMPLIFICATION * transaction->wire_received);
-		hold(transaction->outbox.oldest <= transaction->outbox.total &&
+		HOLD(transaction->outbox.oldest <= transaction->outbox.total &&
 		     transaction->outbox.sent <= transaction->outbox.total);
-		hold(transaction->recovery.congestion.window >= CONGESTION_MIN_WINDOW);
+		HOLD(transaction->recovery.congestion.window >= CONGESTION_MIN_WINDOW);
 	}
-	hold(live == engine->table.live && unproven == engine->table.unproven);
-	hold(unproven <= engine->config.unproven);
-	hold(held + engine->slab.free_count == engine->config.buffers);
+	HOLD(live == engine->table.live && unproven == engine->table.unproven);
+	HOLD(unproven <= engine->config.unproven);
+	HOLD(held + engine->slab.free_count == engine->config.buffers);
 }
 
 static void give(struct fuzzed *fuzzed, const struct accord_path *path, const uint8_t *bytes, uint32_t length)
@@ -135,7 +101,7 @@ static void give(struct fuzzed *fuzzed, const struct accord_path *path, const ui
 	accord_engine_input(fuzzed->engine, fuzzed->now, path, exact, length);
 	for (uint32_t i = replies; i < engine->reply_count; i++)
 		said += engine->replies[(engine->reply + i) % ENGINE_REPLIES].length;
-	hold(said <= length);
+	HOLD(said <= length);
 	free(exact);
 }
 
@@ -227,11 +193,11 @@ static void take_events(struct fuzzed *fuzzed)
 			fuzzed->handles[fuzzed->next_handle++ % HANDLES] = events[i].handle;
 		/* Only what was checked is delivered; read all of it. */
 		if (events[i].kind == ACCORD_EVENT_NODE)
-			hold(descriptor_check(events[i].data, events[i].length, events[i].node) == 0);
+			HOLD(descriptor_check(events[i].data, events[i].length, events[i].node) == 0);
 		for (uint32_t at = 0; at < events[i].length; at++)
 			sum += events[i].data[at];
 	}
-	hold(sum != UINT32_MAX);
+	HOLD(sum != UINT32_MAX);
 }
 
 static void put_out(struct fuzzed *fuzzed, bool echo)
@@ -243,12 +209,12 @@ static void put_out(struct fuzzed *fuzzed, bool echo)
 	for (uint32_t i = 0; i < count; i++) {
 		struct packet packet;
 
-		hold(packets[i].length <= ENGINE_STRANGER_BYTES);
-		hold(packet_parse(&packet, packets[i].data, packets[i].length) == ACCORD_REASON_OK);
-		hold(packet.cookie || packets[i].length <= ACCORD_MIN_MTU_PACKET);
+		HOLD(packets[i].length <= ENGINE_STRANGER_BYTES);
+		HOLD(packet_parse(&packet, packets[i].data, packets[i].length) == ACCORD_REASON_OK);
+		HOLD(packet.cookie || packets[i].length <= ACCORD_MIN_MTU_PACKET);
 		/* What shares a datagram is full, says so, and is of one transaction. */
-		hold(!packets[i].joined == !(packet.flags & ACCORD_FLAG_MORE));
-		hold(!packets[i].joined || (i + 1 < count && packets[i].path == packets[i + 1].path));
+		HOLD(!packets[i].joined == !(packet.flags & ACCORD_FLAG_MORE));
+		HOLD(!packets[i].joined || (i + 1 < count && packets[i].path == packets[i + 1].path));
 		memcpy(copies + copied, packets[i].data, packets[i].length);
 		copied += packets[i].length;
 		ends[i] = copied;
@@ -261,7 +227,7 @@ static void put_out(struct fuzzed *fuzzed, bool echo)
 	}
 	if (!count) {
 		/* What could be done now was done. */
-		hold(accord_engine_deadline(fuzzed->engine) > fuzzed->now || fuzzed->engine->events.count ||
+		HOLD(accord_engine_deadline(fuzzed->engine) > fuzzed->now || fuzzed->engine->events.count ||
 		     fuzzed->engine->stranger_count);
 	}
 }
@@ -362,9 +328,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	fuzzed.now += 100000000;
 	while (fuzzed.engine->table.live)
 		put_out(&fuzzed, false);
-	hold(fuzzed.engine->slab.free_count == config.buffers);
-	hold(fuzzed.engine->slab.common_used == 0 && fuzzed.engine->slab.unproven_used == 0);
-	hold(fuzzed.engine->timer.count == 0);
+	HOLD(fuzzed.engine->slab.free_count == config.buffers);
+	HOLD(fuzzed.engine->slab.common_used == 0 && fuzzed.engine->slab.unproven_used == 0);
+	HOLD(fuzzed.engine->timer.count == 0);
 	accord_engine_free(fuzzed.engine);
 	return 0;
 }

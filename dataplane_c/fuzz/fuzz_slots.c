@@ -7,12 +7,10 @@
  *
  * The input is a script for an engine of five slots: a byte of what to do, one of with what, and what that needs.
  */
-#include <stdlib.h>
-#include <string.h>
-
 #include "craft.h"
 #include "descriptor.h"
 #include "engine.h"
+#include "script.h"
 
 enum {
 	SLOTS = 5, /* no power of two */
@@ -59,11 +57,6 @@ struct fuzzed {
 	struct craft craft;
 };
 
-struct script {
-	const uint8_t *bytes;
-	size_t left;
-};
-
 static struct fuzzed fuzzed;
 
 /* Two of them differ in bytes that are not compared. */
@@ -73,22 +66,6 @@ static const struct accord_path paths[PATHS] = {
 	{.family = 4, .context = 17, .remote_port = 10, .mtu = 1500, .remote = {127, 0, 0, 1}},
 	{.family = 6, .context = 17, .remote_port = 9, .mtu = 1500, .remote = {127, 0, 0, 1}},
 };
-
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
-
-static void hold(bool condition)
-{
-	if (!condition)
-		abort();
-}
-
-static uint8_t pull(struct script *script)
-{
-	if (!script->left)
-		return 0;
-	script->left--;
-	return *script->bytes++;
-}
 
 static const uint8_t *id_of(uint32_t choice)
 {
@@ -119,7 +96,7 @@ static void forget(struct kept *kept)
 {
 	const struct slot *slot = &fuzzed.engine->slots.slots[kept->handle % PLACES];
 
-	hold(slot->taken || (is_empty(slot->seed, sizeof(slot->seed)) && is_empty(slot->proposal, sizeof(slot->proposal)) &&
+	HOLD(slot->taken || (is_empty(slot->seed, sizeof(slot->seed)) && is_empty(slot->proposal, sizeof(slot->proposal)) &&
 	                     is_empty(slot->kept, sizeof(slot->kept))));
 	kept->live = false;
 }
@@ -165,16 +142,16 @@ static void same(const struct kept *kept, const struct accord_slot *slot)
 {
 	const struct accord_path *path = &paths[kept->path];
 
-	hold(slot->handle == kept->handle && slot->length == kept->length);
-	hold(!memcmp(slot->proposal, kept->proposal, kept->length));
-	hold(slot->kept_length == kept->kept_length && !memcmp(slot->kept, kept->kept, kept->kept_length));
-	hold(!memcmp(slot->seed, kept->seed, sizeof(kept->seed)));
-	hold(!memcmp(slot->transcript, kept->transcript, sizeof(kept->transcript)));
+	HOLD(slot->handle == kept->handle && slot->length == kept->length);
+	HOLD(!memcmp(slot->proposal, kept->proposal, kept->length));
+	HOLD(slot->kept_length == kept->kept_length && !memcmp(slot->kept, kept->kept, kept->kept_length));
+	HOLD(!memcmp(slot->seed, kept->seed, sizeof(kept->seed)));
+	HOLD(!memcmp(slot->transcript, kept->transcript, sizeof(kept->transcript)));
 	/* Field by field: what is between them need not be copied. */
-	hold(slot->path.family == path->family && slot->path.context == path->context);
-	hold(slot->path.remote_port == path->remote_port && slot->path.mtu == path->mtu);
-	hold(!memcmp(slot->path.remote, path->remote, sizeof(path->remote)));
-	hold(!memcmp(slot->path.local, path->local, sizeof(path->local)));
+	HOLD(slot->path.family == path->family && slot->path.context == path->context);
+	HOLD(slot->path.remote_port == path->remote_port && slot->path.mtu == path->mtu);
+	HOLD(!memcmp(slot->path.remote, path->remote, sizeof(path->remote)));
+	HOLD(!memcmp(slot->path.local, path->local, sizeof(path->local)));
 }
 
 /* ---- Packets ---- */
@@ -232,8 +209,8 @@ static uint32_t give(uint32_t path)
 		for (uint32_t i = 0; i < count; i++) {
 			if (events[i].kind != ACCORD_EVENT_RETURNED)
 				continue;
-			hold(!returned && events[i].handle && events[i].length == 2 + fuzzed.craft.length);
-			hold(!memcmp(events[i].data + 2, fuzzed.craft.bytes, fuzzed.craft.length));
+			HOLD(!returned && events[i].handle && events[i].length == 2 + fuzzed.craft.length);
+			HOLD(!memcmp(events[i].data + 2, fuzzed.craft.bytes, fuzzed.craft.length));
 			returned = events[i].handle;
 		}
 	return returned;
@@ -270,17 +247,17 @@ static void keep(struct script *script, uint8_t with)
 	       what.answer_packets <= ACCORD_FLIGHT_PACKETS;
 	handle = accord_engine_keep(fuzzed.engine, fuzzed.now, &paths[path], &what);
 	if (!fits) {
-		hold(handle == -ACCORD_REASON_LONG_PACKET);
+		HOLD(handle == -ACCORD_REASON_LONG_PACKET);
 		return;
 	}
 	expire();
 	kept = unused();
 	if (find(id, path) || has_transaction(id)) {
-		hold(handle == -ACCORD_REASON_CONTRADICTION);
+		HOLD(handle == -ACCORD_REASON_CONTRADICTION);
 	} else if (!kept) {
-		hold(handle == -ACCORD_REASON_NO_MEMORY);
+		HOLD(handle == -ACCORD_REASON_NO_MEMORY);
 	} else {
-		hold(handle > 0 && handle <= UINT32_MAX && !find_handle((uint32_t)handle));
+		HOLD(handle > 0 && handle <= UINT32_MAX && !find_handle((uint32_t)handle));
 		made.handle = (uint32_t)handle;
 		made.expires = fuzzed.now + SLOTS_LIFE_US;
 		*kept = made;
@@ -297,12 +274,12 @@ static void look(uint8_t with, bool anywhere)
 
 	expire();
 	kept = find(id, path);
-	hold(result == (kept ? 0 : -ACCORD_REASON_SLOT_GONE));
+	HOLD(result == (kept ? 0 : -ACCORD_REASON_SLOT_GONE));
 	if (!kept)
 		return;
 	/* Anywhere: there may be several. */
 	kept = find_handle(slot.handle);
-	hold(kept && kept->id == id && (anywhere || same_place(kept->path, path)));
+	HOLD(kept && kept->id == id && (anywhere || same_place(kept->path, path)));
 	same(kept, &slot);
 }
 
@@ -314,7 +291,7 @@ static void look_by_handle(uint32_t handle)
 
 	expire();
 	kept = find_handle(handle);
-	hold(result == (kept ? 0 : -ACCORD_REASON_SLOT_GONE));
+	HOLD(result == (kept ? 0 : -ACCORD_REASON_SLOT_GONE));
 	if (kept)
 		same(kept, &slot);
 }
@@ -324,7 +301,7 @@ static void fail(uint32_t handle)
 	struct kept *kept = find_handle(handle);
 	int result = accord_engine_slot_failed(fuzzed.engine, handle);
 
-	hold(result == (kept ? 0 : -ACCORD_REASON_SLOT_GONE));
+	HOLD(result == (kept ? 0 : -ACCORD_REASON_SLOT_GONE));
 	if (kept && ++kept->tries == SLOTS_TRIES)
 		forget(kept);
 }
@@ -339,10 +316,10 @@ static void settle(uint32_t handle)
 	craft_commit(kept ? kept->id : 0, kept ? kept->packets : 1, fuzzed.list[0].transcript);
 	result = accord_engine_settle(fuzzed.engine, fuzzed.now, handle, flight, add_to(flight, 0));
 	if (!kept) {
-		hold(result == -ACCORD_REASON_SLOT_GONE);
+		HOLD(result == -ACCORD_REASON_SLOT_GONE);
 		return;
 	}
-	hold(result <= 0 && (result < 0 || has_transaction(kept->id)));
+	HOLD(result <= 0 && (result < 0 || has_transaction(kept->id)));
 	forget(kept);
 }
 
@@ -364,7 +341,7 @@ static void commit(uint8_t with, int32_t bent)
 	if (!known)
 		expire();
 	kept = find(id, path);
-	hold(returned == (kept && !known && bent < 0 ? kept->handle : 0));
+	HOLD(returned == (kept && !known && bent < 0 ? kept->handle : 0));
 	if (returned)
 		kept->path = path; /* that is where its peer is */
 }
@@ -387,8 +364,8 @@ static void raw_commit(struct script *script, uint8_t with)
 	if (!returned)
 		return;
 	kept = find(id, path);
-	hold(kept && !known && returned == kept->handle);
-	hold(memmem(fuzzed.craft.bytes, fuzzed.craft.length, kept->transcript, sizeof(kept->transcript)) != NULL);
+	HOLD(kept && !known && returned == kept->handle);
+	HOLD(memmem(fuzzed.craft.bytes, fuzzed.craft.length, kept->transcript, sizeof(kept->transcript)) != NULL);
 	kept->path = path;
 }
 
@@ -425,8 +402,8 @@ static void read_message(struct script *script, uint8_t with)
 	int count = accord_engine_read(fuzzed.engine, flight, bytes, nodes, room), length;
 
 	for (int i = 0; i < count; i++) {
-		hold(nodes[i].data >= room && nodes[i].data + nodes[i].length <= room + bytes);
-		hold(!nodes[i].stored || !descriptor_check(nodes[i].data, nodes[i].length, nodes[i].node));
+		HOLD(nodes[i].data >= room && nodes[i].data + nodes[i].length <= room + bytes);
+		HOLD(!nodes[i].stored || !descriptor_check(nodes[i].data, nodes[i].length, nodes[i].node));
 		out[i] = (struct accord_node_out){
 			.node = nodes[i].node, .protocol = nodes[i].protocol, .length = nodes[i].length, .data = nodes[i].data};
 	}
@@ -435,12 +412,12 @@ static void read_message(struct script *script, uint8_t with)
 	length = accord_flight_compose(id_of(with % IDS), ACCORD_STEP_ANSWER, 0, 1, out, (uint32_t)count, composed,
 	                               with & 0x80 ? pull(script) : sizeof(composed));
 	if (length < 0) {
-		hold(length == -ACCORD_REASON_MESSAGE_TOO_LONG);
+		HOLD(length == -ACCORD_REASON_MESSAGE_TOO_LONG);
 		return;
 	}
-	hold(accord_engine_read(fuzzed.engine, composed, (uint32_t)length, again, other) == count);
+	HOLD(accord_engine_read(fuzzed.engine, composed, (uint32_t)length, again, other) == count);
 	for (int i = 0; i < count; i++)
-		hold(again[i].node == nodes[i].node && again[i].length == nodes[i].length &&
+		HOLD(again[i].node == nodes[i].node && again[i].length == nodes[i].length &&
 		     !memcmp(again[i].data, nodes[i].data, nodes[i].length));
 }
 
@@ -482,7 +459,7 @@ static void act(struct script *script)
 	case PROPOSAL:
 		look_by_handle(0);
 		craft_proposal(with % IDS, 0, 1, with);
-		hold(!give(with / IDS % PATHS));
+		HOLD(!give(with / IDS % PATHS));
 		break;
 	default:
 		fuzzed.now += (uint64_t)with * with * 200;
@@ -514,12 +491,12 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 		act(&script);
 		for (uint32_t i = 0; i < SLOTS; i++)
 			live += fuzzed.list[i].live;
-		hold(fuzzed.engine->slots.taken == live);
+		HOLD(fuzzed.engine->slots.taken == live);
 	}
 	fuzzed.now += (uint64_t)SLOTS_LIFE_US;
 	look(0, true);
 	accord_engine_usage(fuzzed.engine, &usage);
-	hold(usage.slots == 0);
+	HOLD(usage.slots == 0);
 	accord_engine_free(fuzzed.engine);
 	return 0;
 }

@@ -7,14 +7,12 @@
  * The input is a byte of what is changed, edits (place, two bytes, and value) of the ClientHello or of the client's
  * second flight, and bytes that come in place of the one or behind the other.
  */
-#include <stdbool.h>
-#include <stdlib.h>
-#include <string.h>
 
 #include <openssl/ssl.h>
 #include <openssl/x509.h>
 
 #include "core.h"
+#include "script.h"
 #include "tls_random.h"
 
 enum change {
@@ -33,29 +31,8 @@ enum {
 static const uint8_t SEED[ACCORD_TLS_SEED] = "the seed of what is repeatable";
 static const uint8_t ALPN[] = "\x08http/1.1";
 
-struct script {
-	const uint8_t *bytes;
-	size_t left;
-};
-
 static struct accord_tls_identity *identity;
 static SSL_CTX *clients;
-
-int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size);
-
-static void hold(bool condition)
-{
-	if (!condition)
-		abort();
-}
-
-static uint8_t pull(struct script *script)
-{
-	if (!script->left)
-		return 0;
-	script->left--;
-	return *script->bytes++;
-}
 
 /* A certificate of its own, and clients that believe any. */
 static void prepare(void)
@@ -67,23 +44,23 @@ static void prepare(void)
 	char text[ACCORD_TLS_TEXT];
 	int chain_length, raw_length;
 
-	hold(tls_random_seed(SEED));
+	HOLD(tls_random_seed(SEED));
 	key = EVP_PKEY_Q_keygen(tls_library(), NULL, "EC", "P-256");
-	hold(key && certificate);
+	HOLD(key && certificate);
 	ASN1_INTEGER_set(X509_get_serialNumber(certificate), 1);
 	X509_time_adj_ex(X509_getm_notBefore(certificate), -1, 0, NULL);
 	X509_time_adj_ex(X509_getm_notAfter(certificate), 3650, 0, NULL);
 	X509_set_pubkey(certificate, key);
-	hold(X509_sign(certificate, key, EVP_sha256()) > 0);
+	HOLD(X509_sign(certificate, key, EVP_sha256()) > 0);
 	chain_length = i2d_X509(certificate, &chain);
 	bare = EVP_PKEY2PKCS8(key);
 	raw_length = i2d_PKCS8_PRIV_KEY_INFO(bare, &raw);
-	hold(chain_length > 0 && raw_length > 0);
+	HOLD(chain_length > 0 && raw_length > 0);
 	identity = accord_tls_identity_new(chain, (uint32_t)chain_length, raw, (uint32_t)raw_length, 0, text);
-	hold(identity);
+	HOLD(identity);
 	clients = SSL_CTX_new_ex(tls_library(), NULL, TLS_client_method());
-	hold(clients && SSL_CTX_set_min_proto_version(clients, TLS1_3_VERSION));
-	hold(SSL_CTX_set1_groups_list(clients, "X25519") == 1);
+	HOLD(clients && SSL_CTX_set_min_proto_version(clients, TLS1_3_VERSION));
+	HOLD(SSL_CTX_set1_groups_list(clients, "X25519") == 1);
 	tls_random_kernel();
 	OPENSSL_free(chain);
 	OPENSSL_free(raw);
@@ -97,10 +74,10 @@ static SSL *begin(uint8_t *hello, uint32_t *length)
 {
 	SSL *client = SSL_new(clients);
 
-	hold(client && tls_random_seed(SEED));
+	HOLD(client && tls_random_seed(SEED));
 	SSL_set_bio(client, BIO_new(BIO_s_mem()), BIO_new(BIO_s_mem()));
 	SSL_set_connect_state(client);
-	hold(SSL_set_alpn_protos(client, ALPN, sizeof(ALPN) - 1) == 0);
+	HOLD(SSL_set_alpn_protos(client, ALPN, sizeof(ALPN) - 1) == 0);
 	SSL_do_handshake(client);
 	tls_random_kernel();
 	*length = (uint32_t)BIO_read(SSL_get_wbio(client), hello, ROOM);
@@ -129,7 +106,7 @@ static struct accord_tls *answered(const uint8_t *hello, uint32_t length, int *r
 	/* Of exactly its size, so that the sanitizer sees a read beyond it. */
 	uint8_t *exact = malloc(length ? length : 1);
 
-	hold(tls && exact);
+	HOLD(tls && exact);
 	memcpy(exact, hello, length);
 	*result = accord_tls_answer(tls, SEED, NULL, exact, length);
 	*taken = accord_tls_take(tls, flight, ROOM);
@@ -143,8 +120,8 @@ static void read_all(struct accord_tls *tls, bool may_say)
 	int got;
 
 	while ((got = accord_tls_read(tls, plain, sizeof(plain))) > 0)
-		hold(may_say && got <= (int)sizeof(plain));
-	hold(got == ACCORD_TLS_CLOSED || got == ACCORD_TLS_MORE || got == ACCORD_TLS_FAILED);
+		HOLD(may_say && got <= (int)sizeof(plain));
+	HOLD(got == ACCORD_TLS_CLOSED || got == ACCORD_TLS_MORE || got == ACCORD_TLS_FAILED);
 }
 
 /* The client's second flight, changed or not, and what comes behind it. */
@@ -158,9 +135,9 @@ static void finish(struct script *script, uint8_t what, SSL *client, struct acco
 	int result;
 
 	BIO_write(SSL_get_rbio(client), flight, (int)taken);
-	hold(SSL_do_handshake(client) == 1);
+	HOLD(SSL_do_handshake(client) == 1);
 	if (what & SENDS_DATA)
-		hold(SSL_write(client, "data", 4) == 4);
+		HOLD(SSL_write(client, "data", 4) == 4);
 	length = (uint32_t)BIO_read(SSL_get_wbio(client), bytes, ROOM / 2);
 	if (what & FINISH_EDITS)
 		changed = edit(script, bytes, length);
@@ -175,11 +152,11 @@ static void finish(struct script *script, uint8_t what, SSL *client, struct acco
 	if (!result)
 		result = accord_tls_handshake(tls);
 	if (!changed)
-		hold(result == 0);
+		HOLD(result == 0);
 	if (!result) {
-		hold(!accord_tls_export(tls, label, ours, sizeof(ours)));
-		hold(SSL_export_keying_material(client, theirs, sizeof(theirs), label, sizeof(label) - 1, NULL, 0, 0) == 1);
-		hold(!memcmp(ours, theirs, sizeof(ours)));
+		HOLD(!accord_tls_export(tls, label, ours, sizeof(ours)));
+		HOLD(SSL_export_keying_material(client, theirs, sizeof(theirs), label, sizeof(label) - 1, NULL, 0, 0) == 1);
+		HOLD(!memcmp(ours, theirs, sizeof(ours)));
 		read_all(tls, what & SENDS_DATA);
 	}
 }
@@ -213,10 +190,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 	}
 	one = answered(hello, length, &results[0], flights[0], &taken[0]);
 	other = answered(hello, length, &results[1], flights[1], &taken[1]);
-	hold(results[0] == results[1] && taken[0] == taken[1]);
-	hold(!memcmp(flights[0], flights[1], taken[0]));
+	HOLD(results[0] == results[1] && taken[0] == taken[1]);
+	HOLD(!memcmp(flights[0], flights[1], taken[0]));
 	if (!changed) {
-		hold(results[0] == 0);
+		HOLD(results[0] == 0);
 		/* The one that was made again goes on. */
 		finish(&script, what, client, other, flights[0], taken[0]);
 	}
