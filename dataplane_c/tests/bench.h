@@ -19,6 +19,7 @@ enum {
 
 static const uint8_t ID[ACCORD_TRANSACTION_BYTES] = {0xff, 0xff, 0xff, 0xfe, 0x10, 0, 0, 1, 9, 9, 9, 9};
 static const uint8_t CONTEXT[] = {1, 0, 0, 0, 1}; /* a descriptor with one child */
+static const struct accord_cookie_ring BENCH_RING = {.keys = {{{1, 2}, 7, 1}}, .slot = 1000};
 static const uint8_t LEAF[] = {0, 0, 0, 0, 'd', 'a', 't', 'a'};
 
 struct bench {
@@ -45,6 +46,30 @@ static inline void bench_begin(struct bench *bench)
 {
 	bench_begin_with(bench, (struct accord_engine_config){
 								.transactions = 4, .unproven = 2, .buffers = 64, .buffer_bytes = 1200, .events = 128});
+}
+
+/* Under load: strangers are answered without being kept, in three slots at most. */
+static inline void bench_begin_answering(struct bench *bench)
+{
+	bench_begin_with(bench, (struct accord_engine_config){.transactions = 4,
+	                                                      .unproven = 2,
+	                                                      .buffers = 64,
+	                                                      .buffer_bytes = 1200,
+	                                                      .events = 128,
+	                                                      .strangers_per_second = 1000,
+	                                                      .slots = 3});
+	accord_engine_cookies(bench->engine, &BENCH_RING);
+	accord_engine_level(bench->engine, bench->now, ACCORD_LEVEL_ANSWER);
+}
+
+/* Until the next call. */
+static inline const uint8_t *numbered_id(uint8_t number)
+{
+	static uint8_t id[ACCORD_TRANSACTION_BYTES];
+
+	memcpy(id, ID, sizeof(id));
+	id[ACCORD_TRANSACTION_BYTES - 1] = number;
+	return id;
 }
 
 static inline void bench_end(struct bench *bench)

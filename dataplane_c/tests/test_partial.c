@@ -7,31 +7,13 @@ enum {
 	LONG = 2900, /* of a node that takes three packets */
 };
 
-static const struct accord_cookie_ring RING = {.keys = {{{1, 2}, 7, 1}}, .slot = 1000};
 static uint8_t long_node[LONG];
 
 static void begin(struct bench *bench)
 {
-	bench_begin_with(bench, (struct accord_engine_config){.transactions = 4,
-	                                                      .unproven = 2,
-	                                                      .buffers = 64,
-	                                                      .buffer_bytes = 1200,
-	                                                      .events = 128,
-	                                                      .strangers_per_second = 1000,
-	                                                      .slots = 3});
-	accord_engine_cookies(bench->engine, &RING);
-	accord_engine_level(bench->engine, bench->now, ACCORD_LEVEL_ANSWER);
+	bench_begin_answering(bench);
 	for (uint32_t i = 4; i < LONG; i++)
 		long_node[i] = (uint8_t)(i * 7);
-}
-
-static const uint8_t *id_of(uint8_t number)
-{
-	static uint8_t id[ACCORD_TRANSACTION_BYTES];
-
-	memcpy(id, ID, sizeof(id));
-	id[ACCORD_TRANSACTION_BYTES - 1] = number;
-	return id;
 }
 
 /* A context, a node in pieces of 1000 bytes, and one that nobody here supports. */
@@ -39,7 +21,7 @@ static void craft_part(struct craft *craft, uint8_t number, uint32_t part, uint1
 {
 	uint32_t left = LONG - 1000 * part;
 
-	craft_header(craft, id_of(number), 0, flags | (part == 2 ? END : 0), part);
+	craft_header(craft, numbered_id(number), 0, flags | (part == 2 ? END : 0), part);
 	if (part == 0)
 		craft_chunk(craft, 0, F | L, ACCORD_PROTOCOL_UDP, CONTEXT, sizeof(CONTEXT));
 	craft_chunk(craft, 1,
@@ -104,7 +86,7 @@ static void packets_of_a_proposal_are_joined_whatever_their_order_behind_the_fir
 		take_events(&bench);
 		CHECK_EQUAL(bench.count, 1);
 		CHECK_EQUAL(bench.events[0].kind, ACCORD_EVENT_STRANGER);
-		CHECK(!memcmp(bench.events[0].transaction, id_of(1), ACCORD_TRANSACTION_BYTES));
+		CHECK(!memcmp(bench.events[0].transaction, numbered_id(1), ACCORD_TRANSACTION_BYTES));
 		CHECK_EQUAL(accord_engine_read(bench.engine, bench.events[0].data, bench.events[0].length, nodes, room), 3);
 		CHECK_EQUAL(nodes[1].length, LONG);
 		CHECK(!memcmp(nodes[1].data, long_node, LONG));
@@ -217,7 +199,7 @@ static void what_can_never_be_whole_is_asked_for_a_cookie_at_once(void)
 
 	begin(&bench);
 	CHECK_EQUAL(give_part(&bench, 1, 0), 0);
-	craft_header(&craft, id_of(1), 0, 0, ACCORD_FLIGHT_PACKETS); /* a fifth packet */
+	craft_header(&craft, numbered_id(1), 0, 0, ACCORD_FLIGHT_PACKETS); /* a fifth packet */
 	craft_chunk(&craft, 1, 0, ACCORD_PROTOCOL_TCP, "more", 4);
 	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_MESSAGE_TOO_LONG);
 	CHECK_EQUAL(sent(&bench), 1);
@@ -228,7 +210,7 @@ static void what_can_never_be_whole_is_asked_for_a_cookie_at_once(void)
 	CHECK_EQUAL(sent(&bench), 1);
 	CHECK_EQUAL(give_part(&bench, 3, 0), 0);
 	CHECK_EQUAL(give_part(&bench, 3, 2), 0);
-	craft_header(&craft, id_of(3), 0, 0, 3); /* behind the end */
+	craft_header(&craft, numbered_id(3), 0, 0, 3); /* behind the end */
 	craft_chunk(&craft, 1, 0, ACCORD_PROTOCOL_TCP, "more", 4);
 	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_CONTRADICTION);
 	CHECK_EQUAL(sent(&bench), 1);
@@ -359,7 +341,7 @@ static void the_commit_comes_behind_all_packets_of_the_proposal(void)
 	take_events(&bench);
 	handle = keep(&bench, 2000);
 	for (uint32_t offset = 0; offset < 6; offset++) {
-		craft_header(&craft, id_of(1), ACCORD_STEP_COMMIT, END, offset);
+		craft_header(&craft, numbered_id(1), ACCORD_STEP_COMMIT, END, offset);
 		craft_acknowledge(&craft, 0x10000001, 2);
 		craft_chunk(&craft, 0, F | L, ACCORD_PROTOCOL_UDP, transcript, sizeof(transcript));
 		CHECK_EQUAL(give(&bench, &craft), offset == 3 ? 0 : -ACCORD_REASON_UNKNOWN_TRANSACTION);
@@ -372,7 +354,7 @@ static void the_commit_comes_behind_all_packets_of_the_proposal(void)
 		accord_engine_settle(bench.engine, bench.now, (uint32_t)handle, bench.events[0].data, bench.events[0].length),
 		0);
 	CHECK_EQUAL(sent(&bench), 1);
-	craft_header(&craft, id_of(1), ACCORD_STEP_COMMIT, END, 3); /* again, as the engine knows it now */
+	craft_header(&craft, numbered_id(1), ACCORD_STEP_COMMIT, END, 3); /* again, as the engine knows it now */
 	craft_acknowledge(&craft, 0x10000001, 2);
 	craft_chunk(&craft, 0, F | L, ACCORD_PROTOCOL_UDP, transcript, sizeof(transcript));
 	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_DUPLICATE);

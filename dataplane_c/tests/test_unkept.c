@@ -7,31 +7,8 @@ enum {
 	TRANSCRIPT_AT = 4 + 4, /* of the descriptor's header, and of the TLV's */
 };
 
-static const struct accord_cookie_ring RING = {.keys = {{{1, 2}, 7, 1}}, .slot = 1000};
 static const uint8_t SEED[ACCORD_SLOT_SEED] = {1, 2, 3};
 static const uint8_t T1[ACCORD_SLOT_TRANSCRIPT] = {4, 5, 6};
-
-static void begin(struct bench *bench)
-{
-	bench_begin_with(bench, (struct accord_engine_config){.transactions = 4,
-	                                                      .unproven = 2,
-	                                                      .buffers = 64,
-	                                                      .buffer_bytes = 1200,
-	                                                      .events = 128,
-	                                                      .strangers_per_second = 1000,
-	                                                      .slots = 3});
-	accord_engine_cookies(bench->engine, &RING);
-	accord_engine_level(bench->engine, bench->now, ACCORD_LEVEL_ANSWER);
-}
-
-static const uint8_t *id_of(uint8_t number)
-{
-	static uint8_t id[ACCORD_TRANSACTION_BYTES];
-
-	memcpy(id, ID, sizeof(id));
-	id[ACCORD_TRANSACTION_BYTES - 1] = number;
-	return id;
-}
 
 static int64_t keep_answer(struct bench *bench, const uint8_t *proposal, uint32_t length)
 {
@@ -47,7 +24,7 @@ static int64_t keep(struct bench *bench, uint8_t number)
 {
 	struct craft craft;
 
-	craft_proposal(&craft, id_of(number));
+	craft_proposal(&craft, numbered_id(number));
 	CHECK_EQUAL(give(bench, &craft), 0);
 	take_events(bench);
 	CHECK_EQUAL(count_events(bench, ACCORD_EVENT_STRANGER), 1);
@@ -69,7 +46,7 @@ static void craft_commit(struct craft *craft, uint8_t number, const uint8_t *tra
 		0, 0, 0, 4 + sizeof(T1), ACCORD_TLV_TRANSCRIPT >> 8, ACCORD_TLV_TRANSCRIPT & 0xff, 0, sizeof(T1)};
 
 	memcpy(context + TRANSCRIPT_AT, transcript, sizeof(T1));
-	craft_header(craft, id_of(number), ACCORD_STEP_COMMIT, END, OFFSET);
+	craft_header(craft, numbered_id(number), ACCORD_STEP_COMMIT, END, OFFSET);
 	craft_acknowledge(craft, 0x10000001, 1);
 	craft_chunk(craft, 1, F | L, ACCORD_PROTOCOL_TCP, LEAF, sizeof(LEAF));
 	craft_chunk(craft, 0, flags, ACCORD_PROTOCOL_UDP, context, sizeof(context));
@@ -89,7 +66,7 @@ static void a_commit_that_knows_the_answer_comes_up_with_its_slot(void)
 	struct bench bench;
 	int64_t handle;
 
-	begin(&bench);
+	bench_begin_answering(&bench);
 	handle = keep(&bench, 1);
 	CHECK(handle > 0);
 	CHECK_EQUAL(commit(&bench, 1, T1), 0);
@@ -99,7 +76,7 @@ static void a_commit_that_knows_the_answer_comes_up_with_its_slot(void)
 	CHECK_EQUAL(accord_engine_slot_of(bench.engine, bench.now, (uint32_t)handle, &slot), 0);
 	CHECK(memcmp(slot.seed, SEED, sizeof(SEED)) == 0 && memcmp(slot.transcript, T1, sizeof(T1)) == 0);
 	CHECK_EQUAL(slot.length, 2 + 32 + 2 * 8 + sizeof(CONTEXT) + sizeof(LEAF));
-	CHECK_EQUAL(accord_engine_slot(bench.engine, bench.now, id_of(1), NULL, &slot), 0);
+	CHECK_EQUAL(accord_engine_slot(bench.engine, bench.now, numbered_id(1), NULL, &slot), 0);
 	CHECK_EQUAL(slot.handle, handle);
 	CHECK_EQUAL(accord_engine_transactions(bench.engine), 0);
 	bench_end(&bench);
@@ -112,7 +89,7 @@ static void a_slot_ends_in_its_time_though_nobody_comes(void)
 	struct bench bench;
 	uint64_t due;
 
-	begin(&bench);
+	bench_begin_answering(&bench);
 	CHECK(keep(&bench, 1) > 0);
 	due = accord_engine_deadline(bench.engine);
 	CHECK(due >= bench.now + SLOTS_LIFE_US && due <= bench.now + SLOTS_LIFE_US + SLOTS_LATE_US);
@@ -132,7 +109,7 @@ static void who_does_not_know_the_answer_or_is_elsewhere_gets_silence(void)
 	struct craft craft;
 	struct bench bench;
 
-	begin(&bench);
+	bench_begin_answering(&bench);
 	home = bench.path;
 	CHECK(keep(&bench, 1) > 0);
 	for (uint32_t bit = 0; bit < 8 * sizeof(T1); bit++) {
@@ -149,10 +126,10 @@ static void who_does_not_know_the_answer_or_is_elsewhere_gets_silence(void)
 	bench.path = home;
 	craft_commit(&craft, 1, T1, F); /* a context that goes on in another packet */
 	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_BAD_TRANSCRIPT);
-	craft_header(&craft, id_of(1), ACCORD_STEP_COMMIT, END, OFFSET);
+	craft_header(&craft, numbered_id(1), ACCORD_STEP_COMMIT, END, OFFSET);
 	craft_chunk(&craft, 1, F | L, ACCORD_PROTOCOL_TCP, LEAF, sizeof(LEAF)); /* none at all */
 	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_BAD_TRANSCRIPT);
-	craft_header(&craft, id_of(1), ACCORD_STEP_COMMIT, END, OFFSET);
+	craft_header(&craft, numbered_id(1), ACCORD_STEP_COMMIT, END, OFFSET);
 	craft_chunk(&craft, 0, F | L, ACCORD_PROTOCOL_UDP, CONTEXT, 3); /* no descriptor */
 	CHECK_EQUAL(give(&bench, &craft), -ACCORD_REASON_BAD_TRANSCRIPT);
 	craft_commit(&craft, 1, T1, F | L);
@@ -172,7 +149,7 @@ static void a_verified_commit_empties_its_slot_and_its_repetitions_are_acknowled
 	uint32_t packets;
 	int64_t handle;
 
-	begin(&bench);
+	bench_begin_answering(&bench);
 	handle = keep(&bench, 1);
 	craft_commit(&craft, 1, T1, F | L);
 	CHECK_EQUAL(give(&bench, &craft), 0);
@@ -204,7 +181,7 @@ static void three_wrong_commits_empty_a_slot_and_two_do_not(void)
 	struct bench bench;
 	uint32_t handle;
 
-	begin(&bench);
+	bench_begin_answering(&bench);
 	handle = (uint32_t)keep(&bench, 1);
 	for (int tries = 0; tries < 2; tries++) {
 		CHECK_EQUAL(accord_engine_slot_failed(bench.engine, handle), 0);
@@ -222,7 +199,7 @@ static void slots_are_as_many_as_they_are_and_live_for_ten_seconds(void)
 	struct accord_engine_usage usage;
 	struct bench bench;
 
-	begin(&bench);
+	bench_begin_answering(&bench);
 	for (uint8_t number = 0; number < 3; number++)
 		CHECK(keep(&bench, number) > 0);
 	CHECK_EQUAL(keep(&bench, 3), -ACCORD_REASON_NO_MEMORY);
@@ -243,11 +220,11 @@ static void a_commit_is_used_even_when_no_transaction_is_free_to_acknowledge_it(
 	struct bench bench;
 	int64_t handle;
 
-	begin(&bench);
+	bench_begin_answering(&bench);
 	handle = keep(&bench, 9);
 	craft_commit(&craft, 9, T1, F | L);
 	for (uint8_t number = 0; number < 4; number++)
-		CHECK(accord_engine_open(bench.engine, bench.now, id_of(number), &bench.path) > 0);
+		CHECK(accord_engine_open(bench.engine, bench.now, numbered_id(number), &bench.path) > 0);
 	craft_seal(&craft);
 	CHECK_EQUAL(settle(&bench, handle, &craft), -ACCORD_REASON_NO_MEMORY);
 	craft_commit(&other, 9, T1, F | L);
@@ -274,7 +251,7 @@ static void craft_repeating(struct craft *craft, uint8_t number, const uint8_t *
 	repeat[1] = ACCORD_TLV_REPEAT & 0xff;
 	repeat[3] = ACCORD_COOKIE_BYTES;
 	memcpy(repeat + 4, cookie, ACCORD_COOKIE_BYTES);
-	craft_header(craft, id_of(number), ACCORD_STEP_COMMIT, END, OFFSET);
+	craft_header(craft, numbered_id(number), ACCORD_STEP_COMMIT, END, OFFSET);
 	craft_acknowledge(craft, 0x10000001, 1);
 	craft_chunk(craft, 1, F | L, ACCORD_PROTOCOL_TCP, LEAF, sizeof(LEAF));
 	craft_chunk(craft, 0, F | L, ACCORD_PROTOCOL_UDP, context, sizeof(context));
@@ -298,7 +275,7 @@ static void begin_machine(struct bench *bench, uint32_t machine)
 	                                                      .strangers_per_second = 1000,
 	                                                      .slots = 3,
 	                                                      .machine = machine});
-	accord_engine_cookies(bench->engine, &RING);
+	accord_engine_cookies(bench->engine, &BENCH_RING);
 	accord_engine_level(bench->engine, bench->now, ACCORD_LEVEL_ANSWER);
 }
 
@@ -315,7 +292,7 @@ static void a_commit_for_another_machine_s_slot_is_told_so_in_fewer_bytes_and_fo
 
 		begin_machine(&here, 7);
 		begin_machine(&there, 7 + other);
-		CHECK_EQUAL(accord_engine_token(here.engine, &here.path, id_of(1), ACCORD_COOKIE_SLOT, 0, cookie), 0);
+		CHECK_EQUAL(accord_engine_token(here.engine, &here.path, numbered_id(1), ACCORD_COOKIE_SLOT, 0, cookie), 0);
 		craft_repeating(&craft, 1, cookie);
 		CHECK_EQUAL(give(&there, &craft), -(int)reasons[other]);
 		CHECK_EQUAL(accord_engine_output(there.engine, there.now, out, 4), other);
@@ -351,9 +328,10 @@ static void a_commit_that_brings_its_proposal_comes_up_wherever_the_key_is(void)
 
 	begin_machine(&here, 7);
 	begin_machine(&there, 8);
-	CHECK_EQUAL(accord_engine_token(here.engine, &here.path, id_of(1), ACCORD_COOKIE_ANSWER, 0x01020304, cookie), 0);
-	CHECK_EQUAL(accord_engine_token_seed(here.engine, &here.path, id_of(1), cookie, seeds[0]), 0);
-	CHECK_EQUAL(accord_engine_token_seed(there.engine, &there.path, id_of(1), cookie, seeds[1]), 0);
+	CHECK_EQUAL(accord_engine_token(here.engine, &here.path, numbered_id(1), ACCORD_COOKIE_ANSWER, 0x01020304, cookie),
+	            0);
+	CHECK_EQUAL(accord_engine_token_seed(here.engine, &here.path, numbered_id(1), cookie, seeds[0]), 0);
+	CHECK_EQUAL(accord_engine_token_seed(there.engine, &there.path, numbered_id(1), cookie, seeds[1]), 0);
 	CHECK(!memcmp(seeds[0], seeds[1], sizeof(seeds[0])));
 	CHECK(memcmp(seeds[0], seeds[0] + 8, 8) != 0 && memcmp(seeds[0], cookie + 8, 8) != 0);
 	craft_repeating(&craft, 1, cookie);
@@ -382,13 +360,13 @@ static void a_commit_that_brings_its_proposal_comes_up_wherever_the_key_is(void)
 static void a_cookie_in_a_commit_is_good_for_one_address_transaction_kind_and_time(void)
 {
 	uint8_t cookie[ACCORD_COOKIE_BYTES], bent[ACCORD_COOKIE_BYTES], seed[ACCORD_SLOT_SEED];
-	struct accord_cookie_ring ring = RING;
+	struct accord_cookie_ring ring = BENCH_RING;
 	struct accord_path home;
 	struct bench bench;
 
 	begin_machine(&bench, 7);
 	home = bench.path;
-	CHECK_EQUAL(accord_engine_token(bench.engine, &home, id_of(1), ACCORD_COOKIE_ANSWER, 1, cookie), 0);
+	CHECK_EQUAL(accord_engine_token(bench.engine, &home, numbered_id(1), ACCORD_COOKIE_ANSWER, 1, cookie), 0);
 	for (uint32_t bit = 0; bit < 8 * sizeof(cookie); bit++) {
 		int result;
 
@@ -396,7 +374,8 @@ static void a_cookie_in_a_commit_is_good_for_one_address_transaction_kind_and_ti
 		bent[bit / 8] ^= (uint8_t)(1u << bit % 8);
 		result = repeat_commit(&bench, 1, bent);
 		CHECK(result == -ACCORD_REASON_BAD_COOKIE || result == -ACCORD_REASON_UNKNOWN_TRANSACTION);
-		CHECK_EQUAL(accord_engine_token_seed(bench.engine, &home, id_of(1), bent, seed), -ACCORD_REASON_BAD_COOKIE);
+		CHECK_EQUAL(accord_engine_token_seed(bench.engine, &home, numbered_id(1), bent, seed),
+		            -ACCORD_REASON_BAD_COOKIE);
 	}
 	CHECK_EQUAL(repeat_commit(&bench, 2, cookie), -ACCORD_REASON_BAD_COOKIE);
 	bench.path.remote[3] ^= 1;
@@ -409,16 +388,16 @@ static void a_cookie_in_a_commit_is_good_for_one_address_transaction_kind_and_ti
 	CHECK_EQUAL(repeat_commit(&bench, 1, cookie), -ACCORD_REASON_BAD_COOKIE);
 	bench.path = home;
 	/* A challenge's cookie is none of these. */
-	cookie_token(&RING, &home, id_of(1), ACCORD_COOKIE_ADDRESS, 1, bent);
+	cookie_token(&BENCH_RING, &home, numbered_id(1), ACCORD_COOKIE_ADDRESS, 1, bent);
 	CHECK_EQUAL(repeat_commit(&bench, 1, bent), -ACCORD_REASON_BAD_COOKIE);
 	ring.slot += ACCORD_COOKIE_SLOTS + 1; /* expired */
 	accord_engine_cookies(bench.engine, &ring);
 	CHECK_EQUAL(repeat_commit(&bench, 1, cookie), -ACCORD_REASON_UNKNOWN_TRANSACTION);
-	ring = RING;
+	ring = BENCH_RING;
 	ring.keys[0].id++; /* of a key that nobody here has */
 	accord_engine_cookies(bench.engine, &ring);
 	CHECK_EQUAL(repeat_commit(&bench, 1, cookie), -ACCORD_REASON_UNKNOWN_TRANSACTION);
-	accord_engine_cookies(bench.engine, &RING);
+	accord_engine_cookies(bench.engine, &BENCH_RING);
 	CHECK_EQUAL(repeat_commit(&bench, 1, cookie), 0);
 	take_events(&bench);
 	CHECK_EQUAL(bench.count, 1);
@@ -432,7 +411,7 @@ static void commits_that_bring_cookies_spend_the_budget(void)
 	uint32_t taken = 0;
 
 	begin_machine(&bench, 7);
-	CHECK_EQUAL(accord_engine_token(bench.engine, &bench.path, id_of(1), ACCORD_COOKIE_ANSWER, 1, cookie), 0);
+	CHECK_EQUAL(accord_engine_token(bench.engine, &bench.path, numbered_id(1), ACCORD_COOKIE_ANSWER, 1, cookie), 0);
 	for (uint32_t i = 0; i < 1100; i++) {
 		int result = repeat_commit(&bench, 1, cookie);
 
@@ -465,7 +444,7 @@ static void the_nodes_of_a_packet_are_read_and_composed_as_the_specification_has
 	struct bench bench;
 	int length;
 
-	begin(&bench);
+	bench_begin_answering(&bench);
 	craft_header(&craft, ID, 1, END, 0);
 	craft_acknowledge(&craft, 0xfffffffe, 1);
 	craft_chunk(&craft, 0, F | L, ACCORD_PROTOCOL_UDP, CONTEXT, sizeof(CONTEXT));
@@ -517,7 +496,7 @@ static void who_knows_how_long_the_answer_is_makes_room_for_it_in_one_packet(voi
 		uint32_t packets;
 		int64_t handle;
 
-		begin(&bench);
+		bench_begin_answering(&bench);
 		handle = accord_engine_open(bench.engine, bench.now, ID, &bench.path);
 		accord_engine_expect(bench.engine, (uint32_t)handle, expected[i][0]);
 		CHECK_EQUAL(accord_engine_send(bench.engine, bench.now, (uint32_t)handle, 0, out, 2, 0), 0);
