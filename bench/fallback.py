@@ -48,6 +48,8 @@ _STALL_S = 0.001
 """A connection during which the machine stood still for as long as what is looked for is made again ..."""
 _TRIES, _FIRST_TRIES = 12, 4
 """... so many times at most. Its own failures count at once."""
+_TIMER_S = 0.5
+"""What takes this long has waited for a timer, beside which such a pause is nothing."""
 
 _BESIDE_RATE = 20
 """Legitimate connections a second beside guesses."""
@@ -91,7 +93,8 @@ def measure(site: Site, case: Case, contact: Worker, stalls: Stalls, options: Op
                 measured.memory = site.flush(site.lab.client)
             begin = time.monotonic()
             result = contact.ask(order)
-            if not result["ok"] or stalls.longest(begin, time.monotonic()) < _STALL_S:
+            end = time.monotonic()
+            if not result["ok"] or end - begin > _TIMER_S or stalls.longest(begin, end) < _STALL_S:
                 break
             series.stalled += 1
         series.results.append(result)
