@@ -16,7 +16,7 @@ from typing import Any
 from accord.controller.adoption.beginnings import Hellos, is_record
 from accord.datapath.syn_option import parse_saved
 from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View, Wait
-from accord.protocols import alpn, quic, sctp, tcp_wishes
+from accord.protocols import alpn, quic, sctp, tcp_wishes, wireguard
 from accord.protocols.compressed_carrier import CompressedCarrier
 from accord.protocols.compression import CompressionPlugin
 from accord.protocols.deflate import Bounds, Packer, Unpacker
@@ -210,7 +210,11 @@ def _datagrams(data: bytes) -> None:
 
 
 def _sctp_port(data: bytes) -> None:
-    assert sctp._encode(sctp._decode(data)) == data
+    assert sctp.encode(sctp.decode(data)) == data
+
+
+def _wireguard_peer(data: bytes) -> None:
+    assert wireguard.encode(*wireguard.decode(data)) == data
 
 
 def _client_hello(data: bytes) -> None:
@@ -225,7 +229,7 @@ def _saved_syn(data: bytes) -> None:
 
 READERS: tuple[Callable[[bytes], None], ...] = (
     _header, _options, _option, _offer, _verdict, _names, _sealed, _inner, _contents, _blocks, _frames, _beginnings,
-    _node, _outline, _datagrams, _sctp_port, _client_hello, _saved_syn,
+    _node, _outline, _datagrams, _sctp_port, _client_hello, _saved_syn, _wireguard_peer,
 )  # fmt: skip
 
 

@@ -52,13 +52,10 @@ class SctpSession(Plan[SctpPort]):
         """A responder listens from now on: the association may be faster than the commit."""
         if self._role is Role.RESPONDER:
             own.listen()
-        return own.port.to_bytes(_PORT_BYTES, "big")
+        return encode(own.port)
 
     def _hear(self, payload: bytes) -> None:
-        port = int.from_bytes(payload, "big")
-        if len(payload) != _PORT_BYTES or port == 0:
-            raise error(Reason.HANDSHAKE_FAILED, f"SCTP: no port in {len(payload)} bytes")
-        self._peer_port = port
+        self._peer_port = decode(payload)
 
 
 class SctpPlugin:
@@ -70,3 +67,16 @@ class SctpPlugin:
     def open(self, role: Role, services: Services) -> SctpSession:
         """A session for one node of one negotiation."""
         return SctpSession(role, services)
+
+
+def encode(port: int) -> bytes:
+    """The payload of a proposal and of an answer."""
+    return port.to_bytes(_PORT_BYTES, "big")
+
+
+def decode(payload: bytes) -> int:
+    """The port. Raises ``PeerError`` (HANDSHAKE_FAILED)."""
+    port = int.from_bytes(payload, "big")
+    if len(payload) != _PORT_BYTES or port == 0:
+        raise error(Reason.HANDSHAKE_FAILED, f"SCTP: no port in {len(payload)} bytes")
+    return port

@@ -61,12 +61,10 @@ class WireguardSession(Plan[Tunnel]):
         return None if self._services.tunnels is None else self._services.tunnels.reserve()
 
     def _said(self, own: Tunnel) -> bytes:
-        return own.public_key + own.port.to_bytes(2, "big")
+        return encode(own.public_key, own.port)
 
     def _hear(self, payload: bytes) -> None:
-        key, port = payload[:_KEY_BYTES], int.from_bytes(payload[_KEY_BYTES:], "big")
-        if len(payload) != _PAYLOAD_BYTES or port == 0:
-            raise error(Reason.HANDSHAKE_FAILED, f"WireGuard: no key and port in {len(payload)} bytes")
+        key, port = decode(payload)
         if self._own is not None and key == self._own.public_key:
             raise error(Reason.HANDSHAKE_FAILED, "WireGuard: our own key")
         self._peer = key, port
@@ -81,3 +79,16 @@ class WireguardPlugin:
     def open(self, role: Role, services: Services) -> WireguardSession:
         """A session for one node of one negotiation."""
         return WireguardSession(role, services)
+
+
+def encode(public_key: bytes, port: int) -> bytes:
+    """The payload of a proposal and of an answer."""
+    return public_key + port.to_bytes(_PAYLOAD_BYTES - _KEY_BYTES, "big")
+
+
+def decode(payload: bytes) -> tuple[bytes, int]:
+    """Public key and port. Raises ``PeerError`` (HANDSHAKE_FAILED)."""
+    key, port = payload[:_KEY_BYTES], int.from_bytes(payload[_KEY_BYTES:], "big")
+    if len(payload) != _PAYLOAD_BYTES or port == 0:
+        raise error(Reason.HANDSHAKE_FAILED, f"WireGuard: no key and port in {len(payload)} bytes")
+    return key, port
