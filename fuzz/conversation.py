@@ -26,6 +26,7 @@ from accord.protocols.framing import FramingPlugin
 from accord.protocols.http import HttpPlugin
 from accord.protocols.tcp import TcpPlugin
 from accord.wire.constants import Protocol, Reason
+from accord.wire.errors import PeerError
 from fuzz.bytes_in import BytesIn
 from fuzz.hosts import HERE, THERE, Tcp, services
 from fuzz.packets import Edit, edited, read_edits
@@ -172,7 +173,13 @@ class Side:
         for action in actions:
             match action:
                 case events.Send():
-                    self.engine.send(now, self.handle, action.step, action.nodes, action.packets_min)
+                    try:
+                        self.engine.send(now, self.handle, action.step, action.nodes, action.packets_min)
+                    except PeerError as failure:  # what came meanwhile has ended it: that event is still to be heard
+                        assert self.machine is not None
+                        self.perform(now, self.machine.receive(events.Failed(failure.reason, failure.detail)))
+                        self.ends_at = now
+                        return
                     self.sent = action.step
                 case events.Prove():
                     self.engine.prove(self.handle)
