@@ -108,8 +108,8 @@ def command_fuzz(arguments: argparse.Namespace) -> int:
     named = arguments.target or arguments.option
     if named is not None and named not in targets:
         raise BuildFailure(f"no fuzz target {named}; there is: {', '.join(targets)}")
-    if (arguments.packets is not None or arguments.seed is not None) and named != fuzzing.XDP:
-        raise BuildFailure(f"--packets and --seed go with the target {fuzzing.XDP}: ./build.py fuzz {fuzzing.XDP}")
+    if arguments.packets is not None and named != fuzzing.XDP:
+        raise BuildFailure(f"--packets goes with the target {fuzzing.XDP}: ./build.py fuzz {fuzzing.XDP}")
     if arguments.replay and named is None:
         raise BuildFailure("--replay goes with one target: ./build.py fuzz TARGET --replay FILE")
     chosen = list(targets.values()) if named is None else [targets[named]]
@@ -128,7 +128,7 @@ def command_fuzz(arguments: argparse.Namespace) -> int:
         fuzzing.build(chosen)
         at_once = min(arguments.at_once or os.cpu_count() or 1, len(chosen))
         shares = fuzzing.shared(chosen, arguments.seconds, at_once)
-        runs = [fuzzing.Run(target, arguments.each or shares[target.name]) for target in chosen]
+        runs = [fuzzing.Run(target, arguments.each or shares[target.name], arguments.seed) for target in chosen]
         say(f"fuzzing {len(chosen)} target{'s' * (len(chosen) != 1)}, {at_once} at a time")
         started = time.monotonic()
         try:
@@ -266,7 +266,7 @@ def parser() -> argparse.ArgumentParser:
     fuzz.add_argument(
         "--packets", type=positive, metavar="N", help="xdp: so many of each family, however long it takes"
     )
-    fuzz.add_argument("--seed", type=int, metavar="N", help="xdp: other packets (default 1)")
+    fuzz.add_argument("--seed", type=positive, metavar="N", help="the same mutations again (default: others each time)")
     fuzz.add_argument("--list", action="store_true", help="list the targets and their invariants")
     bare_start = add(
         "bare",

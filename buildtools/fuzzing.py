@@ -112,6 +112,7 @@ class Run:
 
     target: Target
     seconds: int
+    seed: Optional[int] = None
     executions: int = 0
     spent: float = 0.0
     findings: List[Finding] = field(default_factory=list)
@@ -146,8 +147,9 @@ class Run:
     def _command(self) -> List[str]:
         name = self.target.name
         if name == XDP:
+            seed = [] if self.seed is None else ["--seed", str(self.seed)]
             # Half of the time for each of the two families.
-            return as_root([*CAMPAIGN, "--json", "--seconds", str(max(1, self.seconds // 2))])
+            return as_root([*CAMPAIGN, "--json", "--seconds", str(max(1, self.seconds // 2)), *seed])
         options = [
             f"-max_total_time={self.seconds}", f"-timeout={INPUT_SECONDS}", "-print_final_stats=1",
             f"-max_len={MAX_INPUT_BYTES.get(name, 4096)}", "-rss_limit_mb=3072", f"-artifact_prefix={FINDINGS / name}-",
@@ -155,6 +157,8 @@ class Run:
         dictionary = self.target.source.parent / f"{name}.dict"
         if dictionary.exists():
             options.append(f"-dict={dictionary}")
+        if self.seed is not None:
+            options.append(f"-seed={self.seed}")
         corpora = [str(CORPUS / name), *([str(self.target.seeds)] if self.target.seeds.is_dir() else [])]
         command = self.target.fuzzer(*options, *corpora)
         path = {"PYTHONPATH": f"{ROOT}:{ROOT / 'ctrl'}", "PYTHONDONTWRITEBYTECODE": "1"}

@@ -80,6 +80,19 @@ def test_a_fuzzer_that_ends_badly_without_an_input_is_a_finding_too(
     assert finding.what == "exit code 3"
 
 
+def test_a_seed_goes_to_the_fuzzer_and_without_one_it_chooses_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LOGS", "FINDINGS", "CORPUS"):
+        monkeypatch.setattr(fuzzing, name, tmp_path / name.lower())
+    monkeypatch.setattr(Target, "fuzzer", lambda self, *options: ["echo", *options])
+    header = next(each for each in fuzzing.targets() if each.name == "header")
+    for seed in (7, None):
+        run = Run(header, 1, seed)
+        fuzzing.run([run], 1)
+        assert ("-seed=7" in run.log.read_text()) == (seed == 7)
+
+
 def test_the_command_fuzzes_and_prints_one_object() -> None:
     command = [sys.executable, str(ROOT / "build.py"), "fuzz", "descriptor", "--seconds", "1", "--json"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
@@ -103,7 +116,7 @@ def test_the_list_names_each_target_beside_its_invariant() -> None:
     ("arguments", "mend"),
     [
         (("--replay", "x"), "goes with one target"),
-        (("header", "--packets", "3"), "go with the target xdp"),
+        (("header", "--packets", "3"), "goes with the target xdp"),
         (("xdp", "--replay", "x"), "named by its seed"),
     ],
 )
