@@ -119,6 +119,14 @@ def added_range(ours: Sequence[float], theirs: Sequence[float], fraction: float)
     return found[round(0.025 * _RESAMPLES)], found[round(0.975 * _RESAMPLES) - 1]
 
 
+def undecided(ours: Series, theirs: Series) -> bool:
+    """By so many connections, what is added at the 99th percentile may as well be more as less than allowed."""
+    if not ours.ok or not theirs.ok:
+        return False
+    low, high = added_range(ours.times(), theirs.times(), 0.99)
+    return low <= ADDED_MS < high
+
+
 def _most(counts: Counter[str]) -> str:
     return counts.most_common(1)[0][0] if counts else ""
 

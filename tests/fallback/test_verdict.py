@@ -7,6 +7,7 @@ import statistics
 from typing import Any
 
 import _verdict
+import fallback
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,6 +42,43 @@ def test_added_is_the_difference_of_the_quantiles_and_lies_in_its_own_range(
     if fraction == 0.5:
         # An independent median: between the two middle ones of an even number ours takes the lower.
         assert _verdict.quantile(ours, fraction) == statistics.median_low(ours)
+
+
+@pytest.mark.parametrize(
+    ("late", "open_", "why"),
+    [
+        ([3.0] * 40, False, "a fifth of them is late: no"),
+        ([0.2] * 40, False, "none is: yes"),
+        ([3.0] * 2, True, "two of two hundred: by chance one more or one less"),
+    ],
+)
+def test_a_row_is_open_as_long_as_chance_could_put_it_on_the_other_side(
+    late: list[float], open_: bool, why: str
+) -> None:
+    theirs = [40.0] * 200
+    ours = [40.0] * (200 - len(late)) + [40 + each for each in late]
+    assert _verdict.undecided(series(ours), series(theirs)) is open_, why
+    assert not _verdict.undecided(series([]), series(theirs))
+
+
+@pytest.mark.parametrize(
+    ("number", "judged", "late", "enough"),
+    [
+        (199, True, 0, False),
+        (200, True, 0, True),
+        (200, False, 2, True),
+        (200, True, 2, False),
+        (300, True, 0, False),
+        (400, True, 2, False),
+        (800, True, 2, True),
+        (200, True, 40, True),
+    ],
+)
+def test_runs_are_made_until_the_row_is_decided_and_no_more_than_four_times_as_many(
+    number: int, judged: bool, late: int, enough: bool
+) -> None:
+    ours = series([40.0] * (200 - late) + [43.0] * late)
+    assert fallback.enough(number, 200, judged, ours, series([40.0] * 200)) is enough
 
 
 def test_a_constant_addition_is_found_to_the_microsecond() -> None:
