@@ -4,9 +4,9 @@
 _soak.py SPEC    SPEC is a JSON object: host, ports (open, secure), ca, name, negotiations, seconds (0: no end),
                  at_once, seed, kinds (weights by name)
 
-A controller of its own on UDP sockets, as ``_load.py``. The kinds:
+One thread with the engine, two UDP sockets and the kernel's TCP; ``_lean.py`` has the messages. The kinds:
 
-    tcp      a whole negotiation of TCP alone, an echo over the connection, its close
+    tcp      a whole negotiation of TCP alone, an echo over the connection, its close by both
     tls      the same of TLS over TCP, the certificate verified
     aborted  a proposal that comes to nothing: TCP alone, where the server requires security
     given up the proposal leaves, then nobody wants it any more, and says so
@@ -17,144 +17,340 @@ Prints a JSON object now and then, and a last one with "over": true.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
+import enum
+import gc
+import heapq
 import json
 import random
 import secrets
+import select
 import socket
 import sys
 import time
 from collections import Counter
+from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from _echo import echoed
+from _lean import TCP, TLS, Kind, Proposal, given_up
 
-from accord.controller.controller import Controller
-from accord.controller.settings.config import DaemonConfig
+from accord.controller.negotiating import route
 from accord.datapath import clock
-from accord.datapath.engine import Engine
+from accord.datapath.engine import Engine, Event, EventKind
 from accord.datapath.path import Path as NetworkPath
 from accord.protocols.services import Security
-from accord.wire.constants import NodeId, Protocol, Step
+from accord.wire.constants import NodeId, Protocol, Reason, Step
 from accord.wire.errors import AccordError
 from accord.wire.message import Message
-from accord.wire.node import Node
+from accord.wire.node import Node, decode_descriptor
 
-_NEVER = {"fallback": "never", "only": True, "tcp": "no-syn"}
-TCP = {**_NEVER, "secure": "no", "prefer": ["tcp"]}
-TLS = {**_NEVER, "secure": "required", "prefer": ["tls/tcp"]}
-TEXT = b"ping"
-PATIENCE_SECONDS = 20.0
-REPORT_SECONDS = 0.25
-_GIVEN_UP_SECONDS = 0.0005
-_SILENT_A_SECOND = 3.0
+TEXT: Final = b"ping"
+PATIENCE_SECONDS: Final = 20.0
+REPORT_SECONDS: Final = 0.25
+_GIVEN_UP_SECONDS: Final = 0.0005
+_SILENT_A_SECOND: Final = 3.0
 """Each takes one of the places for unproven peers for as long as a negotiation may live."""
+_LINGER_US: Final = 2_000_000
+_DYING_SECONDS: Final = 2.0
+"""As ``controller.exchange`` repeats an abort."""
+_MOST_DYING: Final = 256
+_TRANSACTION_BYTES: Final = 12
+_READ_BYTES: Final = 65536
+
+
+class Stage(enum.Enum):
+    """Of one negotiation."""
+
+    PROPOSED = enum.auto()
+    ASKED = enum.auto()
+    """Committed, and the text is on its way."""
+    ENDED = enum.auto()
+    """It came back, and this side has said its end."""
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One negotiation."""
+
+    kind: str
+    way: Way
+    handle: int
+    proposal: Proposal
+    until: float
+    stage: Stage = Stage.PROPOSED
+    answer: list[Node] = field(default_factory=list)
+    connection: socket.socket | None = None
+    back: bytes = b""
+    committed: bool = False
+    """The peer has our last message, or the engine has given it up."""
+    ended: bool = False
+    """The peer has said its end, too."""
+
+
+class Way:
+    """To one port of the daemon's."""
+
+    def __init__(self, host: str, port: int, security: Security) -> None:
+        self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self.socket.connect((host, port))
+        local = self.socket.getsockname()
+        self.path = replace(NetworkPath.udp(local, (host, port)), mtu=route(host, port)[1])
+        self.tcp = Kind(TCP, security, local, (host, port))
+        self.tls = Kind(TLS, security, local, (host, port))
 
 
 class Soak:
     """What is attempted, and what became of it."""
 
-    def __init__(self, controller: Controller, spec: dict[str, Any]) -> None:
-        self._controller = controller
+    def __init__(self, spec: dict[str, Any]) -> None:
         self._spec = spec
-        self._security = Security(server_name=spec["name"], ca_file=Path(spec["ca"]))
-        self._engine = Engine(transactions=4, unproven=2, buffers=64)
-        self._engine.support([Protocol.UDP, Protocol.TCP])
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
-        self._socket.connect((spec["host"], spec["ports"]["open"]))
+        security = Security(server_name=spec["name"], ca_file=Path(spec["ca"]))
+        self._ways = {name: Way(spec["host"], port, security) for name, port in spec["ports"].items()}
+        self._by_port = {way.path.local_port: way for way in self._ways.values()}
+        self._engine = Engine(transactions=8192, unproven=64, buffers=1024, seed=secrets.randbits(32))
+        self._engine.support([Protocol.UDP, Protocol.TCP, Protocol.TLS13, Protocol.HTTP])
+        self._poll = select.epoll()
+        for way in self._ways.values():
+            self._poll.register(way.socket, select.EPOLLIN)
+        self._by_socket = {way.socket.fileno(): way for way in self._ways.values()}
+        self._open: dict[int, Attempt] = {}
+        """By the engine's handle."""
+        self._by_fd: dict[int, Attempt] = {}
+        self._giving_up: dict[int, float] = {}
+        """Nobody waits for these any more, but that the peer learns it; until when, in this order."""
+        self._timers: list[tuple[float, int, Attempt]] = []
+        self._serial = count()
         self._last_silent = 0.0
         self.begun = 0
         self.outcomes: Counter[str] = Counter()
 
-    async def run(self) -> None:
+    def run(self) -> None:
         """All of them."""
         chance = random.Random(self._spec["seed"])
         names, weights = zip(*sorted(self._spec["kinds"].items()), strict=True)
-        end = time.monotonic() + self._spec["seconds"] if self._spec["seconds"] else None
-
-        async def one_after_another() -> None:
-            while self.begun < self._spec["negotiations"] and (end is None or time.monotonic() < end):
+        begin = reported = time.monotonic()
+        end = begin + self._spec["seconds"] if self._spec["seconds"] else float("inf")
+        now = begin
+        while self._open or (self.begun < self._spec["negotiations"] and now < end):
+            left = self._spec["negotiations"] - self.begun if now < end and len(self._giving_up) < _MOST_DYING else 0
+            for _ in range(min(left, self._spec["at_once"] - len(self._open))):
                 self.begun += 1
-                await self._attempt(chance.choices(names, weights)[0])
+                self._begin(chance.choices(names, weights)[0], now)
+            self._flush()
+            for fd, _ in self._poll.poll(self._patience(now)):
+                if (way := self._by_socket.get(fd)) is not None:
+                    self._receive(way)
+                elif (attempt := self._by_fd.get(fd)) is not None:
+                    self._guarded(attempt, self._readable)
+            now = time.monotonic()
+            while self._timers and self._timers[0][0] <= now:
+                self._due(heapq.heappop(self._timers)[2], now)
+            self._forget(now)
+            if now - reported >= REPORT_SECONDS:
+                reported = now
+                print(json.dumps(self.report(False)), flush=True)
 
-        await asyncio.gather(*(one_after_another() for _ in range(self._spec["at_once"])))
+    def _patience(self, now: float) -> float:
+        deadline = self._engine.deadline()
+        wait = REPORT_SECONDS if deadline is None else max(0.0, (deadline - clock.now_us()) / 1e6)
+        return min(wait, REPORT_SECONDS, max(0.0, self._timers[0][0] - now) if self._timers else REPORT_SECONDS)
 
-    async def _attempt(self, kind: str) -> None:
+    # ---- the beginning ----
+
+    def _begin(self, kind: str, now: float) -> None:
+        if kind == "silent":
+            if now < self._last_silent + 1 / _SILENT_A_SECOND:
+                kind = "tcp"  # another kind instead, so that nobody waits for a place
+            else:
+                self._last_silent = now
+                self._be_silent()
+                self._count(kind, "ok")
+                return
+        way = self._ways["secure" if kind in ("tls", "aborted") else "open"]
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                came = await getattr(self, "_" + kind.replace(" ", "_"))()
-        except (AccordError, OSError) as failure:  # TimeoutError is an OSError
-            came = f"{type(failure).__name__}: {failure}"[:200]
-        self.outcomes[f"{kind}: {came}"] += 1
+            proposal = (way.tls if kind == "tls" else way.tcp).propose()
+        except AccordError as refusal:
+            self._count(kind, f"{type(refusal).__name__}: {refusal}"[:200])
+            return
+        at, transaction = clock.now_us(), secrets.token_bytes(_TRANSACTION_BYTES)
+        handle = self._engine.open(at, transaction, way.path)
+        attempt = self._open[handle] = Attempt(kind, way, handle, proposal, now + PATIENCE_SECONDS)
+        self._engine.send(at, handle, Step.PROPOSAL, Message(Step.PROPOSAL, tuple(proposal.nodes)).encode())
+        wait = _GIVEN_UP_SECONDS if kind == "given up" else PATIENCE_SECONDS
+        heapq.heappush(self._timers, (now + wait, next(self._serial), attempt))
 
-    async def _tcp(self) -> str:
-        return await self._echo("open", TCP)
-
-    async def _tls(self) -> str:
-        return await self._echo("secure", TLS)
-
-    async def _aborted(self) -> str:
-        try:
-            await self._echo("secure", TCP)
-        except AccordError as refused:
-            if refused.reason.name == "INSECURE":
-                return "ok"
-            raise
-        return "came up"
-
-    async def _given_up(self) -> str:
-        asking = asyncio.create_task(self._echo("open", TCP))
-        await asyncio.sleep(_GIVEN_UP_SECONDS)
-        asking.cancel()
-        with contextlib.suppress(asyncio.CancelledError, AccordError, OSError):
-            await asking
-        return "ok"
-
-    async def _silent(self) -> str:
-        wait = self._last_silent + 1 / _SILENT_A_SECOND - time.monotonic()
-        if wait > 0:  # another kind instead, so that nobody waits for a place
-            return await self._tcp()
-        self._last_silent = time.monotonic()
-        now = clock.now_us()
-        address, port = self._socket.getsockname()[:2]
-        path = NetworkPath.udp((address, port), (self._spec["host"], self._spec["ports"]["open"]))
+    def _be_silent(self) -> None:
+        at, way = clock.now_us(), self._ways["open"]
         nodes = (Node(NodeId.CONTEXT, Protocol.UDP, (1,)), Node(1, Protocol.TCP, (), payload=bytes(3000)))
-        handle = self._engine.open(now, secrets.token_bytes(12), path)
-        self._engine.send(now, handle, Step.PROPOSAL, list(Message(Step.PROPOSAL, nodes).encode()), 0)
-        (_, packet), *_ = self._engine.output(now)
-        self._engine.close(now, handle)
-        with contextlib.suppress(OSError):
-            while True:
-                self._socket.recv(2048)
-        self._socket.send(packet)
-        return "ok"
+        self._flush()
+        handle = self._engine.open(at, secrets.token_bytes(_TRANSACTION_BYTES), way.path)
+        self._engine.send(at, handle, Step.PROPOSAL, Message(Step.PROPOSAL, nodes).encode())
+        (_, packet), *_ = self._engine.output(at)
+        self._engine.close(at, handle)
+        way.socket.send(packet)
 
-    async def _echo(self, port: str, wishes: dict[str, Any]) -> str:
-        association = await self._controller.connect(
-            self._spec["host"], self._spec["ports"][port], overrides=wishes, security=self._security, ladder=False
-        )
-        return await echoed(association, TEXT)
+    def _due(self, attempt: Attempt, now: float) -> None:
+        if self._open.get(attempt.handle) is not attempt:
+            return
+        if now >= attempt.until:
+            self._end(attempt, f"nothing more in {PATIENCE_SECONDS:g} s, {attempt.stage.name}")
+        elif attempt.kind == "given up":
+            self._engine.send(clock.now_us(), attempt.handle, Step.COMMIT, given_up())
+            self._giving_up[attempt.handle] = now + _DYING_SECONDS
+            self._end(attempt, "ok")
+
+    def _forget(self, now: float) -> None:
+        while self._giving_up and (first := next(iter(self._giving_up.items())))[1] <= now:
+            self._close(first[0])
+
+    # ---- packets ----
+
+    def _flush(self) -> None:
+        at = clock.now_us()
+        while datagrams := self._engine.output(at):
+            for path, datagram in datagrams:
+                with contextlib.suppress(OSError):  # a datagram may always be lost
+                    self._by_port[path.local_port].socket.send(datagram)
+        self._take()
+
+    def _receive(self, way: Way) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                datagram = way.socket.recv(2048)
+                self._engine.input(clock.now_us(), way.path, datagram)
+                self._take()
+
+    def _take(self) -> None:
+        for event in self._engine.events():
+            if (attempt := self._open.get(event.handle)) is not None:
+                self._guarded(attempt, self._hear, event)
+            elif event.handle in self._giving_up and (
+                event.kind is EventKind.FAILED or (event.kind is EventKind.ARRIVED and event.step == Step.COMMIT)
+            ):
+                self._close(event.handle)
+
+    def _hear(self, attempt: Attempt, event: Event) -> None:
+        if event.kind is EventKind.NODE and event.step == Step.ANSWER and attempt.stage is Stage.PROPOSED:
+            attempt.answer.append(decode_descriptor(event.node, event.protocol, event.data))
+        elif event.kind is EventKind.MESSAGE and event.step == Step.ANSWER and attempt.stage is Stage.PROPOSED:
+            if attempt.kind != "given up":
+                self._answered(attempt)
+        elif event.kind is EventKind.ARRIVED and event.step == Step.COMMIT:
+            attempt.committed = True
+            self._perhaps_over(attempt)
+        elif event.kind is EventKind.FAILED:
+            if attempt.connection is None:
+                self._end(attempt, f"failed: {event.reason.name}")
+            else:  # the commit was never acknowledged: whether the stack is up the echo shows
+                attempt.committed = True
+                self._perhaps_over(attempt)
+
+    def _answered(self, attempt: Attempt) -> None:
+        kind = attempt.way.tls if attempt.kind == "tls" else attempt.way.tcp
+        try:
+            commit = kind.commit(attempt.proposal, attempt.answer)
+        except AccordError as refused:
+            if attempt.kind == "aborted" and refused.reason is Reason.INSECURE:
+                self._end(attempt, "ok")
+                return
+            raise
+        if attempt.kind == "aborted":
+            self._end(attempt, "came up")
+            return
+        at = clock.now_us()
+        self._engine.send(at, attempt.handle, Step.COMMIT, commit)
+        for _, datagram in self._engine.output(at):
+            attempt.way.socket.send(datagram)
+        connection = attempt.connection = attempt.proposal.tcp.stream().detach()
+        attempt.stage = Stage.ASKED
+        if (tls := attempt.proposal.tls) is None:
+            connection.send(TEXT)
+        else:
+            tls.write(TEXT)
+            connection.send(tls.output())
+        self._by_fd[connection.fileno()] = attempt
+        self._poll.register(connection, select.EPOLLIN)
+
+    # ---- the connection ----
+
+    def _readable(self, attempt: Attempt) -> None:
+        connection, tls = attempt.connection, attempt.proposal.tls
+        assert connection is not None, "it is readable"
+        data: bytes | None = connection.recv(_READ_BYTES)
+        if not data:
+            self._unregister(attempt)
+            if attempt.stage is not Stage.ENDED:
+                self._end(attempt, f"the peer ended after {attempt.back!r}")
+                return
+            attempt.ended = True
+            self._perhaps_over(attempt)
+            return
+        if tls is not None:
+            tls.feed(data)
+            data = tls.read(_READ_BYTES)
+        attempt.back += data or b""
+        if attempt.stage is Stage.ASKED and len(attempt.back) >= len(TEXT):
+            attempt.stage = Stage.ENDED
+            if tls is not None:
+                tls.close_notify()
+                connection.send(tls.output())
+            connection.shutdown(socket.SHUT_WR)
+
+    # ---- the end ----
+
+    def _guarded(self, attempt: Attempt, what: Any, *arguments: object) -> None:
+        try:
+            what(attempt, *arguments)
+        except (AccordError, OSError) as failure:
+            self._end(attempt, f"{type(failure).__name__}: {failure}")
+
+    def _perhaps_over(self, attempt: Attempt) -> None:
+        if attempt.committed and attempt.ended:
+            self._end(attempt, "ok" if attempt.back == TEXT else f"{TEXT!r} came back as {attempt.back!r}")
+
+    def _end(self, attempt: Attempt, came: str) -> None:
+        if self._open.pop(attempt.handle, None) is None:
+            return
+        self._unregister(attempt)
+        if attempt.connection is not None:
+            attempt.connection.close()
+        else:
+            attempt.proposal.tcp.release()
+        if attempt.handle not in self._giving_up:
+            self._close(attempt.handle)
+        self._count(attempt.kind, came)
+
+    def _close(self, handle: int) -> None:
+        self._giving_up.pop(handle, None)
+        self._engine.close(clock.now_us(), handle, _LINGER_US)
+
+    def _unregister(self, attempt: Attempt) -> None:
+        connection = attempt.connection
+        if connection is not None and self._by_fd.pop(connection.fileno(), None) is not None:
+            self._poll.unregister(connection)
+
+    def _count(self, kind: str, came: str) -> None:
+        self.outcomes[f"{kind}: {came[:200]}"] += 1
 
     def report(self, over: bool) -> dict[str, Any]:
         """For JSON."""
-        return {"over": over, "done": self.outcomes.total(), "outcomes": dict(self.outcomes)}
+        return {
+            "over": over,
+            "done": self.outcomes.total(),
+            "outcomes": dict(self.outcomes),
+            "processor_seconds": time.process_time(),
+        }
 
 
-async def main() -> None:
+def main() -> None:
     """Run, and say how far it is."""
-    spec = json.loads(sys.argv[1])
-    controller = Controller(DaemonConfig(back_end="udp"))
-    soak = Soak(controller, spec)
-    running = asyncio.create_task(soak.run())
-    while not running.done():
-        await asyncio.wait({running}, timeout=REPORT_SECONDS)
-        print(json.dumps(soak.report(False)), flush=True)
-    running.result()
+    soak = Soak(json.loads(sys.argv[1]))
+    gc.freeze()
+    soak.run()
     print(json.dumps(soak.report(True)), flush=True)
-    controller.close()
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    main()

@@ -31,6 +31,7 @@ from accord.lab.pair import pair
 KINDS = {"tcp": 50, "tls": 30, "aborted": 10, "given up": 8, "silent": 2}
 LEAN = Path(__file__).with_name("_soak.py")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_TICK = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass
@@ -81,6 +82,7 @@ class Watched:
         status = both.status(both.server)
         assert status is not None, "it has started"
         self._process = Path("/proc") / str(status["pid"])
+        self._broker = Path("/proc") / _stat(self._process)[1]
 
     def look(self, done: int) -> Look:
         """Now. Raises ``ClickException`` when the daemon is gone."""
@@ -92,6 +94,14 @@ class Watched:
         used["associations"] = len(found["associations"]) + found["associations_more"]
         return Look(done, rss, len(os.listdir(self._process / "fd")), used)
 
+    def processor(self) -> dict[str, float]:
+        """Processor seconds so far, of each process here; the echo service's threads are ours."""
+        return {
+            "worker": _processor_seconds(self._process),
+            "broker": _processor_seconds(self._broker),
+            "service": time.process_time(),
+        }
+
     def quiet(self, seconds: float) -> Look:
         """The first look with nothing in flight and no association, or the last one within so many seconds."""
         end = time.monotonic() + seconds
@@ -100,6 +110,16 @@ class Watched:
                 break
             time.sleep(0.1)
         return look
+
+
+def _stat(process: Path) -> list[str]:
+    """proc_pid_stat(5) from the third field on: the second may hold anything."""
+    return (process / "stat").read_text().rpartition(")")[2].split()
+
+
+def _processor_seconds(process: Path) -> float:
+    user, system = _stat(process)[11:13]
+    return (int(user) + int(system)) / _TICK
 
 
 class Load:
@@ -133,6 +153,7 @@ def soak(both: Deployment, spec: dict[str, Any], warm_up: float, settle: float, 
     """The run, and what it shows."""
     watched = Watched(both)
     before = watched.look(0)
+    spent = watched.processor()
     start = time.monotonic()
     load = Load(both, spec)
     looks: list[Look] = []
@@ -142,6 +163,8 @@ def soak(both: Deployment, spec: dict[str, Any], warm_up: float, settle: float, 
         say(f"{done} negotiations, {looks[-1].rss >> 10} KiB, {looks[-1].descriptors} descriptors")
         time.sleep(every)
     seconds = time.monotonic() - start
+    spent = {name: now - spent[name] for name, now in watched.processor().items()}
+    spent["load"] = load.report["processor_seconds"]
     after = watched.quiet(settle)
     outcomes: dict[str, int] = load.report["outcomes"]
     done = sum(outcomes.values())
@@ -155,6 +178,7 @@ def soak(both: Deployment, spec: dict[str, Any], warm_up: float, settle: float, 
         "seconds": round(seconds, 1),
         "rate": round(done / seconds, 1),
         "million_hours": round(1e6 / (done / seconds) / 3600, 2) if done else None,
+        "processor_us": {name: round(each / done * 1e6) for name, each in spent.items()} if done else None,
         "outcomes": outcomes,
         "failed": sum(failed.values()),
         **({"failures": failed} if failed else {}),
