@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
@@ -29,6 +30,8 @@ BARE_PORT = 80
 """The same service for peers that want TCP and nothing else."""
 _START_SECONDS = 30
 _STEP_SECONDS = 0.001
+_LOOK_SECONDS = 0.5
+"""Until the echo service sees that it has been closed."""
 
 
 class Deployment:
@@ -149,17 +152,47 @@ class Deployment:
 
 
 def _echo(listener: socket.socket) -> None:
-    """Whatever comes in goes back, each connection in a thread, until the listener is closed."""
+    """Whatever comes in goes back, until the listener is closed. One thread for all connections; whoever sends faster
+    than it reads gets one of its own."""
 
-    def serve(client: socket.socket) -> None:
+    def serve(client: socket.socket, rest: bytes) -> None:
         with client, contextlib.suppress(OSError):
+            client.settimeout(None)
+            client.sendall(rest)
             while data := client.recv(65536):
                 client.sendall(data)
 
-    with contextlib.suppress(OSError):
+    def answer(client: socket.socket) -> None:
+        data, sent = b"", 0
+        with contextlib.suppress(OSError):
+            data = client.recv(65536)
+            sent = client.send(data)
+        if data and sent == len(data):
+            return
+        poll.unregister(client)
+        del clients[client.fileno()]
+        if data:
+            threading.Thread(target=serve, args=(client, data[sent:]), daemon=True).start()
+        else:
+            client.close()
+
+    clients: dict[int, socket.socket] = {}
+    poll = select.epoll()
+    poll.register(listener, select.EPOLLIN)
+    with contextlib.suppress(OSError, ValueError):  # of the closed listener
         while True:
-            client, _ = listener.accept()
-            threading.Thread(target=serve, args=(client,), daemon=True).start()
+            for fd, _ in poll.poll(_LOOK_SECONDS):
+                if fd in clients:
+                    answer(clients[fd])
+                    continue
+                client, _ = listener.accept()
+                client.setblocking(False)
+                clients[client.fileno()] = client
+                poll.register(client, select.EPOLLIN)
+            if listener.fileno() < 0:
+                break
+    for client in clients.values():
+        client.close()
 
 
 # Version 4, step 7, no flags, the magic cookie, a transaction that nobody has (docs/PROTOCOL.md, packet header).
