@@ -114,8 +114,9 @@ async def open_service(target: tuple[str, int]) -> SocketCarrier:
     family = socket.AF_INET6 if ":" in target[0] else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
     try:
-        async with asyncio.timeout(_OPEN_SECONDS):
-            await asyncio.get_running_loop().sock_connect(sock, target)
+        if not _connected_at_once(sock, target):
+            async with asyncio.timeout(_OPEN_SECONDS):
+                await asyncio.get_running_loop().sock_connect(sock, target)
     except OSError as refusal:  # TimeoutError is one
         sock.close()
         why = os.strerror(refusal.errno) if refusal.errno else f"no connection in {_OPEN_SECONDS:g} s"
@@ -126,6 +127,18 @@ async def open_service(target: tuple[str, int]) -> SocketCarrier:
         sock.close()
         raise
     return SocketCarrier(sock)
+
+
+def _connected_at_once(sock: socket.socket, target: tuple[str, int]) -> bool:
+    """A service on this host has answered by the time that the first call returns; the second one says so (connect(2)).
+    False: it is on its way, or has failed, which whoever waits for it is told."""
+    with contextlib.suppress(BlockingIOError):
+        sock.connect(target)
+        return True
+    with contextlib.suppress(BlockingIOError):
+        sock.connect(target)
+        return True
+    return False
 
 
 class HostApplication:
