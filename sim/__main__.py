@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from typing import Any
 
@@ -51,6 +52,7 @@ def main(
     With --mitm somebody on the path edits conversations; --from, --seed, --trace, --seconds and --jobs are then about
     edits, by their numbers.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it has processes to end, as at Ctrl-C
     if trace and seed is None:
         raise click.UsageError("--trace draws one seed: give --seed N")
     if mitm:

@@ -4,13 +4,37 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
+from typing import Final
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
-from sim.mitm.campaign import Report, campaign, case_of, play
+from sim.mitm.campaign import Report, Result, campaign, case_of, play
 
 _ERRORS = Console(stderr=True)
+_TOLD_SECONDS: Final = 60.0
+"""So often a file is told how far it is."""
+
+
+@dataclass(slots=True)
+class _Telling:
+    """Failures as they are found, and how far it is: a bar on a terminal, a line now and then in a file."""
+
+    progress: Progress
+    task: TaskID
+    total: int
+    failures: int = 0
+    told: float = 0.0
+
+    def __call__(self, report: Report) -> None:
+        self.progress.update(self.task, completed=report.edits, failed=len(report.failures))
+        if len(report.failures) > self.failures:
+            self.failures = len(report.failures)
+            _plain(_failure(report.failures[next(reversed(report.failures))]))
+        if not _ERRORS.is_terminal and report.seconds - self.told >= _TOLD_SECONDS:
+            self.told = report.seconds
+            _plain(f"{report.edits} of {self.total} edits, {self.failures} failed, {report.seconds:.0f} s")
 
 
 def many(numbers: range, jobs: int, seconds: float | None, *, as_json: bool) -> int:
@@ -24,12 +48,7 @@ def many(numbers: range, jobs: int, seconds: float | None, *, as_json: bool) -> 
     )
     with Progress(*columns, console=_ERRORS, disable=not _ERRORS.is_terminal) as progress:
         task = progress.add_task("", total=len(numbers), failed=0)
-        report = campaign(
-            numbers,
-            jobs,
-            lambda report: progress.update(task, completed=report.edits, failed=len(report.failures)),
-            seconds,
-        )
+        report = campaign(numbers, jobs, _Telling(progress, task, len(numbers)), seconds)
     if as_json:
         print(json.dumps(report.as_dict(), indent=2))
     else:
@@ -73,8 +92,16 @@ def _say(report: Report) -> None:
     print("reasons: " + ", ".join(f"{name} {count}" for name, count in found["reasons"].items()))
     if report.interrupted:
         print("interrupted: these are the edits until then")
-    for number, result in sorted(report.failures.items())[:10]:
-        print(f"edit {number}, {result.conversation}: {result.text}: " + "; ".join(result.said))
+    for _, result in sorted(report.failures.items())[:10]:
+        print(_failure(result))
+
+
+def _failure(result: Result) -> str:
+    return f"edit {result.number}, {result.conversation}: {result.text}: " + "; ".join(result.said)
+
+
+def _plain(line: str) -> None:
+    _ERRORS.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def _draw(number: int, console: Console) -> None:
