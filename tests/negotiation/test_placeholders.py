@@ -137,6 +137,17 @@ def test_the_responder_s_policy_holds_for_what_it_offers() -> None:
     assert agreed(one, other) == CRYPTED
 
 
+def test_what_stands_on_a_placeholder_may_be_of_a_protocol_that_the_responder_does_not_know() -> None:
+    """The edge to it goes with it, from what is put into the placeholder too."""
+    unknown = 0x0AAACA8A
+    graph = [(node, protocol, (3, 9) if node == 2 else below, more) for node, protocol, below, more in choice_of(CRYPT)]
+    one = initiator([*graph, (9, unknown, (), {})], FakeChooser(prefer=(CRYPTED,)))
+    other = responder(FakeChooser(prefer=(CRYPTED,)), [(CRYPT,)])
+    run(one, other)
+    assert agreed(one, other) == CRYPTED
+    assert sent(other, 1)[0].pruned == {9: Reason.UNSUPPORTED}
+
+
 def test_an_initiator_that_likes_nothing_of_what_is_offered_says_so() -> None:
     one, other = (
         initiator(choice_of(NAMES), FakeChooser(secure=True)),

@@ -131,7 +131,6 @@ def replaced(
     ids: dict[tuple[int, ...], int] = {}
     below: dict[int, set[int]] = {}
     first: set[int] = set()
-    old = graph.nodes[placeholder]
     for stack in stacks:
         prefixes = [tuple(stack[: depth + 1]) for depth in range(len(stack))]
         fresh = [next(free, None) for prefix in prefixes if prefix not in ids]
@@ -142,7 +141,7 @@ def replaced(
             below[ids[prefix]] = set()
         for lower, upper in pairwise(prefixes):
             below[ids[lower]].add(ids[upper])
-        below[ids[prefixes[-1]]].update(old.children)
+        below[ids[prefixes[-1]]].update(graph.children(placeholder))
         first.add(ids[prefixes[0]])
     protocols = {node_id: prefix[-1] for prefix, node_id in ids.items()}
     new = [
