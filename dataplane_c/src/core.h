@@ -294,6 +294,10 @@ uint32_t accord_slot_bytes(void);
 uint32_t accord_engine_slots_image(struct accord_engine *engine, uint64_t now, uint8_t *image, uint32_t limit);
 uint32_t accord_engine_slots_restore(struct accord_engine *engine, uint64_t now, const uint8_t *image, uint32_t count);
 void accord_engine_slots_clear(struct accord_engine *engine);
+/* accord_engine_config.machine, which goes with the slots: to the engine that has them now, a commit for which it has
+ * none is one whose slot is gone, and not another machine's. */
+uint32_t accord_engine_machine(const struct accord_engine *engine);
+void accord_engine_set_machine(struct accord_engine *engine, uint32_t machine);
 /* A commit that bore the right T(1) was wrong all the same: the third time the slot is emptied. */
 int accord_engine_slot_failed(struct accord_engine *engine, uint32_t handle);
 /* The commit is verified. The slot is emptied, and the transaction is one that is over but for repetitions, which are

@@ -133,6 +133,16 @@ void accord_engine_slots_clear(struct accord_engine *engine)
 	slots_expire(&engine->slots, UINT64_MAX);
 }
 
+uint32_t accord_engine_machine(const struct accord_engine *engine)
+{
+	return engine->config.machine;
+}
+
+void accord_engine_set_machine(struct accord_engine *engine, uint32_t machine)
+{
+	engine->config.machine = machine;
+}
+
 int accord_engine_slot_failed(struct accord_engine *engine, uint32_t handle)
 {
 	struct slot *slot = slots_of(&engine->slots, handle);

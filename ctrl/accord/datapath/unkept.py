@@ -18,8 +18,9 @@ _COOKIE_BYTES: Final = int(Packet.COOKIE_BYTES)
 
 # A flight is a short message as its packets, each behind its length, a big-endian u16 (``dataplane_c/src/flight.h``).
 
-_IMAGE: Final = struct.Struct("=8sI")
-_IMAGE_MAGIC: Final = b"slots 1\0"
+_IMAGE: Final = struct.Struct("=8sII")
+"""Magic, bytes of a slot, this machine's number."""
+_IMAGE_MAGIC: Final = b"slots 2\0"
 
 
 class FlightNode(NamedTuple):
@@ -117,18 +118,24 @@ def slot_of(engine: Engine, now: int, handle: int) -> Slot | None:
 
 
 def image(engine: Engine, now: int) -> bytes:
-    """All slots, for a process of the same version on this machine. They hold secrets."""
+    """All slots and the number that their cookies name, for a process of the same version on this machine. They hold
+    secrets."""
     size, room = lib.accord_slot_bytes(), engine.usage().slots
     data = ffi.new("uint8_t[]", max(1, size * room))
     count = lib.accord_engine_slots_image(engine.pointer, now, data, room)
-    return _IMAGE.pack(_IMAGE_MAGIC, size) + bytes(ffi.buffer(data, size * count))
+    machine = lib.accord_engine_machine(engine.pointer)
+    return _IMAGE.pack(_IMAGE_MAGIC, size, machine) + bytes(ffi.buffer(data, size * count))
 
 
 def restore(engine: Engine, now: int, data: bytes) -> int:
-    """Take what ``image`` gave; how many slots there are of it now. None of another version's."""
+    """Take what ``image`` gave, the number too; how many slots there are of it now. Of another version's nothing."""
     size = lib.accord_slot_bytes()
-    if data[: _IMAGE.size] != _IMAGE.pack(_IMAGE_MAGIC, size):
+    if len(data) < _IMAGE.size:
         return 0
+    magic, each, machine = _IMAGE.unpack_from(data)
+    if (magic, each) != (_IMAGE_MAGIC, size):
+        return 0
+    lib.accord_engine_set_machine(engine.pointer, machine)
     slots = ffi.from_buffer("uint8_t[]", memoryview(data)[_IMAGE.size :])
     return int(lib.accord_engine_slots_restore(engine.pointer, now, slots, len(slots) // size))
 
