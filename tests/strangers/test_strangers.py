@@ -377,7 +377,7 @@ def test_tcp_alone_is_answered_without_memory_at_the_first_contact_of_who_makes_
             theirs = await both.accept()
             assert ours.report.stack == theirs.report.stack == ["http", "tcp"]
             assert (both.server.strangers.answers, both.server.strangers.commits) == (1, 1)
-            assert both.server.strangers.tokens == 1, "there are no secrets to be kept in a slot"
+            assert both.server.strangers.slotless == 1, "there are no secrets to be kept in a slot"
             await ours.carrier.write(b"in clear")
             assert await theirs.carrier.read() == b"in clear"
 

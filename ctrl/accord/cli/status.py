@@ -67,7 +67,8 @@ def _load(load: dict[str, Any]) -> str:
 
 def _strangers(strangers: dict[str, Any]) -> str:
     asked = "".join(f"; asked for a cookie, {why}: {count}" for why, count in strangers["deferred"].items())
-    return f"{strangers['answers']} answers, {strangers['commits']} of them committed{asked}"
+    made = f"{strangers['answers']} answers, {strangers['slotless']} of them without a slot"
+    return f"{made}; {strangers['commits']} committed{asked}"
 
 
 @click.command()

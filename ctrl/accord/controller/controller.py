@@ -346,6 +346,7 @@ class Controller:
             "in_flight": self.endpoint.in_flight,
             "strangers": {
                 "answers": self.strangers.answers,
+                "slotless": self.strangers.slotless,
                 "commits": self.strangers.commits,
                 "deferred": dict(self.strangers.deferred),
             },

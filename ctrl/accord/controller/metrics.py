@@ -60,6 +60,17 @@ STRANGERS = Family(
 MEMORY = Family(
     "engine", "accord_engine_memory_bytes", Kind.GAUGE, (), "All memory of the engine, taken when the daemon started."
 )
+ANSWERS = Family(
+    "negotiation", "accord_unkept_answers_total", Kind.COUNTER, ("kind",),
+    "Answers to strangers for which no state was kept: slot (it awaits the commit), slotless (the commit brings all).",
+)  # fmt: skip
+UNKEPT_COMMITS = Family(
+    "negotiation", "accord_unkept_commits_total", Kind.COUNTER, (), "Commits of such answers that were verified."
+)
+DEFERRED = Family(
+    "negotiation", "accord_unkept_deferred_total", Kind.COUNTER, ("why",),
+    "Strangers that were asked for a cookie in place of such an answer, and why.",
+)  # fmt: skip
 NEGOTIATIONS = Family(
     "negotiation", "accord_negotiations_total", Kind.COUNTER, ("role", "outcome", "reason"),
     "Negotiations that ended: committed, fell_back to the plain connection, or failed, and why.",
@@ -154,10 +165,10 @@ RINGS: Mapping[str, Family] = {
 """By the field of ``RingStatistics`` that holds the value."""
 
 FAMILIES: tuple[Family, ...] = (
-    INFO, START, STEERING, *RINGS.values(), ENGINE, USED, LIMIT, MEMORY, LEVEL, RAISED, STRANGERS, PROPOSALS,
-    NEGOTIATIONS, STACKS, READY, OPEN,
-    HANDED_OVER, RENEGOTIATIONS, ADOPTIONS, PLUGIN_CALLS, PLUGIN_FAILURES, PLUGINS_OFF, PREPARED, READY_NOW, PEERS,
-    PEERS_ASKED, PEERS_LEARNT, PEERS_EVICTED, SYN_OPTIONS, SYN_SLOTS,
+    INFO, START, STEERING, *RINGS.values(), ENGINE, USED, LIMIT, MEMORY, LEVEL, RAISED, STRANGERS, ANSWERS,
+    UNKEPT_COMMITS, DEFERRED, PROPOSALS, NEGOTIATIONS, STACKS, READY, OPEN, HANDED_OVER, RENEGOTIATIONS, ADOPTIONS,
+    PLUGIN_CALLS, PLUGIN_FAILURES, PLUGINS_OFF, PREPARED, READY_NOW, PEERS, PEERS_ASKED, PEERS_LEARNT, PEERS_EVICTED,
+    SYN_OPTIONS, SYN_SLOTS,
 )  # fmt: skip
 """All of them, in the order in which they are shown."""
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 def collect(controller: Controller, version: str) -> list[dict[str, Any]]:
     """All families with their samples of this moment, for JSON (``metrics.snapshot``)."""
     endpoint, stock, peers = controller.endpoint, controller.proposals, controller.peers
+    strangers = controller.strangers
     usage, guard, load = endpoint.engine.usage(), controller.guard, endpoint.engine.load(clock.now_us())
     return snapshot(
         {
@@ -54,6 +55,9 @@ def collect(controller: Controller, version: str) -> list[dict[str, Any]]:
             metrics.LEVEL: {(): load.level},
             metrics.RAISED: {(str(level.value),): load.raised[level] for level in Level if level},
             metrics.STRANGERS: {(): load.strangers},
+            metrics.ANSWERS: {("slot",): strangers.answers - strangers.slotless, ("slotless",): strangers.slotless},
+            metrics.UNKEPT_COMMITS: {(): strangers.commits},
+            metrics.DEFERRED: {(why,): count for why, count in strangers.deferred.items()},
             metrics.PREPARED: {
                 ("hit",): stock.hits,
                 ("missed",): stock.misses,

@@ -59,9 +59,8 @@ class Strangers:
         """Verified."""
         self.deferred: dict[str, int] = {}
         """Why a cookie was asked for instead, and how often; a handful of words."""
-
-        self.tokens = 0
-        """Of the answers, those for which there is no slot."""
+        self.slotless = 0
+        """Of the answers, those that no slot waits for: their commits bring all that is needed."""
 
     def met(self, event: Event) -> None:
         """STRANGER or RETURNED."""
@@ -138,7 +137,7 @@ class Strangers:
                 self._challenge(path, proposal, "the answer is longer than the proposal")
             return
         if not seed:
-            self.tokens += 1
+            self.slotless += 1
         elif attempt.answered and fresh:
             slot = unkept.Slot(proposal, seed, attempt.responder.hashed, len(packets), length, attempt.kept)
             taken = unkept.keep(self._engine, clock.now_us(), path, slot)
