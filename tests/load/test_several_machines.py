@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -16,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import accord
 from accord.controller.control import MAX_MESSAGE
 from accord.lab import namespace
 from accord.lab.hosts import HTTP_PORT, PORT, SERVER_NAME, Hosts
@@ -108,7 +110,13 @@ class Machines:
         return self.hosts.connect(*wishes, *PARALLEL, "--server-name", SERVER_NAME, "-v", address, stdin=GET)
 
     def split(self, *wishes: str) -> subprocess.CompletedProcess[bytes]:
-        """The same: the proposal goes to the first, all that comes after its answer, and TCP, to the other."""
+        """The same, scattered."""
+        with self.scattered():
+            return self.connect(*wishes)
+
+    @contextlib.contextmanager
+    def scattered(self) -> Iterator[None]:
+        """For one connection: the proposal goes to the first, TCP and all that follows its answer to the other."""
         before, done = self.strangers(self.one)["answers"], threading.Event()
         self.send_to_other("tcp")
 
@@ -120,7 +128,7 @@ class Machines:
         turning = threading.Thread(target=turn)
         turning.start()
         try:
-            return self.connect(*wishes)
+            yield
         finally:
             done.set()
             turning.join()
@@ -172,3 +180,26 @@ def test_a_commit_for_a_slot_of_another_machine_is_refused_after_one_round_trip_
         assert machines.connect(*wishes).stdout.endswith(PAGE)
     finally:
         machines.send_to_one()
+
+
+def test_a_program_that_has_said_nothing_yet_has_a_stack_to_the_other_machine_by_itself(machines: Machines) -> None:
+    lab, before = machines.hosts.lab, machines.counter(machines.other, "OTHER_MACHINE")
+    committed = machines.strangers(machines.other)["commits"]
+    policy = {"tcp": "parallel-syn", "fallback": "never", "prefer": ["tls/tcp"], "only": True}
+
+    async def talk() -> bytes:
+        remote, control = f"{machines.one.address4}:{PORT}", machines.hosts.control(lab.client)
+        options: dict[str, Any] = {"ca_file": machines.hosts.ca, "server_name": SERVER_NAME, "control": control}
+        async with accord.connect(remote, policy, **options) as association:
+            while machines.strangers(machines.other)["commits"] == committed:
+                await asyncio.sleep(0.05)
+            await association.write(GET)
+            said = b""
+            while more := await association.read():
+                said += more
+            return said
+
+    assert machines.connect(*TLS, "--only").stdout.endswith(PAGE)  # learns how long the answer is
+    with machines.scattered():
+        assert asyncio.run(talk()).endswith(PAGE), machines.hosts.logs()
+    assert machines.counter(machines.other, "OTHER_MACHINE") > before

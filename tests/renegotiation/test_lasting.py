@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from accord.controller.bridge import bridge
 from accord.controller.renegotiation import lasting
-from accord.controller.renegotiation.identity import HELLO_BYTES
+from accord.controller.renegotiation.identity import HELLO_BYTES, Identity
 from accord.controller.renegotiation.lasting import LastingCarrier
 from accord.controller.renegotiation.table import State
+from accord.negotiation.interface import Role
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
 from tests.renegotiation.pipes import End, association, identity, joined
@@ -425,3 +426,94 @@ def test_an_association_that_is_closed_while_a_negotiation_fails_is_closed_then(
         return came
 
     assert run(play()) == b"all"
+
+
+# ---- The first stack is nobody's at the other end ----
+
+
+async def _made(carrier: End, number: int = 2) -> tuple[End, Identity]:
+    await turns(3)
+    return carrier, identity(number)
+
+
+def test_another_stack_in_the_first_one_s_place_is_seen_by_nobody_who_reads_or_writes() -> None:
+    async def play() -> None:
+        one, _ = association()
+        renamed: list[Identity] = []
+        one.on_replaced = lambda: renamed.append(one.identity)
+        reading = asyncio.create_task(receive(one))
+        await turns(5)
+        ours, theirs = joined(2)
+        assert one.begin_anew(lambda: _made(ours))
+        assert not one.begin(), "nobody changes what is not there yet"
+        writing = asyncio.create_task(send(one, b"a request"))
+        other = LastingCarrier(theirs, Role.RESPONDER, lambda: identity(2))
+        assert await receive(other) == b"a request"
+        await send(other, b"and its answer")
+        assert await reading == b"and its answer"
+        await writing
+        assert (renamed, one.generation, one.sent, one.received) == ([identity(2)], 1, 9, 14)
+        assert one.state is State.STEADY
+
+    run(play())
+
+
+@pytest.mark.parametrize("used", ["written", "read", "finished", "closed", "aborted", "once before"])
+def test_a_stack_that_has_been_used_has_no_other_in_its_place(used: str) -> None:
+    async def play() -> None:
+        one, other = association()
+        match used:
+            case "written":
+                await one.write(b"x")
+            case "read":
+                await other.write(b"x")
+                await one.read()
+            case "finished":
+                await one.finish()
+            case "closed":
+                await one.close()
+            case "aborted":
+                one.abort()
+            case "once before":
+                assert one.begin_anew(lambda: _made(joined()[0]))
+                await until(lambda: one.identity == identity(2))
+        assert not one.begin_anew(lambda: _made(joined()[0], 3))
+
+    run(play())
+
+
+def test_when_no_other_stack_is_to_be_had_whoever_reads_or_writes_is_told_why() -> None:
+    async def none() -> tuple[End, Identity]:
+        await turns(3)
+        raise error(Reason.UNREACHABLE)
+
+    async def play() -> None:
+        one, _ = association()
+        reading = asyncio.create_task(one.read())
+        await turns(5)
+        assert one.begin_anew(none)
+        with pytest.raises(AccordError, match="cannot be reached"):
+            await one.write(b"x")
+        with pytest.raises(AccordError, match="cannot be reached"):
+            await reading
+        assert one.sent == 0
+
+    run(play())
+
+
+def test_an_abort_while_another_stack_is_made_leaves_nothing_of_it() -> None:
+    async def play(wait: int) -> None:
+        one, _ = association()
+        reading = asyncio.create_task(one.read())
+        await turns(5)
+        ours, _ = joined()
+        assert one.begin_anew(lambda: _made(ours))
+        await turns(wait)
+        one.abort()
+        with pytest.raises(AccordError):
+            await reading
+        await turns(5)
+        assert ours.closed or wait < 4, "what was there is closed"
+
+    for wait in range(8):
+        run(play(wait))

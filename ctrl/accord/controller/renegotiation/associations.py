@@ -89,12 +89,16 @@ class Associations:
         self._members[member.handle] = member
         self._unnamed.add(member)
         member.carrier.on_moved = lambda: self._moved(member)
+        member.carrier.on_replaced = lambda: self._renamed(member)
         member.carrier.on_ended = lambda: self._remove(member)
 
     def _moved(self, member: Member) -> None:
+        self._renamed(member)
+        member.on_moved()
+
+    def _renamed(self, member: Member) -> None:
         self._forget_name(member)
         self._unnamed.add(member)
-        member.on_moved()
 
     def _remove(self, member: Member) -> None:
         self._members.pop(member.handle, None)

@@ -24,7 +24,7 @@ from accord.datapath import clock
 from accord.datapath.path import NO_SOCKET, Path
 from accord.negotiation.interface import Refuse, Role
 from accord.protocols.sealed.configuration import KeyConfiguration, best
-from accord.protocols.services import Security
+from accord.protocols.services import Carrier, Security
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import AccordError, error
 
@@ -69,6 +69,9 @@ class InitiatorEnd(Member):
         super().__init__(controller, handle, f"{origin.address} port {origin.port}", carrier, standing)
         if standing.policy.lasting:
             negotiation.keep()
+        self._give_up, negotiation.exchange.on_refused = negotiation.exchange.on_refused, self._refused
+        if negotiation.exchange.refused is not None:  # in the turn of the loop in which the commit left
+            self._refused(negotiation.exchange.refused)
 
     def policy_now(self) -> EffectivePolicy:
         """As for a new connection; but what the program once asked for gives way to what the file says by now."""
@@ -95,7 +98,7 @@ class InitiatorEnd(Member):
         if not carrier.begin():
             raise error(Reason.RENEGOTIATING, f"association {self.handle}")
         try:
-            won = await self._negotiate(asked, strict(policy, self.standing))
+            won = await self._negotiate(asked, strict(policy, self.standing), carrier.identity)
         except BaseException as failure:
             known = isinstance(failure, AccordError)
             carrier.failed(failure if known else error(Reason.PLUGIN_FAILED, repr(failure)))  # type: ignore[arg-type]
@@ -114,7 +117,34 @@ class InitiatorEnd(Member):
             if carrier.generation == generation:
                 negotiation.let_go()
 
-    async def _negotiate(self, asked: Origin, policy: EffectivePolicy) -> Won:
+    def _refused(self, failure: AccordError) -> None:
+        """The peer has refused the commit after all. Where it came to another machine than the answer, nobody has the
+        stack, and there is another way to it: to propose again. But anybody on the path can say so, and a request must
+        not travel twice: so that is done, once, where nothing has been said yet (PROTOCOL.md, section 22.1)."""
+        again = failure.reason is Reason.OTHER_MACHINE and self.carrier.begin_anew(self._anew)
+        if again:
+            log.info("%s, %s: %s: proposed again", self.handle, self.peer, failure)
+        elif self._give_up is not None:
+            self._give_up(failure)
+
+    async def _anew(self) -> tuple[Carrier, Identity]:
+        standing, policy = self.standing, self.policy_now()
+        won = await self._negotiate(self._origin, strict(policy, standing), None)
+        negotiation, committed = won.negotiation, won.committed
+        assert negotiation is not None
+        assert committed is not None
+        self.standing = Standing.of(committed, policy)
+        if self.standing.names != standing.names:  # the program has been told what it has
+            self._controller.losers.retire(won.carrier)
+            now, before = "/".join(self.standing.names), "/".join(standing.names)
+            raise error(Reason.NO_COMMON_STACK, f"another machine has {now}, not {before}")
+        self._context.let_go()
+        self._context = negotiation
+        if policy.lasting:
+            negotiation.keep()
+        return won.carrier, Identity.of(committed.sessions, committed.transcript)
+
+    async def _negotiate(self, asked: Origin, policy: EffectivePolicy, renews: Identity | None) -> Won:
         controller = self._controller
         policy = dataclasses.replace(policy, fallback=Fallback.NEVER, early=Early.NEVER)
         source, mtu = route(asked.address, asked.port)
@@ -134,7 +164,7 @@ class InitiatorEnd(Member):
             security,
             mtu,
             tcp_open(controller.plugins, policy, works=bool(lesson.known.no_syn)) is TcpOpen.PARALLEL_SYN,
-            self.carrier.identity,
+            renews,
             key,
         )
         won = await Contest(controller, target, lesson, b"", Ladder(clock.now)).run()

@@ -18,8 +18,8 @@ import contextlib
 import hmac
 import logging
 import socket
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Coroutine
+from typing import Any, Final
 
 from accord.controller.renegotiation.identity import HELLO_BYTES, Identity, peer_of
 from accord.controller.renegotiation.table import Do, Event, State, Turn
@@ -55,6 +55,8 @@ class LastingCarrier:
         """Initiator: the responder is to be told that this stack will not follow."""
         self.on_ended: Callable[[], None] = lambda: None
         """Closed or aborted, whoever did it."""
+        self.on_replaced: Callable[[], None] = lambda: None
+        """Another stack is there in the place of the first one, and the association has another identity."""
         self.failure: AccordError | None = None
         """Why the latest change came to nothing."""
         self._turn = Turn(role)
@@ -72,6 +74,7 @@ class LastingCarrier:
         self._writes_next = self._reads_next = False
         """In MOVED: which directions have gone over."""
         self._change: asyncio.Task[None] | None = None
+        self._anew: asyncio.Task[None] | None = None
         self._retiring: set[asyncio.Task[None]] = set()
 
     # ---- the stream ----
@@ -84,7 +87,14 @@ class LastingCarrier:
     async def read(self, limit: int = 65536) -> bytes:
         """As ``Carrier.read``, across changes. Raises ``PeerError`` (``STREAM_BROKEN``) when data is missing."""
         while not self._ended:
-            data = await self._reading.read(limit)
+            stack = self._reading
+            try:
+                data = await stack.read(limit)
+            except (AccordError, OSError):
+                await self._made_anew()
+                if self._anew is None or self._reading is stack:
+                    raise
+                continue
             if data:
                 self.received += len(data)
                 return data
@@ -94,6 +104,7 @@ class LastingCarrier:
     async def write(self, data: bytes) -> None:
         """As ``Carrier.write``."""
         async with self._sending:
+            await self._made_anew()
             await self._writing.write(data)
             self.sent += len(data)
 
@@ -101,6 +112,7 @@ class LastingCarrier:
         """As ``Carrier.finish``; the end too goes over to the next stack."""
         async with self._sending:
             self._finished = True
+            await self._made_anew()
             await self._writing.finish()
 
     async def close(self) -> None:
@@ -164,6 +176,37 @@ class LastingCarrier:
         if do is Do.DROP_AND_BEGIN:
             self._drop()
         return do in (Do.BEGIN, Do.DROP_AND_BEGIN)
+
+    def begin_anew(self, make: Callable[[], Coroutine[Any, Any, tuple[Carrier, Identity]]]) -> bool:
+        """Initiator: the responder has nothing of the first stack. ``make`` makes another in its place, for which
+        reading and writing wait; what it raises they raise. False: the first one has been used."""
+        used = self.sent or self.received or self._finished or self._ended or self._sending.locked()
+        if used or self.generation > 1 or self._anew is not None or not self.begin():
+            return False
+        self._anew = asyncio.create_task(self._begin_anew(make))
+        self._anew.add_done_callback(lambda task: None if task.cancelled() else task.exception())
+        self._reading.abort()
+        return True
+
+    async def _begin_anew(self, make: Callable[[], Coroutine[Any, Any, tuple[Carrier, Identity]]]) -> None:
+        try:
+            carrier, identity = await make()
+        finally:
+            self._take(Event.FAILED)  # as far as the change of stacks goes: it is the first one still
+        if self._closed:
+            carrier.abort()
+            return
+        self._reading = self._writing = carrier
+        self._known = identity
+        self.on_replaced()
+
+    async def _made_anew(self) -> None:
+        """Return at once where the first stack is, or was, what it should be."""
+        if self._anew is not None:
+            await asyncio.wait({self._anew})
+            if self._anew.cancelled():
+                raise error(Reason.CLOSED, "the stream was closed on this side")
+            self._anew.result()
 
     def failed(self, failure: AccordError) -> None:
         """The negotiation that was begun came to nothing: the stack that there is goes on."""
@@ -313,8 +356,9 @@ class LastingCarrier:
             following.abort()
 
     def _stop_tasks(self) -> None:
-        if self._change is not None and self._change is not asyncio.current_task():
-            self._change.cancel()
+        for task in (self._change, self._anew):
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
 
     def _over(self) -> None:
         ended, self.on_ended = self.on_ended, lambda: None
