@@ -105,12 +105,18 @@ static void give(struct fuzzed *fuzzed, const struct accord_path *path, const ui
 	free(exact);
 }
 
-/* The cookie that the engine would ask the packet for. */
+/* The cookie that the engine would ask the packet for; or that it is asked for. */
 static void insert_cookie(const struct fuzzed *fuzzed, struct craft *craft, const struct accord_path *path)
 {
 	uint8_t cookie[ACCORD_COOKIE_BYTES];
 	struct packet packet;
 
+	if (craft->bytes[1] % 2 && craft->length == ACCORD_HEADER_BYTES) { /* a challenge: any cookie will do */
+		memset(craft->bytes + craft->length, 0x77, ACCORD_COOKIE_BYTES);
+		craft->length += ACCORD_COOKIE_BYTES;
+		craft->bytes[3] |= ACCORD_FLAG_COOKIE;
+		return;
+	}
 	craft_seal(craft);
 	if (packet_parse(&packet, craft->bytes, craft->length) || !cookie_ring_usable(&fuzzed->ring))
 		return;

@@ -104,19 +104,18 @@ uint32_t slots_image(const struct slots *slots, uint8_t *image, uint32_t limit)
 	return done;
 }
 
-bool slots_restore(struct slots *slots, uint64_t now, const uint8_t *image)
+static bool restore(struct slots *slots, uint64_t now, const struct slot *kept)
 {
-	struct slot kept, *slot, own;
+	struct slot *slot, own;
 
-	memcpy(&kept, image, sizeof(kept));
-	if (kept.expires <= now || kept.length > sizeof(kept.proposal) || kept.kept_length > sizeof(kept.kept) ||
-	    slots_find(slots, kept.id, &kept.path))
+	if (kept->expires <= now || kept->length > sizeof(kept->proposal) || kept->kept_length > sizeof(kept->kept) ||
+	    slots_find(slots, kept->id, &kept->path))
 		return false;
-	slot = slots_take(slots, now, kept.id, &kept.path);
+	slot = slots_take(slots, now, kept->id, &kept->path);
 	if (!slot)
 		return false;
 	own = *slot;
-	*slot = kept;
+	*slot = *kept;
 	/* What belongs to the place, and to the sockets, is this table's. */
 	slot->handle = own.handle;
 	slot->place = own.place;
@@ -131,8 +130,18 @@ bool slots_restore(struct slots *slots, uint64_t now, const uint8_t *image)
 		slot->expires = slots->slots[own.sooner].expires;
 	if (slot->expires > own.expires)
 		slot->expires = own.expires;
-	explicit_bzero(&kept, sizeof(kept));
 	return true;
+}
+
+bool slots_restore(struct slots *slots, uint64_t now, const uint8_t *image)
+{
+	struct slot kept; /* an image is not aligned */
+	bool done;
+
+	memcpy(&kept, image, sizeof(kept));
+	done = restore(slots, now, &kept);
+	explicit_bzero(&kept, sizeof(kept)); /* refused or not, it has secrets */
+	return done;
 }
 
 void slots_empty(struct slots *slots, struct slot *slot)

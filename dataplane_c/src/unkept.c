@@ -331,8 +331,10 @@ static void receive_again(struct transaction *transaction, const uint8_t *bytes,
 {
 	struct packet packet;
 
-	if (packet_parse(&packet, bytes, length))
-		return; /* not reached: it has been parsed before */
+	/* A packet without chunks has no TSN of its own. Of others it is known when they come; not so of what was handed
+	 * over from another process. */
+	if (packet_parse(&packet, bytes, length) || !packet.chunk_count)
+		return;
 	ackrange_add(&transaction->range, packet.offset);
 	transaction->fingerprints[packet.offset] = packet.fingerprint;
 	transaction->packets_received++;
@@ -427,7 +429,7 @@ int accord_engine_settle_token(struct accord_engine *engine, uint64_t now, const
 	uint32_t reason;
 
 	engine_see(engine, now);
-	if (!bytes || packet_parse(&packet, bytes, length) || answer_packets > ACCORD_FLIGHT_PACKETS)
+	if (!bytes || packet_parse(&packet, bytes, length) || !packet.chunk_count || answer_packets > ACCORD_FLIGHT_PACKETS)
 		return -ACCORD_REASON_LONG_PACKET;
 	if (transaction_find(&engine->table, packet.transaction, ROLE_RESPONDER))
 		return -ACCORD_REASON_CONTRADICTION;
