@@ -85,6 +85,9 @@ def command_test(arguments: argparse.Namespace) -> int:
 
 
 def command_bench(arguments: argparse.Namespace) -> int:
+    if arguments.help and arguments.name is None:
+        arguments.parser.print_help()
+        return 0
     existing = sorted(path.stem for path in (ROOT / "bench").glob("*.py") if not path.stem.startswith("_"))
     listing = ", ".join(existing) or "none yet"
     if arguments.name is None:
@@ -95,7 +98,8 @@ def command_bench(arguments: argparse.Namespace) -> int:
     # Standard output is the benchmark's alone: with --json it is one object, whatever had to be built before.
     with contextlib.redirect_stdout(sys.stderr):
         environment.build()
-    replace(as_root([str(environment.PYTHON), f"bench/{arguments.name}.py", *arguments.rest]))
+    command = [str(environment.PYTHON), f"bench/{arguments.name}.py"]
+    replace([*command, "--help"] if arguments.help else as_root([*command, *arguments.rest]))
     return 0
 
 
@@ -239,10 +243,15 @@ def parser() -> argparse.ArgumentParser:
     )
     test.set_defaults(forwards=True)
     bench = add(
-        "bench", command_bench, "run a benchmark of bench/ as root (asks sudo)", "Without a name: list what there is."
+        "bench",
+        command_bench,
+        "run a benchmark of bench/ as root (asks sudo)",
+        "Without a name: list what there is. Other arguments go to the benchmark: see its own --help.",
+        own_help=False,
     )
-    bench.add_argument("name", nargs="?")
-    bench.set_defaults(forwards=True)
+    bench.add_argument("-h", "--help", action="store_true", help="show this; after a name: what that one takes")
+    bench.add_argument("name", metavar="NAME", nargs="?", help="which")
+    bench.set_defaults(forwards=True, parser=bench)
     fuzz = add(
         "fuzz",
         command_fuzz,

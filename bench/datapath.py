@@ -24,6 +24,8 @@ import _bulk
 import _crossing
 import _native
 
+from accord.cli.main import run
+from accord.cli.numbers import Finite
 from tests.datapath.netns import two_hosts
 
 FOREIGN = ("tcp", "udp", "arp", "tcp6", "udp6", "syn")
@@ -216,7 +218,7 @@ def middle(values: Sequence[float]) -> list[float]:
 
 @click.command()
 @click.option("--repeats", type=click.IntRange(1, 1000), default=9, show_default=True, help="Interleaved repeats.")
-@click.option("--seconds", type=click.FloatRange(0.001, 10), default=0.005, show_default=True, help="Of each slice.")
+@click.option("--seconds", type=Finite(0.001, 10), default=0.005, show_default=True, help="Of each slice.")
 @click.option("--only", "parts", multiple=True, type=click.Choice(list(PARTS)), help="Only this part; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(repeats: int, seconds: float, parts: tuple[str, ...], as_json: bool) -> None:
@@ -250,4 +252,4 @@ def main(repeats: int, seconds: float, parts: tuple[str, ...], as_json: bool) ->
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -23,7 +23,6 @@ import math
 import os
 import signal
 import statistics
-import tempfile
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,8 +32,11 @@ import click
 from _progress import say
 from _upgrades import live_upgrades
 
+from accord.cli.main import run
+from accord.cli.numbers import Finite
 from accord.lab.deployment import Deployment, SteeredProbe, kill
 from accord.lab.pair import pair
+from accord.lab.scratch import scratch
 
 SETTLE_SECONDS = 0.6
 """Between two kills: a daemon that dies sooner is started again with a pause, as one that would die again."""
@@ -131,7 +133,7 @@ def milliseconds(seconds: float) -> float:
 @click.option("--kills", type=click.IntRange(0, 100_000), default=200, show_default=True, help="By SIGKILL.")
 @click.option("--hangs", type=click.IntRange(0, 100_000), help="By SIGSTOP; default: a tenth of the kills, at least 2.")
 @click.option("--upgrades", type=click.IntRange(0, 10_000), default=50, show_default=True, help="About 12 s each.")
-@click.option("--rate", type=click.FloatRange(1, 10_000), default=200, show_default=True, help="Negotiations a second.")
+@click.option("--rate", type=Finite(1, 10_000), default=200, show_default=True, help="Negotiations a second.")
 @click.option("--attach", type=click.Choice(["auto", "native", "generic"]), default="auto", show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(kills: int, hangs: int | None, upgrades: int, rate: float, attach: str, as_json: bool) -> None:
@@ -139,12 +141,12 @@ def main(kills: int, hangs: int | None, upgrades: int, rate: float, attach: str,
     hangs = max(2, kills // 10) if hangs is None else hangs
     # On a machine that is busy with other things, times are those of its scheduler.
     result: dict[str, Any] = {"load_average_before": round(os.getloadavg()[0], 1)}
-    with tempfile.TemporaryDirectory(prefix="accord-failopen-") as directory:
+    with scratch("failopen") as directory:
         if kills or hangs:
-            result |= sudden_ends(Path(directory), kills, hangs, attach)
-    with tempfile.TemporaryDirectory(prefix="accord-failopen-") as directory:
+            result |= sudden_ends(directory, kills, hangs, attach)
+    with scratch("failopen") as directory:
         if upgrades:
-            result |= live_upgrades(Path(directory), upgrades, rate, attach)
+            result |= live_upgrades(directory, upgrades, rate, attach)
     if as_json:
         print(json.dumps(result))
         return
@@ -153,4 +155,4 @@ def main(kills: int, hangs: int | None, upgrades: int, rate: float, attach: str,
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -13,11 +13,9 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -29,9 +27,12 @@ from _verdict import CHANCE, Case, Measured, Series, cases, rows, undecided
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from accord.cli.main import run
+from accord.cli.numbers import Finite
 from accord.lab.awake import Awake
 from accord.lab.lab import Lab
 from accord.lab.paths import PATHS
+from accord.lab.scratch import scratch
 
 PEERS = ("accord", "legacy")
 FAR = 3
@@ -164,14 +165,14 @@ def run_path(wanted: list[Case], options: Options, step: Step) -> list[dict[str,
     path = wanted[0].path
     name = f"fallback-{os.getpid()}"
     with (
-        tempfile.TemporaryDirectory(prefix="accord-fallback-") as directory,
+        scratch("fallback") as directory,
         Lab(name, rtt=options.rtt, path=path, seed=options.seed) as lab,
-        Site(lab, Path(directory), options.attach, ipv6=options.ipv6) as site,
+        Site(lab, directory, options.attach, ipv6=options.ipv6) as site,
         Awake(),
         Stalls() as stalls,
     ):
         # The worker of a daemon that gives its privileges up has to read what lies here.
-        Path(directory).chmod(0o755)
+        directory.chmod(0o755)
         site.daemon(lab.client)
         contact = site.worker(lab.client, "_contact.py")
         others = contextlib.nullcontext() if PATHS[path].clients == 1 else Neighbour(site)
@@ -243,11 +244,11 @@ def campaigns(
 @contextlib.contextmanager
 def _both_daemons(options: Options) -> Iterator[Site]:
     with (
-        tempfile.TemporaryDirectory(prefix="accord-fallback-") as directory,
+        scratch("fallback") as directory,
         Lab(f"fallback-{os.getpid()}", rtt=options.rtt, path="router", seed=options.seed) as lab,
-        Site(lab, Path(directory), options.attach, ipv6=options.ipv6) as site,
+        Site(lab, directory, options.attach, ipv6=options.ipv6) as site,
     ):
-        Path(directory).chmod(0o755)
+        directory.chmod(0o755)
         site.daemon(lab.client)
         site.daemon(lab.server)
         yield site
@@ -297,14 +298,14 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
 @click.option("--runs", type=click.IntRange(1, 100_000), default=200, show_default=True, help="Connections a row.")
 @click.option("--paths", callback=_paths, metavar="A,B", help="Some of the paths; see `accord lab paths`.")
 @click.option("--peers", callback=_peers, metavar="A,B", help="Some of the peers: accord, legacy.")
-@click.option("--rtt", type=click.FloatRange(1, 1000), default=20, show_default=True, help="Of the link, milliseconds.")
+@click.option("--rtt", type=Finite(1, 1000), default=20, show_default=True, help="Of the link, milliseconds.")
 @click.option("--tcp", type=click.Choice(["auto", "no-syn", "parallel-syn"]), help="Policy; else the default's.")
 @click.option("--attach", type=click.Choice(["auto", "native", "generic", "none"]), default="auto", show_default=True)
 @click.option("--seed", type=click.IntRange(1), default=1, show_default=True, help="Of the link's chance.")
 @click.option("--ipv6", is_flag=True, help="All of it over IPv6; else IPv4. Not with --guesses.")
 @click.option("--mixed", type=click.IntRange(1), metavar="N", help="Instead: N connections of all kinds at once.")
 @click.option("--guesses", type=click.IntRange(1), metavar="N", help="Instead: beside N SYNs with guessed IDs.")
-@click.option("--rate", type=click.FloatRange(1), default=5000, show_default=True, help="Guesses a second.")
+@click.option("--rate", type=Finite(1), default=5000, show_default=True, help="Guesses a second.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(
@@ -399,7 +400,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

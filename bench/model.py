@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,8 +22,11 @@ from _stage import BENCH, Case, Stage, load, row
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from accord.cli.main import run
+from accord.cli.numbers import Finite
 from accord.lab.awake import Awake
 from accord.lab.lab import Lab
+from accord.lab.scratch import scratch
 
 FLIGHT_BYTES = 20 * 1024
 PLUGINS = BENCH / "plugins"
@@ -37,14 +39,14 @@ Step = Callable[[str], None]
 def two_hosts(name: str, rtt: float, seed: int) -> Iterator[tuple[Lab, Site, Path]]:
     """Without daemons yet."""
     with (
-        tempfile.TemporaryDirectory(prefix="accord-model-") as directory,
+        scratch("model") as directory,
         Lab(f"model-{name}-{os.getpid()}", rtt=rtt, seed=seed) as lab,
-        Site(lab, Path(directory), plugins=PLUGINS) as site,
+        Site(lab, directory, plugins=PLUGINS) as site,
         Awake(),
     ):
         # The worker of a daemon that gives its privileges up has to read what lies here.
-        Path(directory).chmod(0o755)
-        yield lab, site, Path(directory)
+        directory.chmod(0o755)
+        yield lab, site, directory
 
 
 def rows(cases: list[Case], runs: int, rtt: float, seed: int, step: Step) -> tuple[list[dict[str, Any]], float]:
@@ -143,9 +145,7 @@ def _end(_signal: int, _frame: FrameType | None) -> None:
     "--losses", callback=_losses, metavar="A,B", help="Per cent each way, of the flights.  [default: 0,1,5,10]"
 )
 @click.option("--flight-bytes", type=click.IntRange(2048, 60_000), default=FLIGHT_BYTES, show_default=True)
-@click.option(
-    "--rtt", type=click.FloatRange(1, 1000), default=100, show_default=True, help="Of the link, milliseconds."
-)
+@click.option("--rtt", type=Finite(1, 1000), default=100, show_default=True, help="Of the link, milliseconds.")
 @click.option("--seed", type=click.IntRange(1), default=1, show_default=True, help="Of the link's chance.")
 @click.option("--quiet", is_flag=True, help="No progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -206,7 +206,4 @@ def main(
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run(main)

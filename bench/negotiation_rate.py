@@ -12,14 +12,15 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import click
 from _in_memory import TCP, TLS, Hosts
+
+from accord.cli.main import run
+from accord.lab.scratch import scratch
 
 RATIO_TARGET = 0.7
 RATE_TARGET = 5000.0
@@ -37,8 +38,8 @@ def cost(run: Callable[[], None], count: int) -> float:
 def measure(repeats: int, count: int, step: Callable[[int], None]) -> dict[str, list[float]]:
     """Processor seconds of each kind, one figure a repeat; the kinds take turns."""
     seconds: dict[str, list[float]] = {"tls_alone": [], "tls_tcp": [], "tcp": []}
-    with tempfile.TemporaryDirectory(prefix="accord-rate-") as directory:
-        hosts = Hosts(Path(directory))
+    with scratch("rate") as directory:
+        hosts = Hosts(directory)
         kinds: dict[str, Callable[[], None]] = {
             "tls_alone": hosts.handshake,
             "tls_tcp": lambda: hosts.negotiate(TLS),
@@ -107,4 +108,4 @@ def main(repeats: int, count: int, quiet: bool, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -16,6 +16,9 @@ from collections import defaultdict
 
 import click
 
+from accord.cli.main import run
+from accord.cli.numbers import Finite
+
 MEASURES = ("ready", "first_response")
 
 
@@ -30,7 +33,7 @@ def demo(rtt: float, repeats: int, family: str) -> dict[str, object]:
 
 
 @click.command()
-@click.option("--rtt", "rtts", multiple=True, type=click.FloatRange(1, 2000), default=(20, 60, 100), show_default=True)
+@click.option("--rtt", "rtts", multiple=True, type=Finite(1, 2000), default=(20, 60, 100), show_default=True)
 @click.option("--rounds", type=click.IntRange(1, 100), default=3, show_default=True, help="Runs at each round trip.")
 @click.option("--repeats", type=click.IntRange(1, 1000), default=9, show_default=True, help="Connections a case.")
 @click.option("--family", type=click.Choice(["4", "6"]), default="4", show_default=True)
@@ -74,4 +77,4 @@ def main(rtts: tuple[float, ...], rounds: int, repeats: int, family: str, as_jso
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

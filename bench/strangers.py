@@ -16,7 +16,6 @@ import json
 import os
 import socket
 import statistics
-import tempfile
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
@@ -26,6 +25,7 @@ import click
 from _progress import say
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from accord.cli.main import run
 from accord.controller.controller import Controller
 from accord.controller.settings.config import DaemonConfig, ExposeConfig, LimitsConfig
 from accord.controller.strangers.tls import identity_of
@@ -33,6 +33,7 @@ from accord.datapath import clock
 from accord.datapath.cookies import CookieKey, ring_of
 from accord.datapath.path import Path as NetworkPath
 from accord.datapath.tls_repeatable import RepeatableTls
+from accord.lab.scratch import scratch
 from accord.negotiation.interface import Role
 from accord.protocols import tls_context
 from accord.protocols.authority import Files, issue, make_ca
@@ -218,8 +219,8 @@ async def measure(count: int, warm_up: int, files: Files, security: Security) ->
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def main(count: int, warm_up: int, as_json: bool) -> None:
     """What an answer without memory costs, and whether strangers leave anything behind."""
-    with tempfile.TemporaryDirectory(prefix="accord-strangers-") as directory:
-        ca, files = make_ca(Path(directory)), issue(Path(directory), [NAME])
+    with scratch("strangers") as directory:
+        ca, files = make_ca(directory), issue(directory, [NAME])
         security = Security(server_name=NAME, ca_file=ca.certificate)
         result = asyncio.run(measure(count, warm_up, files, security))
     if as_json:
@@ -231,4 +232,4 @@ def main(count: int, warm_up: int, as_json: bool) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

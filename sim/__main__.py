@@ -13,6 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from accord.cli.numbers import Finite
 from sim.campaign import Report, campaign, judge_scenario
 from sim.mitm import command
 from sim.scenario import Scenario, draw
@@ -25,7 +26,7 @@ _ERRORS = Console(stderr=True)
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--seeds", type=click.IntRange(1), default=1000, show_default=True, help="How many.")
 @click.option("--from", "first", type=click.IntRange(0), default=0, show_default=True, help="The first one.")
-@click.option("--seconds", type=click.FloatRange(min=0, min_open=True), help="End after so long, seeds left or not.")
+@click.option("--seconds", type=Finite(min=0, min_open=True), help="End after so long, seeds left or not.")
 @click.option("--seed", type=click.IntRange(0), help="Only this one; it is shrunk and drawn when it fails.")
 @click.option("--trace", is_flag=True, help="With --seed: draw the ladder in any case, of the whole scenario.")
 @click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, help="Processes.")

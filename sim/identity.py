@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import datetime
 import functools
-import shutil
-import tempfile
-from multiprocessing.util import Finalize
+import os
 from pathlib import Path
 
 from cryptography import x509
@@ -23,9 +21,7 @@ from sim.host import NAME, Identity
 
 @functools.cache
 def files() -> Identity:
-    """Written once in each process, and removed at its end."""
-    directory = Path(tempfile.mkdtemp(prefix="accord-sim-"))
-    Finalize(None, shutil.rmtree, (directory, True), exitpriority=0)  # atexit(3) is not run in a pool's processes
+    """Made once in each process, in its memory: files that go with it, however it ends."""
     key = Ed25519PrivateKey.from_private_bytes(bytes(32))
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, NAME)])
     builder = (
@@ -39,7 +35,11 @@ def files() -> Identity:
         .add_extension(x509.SubjectAlternativeName([x509.DNSName(NAME)]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
     )
-    made = Identity(directory / "sim.pem", directory / "sim.key")
-    made.certificate.write_bytes(builder.sign(key, None).public_bytes(Encoding.PEM))
-    made.private_key.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return made
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return Identity(_in_memory(builder.sign(key, None).public_bytes(Encoding.PEM)), _in_memory(private))
+
+
+def _in_memory(content: bytes) -> Path:
+    file = os.memfd_create("accord-sim")
+    os.write(file, content)
+    return Path(f"/proc/self/fd/{file}")

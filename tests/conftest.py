@@ -3,21 +3,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import shutil
 import sys
-import tempfile
-from pathlib import Path
 
 import hypothesis
 import pytest
+
+from accord.lab.scratch import scratch
 
 # Machines differ and are shared: an example that took long is no failure.
 hypothesis.settings.register_profile("accord", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("accord")
 
 
-_CACHE = pytest.StashKey[Path]()
+_CACHE = pytest.StashKey[contextlib.ExitStack]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -27,7 +27,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """
     if hasattr(config, "workerinput"):
         return
-    cache = config.stash[_CACHE] = Path(tempfile.mkdtemp(prefix="accord-pycache-"))
+    made = config.stash[_CACHE] = contextlib.ExitStack()
+    cache = made.enter_context(scratch("pycache"))
     cache.chmod(0o755)  # read by processes of other users
     os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = str(cache)
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -36,9 +37,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Leave nothing."""
-    cache = config.stash.get(_CACHE, None)
-    if cache is not None:
-        shutil.rmtree(cache, ignore_errors=True)
+    config.stash.get(_CACHE, contextlib.ExitStack()).close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

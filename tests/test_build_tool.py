@@ -64,6 +64,11 @@ def test_a_benchmark_that_is_not_there_is_answered_with_those_that_are() -> None
     assert done.stdout == ""
 
 
+@pytest.mark.parametrize("arguments", [("datapath", "--help"), ("--help", "datapath")])
+def test_a_benchmark_says_itself_what_it_takes(arguments: tuple[str, ...]) -> None:
+    assert "--only [engine|" in run("bench", *arguments).stdout
+
+
 def test_a_fuzz_target_that_is_not_there_is_answered_with_those_that_are() -> None:
     done = run("fuzz", "--target", "no-such-target")
     assert done.returncode == 1

@@ -114,7 +114,7 @@ def test_the_end_of_the_other_side_is_no_error() -> None:
 
 def test_a_message_that_is_too_long_is_not_sent() -> None:
     channel, raw = pair()
-    with pytest.raises(ValueError, match="allowed"):
+    with pytest.raises(UserError, match="allowed"):
         run(channel.send({"early": "x" * MAX_MESSAGE}))
     raw.close()
     channel.close()

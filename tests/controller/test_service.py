@@ -77,6 +77,20 @@ def test_whoever_exposes_a_service_that_is_not_there_is_told(tmp_path: Path) -> 
     run(main())
 
 
+def test_a_service_whose_name_nobody_knows_is_told_in_the_resolver_s_words() -> None:
+    async def main() -> None:
+        local = LocalService(("no name", 80))
+        failure = await local.check()
+        local.close()
+        assert failure is not None
+        assert "Unknown error" not in str(failure)
+        with pytest.raises(socket.gaierror) as said:
+            socket.getaddrinfo("no name", 80)
+        assert said.value.strerror in str(failure)
+
+    run(main())
+
+
 def test_a_service_whose_queue_is_full_is_one_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "_OPEN_SECONDS", 0.2)
 

@@ -141,6 +141,8 @@ def test_errors_of_the_policy_file_are_reported_with_those_of_the_configuration(
         ('[[expose]]\nlisten = 443', "f:1: expose[1].to: is missing"),
         ('[[expose]]\nto = "127.0.0.1:80"', "f:1: expose[1].listen: is missing"),
         ('[[expose]]\nlisten = 0\nto = "127.0.0.1:80"', "f:2: expose[1].listen: 0 is out of range; allowed: 1..65535"),
+        ('[[expose]]\nlisten = 1\nto = "127.0.0.1:1"', "f:3: expose[1].to: is the exposed port itself"),
+        ('[[expose]]\nto = "[::1]:1"\nlisten = 1', "f:2: expose[1].to: is the exposed port itself"),
         ('[[expose]]\nlisten = 1\nto = "127.0.0.1"', 'write "127.0.0.1:8080" or "[::1]:8080"'),
         ('[[expose]]\nlisten = 1\nto = "::1:80"', "is no address with a port"),
         ('[[expose]]\nlisten = 1\nto = "[127.0.0.1]:80"', "is no address with a port"),

@@ -5,26 +5,34 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import socket
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from accord.api.association import Association
 from accord.api.opening import Opening
 from accord.controller.control import ask, control_path
 from accord.controller.held import opened
 from accord.controller.known import check_wishes
+from accord.controller.names import host_name
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
 
 def parse_remote(remote: str) -> tuple[str, int]:
     """``host:port`` or ``[v6]:port``. Raises ``UserError`` when it is neither."""
-    host, separator, port = remote.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not separator or not host or not port.isdecimal() or not 0 < int(port) < 65536:
+    match = _REMOTE.fullmatch(remote)
+    if match is None or not 0 < int(match[3]) < 65536:
         raise error(Reason.BAD_CONFIG, f"{remote!r} is not HOST:PORT", "write example.net:443 or [fd00::1]:443")
-    return host, int(port)
+    return host_name(match[1] or match[2]), int(match[3])
+
+
+_REMOTE = re.compile(r"(?:\[([^][]+)\]|([^][]+)):([0-9]{1,5})", re.ASCII)
+
+
+EARLY_MOST: Final = 65536
+"""Bytes. No service takes more early (``early_limit``), and it has to fit into a message to the daemon."""
 
 
 class connect(Opening[Association]):
@@ -63,6 +71,12 @@ class connect(Opening[Association]):
         check_wishes(policy or {})
         if messages and early:
             raise error(Reason.BAD_CONFIG, "early data and messages", "send the first message over the association")
+        if len(early) > EARLY_MOST:
+            raise error(
+                Reason.BAD_CONFIG,
+                f"an early request of more than {EARLY_MOST} bytes",
+                "send what is longer over the association",
+            )
         self._messages = messages
         self._request = {
             "op": "connect",
@@ -70,7 +84,7 @@ class connect(Opening[Association]):
             "port": port,
             "policy": dict(policy or {}),
             "early": base64.b64encode(early).decode(),
-            "server_name": server_name,
+            "server_name": host_name(server_name) if server_name else None,
             "ca_file": None if ca_file is None else os.path.abspath(ca_file),
             "verify": verify,
             "family": family,

@@ -16,6 +16,7 @@ from accord.api.opening import Opening
 from accord.controller.control import ask, control_path
 from accord.controller.held import opened
 from accord.controller.known import check_wishes
+from accord.controller.names import host_name
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
@@ -64,7 +65,7 @@ class rendezvous(Opening[Association]):
             "peers": [[address, port] for address, port in peers],
             "name": name,
             "policy": dict(policy or {}),
-            "server_name": server_name,
+            "server_name": None if server_name is None else host_name(server_name),
             "ca_file": None if ca_file is None else os.path.abspath(ca_file),
             "certificate": os.path.abspath(certificate),
             "private_key": os.path.abspath(private_key),

@@ -9,10 +9,10 @@ from accord.wire.constants import Party
 from accord.wire.errors import AccordError
 
 # sysexits.h, for scripts.
-_EXIT = {Party.USER: 64, Party.HOST: 71, Party.PEER: 76, Party.PATH: 69, Party.OURS: 70, Party.NONE: 1}
+EXIT = {Party.USER: 64, Party.HOST: 71, Party.PEER: 76, Party.PATH: 69, Party.OURS: 70, Party.NONE: 1}
 
 
 def complain(failure: AccordError) -> int:
     """Say it on standard error; the exit code."""
     click.echo(f"accord: {failure} [{failure.reason.name}, {failure.party.name.lower()}]", err=True)
-    return _EXIT[failure.party]
+    return EXIT[failure.party]

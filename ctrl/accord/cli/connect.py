@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -17,8 +18,8 @@ from typing import Any
 import click
 
 from accord.api.association import Association
+from accord.api.connect import EARLY_MOST, parse_remote
 from accord.api.connect import connect as open_association
-from accord.api.connect import parse_remote
 from accord.controller.bridge import bridge
 from accord.controller.ladder import render
 from accord.controller.peers.memory import Learnt
@@ -27,6 +28,8 @@ from accord.wire.constants import Party, Reason
 from accord.wire.errors import AccordError, error
 
 _CHUNK = 65536
+_UNIX_MOST = 107
+"""Bytes of a path; unix(7), one less for the zero behind it."""
 
 
 def describe(report: dict[str, Any]) -> str:
@@ -135,11 +138,14 @@ async def pipe(association: Association, *, to_the_end: bool = False) -> None:
         sender.cancel()
 
 
-def _local_listener(address: str) -> tuple[socket.socket, Path | None]:
+def local_listener(address: str) -> tuple[socket.socket, Path | None]:
     """A listening socket, and its path if it has one. Raises ``UserError`` when it cannot be had."""
     try:
         if address.startswith("unix:"):
             path = Path(address.removeprefix("unix:"))
+            if address == "unix:" or len(os.fsencode(path)) > _UNIX_MOST:
+                raise error(Reason.BAD_CONFIG, f"{address} names no socket", f"a path of 1 to {_UNIX_MOST} bytes")
+            _clear(path)
             listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
             listener.bind(os.fspath(path))
             listener.listen(64)
@@ -153,9 +159,20 @@ def _local_listener(address: str) -> tuple[socket.socket, Path | None]:
         ) from refusal
 
 
+def _clear(path: Path) -> None:
+    """Remove a socket that nobody listens on: one that was killed could not."""
+    if not path.is_socket():
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC) as probe:
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+
+
 async def _serve(address: str, options: dict[str, Any], remote: str, *, verbose: bool, as_json: bool) -> None:
     """Each connection to ``address`` (unix:PATH or HOST:PORT) becomes one negotiated stack."""
-    listener, path = _local_listener(address)
+    listener, path = local_listener(address)
     listener.setblocking(False)
     loop = asyncio.get_running_loop()
     tasks: set[asyncio.Task[None]] = set()
@@ -298,7 +315,8 @@ def connect(
     request = b""
     if early is not None:
         policy["early"] = "idempotent"
-        request = sys.stdin.buffer.read() if str(early) == "-" else early.read_bytes()
+        with contextlib.nullcontext(sys.stdin.buffer) if str(early) == "-" else early.open("rb") as file:
+            request = file.read(EARLY_MOST + 1)  # one too many is told, and not what else /dev/zero has
     options: dict[str, Any] = {
         "policy": policy,
         "server_name": server_name,

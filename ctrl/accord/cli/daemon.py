@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from accord.cli.complaint import complain
+from accord.cli.numbers import Finite
 from accord.controller.control import control_path
 from accord.controller.known import known_protocols
 from accord.controller.settings.config import DaemonConfig, load_config
@@ -50,7 +51,7 @@ log = logging.getLogger("accord.daemon")
 @click.option("--supervise", is_flag=True, help="Start the daemon again, at once, when it is killed, fails or hangs.")
 @click.option(
     "--watchdog",
-    type=click.FloatRange(min=0),
+    type=Finite(min=0),
     default=5.0,
     show_default=True,
     metavar="SECONDS",
@@ -59,7 +60,7 @@ log = logging.getLogger("accord.daemon")
 @click.option("--takeover", is_flag=True, help="Take over from the daemon that runs: no negotiation is lost.")
 @click.option(
     "--drain-limit",
-    type=click.FloatRange(min=0),
+    type=Finite(min=0),
     default=DRAIN_SECONDS,
     show_default=True,
     metavar="SECONDS",

@@ -13,10 +13,8 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import click
@@ -26,10 +24,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 from accord.cli.capture import Tally, tally
+from accord.cli.numbers import Finite
 from accord.controller.ladder import render
 from accord.lab.awake import Awake
 from accord.lab.hosts import PORT, SERVER_NAME, TLS_PORT, Hosts
 from accord.lab.lab import Lab
+from accord.lab.scratch import scratch
 from accord.wire.constants import Reason
 from accord.wire.errors import error
 
@@ -153,8 +153,8 @@ def _print(console: Console, result: dict[str, Any]) -> None:
 
 
 @click.command()
-@click.option("--rtt", type=click.FloatRange(0, 2000), default=50, show_default=True, help="Round trip, milliseconds.")
-@click.option("--loss", type=click.FloatRange(0, 50), default=0, show_default=True, help="Loss each way, per cent.")
+@click.option("--rtt", type=Finite(0, 2000), default=50, show_default=True, help="Round trip, milliseconds.")
+@click.option("--loss", type=Finite(0, 50), default=0, show_default=True, help="Loss each way, per cent.")
 @click.option("--repeats", type=click.IntRange(1, 1000), default=21, show_default=True, help="Connections a case.")
 @click.option("--family", type=click.Choice(["4", "6"]), default="4", show_default=True, help="IPv4 or IPv6.")
 @click.option("--case", "names", multiple=True, type=click.Choice([case.name for case in CASES]), help="Only these.")
@@ -179,10 +179,10 @@ def demo(
     console = Console(stderr=True)
     cases = [case for case in CASES if not names or case.name in names]
     with (
-        tempfile.TemporaryDirectory(prefix="accord-demo-") as directory,
+        scratch("demo") as directory,
         Progress(console=console, transient=True) as progress,
         Lab(f"demo-{os.getpid()}", rtt=rtt / 1000, loss=loss / 100) as lab,
-        contextlib.closing(Hosts(lab, Path(directory), attach, back_end, site={"index.html": _PAGE})) as hosts,
+        contextlib.closing(Hosts(lab, directory, attach, back_end, site={"index.html": _PAGE})) as hosts,
         Awake() as awake,
     ):
         bar = progress.add_task("starting two hosts", total=len(cases) + 1)

@@ -93,7 +93,12 @@ def up(name: str, seed: int, kind: str, path: str | None, foreground: bool, **se
     """Make a lab. Without --foreground it stays until `accord lab down`."""
     options = {"seed": seed, "kind": kind, "path": path or "", **_given(settings)}
     if not foreground:
-        _describe(Lab(name, detached=True, **options))
+        made = Lab(name, detached=True, **options)
+        try:
+            _describe(made)
+        except (KeyboardInterrupt, SystemExit):  # while it is measured
+            made.close()
+            raise
         return
     # However it is ended, it ends as by Ctrl-C; what not even that can be done to, the lab's keeper sees to.
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -3,14 +3,17 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
+import os
 import signal
 import sys
 
 import click
 
 from accord import __version__
-from accord.cli.complaint import complain
+from accord.cli.complaint import EXIT, complain
+from accord.wire.constants import Party
 from accord.wire.errors import AccordError
 
 # name: (module, attribute, first line of help)
@@ -32,6 +35,10 @@ _COMMANDS = {
     "status": ("accord.cli.status", "status", "Show what the daemon has, does and counted."),
     "trace": ("accord.cli.trace.command", "trace", "Ask a running host a new question, by bcc."),
 }
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""What a full disk, a quota, a limit or a broken disk say: the host's fault, and no trace of ours explains it."""
 
 
 class _Commands(click.Group):
@@ -61,12 +68,20 @@ def _terminate(signum: int, frame: object) -> None:
     sys.exit(128 + signum)
 
 
+def _drop_output() -> None:
+    """What is still in the buffer cannot be written either: the interpreter would try it again, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def run(command: click.Command) -> None:
     """Run a command; an ``AccordError`` becomes one line and an exit code that says whose fault it was.
 
-    SIGTERM unwinds as Ctrl-C does, so that whatever a command made goes with it.
+    SIGTERM, and SIGHUP unless it is ignored (nohup), unwind as Ctrl-C does, so that whatever a command made goes with
+    it.
     """
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         command(standalone_mode=False)
     except click.exceptions.Abort:
@@ -76,6 +91,12 @@ def run(command: click.Command) -> None:
         sys.exit(wrong.exit_code)
     except AccordError as failure:
         sys.exit(complain(failure))
+    except OSError as failure:
+        if failure.errno not in _FULL:
+            raise
+        click.echo(f"accord: writing {failure.filename or 'the output'}: {failure.strerror}", err=True)
+        _drop_output()
+        sys.exit(EXIT[Party.HOST])
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -14,6 +14,7 @@ import click
 from accord.api.connect import parse_remote
 from accord.api.rendezvous import rendezvous
 from accord.cli.connect import describe, pipe
+from accord.cli.numbers import Finite
 from accord.controller.ladder import render
 from accord.lab.introducer import introduce
 from accord.wire.constants import Reason
@@ -55,7 +56,7 @@ def _introduced(sock: socket.socket, server: str, name: str, seconds: float) -> 
 @click.option("--server-name", help="Name that the peer's certificate must be for.")
 @click.option("--ca", "ca_file", type=_FILE, help="Roots to trust.")
 @click.option("--insecure", is_flag=True, help="Do not verify the peer's certificate.")
-@click.option("--seconds", type=click.FloatRange(0.1, 3600), default=30, show_default=True, help="How long to wait.")
+@click.option("--seconds", type=Finite(0.1, 3600), default=30, show_default=True, help="How long to wait.")
 @click.option("--secure", type=click.Choice(["required", "preferred", "no"]), help="Policy: is security needed?")
 @click.option("--prefer", multiple=True, metavar="STACK", help="Policy: tls/tcp, quic or tcp; best first, repeatable.")
 @click.option("--only", is_flag=True, help="Policy: nothing but the stacks named by --prefer.")

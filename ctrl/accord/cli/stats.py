@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from accord.cli.numbers import Finite
 from accord.cli.prometheus import exposition
 from accord.cli.status import ask
 from accord.wire.constants import Reason
@@ -26,7 +27,7 @@ Previous = Mapping[tuple[str, ...], float]
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, on one line with --watch.")
 @click.option("--prometheus", is_flag=True, help="Print Prometheus' text exposition format.")
 @click.option(
-    "--watch", "seconds", type=click.FloatRange(min=_MIN_SECONDS), metavar="SECONDS",
+    "--watch", "seconds", type=Finite(min=_MIN_SECONDS), metavar="SECONDS",
     help="Ask again every so many seconds, until Ctrl-C; counters then have rates.",
 )  # fmt: skip
 @click.option("--control", type=click.Path(path_type=Path), help="Control socket of the daemon.")

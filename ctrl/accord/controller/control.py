@@ -41,7 +41,7 @@ class Channel:
         self.sock = sock
 
     async def send(self, message: Mapping[str, Any], fds: Sequence[int] = ()) -> None:
-        """Send one message. Raises ``ConnectionError`` when the other end is gone, ``ValueError`` when too long."""
+        """Send one message. Raises ``ConnectionError`` when the other end is gone, ``UserError`` when too long."""
         await self._send(_encode(message), fds)
 
     async def _send(self, data: bytes, fds: Sequence[int]) -> None:
@@ -156,7 +156,7 @@ async def ask(path: Path, message: Mapping[str, Any], fds: Sequence[int] = ()) -
 def _encode(message: Mapping[str, Any]) -> bytes:
     data = json.dumps(message, separators=(",", ":")).encode()
     if len(data) > MAX_MESSAGE:
-        raise ValueError(f"control message of {len(data)} bytes, {MAX_MESSAGE} are allowed")
+        raise error(Reason.BAD_CONFIG, f"control message of {len(data)} bytes", f"{MAX_MESSAGE} are allowed")
     return data
 
 

@@ -119,7 +119,10 @@ async def open_service(target: tuple[str, int]) -> SocketCarrier:
                 await asyncio.get_running_loop().sock_connect(sock, target)
     except OSError as refusal:  # TimeoutError is one
         sock.close()
-        why = os.strerror(refusal.errno) if refusal.errno else f"no connection in {_OPEN_SECONDS:g} s"
+        if isinstance(refusal, socket.gaierror):  # whose numbers are not errno's
+            why = refusal.strerror
+        else:
+            why = os.strerror(refusal.errno) if refusal.errno else f"no connection in {_OPEN_SECONDS:g} s"
         raise error(
             Reason.BACKEND_FAILED, f"{target[0]}:{target[1]}: {why}", "start the service that is exposed"
         ) from refusal

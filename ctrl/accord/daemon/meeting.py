@@ -10,6 +10,7 @@ from typing import Any
 
 from accord.controller.association import Association
 from accord.controller.controller import Controller
+from accord.controller.names import host_name
 from accord.protocols.services import Security
 from accord.wire.constants import Reason
 from accord.wire.errors import error
@@ -35,7 +36,7 @@ async def met(controller: Controller, message: dict[str, Any], files: Sequence[P
         if certificate is None or private_key is None:
             raise error(Reason.BAD_CONFIG, "a meeting needs a certificate and its private key", "either side may lead")
         security = Security(
-            server_name=server_name,
+            server_name=None if server_name is None else host_name(server_name),
             verify=message.get("verify", True) is not False,
             ca_file=ca_file,
             certificate=certificate,

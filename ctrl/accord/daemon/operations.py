@@ -20,8 +20,9 @@ from accord.controller.control import Channel, failure_message, peer_credentials
 from accord.controller.controller import Controller
 from accord.controller.exposed import Exposed
 from accord.controller.held import hold
+from accord.controller.names import host_name
 from accord.controller.peers.keeper import PeersKeeper
-from accord.controller.settings.config import ExposeConfig
+from accord.controller.settings.config import LOOPS, ExposeConfig
 from accord.controller.settings.destination import without_zone
 from accord.controller.settings.policy import Secure
 from accord.controller.stats import collect
@@ -184,7 +185,7 @@ class Operations:
         except ValueError as wrong:
             raise error(Reason.BAD_CONFIG, f"control message: 'early' is no base64: {wrong}") from wrong
         security = Security(
-            server_name=_take(message, "server_name", str) or without_zone(host),
+            server_name=host_name(_take(message, "server_name", str) or without_zone(host)),
             verify=bool(_take(message, "verify", bool, True)),
             ca_file=files[0],
         )
@@ -305,6 +306,8 @@ class Operations:
             messages=bool(_take(message, "messages", bool, False)),
             share_udp=bool(_take(message, "share_udp", bool, False)),
         )
+        if config.loops:
+            raise error(Reason.BAD_CONFIG, f"port {config.listen} {LOOPS}", "the service needs a port of its own")
         accepted: asyncio.Queue[Association] = asyncio.Queue(64)
         exposed = self._controller.expose(config, None if target else accepted)
         try:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import click
 
+from accord.cli.numbers import Finite
 from accord.cli.trace.tracefs import mount_if_missing
 from accord.datapath.probe import bcc as probe_bcc
 from accord.datapath.probe import kernel_headers as probe_headers
@@ -34,9 +35,9 @@ POLL_SECONDS = 0.25
 def options(command: F) -> F:
     """The options of every tracer."""
     command = click.option("--json", "as_json", is_flag=True, help="Print one JSON object a line.")(command)
-    return click.option(
-        "--seconds", type=click.FloatRange(min=0.0, min_open=True), help="End by itself; without: until Ctrl-C."
-    )(command)
+    return click.option("--seconds", type=Finite(min=0.0, min_open=True), help="End by itself; without: until Ctrl-C.")(
+        command
+    )
 
 
 def require() -> None:

@@ -61,6 +61,9 @@ def default_user() -> tuple[int, int]:
     return _NOBODY, _NOBODY
 
 
+LOOPS: Final = "is the exposed port itself"
+
+
 @dataclass(frozen=True, slots=True)
 class ExposeConfig:
     """One ``[[expose]]``: a local plain service that peers reach over negotiated stacks."""
@@ -82,6 +85,19 @@ class ExposeConfig:
     """The program that connections go to sends and receives messages, and frames them itself."""
     share_udp: bool = False
     """The UDP port of this number is another program's; of what comes to it only negotiation packets are taken."""
+
+    @property
+    def loops(self) -> bool:
+        """Whether the service is the exposed port itself: it would be its own client, until no descriptor is left."""
+        return self.plain and self.to is not None and self.to[1] == self.listen and _is_loopback(self.to[0])
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return address.is_loopback or address.is_unspecified
 
 
 @dataclass(frozen=True, slots=True)
@@ -346,18 +362,19 @@ def _exposed(top: Table, directory: Path) -> tuple[ExposeConfig, ...]:
             table.note("listen", f"port {listen} is exposed twice", "each port once")
         to = table.converted("to", _address_and_port, None)
         certificate, private_key = _certificate(table, directory)
-        found.append(
-            ExposeConfig(
-                listen=listen,
-                to=to,
-                certificate=certificate,
-                private_key=private_key,
-                early_limit=table.integer("early_limit", 0, _MAX_EARLY, 0),
-                plain=table.boolean("plain", True),
-                secure=table.choice("secure", {member.value: member for member in Secure}, None),
-                share_udp=table.boolean("share_udp", False),
-            )
+        exposed = ExposeConfig(
+            listen=listen,
+            to=to,
+            certificate=certificate,
+            private_key=private_key,
+            early_limit=table.integer("early_limit", 0, _MAX_EARLY, 0),
+            plain=table.boolean("plain", True),
+            secure=table.choice("secure", {member.value: member for member in Secure}, None),
+            share_udp=table.boolean("share_udp", False),
         )
+        if exposed.loops:
+            table.note("to", LOOPS, "the service needs a port of its own")
+        found.append(exposed)
         table.finish()
     return tuple(found)
 
