@@ -39,6 +39,7 @@ MAX_INPUT_BYTES = {
     "descriptor": 1300,
     "frame": 1400,
     "cookie": 256,
+    "flight": 1024,
     "slots": 1024,
     "unkept": 1024,
     "tls": 600,

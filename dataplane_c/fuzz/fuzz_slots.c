@@ -2,13 +2,11 @@
 /*
  * Invariant: whatever is kept, asked for, failed, settled and brought back in whatever order, the slots hold what a
  * plain list of them does; a live one gives way to nobody, one that is emptied holds nothing, and a commit comes up
- * only from the remote end of its slot, with its T(1), and until it is settled. What is read of a flight
- * of packets says the same when it is composed again.
+ * only from the remote end of its slot, with its T(1), and until it is settled.
  *
  * The input is a script for an engine of five slots: a byte of what to do, one of with what, and what that needs.
  */
 #include "craft.h"
-#include "descriptor.h"
 #include "engine.h"
 #include "script.h"
 
@@ -21,8 +19,6 @@ enum {
 	FIRST_AND_LAST = 3,
 	KEPT_UNIT = 5, /* a few are too long */
 	MOST_PACKETS = ACCORD_FLIGHT_PACKETS + 1,
-	DATA_UNIT = 4,
-	NODE_UNIT = 20,
 	FLIGHT_ROOM = MOST_PACKETS * (2 + ACCORD_MIN_MTU_PACKET),
 };
 
@@ -37,20 +33,8 @@ enum action {
 	BENT_COMMIT,
 	RAW_COMMIT,
 	PROPOSAL,
-	READ,
 	LATER,
-	COMPOSE,
 	ACTIONS,
-};
-
-enum bend {
-	STRAIGHT,
-	OTHER_STEP,
-	OTHER_PLACE,
-	OTHER_END,
-	OTHER_SUM,
-	CUT,
-	BENDS,
 };
 
 /* What should be in a slot. */
@@ -382,93 +366,6 @@ static void raw_commit(struct script *script, uint8_t with)
 	kept->path = path;
 }
 
-/* A flight of chunks as the script has them. bent: what is wrong with one of its packets, and which. */
-static uint32_t read_flight(struct script *script, const uint8_t *id, uint8_t *flight)
-{
-	static uint8_t data[UINT8_MAX * DATA_UNIT];
-	const uint32_t packets = 1 + pull(script) % MOST_PACKETS;
-	const uint8_t bent = pull(script);
-	uint32_t length = 0;
-
-	for (uint32_t place = 0; place < packets; place++) {
-		const enum bend how = bent >> 4 == place ? (enum bend)(bent % BENDS) : STRAIGHT;
-
-		craft_header(&fuzzed.craft, id, how == OTHER_STEP ? ACCORD_STEP_ANSWER + 2 : ACCORD_STEP_ANSWER,
-		             (place + 1 == packets) != (how == OTHER_END) ? ACCORD_FLAG_END : 0, place + (how == OTHER_PLACE));
-		for (uint32_t chunks = pull(script) % 8; chunks; chunks--) {
-			const uint8_t node = pull(script), flags = pull(script);
-			uint32_t size = pull(script);
-
-			memset(data, 0, sizeof(data));
-			if (flags & 8)
-				size *= DATA_UNIT; /* of zeros */
-			else
-				pull_bytes(script, data, size);
-			if (fuzzed.craft.length + ACCORD_CHUNK_HEADER_BYTES + size <= ACCORD_MIN_MTU_PACKET)
-				craft_chunk(&fuzzed.craft, node, flags & 0x80 ? flags & 3 : FIRST_AND_LAST,
-				            node == ACCORD_NODE_PADDING ? ACCORD_PROTOCOL_PADDING
-				            : flags & 4                 ? 6
-				                                        : 17,
-				            data, size);
-		}
-		craft_seal(&fuzzed.craft);
-		if (how == OTHER_SUM)
-			fuzzed.craft.bytes[31] ^= 1;
-		length = add_to(flight, length);
-	}
-	return bent % BENDS == CUT ? length - (bent >> 4) : length;
-}
-
-/* These nodes go into a flight of the responder's, and come out of it. */
-static void compose(const uint8_t *id, const struct accord_node_out *nodes, uint32_t count, uint32_t most)
-{
-	static uint8_t composed[ACCORD_FLIGHT_BYTES], room[ACCORD_FLIGHT_BYTES];
-	struct accord_node_in again[ACCORD_MAX_NODES];
-	int length = accord_flight_compose(id, ACCORD_STEP_ANSWER, 0, 1, nodes, count, composed, most);
-
-	if (length < 0) {
-		HOLD(length == -ACCORD_REASON_MESSAGE_TOO_LONG);
-		return;
-	}
-	HOLD((uint32_t)length <= most);
-	HOLD(accord_engine_read(fuzzed.engine, composed, (uint32_t)length, again, room) == (int)count);
-	for (uint32_t i = 0; i < count; i++)
-		HOLD(again[i].node == nodes[i].node && again[i].length == nodes[i].length &&
-		     again[i].protocol == nodes[i].protocol && !memcmp(again[i].data, nodes[i].data, nodes[i].length));
-}
-
-/* What a flight from any bytes holds goes into one of the responder's, which holds the same. */
-static void read_message(struct script *script, uint8_t with)
-{
-	static uint8_t flight[FLIGHT_ROOM], room[FLIGHT_ROOM];
-	struct accord_node_in nodes[ACCORD_MAX_NODES];
-	struct accord_node_out out[ACCORD_MAX_NODES];
-	const uint32_t bytes = read_flight(script, id_of(with % IDS), flight);
-	int count = accord_engine_read(fuzzed.engine, flight, bytes, nodes, room);
-
-	for (int i = 0; i < count; i++) {
-		HOLD(nodes[i].data >= room && nodes[i].data + nodes[i].length <= room + bytes);
-		HOLD(!nodes[i].stored || !descriptor_check(nodes[i].data, nodes[i].length, nodes[i].node));
-		out[i] = (struct accord_node_out){
-			.node = nodes[i].node, .protocol = nodes[i].protocol, .length = nodes[i].length, .data = nodes[i].data};
-	}
-	if (count > 0)
-		compose(id_of(with % IDS), out, (uint32_t)count, with & 0x80 ? pull(script) : ACCORD_FLIGHT_BYTES);
-}
-
-/* Of any length, up to more than there is room for. */
-static void compose_message(struct script *script, uint8_t with)
-{
-	static const uint8_t zeros[UINT8_MAX * NODE_UNIT + 4];
-	struct accord_node_out nodes[UINT8_MAX / IDS];
-	const uint32_t count = with / IDS;
-
-	for (uint32_t i = 0; i < count; i++)
-		nodes[i] = (struct accord_node_out){
-			.node = (uint8_t)(i + 1), .protocol = 99, .length = 4 + pull(script) * (uint32_t)NODE_UNIT, .data = zeros};
-	compose(id_of(with % IDS), nodes, count, ACCORD_FLIGHT_BYTES);
-}
-
 static void act(struct script *script)
 {
 	enum action action = pull(script) % ACTIONS;
@@ -500,12 +397,6 @@ static void act(struct script *script)
 		break;
 	case RAW_COMMIT:
 		raw_commit(script, with);
-		break;
-	case READ:
-		read_message(script, with);
-		break;
-	case COMPOSE:
-		compose_message(script, with);
 		break;
 	case PROPOSAL:
 		look_by_handle(0);

@@ -44,6 +44,12 @@ enum action {
 	ACTIONS,
 };
 
+/* An answer that has a slot: bytes of its proposal that came again, and of the answers to those. */
+struct kept {
+	uint32_t handle;
+	uint64_t came, answered;
+};
+
 struct fuzzed {
 	struct accord_engine *engine;
 	struct accord_cookie_ring ring;
@@ -54,8 +60,10 @@ struct fuzzed {
 	/* Bare packets that came, each with its address. */
 	uint64_t seen[SEEN];
 	uint64_t in[PATHS], out[PATHS], asked[PATHS]; /* asked: bytes that the user has had sent */
-	struct accord_event told;                     /* the latest stranger or commit; length 0: none */
-	uint8_t flight[ACCORD_FLIGHT_BYTES];          /* of it */
+	struct kept kept[SLOTS];
+	uint32_t next_kept;
+	struct accord_event told;            /* the latest stranger or commit; length 0: none */
+	uint8_t flight[ACCORD_FLIGHT_BYTES]; /* of it */
 };
 
 static struct fuzzed fuzzed;
@@ -175,16 +183,52 @@ static void take_events(uint32_t limit)
 
 /* ---- Packets ---- */
 
+/* What waits to be whole can be. */
+static void check_partials(void)
+{
+	const struct partials *partials = &fuzzed.engine->partials;
+
+	for (uint32_t i = 0; partials->taken && i < partials->count; i++) {
+		const struct partial *partial = &partials->places[i];
+
+		if (!partial->expires)
+			continue;
+		HOLD(partial->here && !partial_whole(partial));
+		HOLD(!partial->packets || !(partial->here >> partial->packets));
+	}
+}
+
+/* It is answered again for as many bytes as came again, if that is what has come up now. */
+static void check_again(const struct accord_slot *slot, bool came_up)
+{
+	for (uint32_t i = 0; i < SLOTS; i++) {
+		struct kept *kept = &fuzzed.kept[i];
+
+		if (kept->handle != slot->handle)
+			continue;
+		kept->came += fuzzed.craft.length;
+		kept->answered += came_up ? slot->answer_length : 0;
+		HOLD(kept->answered <= kept->came);
+	}
+}
+
 /* Of exactly its size, so that the sanitizer sees a read beyond it. */
 static void give(uint32_t path)
 {
 	uint8_t *exact = malloc(fuzzed.craft.length);
+	const uint32_t strangers = fuzzed.engine->stranger_count;
+	struct accord_slot slot;
+	bool has_slot = !accord_engine_slot(fuzzed.engine, fuzzed.now, fuzzed.craft.bytes + 8, &paths[path], &slot) &&
+	                fuzzed.craft.bytes[1] == ACCORD_STEP_PROPOSAL;
 
 	note(path);
 	memcpy(exact, fuzzed.craft.bytes, fuzzed.craft.length);
 	fuzzed.in[path] += fuzzed.craft.length;
 	accord_engine_input(fuzzed.engine, fuzzed.now, &paths[path], exact, fuzzed.craft.length);
 	free(exact);
+	if (has_slot)
+		check_again(&slot, fuzzed.engine->stranger_count > strangers);
+	check_partials();
 }
 
 /* What is not a transaction's goes to a stranger. */
@@ -375,6 +419,8 @@ static void answer(struct script *script, uint8_t with)
 		result = accord_engine_keep(fuzzed.engine, fuzzed.now, &told->path, &slot);
 		HOLD(result > 0 || result == -ACCORD_REASON_CONTRADICTION || result == -ACCORD_REASON_NO_MEMORY ||
 		     (result == -ACCORD_REASON_LONG_PACKET && with & 0x80));
+		if (result > 0)
+			fuzzed.kept[fuzzed.next_kept++ % SLOTS] = (struct kept){.handle = (uint32_t)result};
 		break;
 	case 1:
 		/* Any bytes, too: it is asked for by their length only if they are a first packet. */
