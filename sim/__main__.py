@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from accord.cli.numbers import Finite
+from accord.wire.errors import AccordError
 from sim.campaign import Report, campaign, judge_scenario
 from sim.mitm import command
 from sim.scenario import Scenario, draw
@@ -31,6 +32,7 @@ _ERRORS = Console(stderr=True)
 @click.option("--trace", is_flag=True, help="With --seed: draw the ladder in any case, of the whole scenario.")
 @click.option("--jobs", type=click.IntRange(1), default=os.cpu_count() or 1, show_default=True, help="Processes.")
 @click.option("--mitm", is_flag=True, help="Edits of conversations by a man in the middle, in place of seeds.")
+@click.option("--lab", is_flag=True, help="With --mitm: between two real daemons, in namespaces of their own, as root.")
 @click.option("--edits", type=click.IntRange(1), default=20_000, show_default=True, help="With --mitm: how many.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on standard output.")
 def main(
@@ -41,6 +43,7 @@ def main(
     trace: bool,
     jobs: int,
     mitm: bool,
+    lab: bool,
     edits: int,
     as_json: bool,
 ) -> None:
@@ -51,11 +54,18 @@ def main(
     anything did not hold. docs/SIMULATOR.md says what is checked.
 
     With --mitm somebody on the path edits conversations; --from, --seed, --trace, --seconds and --jobs are then about
-    edits, by their numbers.
+    edits, by their numbers. With --lab as well the conversations are of two real daemons, and take real time.
     """
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it has processes to end, as at Ctrl-C
     if trace and seed is None:
         raise click.UsageError("--trace draws one seed: give --seed N")
+    if lab:
+        if not mitm or seed is not None:
+            raise click.UsageError("--lab is for --mitm, and for many edits: --edits, --from, --seconds")
+        try:
+            sys.exit(command.in_lab(first, edits, seconds, as_json=as_json))
+        except AccordError as failure:
+            sys.exit(f"accord: {failure}")
     if mitm:
         if seed is not None:
             sys.exit(command.one(seed, trace=trace, as_json=as_json))

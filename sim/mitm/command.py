@@ -1,20 +1,25 @@
 # SPDX-License-Identifier: Apache-2.0
-"""``./build.py sim --mitm``: the campaign, and one edit drawn as a ladder."""
+"""``./build.py sim --mitm``: the campaign, here or in a lab, and one edit drawn as a ladder."""
 
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from typing import Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
+from accord.wire.constants import Reason
+from accord.wire.errors import error
 from sim.mitm.campaign import Report, Result, campaign, case_of, play
 
 _ERRORS = Console(stderr=True)
 _TOLD_SECONDS: Final = 60.0
 """So often a file is told how far it is."""
+_LAB_TOLD: Final = 100
+"""The same of edits between daemons, of which there are some in a second."""
 
 
 @dataclass(slots=True)
@@ -56,6 +61,34 @@ def many(numbers: range, jobs: int, seconds: float | None, *, as_json: bool) -> 
     if report.failures and not report.interrupted:
         _draw(min(report.failures), Console(stderr=as_json))
     return 130 if report.interrupted else 0 if report.ok else 1
+
+
+def in_lab(first: int, count: int, seconds: float | None, *, as_json: bool) -> int:
+    """Exit code."""
+    if os.geteuid() != 0:
+        raise error(Reason.NOT_PERMITTED, "--lab makes network namespaces", "run it as root")
+    from sim.mitm import lab  # the simulator needs nothing of it
+
+    def tell(report: lab.LabReport) -> None:
+        done = f"{report.edits} of {count} edits, {len(report.failing)} failed, {report.seconds:.0f} s"
+        if _ERRORS.is_terminal:
+            _ERRORS.print(done, end="\r", markup=False, highlight=False)
+        elif report.edits % _LAB_TOLD == 0:
+            _plain(done)
+
+    report = lab.campaign(count, first, seconds, tell)
+    found = report.as_dict()
+    if as_json:
+        print(json.dumps(found, indent=2))
+    else:
+        differences = f"undetected differences {len(report.failing)}"
+        print(f"{report.edits} edits between daemons, {differences}, {report.seconds:.1f} s")
+        for name, counts in found["outcomes"].items():
+            print(f"  {name}: " + ", ".join(f"{what} {number}" for what, number in sorted(counts.items())))
+        print("reasons: " + ", ".join(f"{name} {number}" for name, number in found["reasons"].items()))
+        for failure in found["failing"]:
+            print(f"{failure['talk']}: {failure['edit']}: {failure['said']}")
+    return 130 if report.interrupted else 1 if report.failing else 0
 
 
 def one(number: int, *, trace: bool, as_json: bool) -> int:

@@ -4,115 +4,83 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
-import socket
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 import accord
-from accord.lab.hosts import PORT, SERVER_NAME, Hosts
-from accord.lab.lab import Lab
-from accord.lab.namespace import Namespace
-from accord.wire.errors import AccordError
-from sim.mitm.corpus import corpus
-from sim.mitm.edits import Edit, Kind, Record
-from tests.e2e.conftest import PAGE
-from tests.e2e.interposer import Interposer
+from accord.lab.hosts import PORT, SERVER_NAME
+from sim.mitm import lab, wire
+from sim.mitm.edits import Edit, Kind
+from sim.mitm.lab import BROKEN, GET, PAGE, PLAIN, TALKS, Between, Talk
+from sim.mitm.middle import Leg
 
 pytestmark = pytest.mark.root
 
-GET = f"GET /index.html HTTP/1.0\r\nHost: {SERVER_NAME}\r\n\r\n".encode()
-STACK = ("http", "tls", "tcp")
-EDITS = 24
-_QUIET = (Kind.REPLAY, Kind.STREAM, Kind.OPTION, Kind.ABORT, Kind.ORDER)
-"""Not in the slice: what is tested by itself, what the simulator's TCP is for, and what has no effect by design."""
-
-
-@dataclass
-class Between:
-    """Two hosts, and him."""
-
-    hosts: Hosts
-    him: Interposer
-
-    async def connect(self, **policy: Any) -> tuple[tuple[str, ...], str]:
-        """Stack and reason of one call, whose page has to be what the server has."""
-        lab = self.hosts.lab
-        remote = f"{lab.server.address4}:{PORT}"
-        wishes = {"tcp": "no-syn", "prefer": ["tls/tcp"], "fallback": "parallel", **policy}
-        options: dict[str, Any] = {"ca_file": self.hosts.ca, "server_name": SERVER_NAME}
-        try:
-            async with asyncio.timeout(15):
-                control = self.hosts.control(lab.client)
-                async with accord.connect(remote, wishes, control=control, **options) as association:
-                    said = b""
-                    with contextlib.suppress(AccordError, OSError):
-                        await association.write(GET)
-                        while more := await association.read():
-                            said += more
-                    assert said.partition(b"\r\n\r\n")[2] in (PAGE, b""), said
-                    report = association.report
-                    return tuple(report["stack"]), report["reason"] if said else "broken"
-        except AccordError as failure:
-            return (), failure.reason.name
-
-    def ask(self, host: Namespace, **message: Any) -> dict[str, Any]:
-        """A daemon's answer."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as sock:
-            sock.settimeout(20)
-            sock.connect(os.fspath(self.hosts.control(host)))
-            sock.send(json.dumps(message).encode())
-            answer: dict[str, Any] = json.loads(sock.recv(1 << 20))
-            return answer
-
-    def forget(self) -> None:
-        """What the client has learnt of the path."""
-        self.ask(self.hosts.lab.client, op="flush_peers", addresses=None, port=None)
-
-    def record(self) -> Record:
-        """What he sees when he does nothing."""
-        him = self.him.edit(None)
-        assert asyncio.run(self.connect()) == (STACK, "OK")
-        return him.recorded()
+STACK = TALKS[0].stack
+EDITS = 20
+ROOT = Path(__file__).parents[2]
+SPRAYED = 200
+_QUIET = (Kind.REPLAY, Kind.ABORT, Kind.ORDER)
+"""Not in the slice: what is tested by itself, and what has no effect by design."""
 
 
 @pytest.fixture(scope="module")
 def between(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Between]:
-    with (
-        Lab(f"mitm-{os.getpid()}", rtt=0.0, kind="forwarder") as lab,
-        contextlib.closing(Hosts(lab, tmp_path_factory.mktemp("mitm"), site={"index.html": PAGE})) as hosts,
-        contextlib.closing(Interposer(lab)) as him,
-    ):
-        hosts.serve_plain()
-        hosts.daemon(lab.client)
-        hosts.daemon(lab.server)
-        hosts.expose()
-        yield Between(hosts, him)
+    with lab.between(tmp_path_factory.mktemp("mitm")) as both:
+        yield both
 
 
-def test_each_edit_ends_in_the_same_stack_or_in_a_plain_one_of_which_both_ends_know_why(between: Between) -> None:
-    one, other = between.record(), between.record()
-    edits = [edit for edit in corpus(one, 1, streams=False) if edit.kind not in _QUIET][:EDITS]
+@pytest.mark.parametrize(
+    ("talk", "count"), list(zip(TALKS, (EDITS, 6, 6), strict=True)), ids=[*(talk.name for talk in TALKS)]
+)
+def test_each_edit_ends_in_the_same_stack_or_in_a_plain_one_of_which_both_ends_know_why(
+    between: Between, talk: Talk, count: int
+) -> None:
+    one, other = between.record(talk), between.record(talk)
+    edits = [edit for edit in lab.edits_of(one, 1) if edit.kind not in _QUIET][:count]
     outcomes: Counter[tuple[tuple[str, ...], str]] = Counter()
     for edit in edits:
-        between.forget()
-        between.him.edit(edit, other)
-        stack, reason = asyncio.run(between.connect())
-        outcomes[stack, reason] += 1
-        assert stack in (STACK, ("tls", "tcp"), ()), (str(edit), stack, reason)
-        if stack == ("tls", "tcp"):
-            # A hello of its own names no protocol to a stranger: then there is nothing to be found out by.
-            assert reason in ("FORCED_FALLBACK", "LEGACY_FIRST") or reason not in ("OK", "broken"), str(edit)
-        elif not stack:
-            assert reason not in ("", "OK"), str(edit)
+        outcome = between.play(talk, edit, other)
+        assert not outcome.said, (str(edit), outcome)
+        outcomes[outcome.stack, outcome.reason] += 1
     assert len({stack for stack, _ in outcomes}) > 1, outcomes
+
+
+def test_answers_that_somebody_sprays_who_does_not_know_the_id_change_nothing(between: Between) -> None:
+    """From the server's address and port to the client's, with everything right but the transaction ID."""
+    client = between.hosts.lab.client
+
+    def dropped() -> int:
+        counters: dict[str, int] = between.ask(client, op="status")["counters"]["engine"]
+        return sum(count for reason, count in counters.items() if reason != "OK")
+
+    between.forget()
+    him, before = between.him.edit(None), dropped()
+    carried, sprayed = him.datagram, 0
+
+    def spray(leg: Leg, data: bytes) -> None:
+        nonlocal sprayed
+        if leg.source == 0 and data[1] == 0 and not sprayed:  # the client's proposal
+            answer = data[:1] + b"\x01" + (int.from_bytes(data[2:4], "big") & ~wire.INITIATOR).to_bytes(2, "big")
+            for _ in range(SPRAYED):
+                between.him.inject(leg.path.back, wire.sealed(answer + data[4:8] + os.urandom(12) + data[20:]))
+                between.him.inject(leg.path.back, wire.challenge(os.urandom(12), os.urandom(16)))
+            sprayed = 2 * SPRAYED
+        carried(leg, data)
+
+    him.datagram = spray  # type: ignore[method-assign]
+    assert asyncio.run(between.connect()) == (STACK, "OK")
+    assert sprayed
+    assert dropped() >= before + sprayed
 
 
 def test_what_was_said_into_a_stack_that_the_responder_never_committed_to_is_not_waited_upon(between: Between) -> None:
@@ -121,7 +89,7 @@ def test_what_was_said_into_a_stack_that_the_responder_never_committed_to_is_not
     between.forget()
     for _ in range(3):
         him = between.him.edit(Edit(Kind.UNTLV, 0, 2, 0, (transcript,)))
-        assert asyncio.run(between.connect()) == (STACK, "broken")
+        assert asyncio.run(between.connect()) == (STACK, BROKEN)
         assert him.struck
 
 
@@ -130,7 +98,7 @@ def test_who_drops_every_proposal_is_found_out_by_both_daemons(between: Between)
     server = between.hosts.lab.server
     between.him.edit(Edit(Kind.DROP, 0, -1, args=(0,)))
     before = between.ask(server, op="status")["counters"]["negotiation"].get("FORCED_FALLBACK", 0)
-    assert asyncio.run(between.connect(tcp="parallel-syn")) == (("tls", "tcp"), "FORCED_FALLBACK")
+    assert asyncio.run(between.connect(tcp="parallel-syn")) == (PLAIN, "FORCED_FALLBACK")
     assert between.ask(server, op="status")["counters"]["negotiation"]["FORCED_FALLBACK"] == before + 1
     refused = asyncio.run(between.connect(tcp="parallel-syn", on_forced_fallback="refuse"))
     assert refused == ((), "FORCED_FALLBACK")
@@ -167,3 +135,37 @@ def test_a_whole_negotiation_that_is_replayed_a_hundred_times_after_its_commit_c
     while between.ask(server, op="status")["in_flight"]:
         assert time.monotonic() < deadline, "a repetition has begun something"
         time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("stack", "reason", "holds"),
+    [
+        (("http", "tls", "tcp"), "OK", True),
+        (("http", "tls", "tcp"), BROKEN, True),
+        (("http", "tcp"), "OK", False),
+        (("tcp",), "LEGACY_FIRST", False),
+        (PLAIN, "FORCED_FALLBACK", True),
+        (PLAIN, "OK", False),
+        (PLAIN, BROKEN, False),
+        ((), "BAD_MAC", True),
+        ((), "", False),
+    ],
+)
+def test_what_comes_of_an_edit_is_judged_by_stack_and_reason(stack: tuple[str, ...], reason: str, holds: bool) -> None:
+    assert (lab.judged(TALKS[0], stack, reason) == "") is holds
+    if stack == PLAIN:
+        assert lab.judged(TALKS[2], stack, reason), "the policy rules it out"
+
+
+def test_the_lab_is_for_many_edits_by_root() -> None:
+    command = [sys.executable, "-m", "sim", "--lab"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=60)
+    assert (done.returncode, "--lab is for --mitm" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_campaign_in_the_lab_says_what_came_of_each_edit() -> None:
+    command = [sys.executable, "-m", "sim", "--mitm", "--lab", "--edits", "6", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False, timeout=100)
+    found = json.loads(done.stdout)
+    assert (found["edits"], found["undetected_differences"], done.returncode) == (6, 0, 0), done.stderr
+    assert set(found["outcomes"]) == {talk.name for talk in TALKS}

@@ -72,6 +72,10 @@ class Interposer:
             self.middle = self._middle(edit, other)
         return self.middle
 
+    def inject(self, way: Way, payload: bytes) -> None:
+        """A datagram of his own."""
+        self._send(way.side, way.frame(payload))
+
     def close(self) -> None:
         """He is gone, and so is the way between the hosts."""
         self._ends.set()
