@@ -321,7 +321,7 @@ static void commit(struct script *script, uint8_t with)
 	memcpy(cookie, token, ACCORD_COOKIE_BYTES);
 	if (what & 4)
 		cookie[bit / 8 % ACCORD_COOKIE_BYTES] ^= (uint8_t)(1u << bit % 8);
-	if (what & 8) /* as another machine has made it */
+	if (what & 8 && cookie_ring_usable(&fuzzed.ring)) /* as another machine has made it */
 		cookie_token(&fuzzed.ring, &paths[path], id_of(id), ACCORD_COOKIE_SLOT, MACHINE + 1, cookie);
 	context[3] = (uint8_t)(4 + length);
 	context[4] = (what & 0x20 ? ACCORD_TLV_TRANSCRIPT : ACCORD_TLV_REPEAT) >> 8;
@@ -541,12 +541,12 @@ static void image(struct script *script, bool bent)
 	free(copies);
 }
 
-/* One key, another, both, or none; the slot goes on. */
+/* One key, another, both, or none, and one that is not there as the present one; the slot goes on. */
 static void turn_keys(uint8_t with)
 {
 	for (uint32_t i = 0; i < 2; i++)
 		fuzzed.ring.keys[i] = (struct accord_cookie_key){.words = {i, 7}, .id = i + 1, .used = with >> i & 1};
-	fuzzed.ring.current = with >> 2 & 1;
+	fuzzed.ring.current = with >> 6 == 3 ? ACCORD_COOKIE_KEYS : with >> 2 & 1;
 	fuzzed.ring.slot += with >> 3 & 7;
 	accord_engine_cookies(fuzzed.engine, &fuzzed.ring);
 }
