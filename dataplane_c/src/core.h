@@ -73,7 +73,7 @@ struct accord_engine_config {
 	uint32_t strangers_per_second; /* that level 1 hands up; default 0 */
 	uint32_t slots;                /* of answers that nothing else is kept of; default 0 */
 	/* Unfinished negotiations from one network at once, beyond which there is a cookie (unproven), or silence (proven
-	 * by a cookie alone); defaults: a quarter of all that there may be. */
+	 * by a cookie alone); defaults: a quarter of unproven, a sixteenth of transactions. */
 	uint32_t unproven_per_network, proven_per_network;
 	uint32_t machine; /* this one's number, by which its slots are told from others' behind the same address */
 };

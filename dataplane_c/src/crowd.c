@@ -39,6 +39,18 @@ uint32_t crowd_of(const struct crowd *crowd, uint32_t places)
 	return least;
 }
 
+/*
+ * What one network may have falls as what is left does, and is no more than a half of it: Choudhury and Hahne, Dynamic
+ * queue length thresholds for shared-memory packet switches, IEEE/ACM Trans. Netw. 1998. One network by itself comes to
+ * a third of all, n of them to one in n + 2 each, and two in n + 2 are always left for those who have none.
+ */
+bool crowd_admits(const struct crowd *crowd, uint32_t places, uint32_t left)
+{
+	uint32_t held = crowd_of(crowd, places);
+
+	return held < crowd->limit && held < (left + 1) / 2;
+}
+
 static void add(struct crowd *crowd, uint32_t places, uint32_t what)
 {
 	for (uint32_t row = 0; row < CROWD_ROWS; row++)

@@ -7,6 +7,7 @@
 #ifndef ACCORD_CROWD_H
 #define ACCORD_CROWD_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 #include "core.h"
@@ -18,13 +19,15 @@ enum crowd_constant {
 _Static_assert((int)CROWD_ROWS *(int)CROWD_BITS <= 32, "a network's places are one word");
 
 struct crowd {
-	uint32_t limit; /* of one network; 0: none */
+	uint32_t limit; /* of one network */
 	uint32_t counts[CROWD_ROWS][1 << CROWD_BITS];
 };
 
 /* The places of a path's network, by which it is counted in any crowd. */
 uint32_t crowd_places(uint64_t seed, const struct accord_path *path);
 uint32_t crowd_of(const struct crowd *crowd, uint32_t places);
+/* May there be one more of this network, where there may be so many more in all? */
+bool crowd_admits(const struct crowd *crowd, uint32_t places, uint32_t left);
 void crowd_enter(struct crowd *crowd, uint32_t places);
 void crowd_leave(struct crowd *crowd, uint32_t places);
 

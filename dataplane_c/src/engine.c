@@ -324,6 +324,7 @@ int accord_engine_close(struct accord_engine *engine, uint64_t now, uint32_t han
 	withdraw_events(engine, transaction);
 	outbox_release_retained(transaction, &engine->slab);
 	reassembly_release(&transaction->reassembly, &engine->slab, &transaction->share);
+	transaction_told(&engine->table, transaction);
 	transaction->mute = transaction->state == TRANSACTION_FAILED;
 	transaction_linger(&engine->table, transaction);
 	transaction->expires = linger < UINT64_MAX - engine->now ? engine->now + linger : UINT64_MAX - 1;
@@ -393,7 +394,8 @@ uint32_t accord_engine_events(struct accord_engine *engine, struct accord_event 
 			out->path = transaction->path;
 		used += pieces_copy(&engine->slab, event->head, engine->scratch + used, event->length);
 		pieces_release(&transaction->reassembly.fill, &engine->slab, &transaction->share, event->head);
-		transaction->events--;
+		if (--transaction->events == 0)
+			transaction_told(&engine->table, transaction);
 		done++;
 	}
 	return done + stranger_events(engine, events + done, limit - done, used);

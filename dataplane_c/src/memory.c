@@ -37,7 +37,7 @@ static bool complete_config(struct accord_engine_config *config)
 	if (!config->unproven_per_network)
 		config->unproven_per_network = (config->unproven + 3) / 4;
 	if (!config->proven_per_network)
-		config->proven_per_network = (config->transactions + 3) / 4;
+		config->proven_per_network = (config->transactions + 15) / 16;
 	if (!config->buffers)
 		config->buffers = 4096;
 	if (!config->buffer_bytes)

@@ -11,9 +11,9 @@ enum {
 	TRANSACTION_AT = offsetof(struct accord_header, transaction),
 };
 
-static bool network_full(const struct accord_engine *engine, const struct crowd *crowd, const struct accord_path *path)
+static bool network_full(const struct transaction_table *table, const struct accord_path *path)
 {
-	return crowd_of(crowd, crowd_places(engine->table.seed, path)) >= crowd->limit;
+	return crowd_of(&table->unproven_crowd, crowd_places(table->seed, path)) >= table->unproven_crowd.limit;
 }
 
 static bool is_first(const struct packet *packet)
@@ -183,7 +183,7 @@ static enum admission meet_unproven(struct accord_engine *engine, const struct a
 	if (load->level == ACCORD_LEVEL_STATE) {
 		if (!place_free(engine))
 			load_raise(load, engine->now, ACCORD_LEVEL_ANSWER);
-		else if (!network_full(engine, &table->unproven_crowd, path))
+		else if (!network_full(table, path))
 			return ADMISSION_UNPROVEN;
 	}
 	if (load->level <= ACCORD_LEVEL_ANSWER && engine->partials.count && is_first(packet)) {
@@ -211,7 +211,7 @@ enum admission stranger_arrives(struct accord_engine *engine, const struct accor
 		*reason = ACCORD_REASON_BAD_COOKIE;
 		return ADMISSION_NONE;
 	case COOKIE_GOOD:
-		if (!network_full(engine, &engine->table.admitted_crowd, path))
+		if (transaction_admits(&engine->table, path))
 			return ADMISSION_COOKIE;
 		*reason = ACCORD_REASON_OVER_BUDGET;
 		return ADMISSION_NONE;

@@ -28,7 +28,9 @@ void transaction_table_init(struct transaction_table *table, struct transaction 
 	table->congestion = (enum accord_congestion)config->congestion;
 	table->seed = hash_mix(UINT64_C(0x9e3779b97f4a7c15) + config->seed);
 	table->unproven_crowd.limit = config->unproven_per_network;
+	table->admitted_limit = (config->transactions + 3) / 4;
 	table->admitted_crowd.limit = config->proven_per_network;
+	table->untold_crowd.limit = TRANSACTION_UNTOLD;
 	for (uint32_t head = 0; head <= table->head_mask; head++)
 		heads[head] = TRANSACTION_NONE;
 	for (uint32_t slot = 0; slot < table->count; slot++) {
@@ -153,8 +155,13 @@ struct transaction *transaction_new(struct transaction_table *table, uint64_t no
 	transaction->crowd = crowd_places(table->seed, path);
 	if (admission == ADMISSION_UNPROVEN)
 		crowd_enter(&table->unproven_crowd, transaction->crowd);
-	if (admission == ADMISSION_COOKIE)
+	if (admission == ADMISSION_COOKIE) {
+		table->admitted++;
 		crowd_enter(&table->admitted_crowd, transaction->crowd);
+		crowd_enter(&table->untold_crowd, transaction->crowd);
+		transaction->untold = true;
+		table->untold++;
+	}
 	transaction->head = chain(table, id, role);
 	transaction->next = table->heads[transaction->head];
 	table->heads[transaction->head] = slot;
@@ -171,6 +178,7 @@ void transaction_linger(struct transaction_table *table, struct transaction *tra
 	else
 		table->slots[table->lingering_tail].later = transaction->slot;
 	table->lingering_tail = transaction->slot;
+	table->lingering++;
 	table->lingering_unproven += transaction->share.unproven;
 }
 
@@ -189,6 +197,7 @@ struct transaction *transaction_unproven_lingering(struct transaction_table *tab
 
 static void end_lingering(struct transaction_table *table, const struct transaction *transaction)
 {
+	table->lingering--;
 	table->lingering_unproven -= transaction->share.unproven;
 	if (transaction->sooner == TRANSACTION_NONE)
 		table->lingering_head = transaction->later;
@@ -200,12 +209,48 @@ static void end_lingering(struct transaction_table *table, const struct transact
 		table->slots[transaction->later].sooner = transaction->sooner;
 }
 
+static uint32_t left(uint32_t limit, uint32_t taken)
+{
+	return limit > taken ? limit - taken : 0;
+}
+
+/* How many more may be admitted by a cookie: of those that are theirs, and of the table, where what lingers gives way
+ * and unproven peers have theirs in any case, up to a half of it. */
+static uint32_t places_left(const struct transaction_table *table)
+{
+	uint32_t kept = table->unproven_limit < table->count / 2 ? table->unproven_limit : table->count / 2;
+	uint32_t unproven = table->unproven - table->lingering_unproven, taken = table->live - table->lingering;
+	uint32_t room = left(table->count, taken + left(kept, unproven));
+	uint32_t theirs = left(table->admitted_limit, table->admitted);
+
+	return room < theirs ? room : theirs;
+}
+
+bool transaction_admits(const struct transaction_table *table, const struct accord_path *path)
+{
+	uint32_t places = crowd_places(table->seed, path);
+
+	return crowd_admits(&table->admitted_crowd, places, places_left(table)) &&
+	       crowd_admits(&table->untold_crowd, places, TRANSACTION_UNTOLD - table->untold);
+}
+
+void transaction_told(struct transaction_table *table, struct transaction *transaction)
+{
+	if (!transaction->untold)
+		return;
+	transaction->untold = false;
+	table->untold--;
+	crowd_leave(&table->untold_crowd, transaction->crowd);
+}
+
 static void leave_crowd(struct transaction_table *table, struct transaction *transaction)
 {
 	if (transaction->share.unproven)
 		crowd_leave(&table->unproven_crowd, transaction->crowd);
-	if (transaction->admitted)
+	if (transaction->admitted) {
+		table->admitted--;
 		crowd_leave(&table->admitted_crowd, transaction->crowd);
+	}
 	transaction->admitted = false;
 }
 
@@ -218,6 +263,7 @@ void transaction_free(struct transaction_table *table, struct transaction *trans
 	while (*link != transaction->slot)
 		link = &table->slots[*link].next;
 	*link = transaction->next;
+	transaction_told(table, transaction);
 	leave_crowd(table, transaction);
 	table->live--;
 	table->unproven -= transaction->share.unproven;

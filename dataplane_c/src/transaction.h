@@ -30,6 +30,9 @@ enum transaction_constant {
 	/* Slots that were given back last, and are not to be taken again yet. The rest is taken latest first: the few
 	 * that a host is busy with stay in its caches. */
 	TRANSACTION_RESTING = 32,
+	/* Begun by peers of whom nothing is known but a cookie, since the user last asked for events. An answer with TLS
+	 * takes some two milliseconds: who comes behind as many waits no longer than that for them. */
+	TRANSACTION_UNTOLD = 16,
 };
 
 #define TRANSACTION_NONE UINT32_MAX
@@ -74,6 +77,7 @@ struct transaction {
 	uint32_t sooner, later;    /* among the lingering */
 	struct slab_share share;   /* share.unproven: the peer's address is not proven */
 	bool admitted;             /* by a cookie, and nothing more is known of the peer: no commit has come */
+	bool untold;               /* by a cookie, and the user has not been told */
 
 	struct ackrange range;
 	uint64_t ack_due;  /* UINT64_MAX: nothing to tell */
@@ -114,10 +118,11 @@ struct transaction_table {
 	uint32_t resting[TRANSACTION_RESTING];   /* a ring of slots, free too, but only for want of others */
 	uint32_t rested;                         /* that has rested for longest: index in the ring */
 	uint32_t lingering_head, lingering_tail; /* in the order in which they began to */
-	uint32_t lingering_unproven;             /* of them, so many never proved their address */
+	uint32_t lingering, lingering_unproven;  /* so many; of them, so many never proved their address */
 	uint64_t seed;
 	enum accord_congestion congestion; /* of each */
-	struct crowd unproven_crowd, admitted_crowd;
+	struct crowd unproven_crowd, admitted_crowd, untold_crowd;
+	uint32_t admitted, admitted_limit, untold; /* by a cookie alone, lingering ones included; not told of them */
 };
 
 /* Who a transaction is begun with. */
@@ -138,6 +143,10 @@ struct transaction *transaction_of(const struct transaction_table *table, uint32
 /* Takes a free slot and makes it LIVE. NULL: none, or no quota; see reason. */
 struct transaction *transaction_new(struct transaction_table *table, uint64_t now, const uint8_t *id,
                                     enum admission admission, const struct accord_path *path, uint32_t *reason);
+/* May a peer on this path whose address a cookie proves, and nothing else, have a place? */
+bool transaction_admits(const struct transaction_table *table, const struct accord_path *path);
+/* The user has all its events. */
+void transaction_told(struct transaction_table *table, struct transaction *transaction);
 /* LINGERING from now on. */
 void transaction_linger(struct transaction_table *table, struct transaction *transaction);
 
