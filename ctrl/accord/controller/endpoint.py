@@ -7,10 +7,12 @@ import asyncio
 import contextlib
 import dataclasses
 import ipaddress
+import itertools
 import logging
 import secrets
 import socket
 import struct
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol as Interface
@@ -32,8 +34,14 @@ log = logging.getLogger("accord.endpoint")
 _HEARTBEAT_SECONDS = Limit.HEARTBEAT_MS / 1000 / 5
 _IP_PKTINFO = 8  # linux/in.h; the socket module has it from Python 3.12 on
 _EVENTS_PER_SIGN = 32
-# One burst of work before other tasks get their turn.
+# One burst of work before other tasks get their turn: so many rounds, or so long.
 _ROUNDS = 64
+_TURN_US = 4_000
+"""What a connection that is up needs of the process takes it a dozen turns, while a flood fills each of them."""
+_POLL_US = 1000
+"""Of work amid a burst of events, after which it is looked who has come: a ring has 2048 packets, and a flood brings as
+many in a few milliseconds."""
+_POLLS = 32
 
 
 Channels = dict[tuple[str, str, int], list[DatagramChannel]]
@@ -135,8 +143,11 @@ class Endpoint:
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0
         """When it fires, at the latest when the engine has something to do: its clock, microseconds."""
+        self._events: deque[Event] = deque()
+        """Those that the last turn was too short for."""
         self._pumping = False
         self._kicked = False
+        self._resuming = False
         self._closed = False
         self._fds: list[int] = []
         self._read_rings()
@@ -180,7 +191,7 @@ class Endpoint:
     def _read_rings(self) -> None:
         self._fds = self.port.fds()
         for fd in self._fds:
-            self._loop.add_reader(fd, self.pump)
+            self._loop.add_reader(fd, self._turn)
 
     def share(self, port: int) -> None:
         """Take negotiation packets on a UDP port that is another program's.
@@ -227,7 +238,7 @@ class Endpoint:
         wildcard = ipaddress.ip_address(address.partition("%")[0]).is_unspecified
         bound = UdpSocket(sock, index, port, wildcard, {} if channels is None else channels)
         self._sockets[index] = bound
-        self._loop.add_reader(sock.fileno(), self.pump)
+        self._loop.add_reader(sock.fileno(), self._turn)
         return bound
 
     def swap(self, bound: UdpSocket, sock: socket.socket) -> socket.socket:
@@ -235,7 +246,7 @@ class Endpoint:
         self.port.replace_socket(bound.index, sock)
         before, bound.sock = bound.sock, sock
         self._loop.remove_reader(before.fileno())
-        self._loop.add_reader(sock.fileno(), self.pump)
+        self._loop.add_reader(sock.fileno(), self._turn)
         return before
 
     def detach(self, bound: UdpSocket) -> socket.socket:
@@ -351,34 +362,76 @@ class Endpoint:
         """There is something to send: pump soon (at once for callers outside of the pump's own round)."""
         if not self._pumping and not self._kicked and not self._closed:
             self._kicked = True
-            self._loop.call_soon(self.pump)
+            self._loop.call_soon(self._turn)
 
     def pump(self) -> None:
         """Move packets and events until there are none, then set the timer."""
+        self._work(None)
+
+    def _turn(self) -> None:
+        """The same for no longer than others can wait, once between two looks at what else is ready."""
+        if not self._resuming:
+            self._work(clock.now_us() + _TURN_US)
+
+    def _resume(self) -> None:
+        self._resuming = False
+        self._turn()
+
+    def _resume_soon(self) -> None:
+        if not self._resuming:
+            self._resuming = True
+            self._loop.call_soon(self._resume)
+
+    def _work(self, ends: int | None) -> None:
         if self._pumping or self._closed:
             return
         self._pumping, self._kicked = True, False
         try:
             for _ in range(_ROUNDS):
-                moved = self.port.poll(self.engine, clock.now_us())
-                events = self.engine.events()
+                moved = 0
+                if not self._events:
+                    moved = self.port.poll(self.engine, clock.now_us())
+                    self._events.extend(self.engine.events())
+                had_events = bool(self._events)
+                self._dispatch_all(ends)
                 datagrams = self.port.datagrams()
-                for number, event in enumerate(events, start=1):
-                    self._safely(self._dispatch, event)
-                    if number % _EVENTS_PER_SIGN == 0:
-                        self._sign()
                 for path, data in datagrams:
                     self._safely(self._deliver, path, data)
                 for path in self.port.errors():
                     self._safely(self._unreachable, path)
-                if not (moved or events or datagrams):
+                if not (moved or had_events or datagrams):
+                    break
+                if ends is not None and clock.now_us() > ends:
+                    self._resume_soon()
                     break
             else:
-                self._loop.call_soon(self.pump)
+                self._resume_soon()
         finally:
             self._pumping = False
             if not self._closed:
                 self._arm()
+
+    def _dispatch_all(self, ends: int | None) -> None:
+        """Or as many events as fit in; the others stay for the next turn."""
+        polled = clock.now_us()
+        for number in itertools.count(1):
+            if not self._events:
+                return
+            self._safely(self._dispatch, self._events.popleft())
+            if number % _EVENTS_PER_SIGN == 0:
+                self._sign()
+            now = clock.now_us()
+            if now - polled > _POLL_US:
+                self._keep_up()
+                polled = now = clock.now_us()
+            if ends is not None and now > ends:
+                return
+
+    def _keep_up(self) -> None:
+        """Let the engine have what is in the rings, or its peers have to repeat it; its events come behind these."""
+        for _ in range(_POLLS):
+            if not self.port.poll(self.engine, clock.now_us()):
+                return
 
     @staticmethod
     def _safely(call: Callable[..., None], *arguments: object) -> None:
@@ -431,7 +484,7 @@ class Endpoint:
 
     def _time(self) -> None:
         self._timer = None
-        self.pump()
+        self._turn()
 
     def _beat(self) -> None:
         if self._closed:
