@@ -17,7 +17,7 @@ from typing import Any
 
 import _native
 import click
-from _flooding import PROGRAM, Flooding, Plan, first
+from _flooding import PROGRAM, Flooding, Plan, first, hurry
 from failopen import percentile
 from soak import slope
 
@@ -147,7 +147,7 @@ def row(plan: Plan, rate: float, seconds: float, both: Deployment, honest: Hones
     """One flood at one rate."""
     counters = counted(both)
     with contextlib.ExitStack() as beside:
-        others = beside.enter_context(both.bystander())
+        others = beside.enter_context(both.bystander(start_new_session=False, preexec_fn=hurry))
         honest.begin()
         with contextlib.closing(Flooding(plan, rate, seconds, both.client, both.server)) as running:
             flood = running.result()
@@ -195,7 +195,7 @@ def control(plan: Plan, rate: float, seconds: float, queues: int, directory: Pat
         assert shedding.stdout is not None
         shedding.stdout.readline()
         with (
-            both.bystander() as others,
+            both.bystander(start_new_session=False, preexec_fn=hurry) as others,
             contextlib.closing(Flooding(plan, rate, seconds, client, server)) as running,
         ):
             running.result()

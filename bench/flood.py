@@ -30,7 +30,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import _flood_rates
 import _native
 from _flood_rows import Honest, Watched, control, row, warm_up
-from _flooding import KEY, KEY_ID, KINDS, Plan, first, real_proposal
+from _flooding import KEY, KEY_ID, KINDS, Plan, first, hurried, real_proposal
 from _progress import say
 
 from accord.lab.awake import Awake
@@ -208,7 +208,7 @@ def main(
     measurement.queues, measurement.bytes, measurement.honest_rate = queues, size, honest
     measurement.answers, measurement.control = answers, control
     over = False
-    with Awake():
+    with Awake(), hurried():
         try:
             measurement.run()
             over = True

@@ -60,17 +60,19 @@ static __always_inline __be32 source(const struct flood_plan *now, __u32 random)
 	return bpf_htonl((11u << 24) + (random & 0x3fffffff));
 }
 
-/* words: of the packet; the rest of the cookie's input is given. */
+/* words: of the packet; the rest of the cookie's input is given. repeated: what repeat_id returned. */
 static __always_inline __u64 add_cookie(const struct flood_plan *now, __u32 *words, union accord_cookie_input *input,
-                                        int id_at, int count)
+                                        int id_at, int count, __u32 repeated)
 {
+	__u32 bound = now->bound;
 	__u64 mac;
 
+	((__u16 *)&bound)[0] = fold((__u64)((__u16 *)&bound)[0] + repeated);
 	words[WORD_COOKIE] = bpf_htonl(now->key.id << 24 | ACCORD_COOKIE_ADDRESS << 16 | (now->slot & 0xffff));
-	words[WORD_COOKIE + 1] = now->bound;
+	words[WORD_COOKIE + 1] = bound;
 	__builtin_memcpy(&input->parts[id_at], &words[WORD_ID], ACCORD_TRANSACTION_BYTES);
 	input->parts[id_at + 3] = words[WORD_COOKIE];
-	input->parts[id_at + 4] = now->bound;
+	input->parts[id_at + 4] = bound;
 	mac = bpf_cpu_to_be64(accord_siphash(input->words, count, now->key.words));
 	words[WORD_COOKIE + 2] = (__u32)mac;
 	words[WORD_COOKIE + 3] = (__u32)(mac >> 32);
@@ -86,11 +88,28 @@ static __always_inline __u64 new_transaction(__u32 *words)
 	return 2 * (__u64)words[WORD_ID] + words[WORD_ID + 1] + words[WORD_ID + 2];
 }
 
+/* The option ADOPT, without which a SYN is refused, names its transaction. Returns the sum of what was written, as it
+ * counts there (RFC 1071 section 2: behind an odd number of bytes its own are swapped). */
+static __always_inline __u32 repeat_id(const struct flood_plan *now, const __u32 *words, void *end)
+{
+	__u32 at = now->id_at & (FLOOD_ROOM - 1), sum;
+	struct {
+		__u32 words[ACCORD_TRANSACTION_BYTES / 4];
+	} __attribute__((packed)) *id = (void *)words + at;
+
+	if (!at || (void *)(id + 1) > end)
+		return 0;
+	__builtin_memcpy(id->words, &words[WORD_ID], ACCORD_TRANSACTION_BYTES);
+	sum = fold((__u64)words[WORD_ID] + words[WORD_ID + 1] + words[WORD_ID + 2]);
+	return at % 2 ? __builtin_bswap16(sum) : sum;
+}
+
 static __always_inline int make_4(const struct flood_plan *now, void *data, void *end)
 {
 	struct iphdr *ip = data + IPV4_AT;
 	__u32 *ports = (void *)(ip + 1), *words = data + HEADER_4;
 	union accord_cookie_input input;
+	__u32 repeated;
 	__u64 sum;
 
 	if ((void *)(words + WORDS) > end)
@@ -98,11 +117,13 @@ static __always_inline int make_4(const struct flood_plan *now, void *data, void
 	ip->saddr = source(now, bpf_get_prandom_u32());
 	ip->check = ~fold((__u64)now->ip_sum + ip->saddr);
 	sum = now->sum + new_transaction(words);
+	repeated = repeat_id(now, words, end);
+	sum += repeated;
 	if (now->kind == FLOOD_VALIDATED) {
 		input.parts[0] = ip->saddr;
 		input.parts[1] = ip->daddr;
 		input.parts[2] = *ports;
-		sum += add_cookie(now, words, &input, 3, ACCORD_COOKIE_WORDS_IPV4);
+		sum += add_cookie(now, words, &input, 3, ACCORD_COOKIE_WORDS_IPV4, repeated);
 	}
 	((__u16 *)words)[2 * WORD_CHECKSUM + 1] = ~fold(sum);
 	return 1;
@@ -113,6 +134,7 @@ static __always_inline int make_6(const struct flood_plan *now, void *data, void
 	struct ipv6hdr *ip = data + IPV4_AT;
 	__u32 *ports = (void *)(ip + 1), *words = data + HEADER_6, *from = ip->saddr.in6_u.u6_addr32;
 	union accord_cookie_input input;
+	__u32 repeated;
 	__u64 sum;
 
 	if ((void *)(words + WORDS) > end)
@@ -122,11 +144,13 @@ static __always_inline int make_6(const struct flood_plan *now, void *data, void
 	from[2] = bpf_get_prandom_u32();
 	from[3] = bpf_get_prandom_u32();
 	sum = now->sum + new_transaction(words);
+	repeated = repeat_id(now, words, end);
+	sum += repeated;
 	if (now->kind == FLOOD_VALIDATED) {
 		__builtin_memcpy(&input.parts[0], &ip->saddr, 16);
 		__builtin_memcpy(&input.parts[4], &ip->daddr, 16);
 		input.parts[8] = *ports;
-		sum += add_cookie(now, words, &input, 9, ACCORD_COOKIE_WORDS_IPV6);
+		sum += add_cookie(now, words, &input, 9, ACCORD_COOKIE_WORDS_IPV6, repeated);
 	}
 	((__u16 *)words)[2 * WORD_CHECKSUM + 1] = ~fold(sum);
 	return 1;

@@ -4,13 +4,14 @@
  *
  *   flood OBJECT INTERFACE drop SECONDS
  *       Drop every packet that comes in, for so long: packets a second.
- *   flood OBJECT INTERFACE KIND FRAME HEADER_AT FAMILY RATE SECONDS CPU [KEY_ID KEY SLOT]
+ *   flood OBJECT INTERFACE KIND FRAME HEADER_AT ID_AT FAMILY RATE SECONDS CPU [KEY_ID KEY SLOT]
  *       Send. KIND: proposals, replayed, validated. FRAME: a file, whose packet has zeros for its transaction ID, TSN,
  *       checksum and cookie, and its IPv4 header for source and checksum (replayed: which is sent as it is). RATE:
- *       packets a second; 0: as many as go. KEY: 32 hexadecimal digits.
- *   flood OBJECT INTERFACE KIND FRAME HEADER_AT FAMILY RATE SECONDS CPU slices NAMESPACE PEER PROGRAM MILLISECONDS
- *       Send, and at the other end of the wire, interface PEER in the network namespace of that path, put XDP_DROP,
- *       XDP_TX and the program of that ID in turn, for a slice of so long each.
+ *       packets a second; 0: as many as go. KEY: 32 hexadecimal digits. ID_AT: where, in the packet, a chunk has zeros
+ *       for its transaction ID; 0: nowhere.
+ *   flood OBJECT INTERFACE KIND FRAME HEADER_AT ID_AT FAMILY RATE SECONDS CPU slices NAMESPACE PEER PROGRAM
+ * MILLISECONDS Send, and at the other end of the wire, interface PEER in the network namespace of that path, put
+ * XDP_DROP, XDP_TX and the program of that ID in turn, for a slice of so long each.
  *
  * Frames are made, and, where the receiver runs no other processor, received by CPU: what is measured at the full rate
  * is what one processor does of both.
@@ -45,7 +46,6 @@
 enum {
 	FRAMES_PER_CALL = 1 << 30, /* until a signal ends the call: each takes the kernel some 20 ms to begin and end */
 	FRAMES_PER_BATCH = 64,
-	ROOM = 2048,
 	ETHERNET_BYTES = 14,
 	IPV4_BYTES = 20,
 };
@@ -54,7 +54,7 @@ struct flood {
 	struct bpf_object *object;
 	int plan_fd, arrived_fd;
 	struct flood_plan plan;
-	uint8_t frame[ROOM];
+	uint8_t frame[FLOOD_ROOM];
 	uint32_t length;
 	atomic_bool stop, ended;
 	int error;
@@ -102,7 +102,7 @@ static void read_frame(struct flood *flood, const char *path)
 
 	if (!file)
 		give_up(path, errno);
-	flood->length = (uint32_t)fread(flood->frame, 1, ROOM - FLOOD_SPARE, file);
+	flood->length = (uint32_t)fread(flood->frame, 1, FLOOD_ROOM - FLOOD_SPARE, file);
 	fclose(file);
 	if (flood->length <= front)
 		give_up(path, EINVAL);
@@ -256,7 +256,7 @@ int main(int count, char **arguments)
 	double rate, seconds;
 	uint64_t began;
 
-	if (count != 5 && count != 10 && count != 13 && count != 15)
+	if (count != 5 && count != 11 && count != 14 && count != 16)
 		give_up("arguments: see the beginning of flood.c", EINVAL);
 	interface = if_nametoindex(arguments[2]);
 	load(&flood, arguments[1]);
@@ -267,14 +267,15 @@ int main(int count, char **arguments)
 		if (strcmp(arguments[3], kinds[kind]) == 0)
 			flood.plan.kind = kind;
 	flood.plan.header_at = whole_number(arguments[5]);
-	flood.plan.family = whole_number(arguments[6]);
-	rate = number(arguments[7]);
-	seconds = number(arguments[8]);
+	flood.plan.id_at = whole_number(arguments[6]);
+	flood.plan.family = whole_number(arguments[7]);
+	rate = number(arguments[8]);
+	seconds = number(arguments[9]);
 	flood.plan.picoseconds = rate > 0 ? (uint64_t)(1e12 / rate) : 0;
-	if (count == 13)
-		read_key(&flood, arguments + 10);
-	if (count == 15)
-		read_slices(&flood, arguments + 10);
+	if (count == 14)
+		read_key(&flood, arguments + 11);
+	if (count == 16)
+		read_slices(&flood, arguments + 11);
 	read_frame(&flood, arguments[4]);
 	if (bpf_map_update_elem(flood.plan_fd, &key, &flood.plan, BPF_ANY))
 		give_up("map plan", errno);
@@ -283,7 +284,7 @@ int main(int count, char **arguments)
 	fflush(stdout);
 	printf("{");
 	began = now_ns();
-	send_for(&flood, (uint64_t)(seconds * 1e9), (int)whole_number(arguments[9]));
+	send_for(&flood, (uint64_t)(seconds * 1e9), (int)whole_number(arguments[10]));
 	if (bpf_map_lookup_elem(flood.plan_fd, &key, &flood.plan))
 		give_up("map plan", errno);
 	seconds = (double)(now_ns() - began) / 1e9;

@@ -129,12 +129,13 @@ class Deployment:
             return list(association.stack)
 
     @contextlib.contextmanager
-    def bystander(self) -> Iterator[dict[str, int]]:
-        """Others' traffic while the block runs; what it suffered is in the dictionary afterwards."""
+    def bystander(self, **popen: Any) -> Iterator[dict[str, int]]:
+        """Others' traffic while the block runs; what it suffered is in the dictionary afterwards. ``popen``: as of
+        ``subprocess.Popen``."""
         script = [sys.executable, "-I", "-S", str(Path(__file__).with_name("bystander.py"))]
         # Of their own session: a Ctrl-C is for whoever measures, and they end with their input.
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        pipes["start_new_session"] = True
+        pipes = {"start_new_session": True, **pipes, **popen}
         serving = self.server.popen([*script, "serve", self.server.address4], **pipes)
         assert serving.stdout is not None
         udp_port, tcp_port = serving.stdout.readline().split()
