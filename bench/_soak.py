@@ -20,7 +20,6 @@ from __future__ import annotations
 import contextlib
 import enum
 import gc
-import heapq
 import json
 import random
 import secrets
@@ -28,9 +27,8 @@ import select
 import socket
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass, field, replace
-from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -87,6 +85,14 @@ class Attempt:
     """The peer has our last message, or the engine has given it up."""
     ended: bool = False
     """The peer has said its end, too."""
+    challenged: bool = False
+    """The peer has asked for a cookie."""
+
+    @property
+    def standing(self) -> str:
+        """For whom it fails."""
+        asked = " after a challenge" if self.challenged else ""
+        return f"{self.stage.name.lower()}{asked}, {len(self.answer)} nodes of the answer"
 
 
 class Way:
@@ -120,8 +126,7 @@ class Soak:
         self._by_fd: dict[int, Attempt] = {}
         self._giving_up: dict[int, float] = {}
         """Nobody waits for these any more, but that the peer learns it; until when, in this order."""
-        self._timers: list[tuple[float, int, Attempt]] = []
-        self._serial = count()
+        self._give_up: deque[tuple[float, Attempt]] = deque()
         self._last_silent = 0.0
         self.begun = 0
         self.outcomes: Counter[str] = Counter()
@@ -145,8 +150,8 @@ class Soak:
                 elif (attempt := self._by_fd.get(fd)) is not None:
                     self._guarded(attempt, self._readable)
             now = time.monotonic()
-            while self._timers and self._timers[0][0] <= now:
-                self._due(heapq.heappop(self._timers)[2], now)
+            while self._give_up and self._give_up[0][0] <= now:
+                self._give_up_now(self._give_up.popleft()[1], now)
             self._forget(now)
             if now - reported >= REPORT_SECONDS:
                 reported = now
@@ -155,7 +160,7 @@ class Soak:
     def _patience(self, now: float) -> float:
         deadline = self._engine.deadline()
         wait = REPORT_SECONDS if deadline is None else max(0.0, (deadline - clock.now_us()) / 1e6)
-        return min(wait, REPORT_SECONDS, max(0.0, self._timers[0][0] - now) if self._timers else REPORT_SECONDS)
+        return min(wait, REPORT_SECONDS, max(0.0, self._give_up[0][0] - now) if self._give_up else REPORT_SECONDS)
 
     # ---- the beginning ----
 
@@ -178,8 +183,8 @@ class Soak:
         handle = self._engine.open(at, transaction, way.path)
         attempt = self._open[handle] = Attempt(kind, way, handle, proposal, now + PATIENCE_SECONDS)
         self._engine.send(at, handle, Step.PROPOSAL, Message(Step.PROPOSAL, tuple(proposal.nodes)).encode())
-        wait = _GIVEN_UP_SECONDS if kind == "given up" else PATIENCE_SECONDS
-        heapq.heappush(self._timers, (now + wait, next(self._serial), attempt))
+        if kind == "given up":
+            self._give_up.append((now + _GIVEN_UP_SECONDS, attempt))
 
     def _be_silent(self) -> None:
         at, way = clock.now_us(), self._ways["open"]
@@ -191,12 +196,8 @@ class Soak:
         self._engine.close(at, handle)
         way.socket.send(packet)
 
-    def _due(self, attempt: Attempt, now: float) -> None:
-        if self._open.get(attempt.handle) is not attempt:
-            return
-        if now >= attempt.until:
-            self._end(attempt, f"nothing more in {PATIENCE_SECONDS:g} s, {attempt.stage.name}")
-        elif attempt.kind == "given up":
+    def _give_up_now(self, attempt: Attempt, now: float) -> None:
+        if attempt.handle in self._open:
             self._engine.send(clock.now_us(), attempt.handle, Step.COMMIT, given_up())
             self._giving_up[attempt.handle] = now + _DYING_SECONDS
             self._end(attempt, "ok")
@@ -204,6 +205,8 @@ class Soak:
     def _forget(self, now: float) -> None:
         while self._giving_up and (first := next(iter(self._giving_up.items())))[1] <= now:
             self._close(first[0])
+        while self._open and (oldest := next(iter(self._open.values()))).until <= now:
+            self._end(oldest, f"nothing more in {PATIENCE_SECONDS:g} s: {oldest.standing}")
 
     # ---- packets ----
 
@@ -240,9 +243,11 @@ class Soak:
         elif event.kind is EventKind.ARRIVED and event.step == Step.COMMIT:
             attempt.committed = True
             self._perhaps_over(attempt)
+        elif event.kind is EventKind.CHALLENGED:
+            attempt.challenged = True
         elif event.kind is EventKind.FAILED:
             if attempt.connection is None:
-                self._end(attempt, f"failed: {event.reason.name}")
+                self._end(attempt, f"{event.reason.name}: {attempt.standing}")
             else:  # the commit was never acknowledged: whether the stack is up the echo shows
                 attempt.committed = True
                 self._perhaps_over(attempt)

@@ -30,6 +30,15 @@ from accord.lab.pair import pair
 
 KINDS = {"tcp": 50, "tls": 30, "aborted": 10, "given up": 8, "silent": 2}
 LEAN = Path(__file__).with_name("_soak.py")
+_PLACES = 1024
+LIMITS = f"""[limits]
+transactions = {2 * _PLACES}
+unproven = {_PLACES}
+unproven_per_network = {_PLACES}
+proven_per_network = {_PLACES}
+"""
+"""All load comes from one network. What is refused or given up keeps its place for twelve seconds, and of the usual
+limits a network has a quarter: enough for 43 of those a second, after which nobody of that network is answered."""
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _TICK = os.sysconf("SC_CLK_TCK")
 
@@ -220,7 +229,7 @@ def main(
         pair() as (client, server),
         contextlib.closing(Deployment(client, server, Path(directory))) as both,
     ):
-        both.daemon(server)
+        both.daemon(server, more=LIMITS)
         spec = {
             "host": server.address4,
             "ports": {"open": BARE_PORT, "secure": PORT},
