@@ -307,6 +307,7 @@ class Exchange:
             return
         if self._release_timer is not None:
             self._release_timer.cancel()
+            self._release_timer = None
         self.info = self._endpoint.engine.info(self._handle) or self.info
         self._endpoint.release(self._handle, self._linger)
         released, self._released = self._released, None

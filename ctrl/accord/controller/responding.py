@@ -66,6 +66,7 @@ def respond(
         if channel is not None and bound is not None and not channel.in_use:
             endpoint.drop_channel(bound, path, channel)
             channel.ended = _nothing
+        answering.released()
 
     ladder = Ladder(clock.now)
     ladder.note(Way.HERE, f"from {_peer(path)}")
@@ -78,7 +79,7 @@ def respond(
     answering = Answering(controller, transaction, path, ladder, channel, exchange.feed)
     cookie = secrets.token_bytes(COOKIE_BYTES)
     exchange.run(answering.machine(cookie))
-    exchange.committed.add_done_callback(lambda outcome: _committed(answering, outcome))
+    exchange.committed.add_done_callback(lambda outcome: _ended(answering, outcome))
     return exchange
 
 
@@ -119,6 +120,14 @@ class Answering:
         """The local service has answered: whichever session waits for it goes on."""
         for node_id in self._sessions:
             self._feed(events.Resume(node_id))
+
+    def released(self) -> None:
+        """The exchange is over, and no event leads to anything in it any more."""
+        self._feed = _nowhere
+
+    def forget(self) -> None:
+        """It has come to a stack, or to nothing: let go of what refers back to this object (``Exchange._release``)."""
+        self.offered, self._sessions = None, {}
 
     def stop(self, reason: Reason) -> None:
         """The peer has fallen back, or the connection that was waited for cannot come any more."""
@@ -212,8 +221,19 @@ def _nothing() -> None:
     """To be told."""
 
 
+def _nowhere(event: events.Event) -> None:
+    """To be given events."""
+
+
 def _peer(path: Path) -> str:
     return f"{path.remote} port {path.remote_port}" if path.context == Protocol.UDP else f"{path.remote}, direct"
+
+
+def _ended(answering: Answering, outcome: asyncio.Future[events.Committed]) -> None:
+    try:
+        _committed(answering, outcome)
+    finally:
+        answering.forget()
 
 
 def _committed(answering: Answering, outcome: asyncio.Future[events.Committed]) -> None:

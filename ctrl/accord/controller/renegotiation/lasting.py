@@ -49,11 +49,11 @@ class LastingCarrier:
         self.sent = 0
         self.received = 0
         """Bytes of data, over all stacks."""
-        self.on_moved: Callable[[], None] = lambda: None
+        self.on_moved: Callable[[], None] = _nothing
         """Data is sent over the next stack from now on, and the association has another identity."""
         self.on_called_off: Callable[[Identity], None] = lambda following: None
         """Initiator: the responder is to be told that this stack will not follow."""
-        self.on_ended: Callable[[], None] = lambda: None
+        self.on_ended: Callable[[], None] = _nothing
         """Closed or aborted, whoever did it."""
         self.on_replaced: Callable[[], None] = lambda: None
         """Another stack is there in the place of the first one, and the association has another identity."""
@@ -361,8 +361,13 @@ class LastingCarrier:
                 task.cancel()
 
     def _over(self) -> None:
-        ended, self.on_ended = self.on_ended, lambda: None
+        ended, self.on_ended = self.on_ended, _nothing
+        self.on_moved = _nothing  # whoever owns this one is not to be found by the collector only
         ended()
+
+
+def _nothing() -> None:
+    """To be told."""
 
 
 async def _exactly(carrier: Carrier, count: int) -> bytes:
