@@ -87,6 +87,10 @@ def test(kernels: Sequence[str], accelerator: str, keep: bool, rest: Sequence[st
     with redirect_stdout(sys.stderr) if "--json" in rest else nullcontext():
         environment.build()
         become_root(_passed_on())
+        # Half an hour of machines for a word that the suite does not know would be a pity.
+        wrong = live([*_suite(kernels[0], RESULTS), "--check", *rest], _SUITE_NEEDS)
+        if wrong:
+            return wrong
         rows: List[Dict[str, Any]] = []
         with minimal.terminable():
             for kernel in kernels:
@@ -95,6 +99,13 @@ def test(kernels: Sequence[str], accelerator: str, keep: bool, rest: Sequence[st
     if "--json" in rest:
         print(json.dumps({"kernels": list(kernels), "rows": rows, "failed": failed}))
     return 1 if failed else 0
+
+
+_SUITE_NEEDS = {"PYTHONPATH": f"{ROOT / 'ctrl'}:{ROOT}"}
+
+
+def _suite(kernel: str, results: Path) -> List[str]:
+    return [str(environment.PYTHON), str(VAGRANT / "suite.py"), "--kernel", kernel, "--results", str(results)]
 
 
 def _test_on(kernel: str, accelerator: str, keep: bool, rest: Sequence[str]) -> List[Dict[str, Any]]:
@@ -112,9 +123,8 @@ def _test_on(kernel: str, accelerator: str, keep: bool, rest: Sequence[str]) -> 
         pid = vm_hall.running()
         if pid is None:
             raise BuildFailure("the machines are gone: ./build.py vm up")
-        environment_ = {"ACCORD_VM_SSH": "\n".join(_ssh(pid)), "PYTHONPATH": f"{ROOT / 'ctrl'}:{ROOT}"}
-        command = [str(environment.PYTHON), str(VAGRANT / "suite.py"), "--kernel", kernel, "--results", str(results)]
-        code = live([*command, *rest], environment_)
+        environment_ = {**_SUITE_NEEDS, "ACCORD_VM_SSH": "\n".join(_ssh(pid))}
+        code = live([*_suite(kernel, results), *rest], environment_)
         try:
             found = json.loads((results / "result.json").read_text(encoding="utf-8"))
         except OSError:

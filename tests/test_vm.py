@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.l2 import Ether
 from scapy.utils import wrpcap
@@ -270,6 +271,15 @@ def test_every_case_has_one_name_and_the_smoke_run_is_of_them() -> None:
     names = suite.known_cases()
     assert len(names) == len(set(names))
     assert all(fnmatch.filter(names, pattern) for pattern in suite.SMOKE)
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [(["--smoke"], 0), (["--case", "accord-*", "--rtt", "100"], 0), (["--smok"], 2), (["--case", "nosuch"], 2)],
+)
+def test_a_word_that_the_suite_does_not_know_is_told_before_any_machine_is_up(words: list[str], code: int) -> None:
+    found = CliRunner().invoke(suite.main, ["--kernel", "6.1", "--results", "nowhere", "--check", *words])
+    assert found.exit_code == code
 
 
 def test_what_the_doctor_is_asked_about_is_what_it_answers_to() -> None:

@@ -272,6 +272,7 @@ def _patterns(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> 
 @click.option("--repeats", type=click.IntRange(1, 100), default=9, show_default=True, help="Connections a case.")
 @click.option("--bytes", "size", type=click.IntRange(1), default=BULK_BYTES, show_default=True, help="Of a bulk file.")
 @click.option("--smoke", is_flag=True, help="One round trip time, few connections, small files, no service.")
+@click.option("--check", is_flag=True, help="Only look whether these options can be read.")
 @click.option("--json", "as_json", is_flag=True, help="The table goes to standard error.")
 def main(
     kernel: str,
@@ -283,9 +284,12 @@ def main(
     repeats: int,
     size: int,
     smoke: bool,
+    check: bool,
     as_json: bool,
 ) -> None:
     """Run the cases between the two hosts and print a row for each; RESULTS/result.json has them all."""
+    if check:
+        return
     console = Console(stderr=as_json, width=120)
     if smoke:
         rtts, names, repeats, size = rtts or (100.0,), names or SMOKE, min(repeats, 2), min(size, SMOKE_BYTES)

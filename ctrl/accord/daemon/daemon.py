@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import gc
 import logging
 import os
@@ -41,6 +42,8 @@ from accord.datapath import privilege
 from accord.datapath.attach import consequence, plan
 from accord.datapath.port import Rung, Spare
 from accord.datapath.privilege import Ask
+from accord.protocols.certificates import check_roots, load_identity
+from accord.protocols.services import Security
 from accord.protocols.tls_context import open_key_log
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
@@ -113,6 +116,19 @@ class Daemon:
         self._before = running(self._control) if self._takeover else None
         if self._before is None:
             self._listener = self._listen(self._control)
+        self._look_at_files()
+
+    def _look_at_files(self) -> None:
+        """Say at the start what would be found at the first connection. No reason to stay away: a certificate may be
+        half renewed just when a daemon is started anew."""
+        named = Security(
+            certificate=self._config.certificate, private_key=self._config.private_key, ca_file=self._config.ca_file
+        )
+        for check in (load_identity, check_roots) if named.certificate is not None else (check_roots,):
+            try:
+                check(named)
+            except AccordError as wrong:
+                log.warning("[tls]: %s", wrong)
 
     def reports_to(self, supervisor: socket.socket | None, spare: Spare | None) -> None:
         """Set before ``run``, what the constructor could not know yet."""
@@ -345,9 +361,9 @@ class Daemon:
 
     def _listen(self, path: Path) -> socket.socket:
         """The control socket, mode 0600, or 0666 with users named (the kernel's credentials then decide)."""
-        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
         try:
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
                 try:
                     sock.connect(os.fspath(path))
@@ -367,7 +383,11 @@ class Daemon:
             sock.listen(64)
         except OSError as refusal:
             sock.close()
-            raise error(Reason.NO_PRIVILEGE, f"control socket {path}: {refusal.strerror}", "run with sudo") from refusal
+            # "path too long" has no number.
+            what = f"control socket {path}: {refusal.strerror or refusal}"
+            if refusal.errno in (errno.EACCES, errno.EPERM):
+                raise error(Reason.NO_PRIVILEGE, what, "run with sudo") from refusal
+            raise error(Reason.BAD_CONFIG, what, "give another --control path") from refusal
         except BaseException:
             sock.close()
             raise
