@@ -38,7 +38,7 @@ from pathlib import Path
 sys.dont_write_bytecode = True
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from buildtools import bare, checks, clean, environment, fuzzing, model, vm, vm_box  # noqa: E402
+from buildtools import bare, checks, clean, environment, fuzzing, minimal, model, vm, vm_box  # noqa: E402
 from buildtools.console import ROOT, BuildFailure, as_root, replace, say  # noqa: E402
 
 DESCRIPTION = """Set up, build, run and check Accord. Every command first does what the ones above it do, as far as
@@ -351,7 +351,8 @@ def main() -> int:
     arguments.rest = [argument for argument in rest if argument != "--"]
     os.chdir(ROOT)
     try:
-        code: int = arguments.function(arguments)
+        with minimal.terminable():
+            code: int = arguments.function(arguments)
     except BuildFailure as error:
         print(f"accord: {error}", file=sys.stderr)
         return 1

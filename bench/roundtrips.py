@@ -19,16 +19,26 @@ import click
 from accord.cli.main import run
 from accord.cli.numbers import Finite
 
+_END_SECONDS = 20
+
 MEASURES = ("ready", "first_response")
 
 
 def demo(rtt: float, repeats: int, family: str) -> dict[str, object]:
     """One run of the demo."""
     command = [sys.executable, "-m", "accord.cli.demo", "--json", "--rtt", str(rtt), "--repeats", str(repeats)]
-    done = subprocess.run([*command, "--family", family], capture_output=True, text=True)
-    if done.returncode:
-        raise click.ClickException(done.stderr[-2000:])
-    result: dict[str, object] = json.loads(done.stdout.splitlines()[-1])
+    with subprocess.Popen(
+        [*command, "--family", family], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            out, said = process.communicate()
+        except BaseException:  # Ctrl-C, SIGTERM: it has hosts and processes of its own to take down
+            process.terminate()
+            process.wait(_END_SECONDS)
+            raise
+    if process.returncode:
+        raise click.ClickException(said[-2000:])
+    result: dict[str, object] = json.loads(out.splitlines()[-1])
     return result
 
 

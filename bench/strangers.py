@@ -182,6 +182,8 @@ async def measure(count: int, warm_up: int, files: Files, security: Security) ->
         for done in range(warm_up):
             host.meet(next(ids))
             say(f"{done} strangers, warming up")
+            if done % 500 == 0:
+                await asyncio.sleep(0)  # Ctrl-C is heard
         await asyncio.sleep(1)  # what the first server's timers still hold goes with them
         gc.collect()
         before, open_before = resident(), descriptors()

@@ -178,12 +178,13 @@ def room(parent: Path, keep: bool) -> Iterator[Path]:
 
 @contextmanager
 def terminable() -> Iterator[None]:
-    """SIGTERM and SIGHUP end the run as Ctrl-C does: with everything cleaned up."""
+    """SIGTERM, and SIGHUP unless it is ignored (nohup), end the run as Ctrl-C does: with everything cleaned up."""
 
     def interrupt(*_: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
 
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    ending = [signal.SIGTERM, *([signal.SIGHUP] if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN else [])]
+    previous = {number: signal.signal(number, interrupt) for number in ending}
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background by a shell
         previous[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -105,7 +106,13 @@ def verify(model: str, macros: Sequence[str] = (), liveness: bool = False, effor
 def _run(folder: Path, command: List[str], strict: bool = True) -> str:
     try:
         done = subprocess.run(
-            command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", check=False
+            command,
+            cwd=folder,
+            env={**os.environ, "TMPDIR": str(folder)},  # what a compiler that is killed leaves goes with the rest
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            encoding="utf-8",
+            check=False,
         )
     except OSError as error:
         raise BuildFailure(f"cannot run {command[0]}: {error.strerror}. ./build.py setup installs it") from error

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from sim.features import FEATURES
 from sim.scenario import Scenario, draw
+from sim.workers import mapped
 from sim.world import Verdict, run
 
 _REPLAYED: Final = 20
@@ -142,7 +143,7 @@ def _workers(processes: int) -> Iterator[Each]:
     context = multiprocessing.get_context("spawn")
     pool = ProcessPoolExecutor(processes, context, _begin_worker)
     try:
-        yield lambda seeds: pool.map(judge_seed, seeds, chunksize=4)
+        yield lambda seeds: mapped(pool, judge_seed, seeds)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 

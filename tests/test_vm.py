@@ -157,6 +157,20 @@ def test_a_run_that_a_shell_started_in_the_background_cleans_up_at_sigterm_too()
     assert "KeyboardInterrupt" in done.stderr
 
 
+def test_a_run_under_nohup_outlives_its_terminal() -> None:
+    program = (
+        "import os, signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "from buildtools.minimal import terminable\n"
+        "with terminable():\n"
+        "    os.kill(os.getpid(), signal.SIGHUP)\n"
+        "print('went on')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.stdout == "went on\n", done.stderr
+
+
 BULK = {
     "sent": 100,
     "sha256": "aa",

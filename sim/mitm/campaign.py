@@ -18,6 +18,7 @@ from sim.mitm.conversations import CONVERSATIONS, Conversation
 from sim.mitm.corpus import corpus
 from sim.mitm.edits import Edit
 from sim.mitm.run import Base, Outcome, tampered, undisturbed
+from sim.workers import mapped
 
 _SHOWN: Final = 20
 _CHUNK: Final = 20
@@ -198,7 +199,7 @@ def _workers(processes: int) -> Iterator[Callable[[Iterable[int]], Iterator[Resu
         return
     pool = ProcessPoolExecutor(processes, multiprocessing.get_context("spawn"), _begin_worker)
     try:
-        yield lambda numbers: pool.map(play_number, numbers, chunksize=_CHUNK)
+        yield lambda numbers: mapped(pool, play_number, numbers, _CHUNK)
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
 
