@@ -36,6 +36,8 @@ def exists(name: str) -> bool:
     """A test, or a command with a target of its own."""
     if name.startswith("./build.py "):
         return command_exists(name.split()[1:])
+    if name.startswith("make "):
+        return target_exists(name.split()[1:])
     file, _, test = name.partition("::")
     if file.startswith("C:"):
         path = ROOT / "dataplane_c/tests" / file.removeprefix("C:")
@@ -45,16 +47,31 @@ def exists(name: str) -> bool:
 
 
 def command_exists(words: list[str]) -> bool:
-    """``fuzz --target T``, ``bench NAME [--option]``, ``sim --option``."""
+    """``fuzz --target T``, ``fuzz xdp``, ``bench NAME [--option N]``, ``sim [--option N]``, ``model``."""
+    options = [word for word in words[1:] if word.startswith("--")]
     match words:
         case ["fuzz", "--target", target]:
             places = (f"dataplane_c/fuzz/fuzz_{target}.c", f"fuzz/targets/{target}.py")
             return any((ROOT / place).exists() for place in places)
-        case ["bench", name, *options]:
+        case ["fuzz", "xdp"]:
+            return (ROOT / "dataplane_c/campaign/main.c").exists()
+        case ["bench", name, *_]:
             source = ROOT / "bench" / f"{name}.py"
-            return source.exists() and all(option in source.read_text() for option in options)
-        case ["sim", *options]:
-            return all(option in (ROOT / "sim/__main__.py").read_text() for option in options)
+            return source.exists() and all(f'"{option}"' in source.read_text() for option in options)
+        case ["sim", *_]:
+            return all(f'"{option}"' in (ROOT / "sim/__main__.py").read_text() for option in options)
+        case ["model"]:
+            return (ROOT / "buildtools/model.py").exists()
+    return False
+
+
+def target_exists(words: list[str]) -> bool:
+    """``make -C DIRECTORY TARGET [VARIABLE=value]``."""
+    match words:
+        case ["-C", directory, target, *variables]:
+            made = ROOT / directory / "Makefile"
+            text = made.read_text() if made.exists() else ""
+            return f"\n{target}:" in text and all(f"$({each.partition('=')[0]})" in text for each in variables)
     return False
 
 
@@ -77,7 +94,12 @@ def test_a_name_that_is_not_there_is_noticed() -> None:
         "./build.py fuzz --target nothing",
         "./build.py bench nothing",
         "./build.py bench fallback --nothing",
+        "./build.py fuzz nothing",
+        "./build.py sim --nothing",
         "./build.py nothing",
+        "make -C dataplane_c nothing",
+        "make -C dataplane_c amplification NOTHING=1",
+        "make -C nowhere amplification",
     ):
         assert not exists(name), name
 

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.root
 
 GUESSES = 200_000
 """Of proposals, and as many of SYNs."""
+CONNECTIONS = 10_000
 PROPOSAL, SYN, SPENT = lib.ACCORD_HEARD_PROPOSAL, lib.ACCORD_HEARD_SYN, lib.ACCORD_HEARD_SPENT
 HOUR_NS = 3_600 * 10**9
 
@@ -156,6 +157,36 @@ def test_guessed_ids_suppress_nothing_and_spend_nothing(fresh: Program) -> None:
             ours = chance.randbytes(12)
             assert bare.run(syn[:at_syn] + ours + syn[at_syn + 12 :]) == Verdict.PASS
     assert suppressed == GUESSES // 100
+    assert fresh.counters()[Reason.SYN_SUPPRESSED] == suppressed
+
+
+def test_who_knows_the_id_of_a_connection_costs_it_one_syn_and_no_repetition(fresh: Program) -> None:
+    """On the path he sees the ID before anybody, and says what he likes in the victim's name and in others'. The kernel
+    repeats a SYN without the option, and that passes. With it one is suppressed, and no second one."""
+    chance, bare = random.Random(14), Bare(fresh)
+    heard, syn, repetition = bytes(HEARD_4), bytes(SYN_4), bytes(ETHER / ip4(proto=6) / segment(LINUX))
+    at_heard, at_syn = heard.index(ID), syn.index(ID)
+    elsewhere = bytes(proposal(ip4(src="192.0.2.99")))
+    suppressed = 0
+
+    def propose(frame: bytes, transaction: bytes) -> None:
+        bare.run(frame[:at_heard] + transaction + transaction[:4] + frame[at_heard + 16 :])
+
+    for _ in range(CONNECTIONS):
+        ours = chance.randbytes(12)
+        said = syn[:at_syn] + ours + syn[at_syn + 12 :]
+        for frame in chance.choices((heard, elsewhere), k=chance.randrange(4)):
+            propose(frame, ours)
+        dropped = bare.run(said) == Verdict.DROP
+        for frame in chance.choices((heard, elsewhere), k=chance.randrange(4)):
+            propose(frame, ours)
+        for _ in range(chance.randrange(3)):
+            again = bare.run(said) == Verdict.DROP
+            assert not (dropped and again), "once for each ID"
+            dropped |= again
+        assert bare.run(repetition) == Verdict.PASS
+        suppressed += dropped
+    assert CONNECTIONS // 4 < suppressed < CONNECTIONS, "he succeeds, and not always"
     assert fresh.counters()[Reason.SYN_SUPPRESSED] == suppressed
 
 
