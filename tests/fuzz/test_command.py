@@ -34,8 +34,8 @@ def test_all_targets_end_when_the_time_is_over_and_none_is_left_out(seconds: int
 
 
 def test_a_parser_alone_gets_its_larger_share() -> None:
-    given = fuzzing.shared([target("frame"), target("control"), target("files")], 60, 1)
-    assert given["frame"] == 8 * given["control"] == 8 * given["files"] == 48
+    given = fuzzing.shared([target("frame"), target("control"), target("files")], 70, 1)
+    assert given["frame"] == 12 * given["control"] == 12 * given["files"] == 60
 
 
 def test_one_target_gets_all_of_the_time_and_no_more() -> None:
