@@ -6,6 +6,7 @@
 #include "pieces.h"
 
 enum {
+	SMALLEST_PAGE = 4096,
 	/* The most that the limits below allow. */
 	LONGEST_BUFFER = sizeof(struct slab_head) + ACCORD_MAX_PACKET + SLAB_GRAIN,
 };
@@ -100,6 +101,9 @@ struct accord_engine *accord_engine_new(const struct accord_engine_config *confi
 	memory = calloc(1, bytes);
 	if (!memory)
 		return NULL;
+	/* Now, and not when a flood comes to a part that nobody has used yet. */
+	for (uint64_t at = 0; at < bytes; at += SMALLEST_PAGE)
+		*(volatile uint8_t *)(memory + at) = 0;
 	engine = (struct accord_engine *)(void *)(memory + starts[PART_ENGINE]);
 	engine->config = whole;
 	engine->bytes = bytes;

@@ -136,6 +136,8 @@ class Endpoint:
         """Called when the port has left its interface or climbed again."""
         self.met_stranger: Callable[[Event], None] = lambda event: None
         """Called with STRANGER and RETURNED, which belong to no transaction."""
+        self.beaten: Callable[[], None] = lambda: None
+        """Called with each heartbeat."""
         self._loop = asyncio.get_running_loop()
         self._opened = opened
         self._owners: dict[int, Owner] = {}
@@ -491,6 +493,7 @@ class Endpoint:
             return
         self._sign()
         self._levels.look(self.engine.load(clock.now_us()), clock.now())
+        self.beaten()
         self._loop.call_later(_HEARTBEAT_SECONDS, self._beat)
 
     def _sign(self) -> None:

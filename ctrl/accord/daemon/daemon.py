@@ -34,7 +34,7 @@ from accord.controller.peers.state_file import Kept, state_file
 from accord.controller.settings.config import DaemonConfig, ExposeConfig, cookies_path, state_path
 from accord.daemon.admission import Admission, turn_away
 from accord.daemon.life import Life
-from accord.daemon.memory import limited
+from accord.daemon.memory import Reserve, limited
 from accord.daemon.operations import Operations
 from accord.daemon.successor import start_successor
 from accord.daemon.takeover import DRAIN_SECONDS, Predecessor, Succession, running
@@ -188,6 +188,7 @@ class Daemon:
             keeper.start()
             cookies.start()
             network.start()
+            self._keep_reserve(controller)
             life.ready()
             await self._stop.wait()
             life.stopping()
@@ -219,6 +220,13 @@ class Daemon:
         own = None if path is None else state_file(path, Kept.COOKIES)
         ring = KeyRing(limits.cookie_period_s, limits.cookie_lifetime_s, os.urandom)
         return CookieKeeper(ring, controller.endpoint.cookies, own, limits.cookie_keys)
+
+    @staticmethod
+    def _keep_reserve(controller: Controller) -> None:
+        endpoint = controller.endpoint
+        usage = endpoint.engine.usage()
+        reserve = Reserve(usage.unproven_limit + usage.transactions_limit // 4)
+        endpoint.beaten = lambda: reserve.look(endpoint.in_flight)
 
     @staticmethod
     def _expose(controller: Controller, configs: Iterable[ExposeConfig]) -> None:
