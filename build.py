@@ -62,7 +62,9 @@ def command_build(_: argparse.Namespace) -> int:
 
 
 def command_demo(arguments: argparse.Namespace) -> int:
-    environment.build()
+    # With --json standard output is one object, whatever had to be built before.
+    with contextlib.redirect_stdout(sys.stderr):
+        environment.build()
     replace_by_module(DEMO, arguments.rest)
     return 0
 

@@ -11,6 +11,8 @@ import subprocess
 import sys
 import tomllib
 from collections.abc import Callable, Sequence
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,25 @@ def test_a_benchmark_that_is_not_there_is_answered_with_those_that_are() -> None
     assert done.returncode == 1
     assert "no benchmark 'no-such-benchmark'" in done.stderr
     assert done.stdout == ""
+
+
+def test_what_is_built_before_the_demo_is_not_said_on_its_standard_output(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loader = SourceFileLoader("build_tool", str(ROOT / "build.py"))
+    spec = spec_from_loader("build_tool", loader)
+    assert spec is not None
+    tool = module_from_spec(spec)
+    loader.exec_module(tool)
+    started: list[Sequence[str]] = []
+    monkeypatch.setattr(environment, "build", lambda: console.say("compiling"))
+    monkeypatch.setattr(tool, "replace", lambda command: started.append(command))
+    monkeypatch.setattr(sys, "argv", ["build.py", "demo", "--json"])
+    monkeypatch.chdir(ROOT)
+    assert tool.main() == 0
+    said = capsys.readouterr()
+    assert (said.out, "compiling" in said.err) == ("", True)
+    assert started[0][-1] == "--json"
 
 
 @pytest.mark.parametrize("arguments", [("datapath", "--help"), ("--help", "datapath")])
