@@ -86,6 +86,7 @@ def test_a_service_whose_name_nobody_knows_is_told_in_the_resolver_s_words() -> 
         assert "Unknown error" not in str(failure)
         with pytest.raises(socket.gaierror) as said:
             socket.getaddrinfo("no name", 80)
+        assert said.value.strerror is not None
         assert said.value.strerror in str(failure)
 
     run(main())
