@@ -92,6 +92,8 @@ class Call:
     """They are given to ``connect``, which may send them in the proposal."""
     renegotiations: int = 0
     """While it talks it has the association re-negotiated so often."""
+    silence: float = 0.0
+    """Seconds before it says anything."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -305,6 +305,8 @@ class World:
         carrier = association.carrier
         try:
             async with asyncio.timeout(_READ_SECONDS):
+                if call.silence:
+                    await asyncio.sleep(call.silence)
                 if call.renegotiations and association.report.association:
                     await self._talk_and_change(life, call, called, association, request)
                 else:

@@ -165,6 +165,16 @@ CONVERSATIONS: Final[tuple[Conversation, ...]] = (
         floor=_BARE,
     ),
     Conversation(
+        "without memory, silent at first",  # so that what nobody has may be agreed anew (PROTOCOL.md, section 22.1)
+        "http/tls/tcp",
+        (_PARALLEL, ("fallback", "never"), ("packets_min", 1)),
+        responder=HostSpec(policy=_STRICT),
+        adapt=lambda scenario: replace(
+            scenario, unkept=frozenset({1}), calls=tuple(replace(call, silence=0.3) for call in scenario.calls)
+        ),
+        floor=frozenset({"http/tls/tcp"}),
+    ),
+    Conversation(
         "a peer without Accord",
         "tls/tcp",
         (_PARALLEL, ("fallback", "parallel")),
