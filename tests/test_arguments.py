@@ -151,6 +151,12 @@ def test_a_name_that_is_in_the_dns_s_form_already_stays_as_it_is() -> None:
         assert host_name(name) == name
 
 
+def test_wishes_for_a_re_negotiation_that_cannot_be_read_are_told_without_a_daemon(tmp_path: Path) -> None:
+    done = command("renegotiate", "--all", "--prefer", "pigeon", control=tmp_path / "nobody.sock")
+    assert done.returncode == USER
+    assert "pigeon" in done.stderr
+
+
 @pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e300", "x"])
 @pytest.mark.parametrize("arguments", [("stats", "--watch"), ("trace", "tcp", "--seconds"), ("daemon", "--watchdog")])
 def test_a_number_that_no_timer_takes_is_no_number(arguments: tuple[str, ...], number: str) -> None:

@@ -42,6 +42,7 @@ def test_keys_are_made_for_the_owners_eyes_alone_shown_pinned_and_removed(tmp_pa
     pinned = decode_list(base64.b64decode(shown["pin"]))
     assert [Kem(each.kem) for each in pinned] == [Kem.HYBRID, Kem.X25519]
     assert f'key = "{shown["pin"]}"' in accord_keys("show", directory=directory).stdout
+    assert isinstance(accord_keys("show", "--dns", "a b", directory=directory).exception, UserError)
     record = accord_keys("show", "--dns", "example.net", directory=directory).stdout
     assert record.startswith('example.net. HTTPS 1 . key65281="\\172\\193')
     read = keys.parse_all(keys.read_text(directory))

@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from accord.controller import keys as files
+from accord.controller.names import host_name
 from accord.controller.peers.dns_hints import INNER_KEY
 from accord.protocols.sealed.configuration import Aead, Kem, encode_list
 from accord.protocols.sealed.host_keys import DEFAULT_DAYS, HostKey, HostKeys
@@ -88,7 +89,7 @@ def show(directory: Path, dns: str | None, as_json: bool) -> None:
         return
     if dns is not None:
         escaped = "".join(f"\\{byte:03d}" for byte in encode_list(published))
-        click.echo(f'{dns.rstrip(".")}. HTTPS 1 . key{INNER_KEY}="{escaped}"')
+        click.echo(f'{host_name(dns).rstrip(".")}. HTTPS 1 . key{INNER_KEY}="{escaped}"')
         return
     for key in sorted(found, key=lambda each: -each.configuration.not_after):
         state = "published" if key.configuration in published else "still opens"

@@ -13,6 +13,7 @@ import click
 
 from accord.cli.complaint import complain
 from accord.cli.status import ask
+from accord.controller.known import check_wishes
 from accord.wire.errors import AccordError
 
 
@@ -48,12 +49,15 @@ def renegotiate(
         policy["prefer"] = list(prefer)
     if only:
         policy["only"] = True
+    check_wishes(policy)
 
     async def run() -> int:
         handles = list(associations)
         if everything:
             rows = (await ask(control, {"op": "status"}))["associations"]
             handles = [row["association"] for row in rows]
+            if not handles:
+                click.echo("no association of this host can be re-negotiated now", err=True)
         code = 0
         for handle in handles:
             message = {"op": "renegotiate", "association": handle, "policy": policy}
