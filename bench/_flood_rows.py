@@ -156,7 +156,7 @@ def row(plan: Plan, rate: float, seconds: float, both: Deployment, honest: Hones
             result = honest.end()
     reasons = dict(counted(both) - counters)
     # Of a flood alone, whoever negotiates has a right to memory; and when it has what places there are for it.
-    alone = max(1.0, seconds / 2)
+    alone = max(0.5, seconds / 2)
     with contextlib.closing(Flooding(plan, rate, _FILLS_SECONDS + alone, both.client, both.server)) as running:
         time.sleep(_FILLS_SECONDS)
         grown = growth(watched, alone)

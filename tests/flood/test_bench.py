@@ -19,15 +19,15 @@ from _flooding import Plan
 from click.testing import CliRunner
 
 BENCH = Path(__file__).resolve().parents[2] / "bench" / "flood.py"
-SLICE = ["--seconds", "0.5", "--rates", "0.05", "--kinds", "proposals/6,replayed", "--no-answers", "--no-control"]
 
 
 @pytest.fixture(scope="module")
 def rows() -> dict[str, dict[str, Any]]:
-    command = [sys.executable, str(BENCH), *SLICE, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110, check=False)
-    assert done.returncode == 0, done.stderr
-    return {row["kind"]: row for row in json.loads(done.stdout)["rows"]}
+    _native.build()
+    slice_ = flood.Measurement([("proposals", 6), ("replayed", 4)], [50_000.0], 0.5)
+    slice_.answers = slice_.control = False
+    slice_.run()
+    return {row["kind"]: row for row in slice_.rows}
 
 
 @pytest.mark.root
