@@ -8,11 +8,14 @@ import contextlib
 import dataclasses
 import gc
 from collections import Counter
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 
 import pytest
 
 from accord.controller.exchange import Exchange
+from accord.controller.renegotiation.lasting import LastingCarrier
+from accord.controller.renegotiation.responder_end import ResponderEnd
 from accord.controller.responding import Answering
 from accord.negotiation.interface import Role
 from accord.negotiation.responder import Responder
@@ -20,7 +23,7 @@ from accord.wire.constants import Reason
 from accord.wire.errors import AccordError
 from tests.controller.pairs import QUIC, Pair, pair, run
 
-KEPT = (Answering, Responder)
+KEPT = (Answering, Responder, ResponderEnd)
 
 
 def kept() -> Counter[str]:
@@ -28,7 +31,24 @@ def kept() -> Counter[str]:
     found = Counter(type(each).__name__ for each in gc.get_objects() if isinstance(each, KEPT))
     for each in gc.get_objects():
         found["exchanges"] += isinstance(each, Exchange) and each._role is Role.RESPONDER
+        found["streams"] += isinstance(each, LastingCarrier) and each.role is Role.RESPONDER
     return +found
+
+
+async def echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+    writer.close()
+
+
+async def committed(both: Pair) -> None:
+    association = await both.connect()
+    await association.carrier.write(b"ping")
+    assert await association.carrier.read() == b"ping"
+    await association.carrier.finish()
+    assert await association.carrier.read() == b"", "an orderly end: a failure keeps the frames that it came through"
+    await association.carrier.close()
 
 
 async def refused(both: Pair) -> None:
@@ -39,14 +59,18 @@ async def refused(both: Pair) -> None:
     assert caught.value.reason is Reason.CERTIFICATE_NAME
 
 
-def test_a_negotiation_that_came_to_nothing_leaves_nothing_for_the_collector_to_find(tmp_path: Path) -> None:
+@pytest.mark.parametrize("what", [committed, refused])
+def test_a_negotiation_that_is_over_leaves_nothing_for_the_collector_to_find(
+    tmp_path: Path, what: Callable[[Pair], Coroutine[None, None, None]]
+) -> None:
     async def main() -> None:
-        async with pair(tmp_path, ("127.0.0.1", 9)) as both:  # nobody is asked for the service
+        service = await asyncio.start_server(echo, "127.0.0.1", 0)
+        async with service, pair(tmp_path, service.sockets[0].getsockname()) as both:
             gc.collect()
             gc.disable()
             try:
                 for _ in range(3):
-                    await refused(both)
+                    await what(both)
                 assert kept(), "this can be seen as long as it lasts"
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(10):

@@ -55,7 +55,7 @@ class LastingCarrier:
         """Initiator: the responder is to be told that this stack will not follow."""
         self.on_ended: Callable[[], None] = _nothing
         """Closed or aborted, whoever did it."""
-        self.on_replaced: Callable[[], None] = lambda: None
+        self.on_replaced: Callable[[], None] = _nothing
         """Another stack is there in the place of the first one, and the association has another identity."""
         self.failure: AccordError | None = None
         """Why the latest change came to nothing."""
@@ -362,7 +362,7 @@ class LastingCarrier:
 
     def _over(self) -> None:
         ended, self.on_ended = self.on_ended, _nothing
-        self.on_moved = _nothing  # whoever owns this one is not to be found by the collector only
+        self.on_moved = self.on_replaced = _nothing  # else only the collector would find whoever owns this one
         ended()
 
 
