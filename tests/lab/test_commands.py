@@ -12,8 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from accord.cli.lab import _way
 from accord.lab import state
 from accord.lab.paths import EVERY_PATH
+from accord.lab.settings import Direction
 
 pytestmark = pytest.mark.root
 
@@ -99,6 +101,11 @@ def test_a_lab_with_a_path_has_a_router_in_between(name: str) -> None:
     assert json.loads(accord_lab("status", "--name", name, "--json").stdout)["path"] == "nat-two"
     assert accord_lab("down", "--name", name).returncode == 0
     assert not state.there_is(name)
+
+
+def test_all_that_a_link_does_is_shown() -> None:
+    shown = _way(Direction(delay=0.002, jitter=0.001, loss=0.5, duplicate=0.1, reorder=0.2, rate=8000, mtu=1400))
+    assert shown.startswith("2 ms +- 1 ms, loss 50%, duplicate 10%, reorder 20%, 8 kbit/s, MTU 1400, at most ")
 
 
 def test_the_kinds_of_path_are_listed() -> None:

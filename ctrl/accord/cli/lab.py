@@ -229,6 +229,8 @@ def _way(direction: Direction) -> str:
     ]
     if direction.rate is not None:
         parts.append(format_rate(direction.rate))
+    if direction.mtu is not None:
+        parts.append(f"MTU {direction.mtu}")
     return ", ".join([*parts, f"at most {direction.packets} packets"])
 
 
