@@ -14,6 +14,7 @@ import pytest
 
 from buildtools import bare, minimal
 from buildtools.console import BuildFailure
+from tests import signals
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,7 +54,7 @@ with minimal.room(Path({str(tmp_path)!r}), keep=False) as place:
 """
     command = [sys.executable, "-c", program]
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(command, cwd=ROOT, stdout=pipe, stderr=pipe, text=True, preexec_fn=signals.heed) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "in\n"
         assert len(list(tmp_path.iterdir())) == 1

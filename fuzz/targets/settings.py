@@ -8,6 +8,7 @@ The input is a byte of what to read, and its text.
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import patch
 
 from accord.controller.settings.config import parse_config
 from accord.controller.settings.policy import Policy, parse_policy
@@ -30,17 +31,15 @@ def _unread(path: Path) -> Document:
     return Document("", str(path))
 
 
-Document.read = _unread  # type: ignore[method-assign]
-
-
 def one(data: bytes) -> None:
     """See above."""
     text = data[1:].decode("utf-8", errors="replace")
     try:
-        if data[:1] < b"\x80":
-            _use(parse_policy(text, "fuzzed"))
-        else:
-            _use(parse_config(text, "fuzzed", Path("/nonexistent")).policy)
+        with patch.object(Document, "read", _unread):
+            if data[:1] < b"\x80":
+                _use(parse_policy(text, "fuzzed"))
+            else:
+                _use(parse_config(text, "fuzzed", Path("/nonexistent")).policy)
     except UserError as refusal:
         assert refusal.reason is Reason.BAD_CONFIG, refusal
         assert "fuzzed" in str(refusal), refusal

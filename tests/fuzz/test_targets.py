@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 from accord.controller.peers import text
+from accord.controller.settings.config import load_config
+from accord.controller.settings.values import Secure
 from accord.daemon.operations import Operations
 from accord.datapath import unkept
 from accord.datapath.engine import Engine
@@ -54,6 +56,18 @@ def test_every_committed_input_keeps_the_invariant(target: fuzzing.Target) -> No
     one = module(target.name).one
     for path in sorted(target.seeds.iterdir()):
         one(path.read_bytes())
+
+
+@pytest.mark.root
+def test_a_target_takes_nothing_from_who_comes_after_it(tmp_path: Path) -> None:
+    for target in PYTHON:
+        module(target.name).one(seeds(target.name)[0])
+    policy, configuration = tmp_path / "policy.toml", tmp_path / "accord.toml"
+    policy.write_text('[default]\nsecure = "no"\n')
+    configuration.write_text('[daemon]\ninterface = "eth0"\n[policy]\nfile = "policy.toml"\n')
+    config = load_config(configuration)
+    assert config.interface == "eth0"
+    assert config.policy.for_destination("a", 1).secure is Secure.NO
 
 
 # ---- mistakes ----

@@ -15,6 +15,7 @@ import pytest
 
 from accord.lab import scratch as module
 from accord.lab.scratch import scratch, sweep
+from tests import signals
 
 HOLD = "import sys\nfrom accord.lab.scratch import scratch\nwith scratch('held') as it: print(it, flush=True); input()"
 
@@ -77,7 +78,7 @@ def test_a_command_that_is_told_to_end_removes_its_own(tmp_path: Path) -> None:
             [sys.executable, "-c", body],
             stdout=subprocess.PIPE,
             text=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+            preexec_fn=signals.heed,
         )
         assert process.stdout is not None
         assert process.stdout.readline() == "up\n"
