@@ -52,7 +52,9 @@ def test_each_edit_ends_in_the_same_stack_or_in_a_plain_one_of_which_both_ends_k
         outcome = between.play(talk, edit, other)
         assert not outcome.said, (str(edit), outcome)
         outcomes[outcome.stack, outcome.reason] += 1
-    assert len({stack for stack, _ in outcomes}) > 1, outcomes
+    assert outcomes.total() == count
+    if count == EDITS:  # enough that some of them matter, whichever they are
+        assert len({stack for stack, _ in outcomes}) > 1, outcomes
 
 
 def test_answers_that_somebody_sprays_who_does_not_know_the_id_change_nothing(between: Between) -> None:

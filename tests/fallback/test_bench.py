@@ -45,11 +45,12 @@ def test_every_connection_comes_up_with_or_without_accord_on_the_path(
     matrix: dict[tuple[str, str, str], dict[str, Any]], path: str, peer: str
 ) -> None:
     row = matrix[path, peer, "any"]
-    assert row["ok"] == row["n"] == row["plain_ok"] == 4
+    negotiable = peer == "accord"
+    # Four, or where chance could have decided about a peer without Accord, up to four times as many.
+    assert row["ok"] == row["n"] == row["plain_ok"] in ((4,) if negotiable else (4, 8, 12, 16))
     assert row["first_ok"] == row["first_n"]
     assert row["doubled"] == 0
     assert "failures" not in row
-    negotiable = peer == "accord"
     assert row["stack"] == (["http", "tls", "tcp"] if negotiable else ["tls", "tcp"])
     assert row["negotiated"] == (4 if negotiable else 0)
     if not negotiable:
