@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a first contact with a peer without Accord costs where somebody waits for it, in functions called.
+"""What a contact with a peer without Accord costs where somebody waits for it, in functions called.
 
 Three stretches of it are on the way to a plain connection's TLS: from the call until the SYN leaves, from the SYN-ACK
 until the ClientHello does, from the server's flight until data may be sent. All else happens while packets travel. The
@@ -26,6 +26,7 @@ from accord.controller.controller import Controller
 from accord.controller.settings.config import DaemonConfig
 from accord.protocols.authority import issue, make_ca
 from accord.protocols.services import Security
+from tests.controller.pairs import believe_silent
 
 NAME = "server.accord.test"
 
@@ -99,28 +100,36 @@ def legacy_peer(directory: Path) -> Iterator[int]:
 
 
 @pytest.fixture(scope="module")
-def contact(tmp_path_factory: pytest.TempPathFactory) -> Count:
-    """The third first contact of a controller: what is made once is made."""
+def contacts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Count]:
+    """Of one controller: the third ``first`` contact, as what is made once is made by then, and one in which the peer
+    is ``known`` to be silent."""
     directory = tmp_path_factory.mktemp("legacy")
     trusting = Security(server_name=NAME, ca_file=make_ca(directory).certificate)
 
-    async def work(port: int) -> Count:
+    async def counted(client: Controller, port: int, reason: str) -> Count:
+        count = Count()
+        before = sys.getprofile()
+        sys.setprofile(count)
+        try:
+            association = await client.connect("127.0.0.1", port, security=trusting, ladder=False)
+            await asyncio.sleep(0.05)
+        finally:
+            sys.setprofile(before)
+        report = association.report
+        assert (report.negotiated, report.stack, report.reason) == (False, ["tls", "tcp"], reason)
+        await association.carrier.close()
+        return count
+
+    async def work(port: int) -> dict[str, Count]:
         client = Controller(DaemonConfig(back_end="udp"))
         try:
             for _ in range(3):
-                count = Count()
-                before = sys.getprofile()
-                sys.setprofile(count)
-                try:
-                    association = await client.connect("127.0.0.1", port, security=trusting, ladder=False)
-                    await asyncio.sleep(0.05)
-                finally:
-                    sys.setprofile(before)
-                assert (association.report.negotiated, association.report.stack) == (False, ["tls", "tcp"])
-                await association.carrier.close()
+                first = await counted(client, port, "LEGACY_FIRST")
                 client.peers.flush()
                 client.proposals.clear()
-            return count
+            believe_silent(client.peers, "127.0.0.1", port, source="127.0.0.1")
+            await counted(client, port, "KNOWN_LEGACY")
+            return {"first": first, "known": await counted(client, port, "KNOWN_LEGACY")}
         finally:
             client.close()
 
@@ -130,16 +139,29 @@ def contact(tmp_path_factory: pytest.TempPathFactory) -> Count:
 
 # As counted, and a twentieth. (Plain TCP and TLS by the same library, a task and a time-out with it: 52, 128 and 169.)
 @pytest.mark.parametrize(
-    ("stretch", "ceiling"), [(Stretch.TO_SYN, 64), (Stretch.TO_HELLO, 103), (Stretch.TO_READY, 212)]
+    ("contact", "stretch", "ceiling"),
+    [
+        ("first", Stretch.TO_SYN, 64),
+        ("first", Stretch.TO_HELLO, 103),
+        ("first", Stretch.TO_READY, 212),
+        ("known", Stretch.TO_SYN, 80),
+    ],
 )
-def test_a_first_contact_with_a_legacy_peer_is_not_more_work_than_it_was(
-    contact: Count, stretch: Stretch, ceiling: int
+def test_a_contact_with_a_legacy_peer_is_not_more_work_than_it_was(
+    contacts: dict[str, Count], contact: str, stretch: Stretch, ceiling: int
 ) -> None:
-    assert 0 < contact.calls[stretch] <= ceiling, f"{contact.calls[stretch]} calls {stretch.value}"
+    calls = contacts[contact].calls[stretch]
+    assert 0 < calls <= ceiling, f"{calls} calls {stretch.value}"
 
 
-def test_everything_else_is_done_when_nobody_waits_for_it(contact: Count) -> None:
-    order = contact.order
+def test_everything_else_is_done_when_nobody_waits_for_it(contacts: dict[str, Count]) -> None:
+    order, calls = contacts["first"].order, contacts["first"].calls
     assert order[:4] == ["Opening.__init__", "route", "prepare", "Contest._win"], "the SYN first"
     assert _REST & set(order[4:]), "the rest of the negotiation last"
-    assert contact.calls[Stretch.TRAVEL] > 10 * contact.calls[Stretch.TO_READY], "making the proposal"
+    assert calls[Stretch.TRAVEL] > 10 * calls[Stretch.TO_READY], "making the proposal"
+
+
+def test_the_syn_to_a_peer_that_is_known_to_be_silent_leaves_first_and_nothing_else_does(
+    contacts: dict[str, Count],
+) -> None:
+    assert contacts["known"].order == ["Opening.__init__", "route", "Contest._win"]

@@ -21,7 +21,9 @@ from typing import Any, TypeVar
 from accord.controller.association import Association
 from accord.controller.controller import Controller
 from accord.controller.exposed import Exposed
+from accord.controller.peers.memory import GAP_SECONDS, MISSES, Learnt, Peers
 from accord.controller.settings.config import DaemonConfig, ExposeConfig
+from accord.datapath import clock
 from accord.protocols.authority import issue, make_ca
 from accord.protocols.services import Security
 
@@ -39,6 +41,17 @@ def run(work: Coroutine[Any, Any, T]) -> T:
             return await work
 
     return asyncio.run(bounded())
+
+
+def believe_silent(peers: Peers, address: str, port: int, source: str) -> None:
+    """As after so many connections from ``source`` in which the peer answered TCP and nothing else."""
+    past = [clock.now()]
+    taught = Peers(lambda: past[0])
+    for ago in range(MISSES, 0, -1):
+        past[0] = clock.now() - ago * GAP_SECONDS
+        taught.learn(address, port, Learnt.SILENT, source=source)
+    for key, entry in taught.entries():
+        peers.restore(key, entry)
 
 
 def step_of(packet: bytes) -> int | None:

@@ -29,7 +29,7 @@ from accord.protocols.authority import issue, make_ca
 from accord.protocols.services import Security
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, PathError
-from tests.controller.pairs import NAME, run
+from tests.controller.pairs import NAME, believe_silent, run, step_of
 
 QUIC = {"prefer": ["quic"], "only": True}
 
@@ -89,6 +89,8 @@ class World:
     security: Security
     port: int
     files: Any
+    hole: socket.socket | None = None
+    """What swallows everything, if something does."""
 
     async def connect(self, **policy: Any) -> Any:
         """By the client."""
@@ -126,6 +128,7 @@ async def world(directory: Path, *, tls: bool = True, silent: bool = False) -> A
         if silent:
             hole = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
             hole.bind(("127.0.0.1", port))
+            both.hole = hole
         try:
             yield both
         finally:
@@ -364,6 +367,45 @@ def test_a_peer_is_silent_when_the_repeated_proposal_is_not_answered_either(tmp_
             assert known.report.reason == "KNOWN_LEGACY"
             assert not [entry for entry in known.report.ladder if "step 0" in str(entry["text"])], "nothing proposed"
             known.carrier.abort()
+
+    run(work())
+
+
+@pytest.mark.parametrize(("source", "proposed"), [("127.0.0.1", False), ("192.0.2.1", True)])
+def test_the_syn_that_left_early_to_a_silent_peer_is_no_obstacle_when_that_was_learnt_from_another_address(
+    tmp_path: Path, source: str, proposed: bool
+) -> None:
+    async def work() -> None:
+        async with world(tmp_path, tls=True, silent=True) as both:
+            believe_silent(both.client.peers, "127.0.0.1", both.port, source)
+            found = await both.connect()
+            syn, *rest = [str(entry["text"]) for entry in found.report.ladder]
+            assert syn == f"TCP SYN to port {both.port}", "first, and without an option"
+            assert any("step 0" in text for text in rest) is proposed
+            assert found.report.reason == ("LEGACY_FIRST" if proposed else "KNOWN_LEGACY")
+            assert found.report.stack == ["tls", "tcp"]
+            await found.carrier.write(b"ping")
+            assert await found.carrier.read() == b"ping"
+            assert len(both.listener.seen) == 1, "and it is the only one"
+            found.carrier.abort()
+
+    run(work())
+
+
+@pytest.mark.parametrize("policy", [{"fallback": "never"}, {"on_forced_fallback": "refuse"}], ids=["never", "refuse"])
+def test_no_syn_leaves_early_to_a_silent_peer_that_has_to_be_asked_all_the_same(
+    tmp_path: Path, policy: dict[str, Any]
+) -> None:
+    async def work() -> None:
+        async with world(tmp_path, tls=True, silent=True) as both:
+            believe_silent(both.client.peers, "127.0.0.1", both.port, "127.0.0.1")
+            assert both.hole is not None
+            both.hole.setblocking(False)
+            asking = asyncio.create_task(both.connect(**policy))
+            assert step_of(await asyncio.get_running_loop().sock_recv(both.hole, 2048)) == 0, "it is asked"
+            asking.cancel()
+            with contextlib.suppress(AccordError, asyncio.CancelledError):
+                (await asking).carrier.abort()
 
     run(work())
 

@@ -23,7 +23,8 @@ from accord.controller.race.head_start import HeadStart
 from accord.controller.race.racing import Contest, Won
 from accord.controller.renegotiation.initiator_end import Origin
 from accord.controller.resolver import resolve
-from accord.controller.settings.policy import Early, EffectivePolicy, TcpOpen
+from accord.controller.settings.policy import Early, EffectivePolicy, Fallback, TcpOpen
+from accord.controller.settings.values import OnForcedFallback
 from accord.controller.stack import inside_of, stack_names
 from accord.datapath import clock
 from accord.datapath.zone import host_of
@@ -108,17 +109,31 @@ class Attempt:
                 head.close()
 
     def _head_start(self, address: str) -> HeadStart | None:
-        """The SYN, where the policy alone says that it comes first."""
+        """The SYN, where the policy says that it comes first, or the memory of peers that nothing else comes."""
         controller, policy, port = self._controller, self._policy, self._port
+        silent = controller.peers.silent(address, port)
+        if silent and self._need_not_propose:
+            return HeadStart(address, port, None, self.ladder)
         if (
             (self._request and policy.early is not Early.NEVER)
-            or controller.peers.has(address, port)
+            or silent is not None
             or not controller.first_syns.by(policy)
             or any((target.address, target.port) == (address, port) for target in controller.proposals)
             or (controller.hints is not None and controller.hints.knows(self._host, port) is not NOTHING)
         ):
             return None
         return HeadStart(address, port, controller.syn_options, self.ladder)
+
+    @property
+    def _need_not_propose(self) -> bool:
+        """To a silent peer. If it turns out that it was silent towards another own address, before the route was known,
+        the proposal comes behind that SYN, which bears no option."""
+        policy = self._policy
+        return (
+            policy.plain is not Fallback.NEVER
+            and policy.via is None
+            and policy.on_forced_fallback is not OnForcedFallback.REFUSE
+        )
 
     async def _race(self, address: str, head: HeadStart | None) -> Association:
         policy, plain = self._policy, self._policy.plain

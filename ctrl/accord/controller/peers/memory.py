@@ -233,9 +233,11 @@ class Peers:
         self.changes = 0
         """Grows with each change, so that whoever keeps a copy knows when it is old."""
 
-    def has(self, address: str, port: int) -> bool:
-        """Whether anything is known, be it over by now."""
-        return peer_key(address, port) in self._entries
+    def silent(self, address: str, port: int) -> bool | None:
+        """Whether the peer is believed not to answer, from wherever that was learnt; None: nothing is known of it, nor
+        was lately. For whoever cannot wait for the own address; ``knows`` has the last word."""
+        entry = self._entries.get(peer_key(address, port))
+        return None if entry is None else not self.about(entry).propose
 
     def knows(self, address: str, port: int, source: str = "") -> Knowledge:
         """What to go by towards ``address`` and ``port``. ``source``: own address that packets will leave from."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The SYN of a first contact: it leaves before anything else is asked or made, as that of a host without Accord does.
+"""A SYN that leaves before anything else is asked or made, as that of a host without Accord does.
 
 Which race there is with a peer of whom nothing is known follows from the policy alone. By default it begins with the
 SYN of a parallel SYN (``table.Race.start``), so that one need not wait for the route, the memory and the target: all of
-that is found out while it travels.
+that is found out while it travels. With a peer that is known to be silent there is only that SYN, without an option.
 """
 
 from __future__ import annotations
