@@ -17,7 +17,6 @@ import contextlib
 import json
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -33,9 +32,12 @@ from _flood_rows import Honest, Watched, control, row, warm_up
 from _flooding import KEY, KEY_ID, KINDS, Plan, first, hurried, real_proposal
 from _progress import say
 
+from accord.cli.main import run
+from accord.cli.numbers import Finite
 from accord.lab.awake import Awake
 from accord.lab.deployment import Deployment
 from accord.lab.pair import pair
+from accord.lab.scratch import scratch
 
 HONEST_RATE = 25.0
 TARGETS = {"honest_ok": 0.999, "honest_ok_saturated": 0.99, "amplification": 1.0, "ratio": 0.75}
@@ -70,8 +72,7 @@ class Measurement:
 
     def run(self) -> None:
         """Raises ``ClickException`` when something of it does not begin."""
-        with tempfile.TemporaryDirectory(prefix="accord-flood-") as name:
-            directory = Path(name)
+        with scratch("flood") as directory:
             if self.answers:
                 say("bare programs under the flood")
                 self.bare = _flood_rates.rates(Plan("proposals", 4, self.bytes), self.seconds / 2, self.queues)
@@ -175,7 +176,7 @@ def _kinds(_: click.Context, __: click.Parameter, text: str) -> tuple[tuple[str,
 
 
 @click.command(help=__doc__)
-@click.option("--seconds", type=click.FloatRange(0.2, 3600), default=10.0, show_default=True, help="Of each flood.")
+@click.option("--seconds", type=Finite(0.2, 3600), default=10.0, show_default=True, help="Of each flood.")
 @click.option("--rates", default="0.2,0.5,1.0,0", show_default=True, callback=_rates, help="Mpps; 0: as many as go.")
 @click.option(
     "--kinds",
@@ -187,7 +188,7 @@ def _kinds(_: click.Context, __: click.Parameter, text: str) -> tuple[tuple[str,
 )
 @click.option("--bytes", "size", type=click.IntRange(64, 1200), default=600, show_default=True, help="Of 'proposals'.")
 @click.option("--queues", type=click.IntRange(1, 8), default=2, show_default=True, help="Of the wire, each way.")
-@click.option("--honest", type=click.FloatRange(1, 200), default=HONEST_RATE, show_default=True, help="A second.")
+@click.option("--honest", type=Finite(1, 200), default=HONEST_RATE, show_default=True, help="A second.")
 @click.option("--answers/--no-answers", default=True, help="Measure what bare programs take.")
 @click.option("--control/--no-control", default=True, help="Measure what others lose where the flood is dropped.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -235,4 +236,4 @@ def table(result: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
