@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import gc
 import socket
 import ssl
 import sys
@@ -27,6 +28,7 @@ from accord.controller.settings.config import DaemonConfig
 from accord.protocols.authority import issue, make_ca
 from accord.protocols.services import Security
 from tests.controller.pairs import believe_silent
+from tests.controller.test_forgotten import for_the_collector
 
 NAME = "server.accord.test"
 
@@ -165,3 +167,30 @@ def test_the_syn_to_a_peer_that_is_known_to_be_silent_leaves_first_and_nothing_e
     contacts: dict[str, Count],
 ) -> None:
     assert contacts["known"].order == ["Opening.__init__", "route", "Contest._win"]
+
+
+def test_first_contacts_leave_nothing_for_the_collector_which_would_find_it_in_the_middle_of_another_one(
+    tmp_path: Path,
+) -> None:
+    trusting = Security(server_name=NAME, ca_file=make_ca(tmp_path).certificate)
+
+    async def work(port: int) -> Counter[str]:
+        client = Controller(DaemonConfig(back_end="udp"))
+        try:
+            gc.collect()
+            gc.disable()
+            for _ in range(3):
+                association = await client.connect("127.0.0.1", port, security=trusting)
+                await asyncio.sleep(0.05)  # one is made ahead
+                await association.carrier.close()
+                client.peers.flush()
+                client.proposals.clear()
+            while client.endpoint.in_flight:
+                await asyncio.sleep(0.05)
+            return for_the_collector()
+        finally:
+            gc.enable()
+            client.close()
+
+    with legacy_peer(tmp_path) as port:
+        assert asyncio.run(work(port)) == {}

@@ -278,6 +278,7 @@ class Endpoint:
             return
         for channel in [channel for channels in bound.channels.values() for channel in channels]:
             self._safely(channel.end)
+        bound.channels.clear()  # each leads back to its socket
         self._loop.remove_reader(bound.sock.fileno())
         self.port.remove_socket(bound.index)
         bound.sock.close()

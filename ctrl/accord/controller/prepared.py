@@ -252,6 +252,7 @@ def discard(controller: Controller) -> Callable[[Prepared], None]:
 
     def let_go(prepared: Prepared) -> None:
         prepared.machine.receive(events.Stop(Reason.CLOSED))
+        prepared.machine.forget()
         if prepared.bound is not None:
             controller.endpoint.unbind(prepared.bound)
 

@@ -34,6 +34,7 @@ from accord.protocols.quic_connection import (
     configuration,
     feed,
     first_destination,
+    forget,
     give_up,
 )
 from accord.protocols.quic_stream import QuicCarrier, open_stream
@@ -152,8 +153,7 @@ class QuicSession:
     def prune(self, reason: Reason) -> None:
         """Forget the connection; the peer is not told, it prunes as well."""
         if self._life.leave():
-            self._quic = None
-            self._sink.secret = None
+            self._forget()
 
     def commit(self, view: View) -> None:
         """The connection takes the context's datagrams over and its timers start."""
@@ -186,9 +186,14 @@ class QuicSession:
         assert self._quic is not None
         return [data for data, _ in self._quic.datagrams_to_send(self._services.now())]
 
-    def _refuse(self, failure: AccordError) -> Refuse:
-        self._quic = None
+    def _forget(self) -> None:
+        connection, self._quic = self._quic, None
         self._sink.secret = None
+        if connection is not None:
+            forget(connection)
+
+    def _refuse(self, failure: AccordError) -> Refuse:
+        self._forget()
         return Refuse(failure.reason, failure.detail)
 
 

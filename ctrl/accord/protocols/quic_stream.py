@@ -24,7 +24,7 @@ from aioquic.quic.events import ConnectionTerminated, QuicEvent, StreamDataRecei
 from aioquic.quic.packet import QuicErrorCode
 from aioquic.quic.stream import QuicStream
 
-from accord.protocols.quic_connection import Address, take_events
+from accord.protocols.quic_connection import Address, forget, take_events
 from accord.protocols.services import DatagramService, Services
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
@@ -74,6 +74,8 @@ class QuicCarrier:
         self._given = 0
         self._finished = False
         self._closed = False
+        self._forgotten = False
+        """The connection is, and not to be used."""
         self._changed = asyncio.Event()
         self._cancel_timer: Callable[[], None] | None = None
         self._cancel_ping: Callable[[], None] | None = None
@@ -130,7 +132,7 @@ class QuicCarrier:
         if self._finished:
             return
         self._finished = True
-        while _stream(self._quic) is None and self._failure is None:
+        while self._failure is None and _stream(self._quic) is None:
             await self._wait()
         if self._failure is None:
             self._give(b"", end=True)
@@ -234,6 +236,10 @@ class QuicCarrier:
         self._changed.set()
 
     def _end(self, code: QuicErrorCode) -> None:
+        """Only the first one says good-bye."""
+        if self._forgotten:
+            return
+        self._forgotten = True
         self._quic.close(error_code=int(code))
         self._transmit(self._services.now())
         self._datagrams.receive(None)
@@ -241,6 +247,7 @@ class QuicCarrier:
         self._kept.clear()
         if self._failure is None:
             self._failure = error(Reason.CLOSED, "QUIC: the connection was closed by this side")
+        forget(self._quic)
         self._changed.set()
 
     # ---- Stream 0 ---------------------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ class LastingCarrier:
         """Bytes of data, over all stacks."""
         self.on_moved: Callable[[], None] = _nothing
         """Data is sent over the next stack from now on, and the association has another identity."""
-        self.on_called_off: Callable[[Identity], None] = lambda following: None
+        self.on_called_off: Callable[[Identity], None] = _to_nobody
         """Initiator: the responder is to be told that this stack will not follow."""
         self.on_ended: Callable[[], None] = _nothing
         """Closed or aborted, whoever did it."""
@@ -362,8 +362,13 @@ class LastingCarrier:
 
     def _over(self) -> None:
         ended, self.on_ended = self.on_ended, _nothing
+        self.on_called_off = _to_nobody
         self.on_moved = self.on_replaced = _nothing  # else only the collector would find whoever owns this one
         ended()
+
+
+def _to_nobody(following: Identity) -> None:
+    """Who might tell the responder is gone."""
 
 
 def _nothing() -> None:
