@@ -23,6 +23,7 @@ from accord.controller.controller import Controller
 from accord.controller.endpoint import Endpoint
 from accord.controller.handover import Handover
 from accord.controller.settings.config import DaemonConfig, ExposeConfig
+from accord.controller.udp_sockets import UdpSockets
 from accord.datapath import privilege
 from accord.datapath.port import Port
 from tests.controller.pairs import QUIC, Pair, Relay, pair, run
@@ -134,13 +135,13 @@ GAPS = {
     "between a peer's bind and its connect": (privilege, "bind", True, 0),
     "between the second peer's bind and its connect": (privilege, "bind", True, 1),
     "between a peer's connect and the socket's first reading": (handover, "_connected", True, 0),
-    "when the last peer has its socket": (Endpoint, "add", True, 1),
+    "when the last peer has its socket": (UdpSockets, "add", True, 1),
     "in the port's socket, chosen before the peers had theirs": (Port, "settle", False, 0),
     "before the look that finds nobody new": (Endpoint, "pump", False, 2),
     "after it, and before the last look": (Endpoint, "pump", True, 2),
     "after the last look": (Endpoint, "pump", True, 3),
-    "before the port's socket is taken off": (Endpoint, "swap", False, 0),
-    "when the port's socket is taken off": (Endpoint, "swap", True, 0),
+    "before the port's socket is taken off": (UdpSockets, "swap", False, 0),
+    "when the port's socket is taken off": (UdpSockets, "swap", True, 0),
 }
 
 

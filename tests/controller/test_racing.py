@@ -213,7 +213,7 @@ def test_a_peer_that_refuses_to_negotiate_is_met_by_a_second_connection_without_
         async with world(tmp_path) as both:
             both.expose()
             both.server.withdraw(both.server.exposed[both.port])  # the port is left, with nothing behind it
-            bound = both.server.endpoint.bind("127.0.0.1", both.port)
+            bound = both.server.endpoint.sockets.bind("127.0.0.1", both.port)
             association = await both.connect(fallback="parallel", **QUIC)
             assert association.report.reason == "NO_SERVICE"
             assert association.report.fault == "peer"
@@ -221,7 +221,7 @@ def test_a_peer_that_refuses_to_negotiate_is_met_by_a_second_connection_without_
             assert not both.client.lessons._listening, "it has spoken"
             await association.carrier.write(b"ping")
             assert await association.carrier.read() == b"ping", "the loser's end does not hurt the winner"
-            both.server.endpoint.unbind(bound)
+            both.server.endpoint.sockets.unbind(bound)
             association.carrier.abort()
 
     run(work())

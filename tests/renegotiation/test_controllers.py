@@ -225,7 +225,7 @@ def test_only_the_side_that_connected_has_wishes_about_the_policy(tmp_path: Path
 def test_an_association_is_forgotten_with_its_stream_and_the_context_is_closed(tmp_path: Path) -> None:
     async def play() -> None:
         async with pair(tmp_path) as hosts:
-            sockets = len(hosts.client.endpoint._sockets)
+            sockets = len(hosts.client.endpoint.sockets)
             one, other = await both(hosts, LASTING)
             reading = await readers(one, other)
             await member(hosts, one).renegotiate()
@@ -235,7 +235,7 @@ def test_an_association_is_forgotten_with_its_stream_and_the_context_is_closed(t
             assert len(hosts.client.associations) == len(hosts.server.associations) == 0
             hosts.client.proposals.clear()
             async with asyncio.timeout(8):
-                while len(hosts.client.endpoint._sockets) > sockets:
+                while len(hosts.client.endpoint.sockets) > sockets:
                     await asyncio.sleep(0.05)
 
     run(play())

@@ -476,7 +476,7 @@ class Controller:
     def _opened(self, event: Event) -> Exchange:
         path = event.path
         assert path is not None, "an OPENED event bears its path"
-        if self.meetings and (bound := self.endpoint.socket_of(path)) and (meeting := self.meetings.get(bound.index)):
+        if self.meetings and (bound := self.endpoint.sockets.of(path)) and (meeting := self.meetings.get(bound.index)):
             return meeting.opened(event)
         return responding.respond(self, event.handle, event.transaction, path, event.syn_first)
 

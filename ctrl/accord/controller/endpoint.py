@@ -4,35 +4,28 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import dataclasses
-import ipaddress
 import itertools
 import logging
 import secrets
-import socket
-import struct
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol as Interface
 
-from accord.controller.host import DatagramChannel
 from accord.controller.load.watch import LevelLog
-from accord.datapath import clock, privilege
+from accord.controller.udp_sockets import UdpSockets
+from accord.datapath import clock
 from accord.datapath.attach import plan
 from accord.datapath.cookies import CookieKey, ring_of
 from accord.datapath.engine import Engine, Event, EventKind, Level
-from accord.datapath.path import NO_SOCKET, Path, packed
+from accord.datapath.path import Path
 from accord.datapath.port import Port, Rung, Spare
-from accord.datapath.zone import socket_address
-from accord.wire.constants import Limit, Protocol, Reason
+from accord.wire.constants import Limit, Reason
 from accord.wire.errors import error
 
 log = logging.getLogger("accord.endpoint")
 
 _HEARTBEAT_SECONDS = Limit.HEARTBEAT_MS / 1000 / 5
-_IP_PKTINFO = 8  # linux/in.h; the socket module has it from Python 3.12 on
 _EVENTS_PER_SIGN = 32
 # One burst of work before other tasks get their turn: so many rounds, or so long.
 _ROUNDS = 64
@@ -42,10 +35,6 @@ _POLL_US = 1000
 """Of work amid a burst of events, after which it is looked who has come: a ring has 2048 packets, and a flood brings as
 many in a few milliseconds."""
 _POLLS = 32
-
-
-Channels = dict[tuple[str, str, int], list[DatagramChannel]]
-"""In-band users of a socket, by local address, remote address, remote port."""
 
 
 class Owner(Interface):
@@ -85,17 +74,6 @@ class EndpointConfig:
     """Attach to nothing until ``reopen``."""
     spare: Spare | None = None
     """An XDP program that is loaded already."""
-
-
-@dataclass(slots=True)
-class UdpSocket:
-    """A UDP socket that the port reads."""
-
-    sock: socket.socket
-    index: int
-    port: int
-    wildcard: bool
-    channels: Channels = field(default_factory=dict)
 
 
 class Endpoint:
@@ -141,7 +119,7 @@ class Endpoint:
         self._loop = asyncio.get_running_loop()
         self._opened = opened
         self._owners: dict[int, Owner] = {}
-        self._sockets: dict[int, UdpSocket] = {}
+        self.sockets = UdpSockets(self.port, self._turn, self._paths, self._safely)
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0
         """When it fires, at the latest when the engine has something to do: its clock, microseconds."""
@@ -208,122 +186,6 @@ class Endpoint:
             )
         self.port.share(port)
 
-    # ---- sockets ----
-
-    def bind(self, address: str, port: int) -> UdpSocket:
-        """A UDP socket on the port. Raises ``HostError`` when the address or port cannot be had."""
-        family = socket.AF_INET6 if ":" in address else socket.AF_INET
-        sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        try:
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            if port:
-                privilege.bind(sock, address, port)
-            else:
-                sock.bind(socket_address(address, 0))
-            return self.add(sock)
-        except OSError as refusal:
-            sock.close()
-            raise error(
-                Reason.CANNOT_INSTALL,
-                f"UDP {address} port {port}: {refusal.strerror}",
-                "see who holds it (ss -lunp); an exposed port may share it: --share-udp",
-            ) from refusal
-        except BaseException:
-            sock.close()
-            raise
-
-    def add(self, sock: socket.socket, channels: Channels | None = None) -> UdpSocket:
-        """Have the port read a bound UDP socket, which is ours from now on. ``channels``: shared with another's."""
-        index = self.port.add_socket(sock)
-        address, port = sock.getsockname()[:2]
-        wildcard = ipaddress.ip_address(address.partition("%")[0]).is_unspecified
-        bound = UdpSocket(sock, index, port, wildcard, {} if channels is None else channels)
-        self._sockets[index] = bound
-        self._loop.add_reader(sock.fileno(), self._turn)
-        return bound
-
-    def swap(self, bound: UdpSocket, sock: socket.socket) -> socket.socket:
-        """Put ``sock``, of the same port, into the place of what is ``bound``; that is returned, open and not read."""
-        self.port.replace_socket(bound.index, sock)
-        before, bound.sock = bound.sock, sock
-        self._loop.remove_reader(before.fileno())
-        self._loop.add_reader(sock.fileno(), self._turn)
-        return before
-
-    def detach(self, bound: UdpSocket) -> socket.socket:
-        """Take a socket off the port without closing it."""
-        del self._sockets[bound.index]
-        self._loop.remove_reader(bound.sock.fileno())
-        self.port.remove_socket(bound.index)
-        return bound.sock
-
-    def peers(self, bound: UdpSocket) -> set[Path]:
-        """Where the peers of negotiations and channels of this socket's family and port are."""
-        infos = (self.engine.info(handle) for handle in self._owners)
-        paths = [info.path for info in infos if info is not None]
-        family = 6 if bound.sock.family == socket.AF_INET6 else 4
-        for (local, remote, remote_port), channels in bound.channels.items():
-            if any(channel.in_use for channel in channels):
-                paths.append(Path(family, Protocol.UDP, local, bound.port, remote, remote_port))
-        return {
-            dataclasses.replace(path, socket=NO_SOCKET)
-            for path in paths
-            if (path.family, path.context, path.local_port) == (family, Protocol.UDP, bound.port)
-        }
-
-    def unbind(self, bound: UdpSocket) -> None:
-        """Take a socket off the port and close it. Who still uses it in-band may send a last datagram."""
-        if self._sockets.pop(bound.index, None) is None:
-            return
-        for channel in [channel for channels in bound.channels.values() for channel in channels]:
-            self._safely(channel.end)
-        bound.channels.clear()  # each leads back to its socket
-        self._loop.remove_reader(bound.sock.fileno())
-        self.port.remove_socket(bound.index)
-        bound.sock.close()
-
-    def channel(self, bound: UdpSocket, path: Path) -> DatagramChannel:
-        """The in-band datagrams of one transaction. Transactions on one path each have a channel and hear all that
-        comes by it; which of them is meant, their protocols tell (QUIC by its connection IDs)."""
-        channel = DatagramChannel(lambda data: self._send_datagram(bound, path, data))
-        bound.channels.setdefault((path.local, path.remote, path.remote_port), []).append(channel)
-        return channel
-
-    def drop_channel(self, bound: UdpSocket, path: Path, channel: DatagramChannel) -> None:
-        """This transaction listens no longer."""
-        key = (path.local, path.remote, path.remote_port)
-        left = [other for other in bound.channels.get(key, ()) if other is not channel]
-        if left:
-            bound.channels[key] = left
-        else:
-            bound.channels.pop(key, None)
-
-    def socket_of(self, path: Path) -> UdpSocket | None:
-        """The socket that a path's packets leave by."""
-        found = self._sockets.get(path.socket)
-        if found is not None and found.port == path.local_port:
-            return found
-        family = socket.AF_INET6 if path.family == 6 else socket.AF_INET
-        return next((s for s in self._sockets.values() if s.port == path.local_port and s.sock.family == family), None)
-
-    def _send_datagram(self, bound: UdpSocket, path: Path, data: bytes) -> None:
-        if bound.sock.fileno() < 0:  # a hand-over has closed it; the port has others
-            other = self.socket_of(dataclasses.replace(path, socket=NO_SOCKET))
-            if other is None:
-                return
-            bound = other
-        control: list[tuple[int, int, bytes]] = []
-        if bound.wildcard:
-            local = packed(path.local)
-            if path.family == 4:  # struct in_pktinfo: ifindex, spec_dst, addr
-                control = [(socket.IPPROTO_IP, _IP_PKTINFO, struct.pack("=I4s4x", 0, local))]
-            else:  # struct in6_pktinfo: addr, ifindex
-                control = [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, local + struct.pack("=I", path.scope))]
-        remote = (path.remote, path.remote_port) if path.family == 4 else (path.remote, path.remote_port, 0, path.scope)
-        with contextlib.suppress(OSError):  # a datagram may always be lost; the protocol above repeats it
-            bound.sock.sendmsg([data], control, 0, remote)
-
     # ---- transactions ----
 
     def adopt(self, handle: int, owner: Owner) -> None:
@@ -335,6 +197,10 @@ class Endpoint:
         self._owners.pop(handle, None)
         self.engine.close(clock.now_us(), handle, int(linger * 1_000_000))
         self.kick()
+
+    def _paths(self) -> list[Path]:
+        infos = (self.engine.info(handle) for handle in self._owners)
+        return [info.path for info in infos if info is not None]
 
     @property
     def in_flight(self) -> int:
@@ -399,7 +265,7 @@ class Endpoint:
                 self._dispatch_all(ends)
                 datagrams = self.port.datagrams()
                 for path, data in datagrams:
-                    self._safely(self._deliver, path, data)
+                    self._safely(self.sockets.deliver, path, data)
                 for path in self.port.errors():
                     self._safely(self._unreachable, path)
                 if not (moved or had_events or datagrams):
@@ -459,12 +325,6 @@ class Endpoint:
         if owner is not None:
             owner.on_event(event)
 
-    def _deliver(self, path: Path, data: bytes) -> None:
-        bound = self._sockets.get(path.socket)
-        channels = bound.channels.get((path.local, path.remote, path.remote_port)) if bound else None
-        for channel in list(channels or ()):
-            channel.deliver(data)
-
     def _unreachable(self, path: Path) -> None:
         for handle, owner in list(self._owners.items()):
             info = self.engine.info(handle)
@@ -513,6 +373,5 @@ class Endpoint:
             self._timer.cancel()
         for fd in self._fds:
             self._loop.remove_reader(fd)
-        for bound in list(self._sockets.values()):
-            self.unbind(bound)
+        self.sockets.close()
         self.port.close()

@@ -18,11 +18,12 @@ from accord.controller.adoption.adopting import Adopter, Candidate, Fate
 from accord.controller.association import Association, Report
 from accord.controller.bridge import bridge
 from accord.controller.counts import Counts
-from accord.controller.endpoint import Endpoint, UdpSocket
+from accord.controller.endpoint import Endpoint
 from accord.controller.host import HostFetch
 from accord.controller.service import LocalService
 from accord.controller.settings.policy import EffectivePolicy, Policy, Secure
 from accord.controller.settings.values import OnForcedFallback
+from accord.controller.udp_sockets import UdpSocket
 from accord.datapath import privilege, tcp_liveness
 from accord.datapath.stream import SocketCarrier
 from accord.datapath.syn_option import ExId, SynOptions, saved_syn
@@ -115,7 +116,9 @@ class Exposed:
                 sock = found.pop((family, socket.SOCK_DGRAM), None)
                 if not share_udp:
                     with _unless_no_such_family():
-                        self.sockets.append(endpoint.bind(address, self.port) if sock is None else endpoint.add(sock))
+                        self.sockets.append(
+                            endpoint.sockets.bind(address, self.port) if sock is None else endpoint.sockets.add(sock)
+                        )
                 elif sock is not None:  # the configuration has changed
                     sock.close()
                 if plain:
@@ -192,7 +195,7 @@ class Exposed:
         for listener in self.listeners:
             listener.close()
         for bound in self.sockets:
-            endpoint.unbind(bound)
+            endpoint.sockets.unbind(bound)
         if self.shared:
             endpoint.port.share(self.port, False)
         self.listeners.clear()

@@ -31,8 +31,8 @@ from typing import Any
 
 from accord.controller.adoption.adopting import Candidate
 from accord.controller.controller import Controller
-from accord.controller.endpoint import UdpSocket
 from accord.controller.exposed import Exposed
+from accord.controller.udp_sockets import UdpSocket
 from accord.datapath import clock, privilege, unkept
 from accord.datapath.path import Path
 
@@ -88,6 +88,7 @@ class Handover:
     def __init__(self, controller: Controller) -> None:
         self._controller = controller
         self._endpoint = controller.endpoint
+        self._sockets = controller.endpoint.sockets
         self._offers: list[Offer] = []
         self._made: dict[int, list[Connected]] = {}
         """By the index of the port's own socket."""
@@ -136,8 +137,8 @@ class Handover:
             for position, bound in enumerate(offer.exposed.sockets):
                 stays = made[bound.index]
                 # Negotiations know it by its index: under that, there has to be a socket by which they can send.
-                swap = self._endpoint.swap
-                original = swap(bound, stays[0].socket.sock.dup()) if stays else self._endpoint.detach(bound)
+                swap = self._sockets.swap
+                original = swap(bound, stays[0].socket.sock.dup()) if stays else self._sockets.detach(bound)
                 offer.originals[position] = (bound, original)
                 offer.sockets.append(original)
             offer.exposed.sockets += [
@@ -174,28 +175,28 @@ class Handover:
         daemon, and a port number that is used again by somebody else does not come to the old one."""
         for offer in self._offers:
             for bound, _ in offer.originals.values():
-                live = self._endpoint.peers(bound)
+                live = self._sockets.peers(bound)
                 # The first one cannot go alone: it is also the socket that negotiations know by their index.
                 for each in self._made[bound.index][1:]:
                     if each.peer not in live:
                         self._made[bound.index].remove(each)
                         offer.exposed.sockets.remove(each.socket)
-                        self._endpoint.detach(each.socket).close()
+                        self._sockets.detach(each.socket).close()
                 first = self._made[bound.index][:1]
                 if first and not live:
                     self._made[bound.index].clear()
                     for socket_ in (first[0].socket, bound):
                         offer.exposed.sockets.remove(socket_)
-                        self._endpoint.detach(socket_).close()
+                        self._sockets.detach(socket_).close()
 
     def resume(self) -> None:
         """There is no new daemon after all: everything as before. The connected sockets do no harm."""
         for offer in self._offers:
             for position, (bound, original) in offer.originals.items():
                 if bound.sock is original:
-                    offer.exposed.sockets[position] = self._endpoint.add(original, bound.channels)
+                    offer.exposed.sockets[position] = self._sockets.add(original, bound.channels)
                 else:
-                    self._endpoint.swap(bound, original).close()
+                    self._sockets.swap(bound, original).close()
             if offer.exposed.adopter is not None:
                 offer.exposed.adopter.refuse(False)
                 offer.exposed.adopter.take_back(offer.lent)
@@ -217,7 +218,7 @@ class Handover:
         settled = True
         for _ in range(_ROUNDS):
             self._endpoint.pump()  # reads the sockets empty: afterwards every packet read has its peer's path
-            fresh = [(bound, path) for bound in bounds for path in self._endpoint.peers(bound) - known[bound.index]]
+            fresh = [(bound, path) for bound in bounds for path in self._sockets.peers(bound) - known[bound.index]]
             if not fresh and settled:
                 return made
             settled = not fresh
@@ -226,7 +227,7 @@ class Handover:
             for bound, path in fresh:
                 known[bound.index].add(path)
                 try:
-                    own = self._endpoint.add(_connected(bound, path), bound.channels)
+                    own = self._sockets.add(_connected(bound, path), bound.channels)
                     made[bound.index].append(Connected(own, path))
                 except OSError as refusal:
                     log.warning("%s port %d stays behind: %s", path.remote, path.remote_port, refusal.strerror)

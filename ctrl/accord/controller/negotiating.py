@@ -50,7 +50,7 @@ class Negotiation:
         in_use = self._in_use = contextlib.ExitStack()
         self._kept = False
         if prepared.bound is not None:
-            in_use.callback(endpoint.unbind, prepared.bound)
+            in_use.callback(endpoint.sockets.unbind, prepared.bound)
         try:
             handle = endpoint.engine.open(clock.now_us(), prepared.transaction, prepared.path)
         except BaseException:

@@ -15,7 +15,6 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, cast
 
 from accord.controller.adoption.parallel import ParallelSyn
-from accord.controller.endpoint import UdpSocket
 from accord.controller.host import DatagramChannel, HostApplication
 from accord.controller.placeholders import hold_back
 from accord.controller.proposal import propose
@@ -23,6 +22,7 @@ from accord.controller.recursion import Remarks, proposing
 from accord.controller.renegotiation.identity import Identity
 from accord.controller.settings.policy import Context, EffectivePolicy
 from accord.controller.stack import services_for
+from accord.controller.udp_sockets import UdpSocket
 from accord.datapath import clock
 from accord.datapath.path import Path
 from accord.datapath.port import Rung
@@ -151,12 +151,12 @@ def prepare(controller: Controller, target: Target, early: bytes = b"", transact
             "out-of-band: without the option on the SYN nothing shows where the connection leads",
             "see accord doctor for why it is not written, or leave out via",
         )
-    bound = None if direct else endpoint.bind(target.negotiated_by[0], 0)
+    bound = None if direct else endpoint.sockets.bind(target.negotiated_by[0], 0)
     try:
         path = _direct_path(target) if bound is None else _udp_path(target, bound)
         held = HeldClock()
         # What shares the negotiation's ports would go by its path too.
-        channel = None if bound is None or target.via else endpoint.channel(bound, path)
+        channel = None if bound is None or target.via else endpoint.sockets.channel(bound, path)
         transaction = transaction or new_transaction()
         syn = ParallelSyn(transaction) if target.adopts or target.via else None
         remarks = Remarks()
@@ -206,7 +206,7 @@ def prepare(controller: Controller, target: Target, early: bytes = b"", transact
         return Prepared(path, bound, channel, held, transaction, syn, remarks, tls, request, machine, machine.start())
     except BaseException:
         if bound is not None:
-            endpoint.unbind(bound)
+            endpoint.sockets.unbind(bound)
         raise
 
 
@@ -254,7 +254,7 @@ def discard(controller: Controller) -> Callable[[Prepared], None]:
         prepared.machine.receive(events.Stop(Reason.CLOSED))
         prepared.machine.forget()
         if prepared.bound is not None:
-            controller.endpoint.unbind(prepared.bound)
+            controller.endpoint.sockets.unbind(prepared.bound)
 
     return let_go
 

@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final
 
 from accord.controller.association import Association, Report
 from accord.controller.crossing import CrossingTcp
-from accord.controller.endpoint import UdpSocket
 from accord.controller.exchange import Exchange
 from accord.controller.host import DatagramChannel, HostApplication
 from accord.controller.ladder import Ladder, Way
@@ -28,6 +27,7 @@ from accord.controller.proposal import propose
 from accord.controller.settings.policy import Context, EffectivePolicy
 from accord.controller.settings.stacks import SECURE
 from accord.controller.stack import build_carrier, inside_of, services_for
+from accord.controller.udp_sockets import UdpSocket
 from accord.datapath import clock
 from accord.datapath.engine import Event
 from accord.datapath.path import Path
@@ -113,6 +113,7 @@ class Rendezvous:
         """``name``: as both applications call the meeting. ``ended``: called when nobody needs the socket any more."""
         self._controller = controller
         self._endpoint = controller.endpoint
+        self._sockets = controller.endpoint.sockets
         self._bound = bound
         self._policy_for = policy_for
         self._security = security
@@ -193,7 +194,7 @@ class Rendezvous:
             scope=socket.if_nametoindex(zone) if zone and not zone.isdecimal() else int(zone or 0),
             mtu=mtu,
         )
-        channel = self._endpoint.channel(self._bound, path)
+        channel = self._sockets.channel(self._bound, path)
         transaction = secrets.token_bytes(_TRANSACTION_BYTES)
         try:
             guard = self._controller.guard
@@ -209,7 +210,7 @@ class Rendezvous:
             )
             handle = self._endpoint.engine.open(clock.now_us(), transaction, path)
         except BaseException:
-            self._endpoint.drop_channel(self._bound, path, channel)
+            self._sockets.drop_channel(self._bound, path, channel)
             raise
         self.ladder.note(Way.HERE, f"to {place}")
         talk = self._talk(handle, Role.INITIATOR, (place.address, place.port), channel, path)
@@ -238,7 +239,7 @@ class Rendezvous:
         assert path is not None, "an OPENED event bears its path"
         scope = f"%{path.scope}" if path.scope else ""
         local, remote = (path.local + scope, path.local_port), (path.remote + scope, path.remote_port)
-        channel = self._endpoint.channel(self._bound, path)
+        channel = self._sockets.channel(self._bound, path)
         services = self._services(Role.RESPONDER, local, remote, channel)
         self.ladder.note(Way.IN, f"a proposal from {remote[0]} port {remote[1]}")
 
@@ -318,7 +319,7 @@ class Rendezvous:
         talk.over = talk.over or by_engine
         if talk.over and not talk.channel.in_use and talk in self._talks:
             self._talks.remove(talk)
-            self._endpoint.drop_channel(self._bound, talk.path, talk.channel)
+            self._sockets.drop_channel(self._bound, talk.path, talk.channel)
         self._end_if_over()
 
     def _later(self, seconds: float, call: Callable[[], None]) -> None:
@@ -409,14 +410,14 @@ async def meet(
     try:
         places = _checked(sock, candidates, name)
         sock.setblocking(False)
-        bound = controller.endpoint.add(sock)
+        bound = controller.endpoint.sockets.add(sock)
     except BaseException:
         sock.close()
         raise
 
     def ended() -> None:
         controller.meetings.pop(bound.index, None)
-        controller.endpoint.unbind(bound)
+        controller.endpoint.sockets.unbind(bound)
 
     rendezvous = Rendezvous(controller, bound, name, policy_for, security, ended)
     controller.meetings[bound.index] = rendezvous

@@ -57,14 +57,14 @@ def respond(
     ``syn_first``: the SYN that left beside the proposal was here before it; None where nobody can tell.
     """
     endpoint = controller.endpoint
-    bound = endpoint.socket_of(path) if path.context == Protocol.UDP else None
+    bound = endpoint.sockets.of(path) if path.context == Protocol.UDP else None
     channel: DatagramChannel | None = None
     if bound is not None:
-        channel = endpoint.channel(bound, path)
+        channel = endpoint.sockets.channel(bound, path)
 
     def released() -> None:
         if channel is not None and bound is not None and not channel.in_use:
-            endpoint.drop_channel(bound, path, channel)
+            endpoint.sockets.drop_channel(bound, path, channel)
             channel.ended = _nothing
         answering.released()
 

@@ -9,9 +9,9 @@ import secrets
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
-from accord.controller.endpoint import UdpSocket
 from accord.controller.exchange import Exchange
 from accord.controller.ladder import Ladder
+from accord.controller.udp_sockets import UdpSocket
 from accord.datapath import clock
 from accord.datapath.path import Path
 from accord.negotiation.interface import Role
@@ -37,11 +37,11 @@ async def notify(
     with contextlib.ExitStack() as used:
         bound: UdpSocket | None = None
         if path.context == Protocol.UDP:
-            bound = endpoint.socket_of(path)
+            bound = endpoint.sockets.of(path)
             if bound is None:
                 scope = f"%{path.scope}" if path.scope else ""
-                bound = endpoint.bind(path.local + scope, 0)
-                used.callback(endpoint.unbind, bound)
+                bound = endpoint.sockets.bind(path.local + scope, 0)
+                used.callback(endpoint.sockets.unbind, bound)
             path = dataclasses.replace(path, local_port=bound.port, socket=bound.index)
         transaction = secrets.token_bytes(_TRANSACTION_BYTES)
         machine = Notice(transaction, claim(transaction), context_protocol=path.context, service_port=service_port)
