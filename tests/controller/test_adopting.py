@@ -537,7 +537,11 @@ async def test_a_peer_that_resets_its_silent_connection_frees_the_place(port: Po
 def handed_over(port: Port) -> Handover:
     """The half of an upgrade that waits."""
     exposed = SimpleNamespace(adopter=port.adopter)
-    return Handover(SimpleNamespace(endpoint=None, exposed={443: exposed, 444: SimpleNamespace(adopter=None)}))  # type: ignore[arg-type]
+    return Handover(
+        SimpleNamespace(
+            endpoint=SimpleNamespace(sockets=None), exposed={443: exposed, 444: SimpleNamespace(adopter=None)}
+        )
+    )  # type: ignore[arg-type]
 
 
 @ports
