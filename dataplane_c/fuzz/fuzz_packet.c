@@ -13,6 +13,7 @@
 #include "engine.h"
 #include "packet.h"
 #include "script.h"
+#include "small.h"
 
 enum {
 	IDS = 3,
@@ -308,13 +309,7 @@ static void act(struct fuzzed *fuzzed, struct script *script)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-	static const struct accord_engine_config config = {.transactions = 4,
-	                                                   .unproven = 2,
-	                                                   .buffers = 24,
-	                                                   .buffer_bytes = 1200,
-	                                                   .events = 160,
-	                                                   .seed = 1,
-	                                                   .strangers_per_second = 4};
+	struct accord_engine_config config = small_config(4);
 	static const uint32_t protocols[] = {6, 0x304};
 	static struct fuzzed fuzzed;
 	struct script script = {.bytes = bytes, .left = size};

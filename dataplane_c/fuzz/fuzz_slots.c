@@ -9,6 +9,7 @@
 #include "craft.h"
 #include "engine.h"
 #include "script.h"
+#include "small.h"
 
 enum {
 	SLOTS = 5, /* no power of two */
@@ -411,19 +412,13 @@ static void act(struct script *script)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-	static const struct accord_engine_config config = {.transactions = 4,
-	                                                   .unproven = 2,
-	                                                   .buffers = 24,
-	                                                   .buffer_bytes = 1200,
-	                                                   .events = 160,
-	                                                   .seed = 1,
-	                                                   .strangers_per_second = 1000,
-	                                                   .slots = SLOTS};
+	struct accord_engine_config config = small_config(1000);
 	static const struct accord_cookie_ring ring = {.keys = {{{1, 2}, 7, 1}}, .slot = 1000};
 	struct script script = {.bytes = bytes, .left = size};
 	struct accord_engine_usage usage;
 
 	memset(&fuzzed, 0, sizeof(fuzzed));
+	config.slots = SLOTS;
 	fuzzed.engine = accord_engine_new(&config);
 	accord_engine_cookies(fuzzed.engine, &ring);
 	accord_engine_level(fuzzed.engine, fuzzed.now, ACCORD_LEVEL_ANSWER);

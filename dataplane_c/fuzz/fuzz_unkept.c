@@ -11,6 +11,7 @@
 #include "engine.h"
 #include "packet.h"
 #include "script.h"
+#include "small.h"
 
 enum {
 	IDS = 4,
@@ -602,19 +603,13 @@ static void act(struct script *script)
 
 int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t size)
 {
-	static const struct accord_engine_config config = {.transactions = 4,
-	                                                   .unproven = 2,
-	                                                   .buffers = 24,
-	                                                   .buffer_bytes = 1200,
-	                                                   .events = 160,
-	                                                   .seed = 1,
-	                                                   .strangers_per_second = 100,
-	                                                   .slots = SLOTS,
-	                                                   .machine = MACHINE};
+	struct accord_engine_config config = small_config(100);
 	static const uint32_t protocols[] = {6};
 	struct script script = {.bytes = bytes, .left = size};
 
 	memset(&fuzzed, 0, sizeof(fuzzed));
+	config.slots = SLOTS;
+	config.machine = MACHINE;
 	fuzzed.engine = accord_engine_new(&config);
 	fuzzed.now = 1;
 	fuzzed.ring.slot = UINT16_MAX - 4; /* the number wraps */
