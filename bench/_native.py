@@ -112,8 +112,8 @@ def xdp(host: Host, repeats: int) -> list[Round]:
     return [taken for _ in range(repeats) for taken in host.run(once)]
 
 
-def receive(near: Host, far: Host, mode: str, seconds: float, blocks: int) -> ReceiveRound:
-    """By way of receipt, as dataplane_c/bench/receive.c says: one round of so many blocks."""
+def receive(near: Host, far: Host, mode: str, load: str, seconds: float, blocks: int) -> ReceiveRound:
+    """By way of receipt, as dataplane_c/bench/receive.c says: one round of so many blocks. ``load``: long, proposal."""
     objects = [str(OBJECT_PATH), str(BUILD / "redirect.bpf.o"), str(BUILD / "generate.bpf.o")]
     ends = _wires(near, far)
     command = [
@@ -121,6 +121,7 @@ def receive(near: Host, far: Host, mode: str, seconds: float, blocks: int) -> Re
         *objects,
         f"/proc/self/fd/{near.fd}",
         mode,
+        load,
         str(seconds),
         str(blocks),
         "1",

@@ -110,13 +110,15 @@ def receive(repeats: int, seconds: float) -> Figures:
     What is compared is compared in pairs of neighbouring slices, each a value of its own. All of them count.
     """
     blocks: list[dict[str, Any]] = []
+    proposals: list[dict[str, Any]] = []
     again: list[float] = []
     with two_hosts() as (near, far):
         for _ in range(repeats):
-            whole = _native.receive(near, far, "native", seconds, BLOCKS)
+            whole = _native.receive(near, far, "native", "long", seconds, BLOCKS)
             again.append(whole["again"])
             blocks += _by_block(whole)
-    pairs = [{name: block[name][which] for name in KINDS} for block in blocks for which in range(2)]
+            proposals += _by_block(_native.receive(near, far, "native", "proposal", seconds, BLOCKS))
+    pairs, short = _pairs(blocks), _pairs(proposals)
 
     def rate(pair: dict[str, tuple[float, ...]], name: str) -> float:
         return pair[name][0] / 1e6
@@ -129,6 +131,8 @@ def receive(repeats: int, seconds: float) -> Figures:
         "ratio_afxdp_capacity": [1e3 / block["drain_xdp"] / _bare_rate(block) for block in blocks if _compares(block)],
         "ratio_afxdp_read": ratio("xdp", "xdp_read", pairs),
         "ratio_afxdp_bare_program": ratio("xdp", "xdp_redirect", pairs),
+        "ratio_afxdp_proposals": ratio("xdp", "xdp_bare", short),
+        "afxdp_proposals_mpps": [rate(pair, "xdp") for pair in short],
         "ratio_packet": ratio("packet", "packet_bare", pairs),
         "ratio_udp": ratio("udp", "udp_bare", pairs),
         "afxdp_drain_ns": [block["drain_xdp"] for block in blocks if block["drain_xdp"]],
@@ -143,9 +147,13 @@ def receive(repeats: int, seconds: float) -> Figures:
     for name, together in (("ratio_afxdp_together", True), ("ratio_afxdp_apart", False)):
         those = [block for block in blocks if (block["line"] < SHARED_CACHE_NS) == together]
         if those:
-            of = [{kind: block[kind][which] for kind in KINDS} for block in those for which in range(2)]
-            found[name] = ratio("xdp", "xdp_bare", of)
+            found[name] = ratio("xdp", "xdp_bare", _pairs(those))
     return found
+
+
+def _pairs(blocks: Sequence[dict[str, Any]]) -> list[dict[str, tuple[float, ...]]]:
+    """Of neighbouring slices."""
+    return [{name: block[name][which] for name in KINDS} for block in blocks for which in range(2)]
 
 
 def _by_block(whole: _native.ReceiveRound) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: GPL-2.0-only OR BSD-2-Clause */
 /*
- * Makes proposals out of the live frames of BPF_PROG_TEST_RUN, each with a transaction ID of its own. The kernel
+ * Makes messages out of the live frames of BPF_PROG_TEST_RUN, each with a transaction ID of its own. The kernel
  * hands a frame out again as it came back, so everything that differs between two packets is written each time.
  */
 #include <linux/bpf.h>
@@ -42,7 +42,7 @@ int generate(struct xdp_md *context)
 	__u8 *packet = (void *)(long)context->data + GENERATE_PACKET_AT;
 	struct accord_header *header = (void *)packet;
 	struct generate_plan *now;
-	__u32 key = 0, index, id, sum, interface;
+	__u32 key = 0, shift, index, id, sum, interface;
 	volatile __u32 *chosen;
 
 	chosen = bpf_map_lookup_elem(&way, &key);
@@ -52,8 +52,11 @@ int generate(struct xdp_md *context)
 	now = bpf_map_lookup_elem(&plan, &key);
 	if (!now || packet + PACKET > (__u8 *)(long)context->data_end)
 		return XDP_ABORTED;
-	index = now->next % GENERATE_PACKETS;
-	id = now->next / GENERATE_PACKETS;
+	shift = now->shift & 31;
+	index = now->next & ((1u << shift) - 1);
+	id = now->next >> shift;
+	if (index >= GENERATE_MOST)
+		return XDP_ABORTED;
 	now->next++;
 	sum = now->sums[index] + (id >> 16) + (id & 0xffff);
 	sum = (sum & 0xffff) + (sum >> 16);

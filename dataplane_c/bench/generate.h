@@ -6,16 +6,17 @@
 #include <linux/types.h>
 
 enum generate_constant {
-	GENERATE_PACKETS = 2, /* of a message: as LOAD_PROPOSAL */
+	GENERATE_MOST = 32, /* packets of a message: as LOAD_LONG */
 	GENERATE_CHUNKS = 3,
 	GENERATE_PACKET_AT = 14 + 20 + 8, /* Ethernet, IPv4, UDP */
 };
 
 /* Map "plan": one element, written before the generator runs. */
 struct generate_plan {
-	__u32 sums[GENERATE_PACKETS];  /* RFC 1071 sums of the packets, the checksum and the ID's last word zero */
-	__u32 flags[GENERATE_PACKETS]; /* last byte of the header's flags */
-	__u32 chunk_flags[GENERATE_PACKETS];
+	__u32 shift;                /* a message has 2^shift packets */
+	__u32 sums[GENERATE_MOST];  /* RFC 1071 sums of the packets, the checksum and the ID's last word zero */
+	__u32 flags[GENERATE_MOST]; /* last byte of the header's flags */
+	__u32 chunk_flags[GENERATE_MOST];
 	__u64 next; /* packet that is made next, from the ID 0 on */
 };
 

@@ -26,7 +26,7 @@
 #define BPF_F_TEST_XDP_LIVE_FRAMES (1U << 1)
 #endif
 
-_Static_assert((int)GENERATE_PACKETS == (int)LOAD_PROPOSAL, "the generator makes proposals");
+_Static_assert((int)GENERATE_MOST == (int)LOAD_LONG, "no message of the load is longer");
 
 enum {
 	/* Beginning and ending a call takes the kernel some 20 ms, so there is one, and a signal ends it. */
@@ -56,7 +56,7 @@ __attribute__((noreturn)) static void give_up(const char *what, int error)
 	exit(1);
 }
 
-static void build_frame(struct generator *generator, const uint8_t to[6])
+static void build_frame(struct generator *generator, const uint8_t to[6], uint32_t packets)
 {
 	struct accord_path there = load_path(), path = there;
 	uint8_t packet[LOAD_PACKET];
@@ -69,10 +69,10 @@ static void build_frame(struct generator *generator, const uint8_t to[6])
 	path.link[6] = 2; /* any other local address */
 	path.link[12] = 0x08;
 	path.link_length = 14;
-	for (uint32_t index = 0; index < GENERATE_PACKETS; index++) {
+	for (uint32_t index = 0; index < packets; index++) {
 		uint32_t sum = 0;
 
-		load_packet(packet, 0, index, GENERATE_PACKETS, false);
+		load_packet(packet, 0, index, packets, false);
 		generator->plan.flags[index] = packet[FLAGS_AT];
 		generator->plan.chunk_flags[index] = packet[ACCORD_HEADER_BYTES + 1];
 		packet[CHECKSUM_AT] = packet[CHECKSUM_AT + 1] = 0;
@@ -91,7 +91,8 @@ static void interrupt(int number)
 	(void)number;
 }
 
-struct generator *generator_open(const char *object_path, const char *namespace_path, const uint8_t to[6])
+struct generator *generator_open(const char *object_path, const char *namespace_path, const uint8_t to[6],
+                                 uint32_t shift)
 {
 	struct generator *generator = calloc(1, sizeof(*generator));
 	const struct sigaction action = {.sa_handler = interrupt};
@@ -100,12 +101,13 @@ struct generator *generator_open(const char *object_path, const char *namespace_
 	if (!generator)
 		give_up("memory", ENOMEM);
 	snprintf(generator->namespace_path, sizeof(generator->namespace_path), "%s", namespace_path);
-	build_frame(generator, to);
+	build_frame(generator, to, UINT32_C(1) << shift);
 	/* Without SA_RESTART, and not ignored: it is there to interrupt. */
 	sigaction(SIGUSR1, &action, NULL);
 	/* IDs are never those of a run before. */
 	clock_gettime(CLOCK_MONOTONIC, &now);
-	generator->plan.next = ((uint64_t)now.tv_sec << 16) * GENERATE_PACKETS;
+	generator->plan.shift = shift;
+	generator->plan.next = (uint64_t)now.tv_sec << 16 << shift;
 	generator->object = bpf_object__open_file(object_path, NULL);
 	if (libbpf_get_error(generator->object) || bpf_object__load(generator->object))
 		give_up(object_path, errno);

@@ -5,10 +5,11 @@
  * next after some milliseconds, so that what is compared saw the machine in the same state. A block has every kind of
  * a group once in the order below and once in the other.
  *
- *   receive OBJECT REDIRECT_OBJECT GENERATE_OBJECT NAMESPACE MODE SECONDS BLOCKS ROUNDS INDEX:INTERFACE...
+ *   receive OBJECT REDIRECT_OBJECT GENERATE_OBJECT NAMESPACE MODE LOAD SECONDS BLOCKS ROUNDS INDEX:INTERFACE...
  *
  * Run it in the namespace of the interfaces, of which there is one for each kind, all with the same Ethernet address;
- * INDEX is that of the other end, in NAMESPACE, a path. MODE: native or generic. SECONDS: of a slice.
+ * INDEX is that of the other end, in NAMESPACE, a path. MODE: native or generic. LOAD: proposal or long (load.h).
+ * SECONDS: of a slice.
  *
  * Prints one JSON object a round. By kind, two slices a block: packets a second taken, and offered; what part of those
  * that our engine took came out again as whole messages. "drain_", one a block: nanoseconds for each packet of a ring
@@ -70,6 +71,9 @@ static const struct {
 
 /* From our engine, which has to do all of it, to a loop that reads. */
 static const enum kind drained[] = {XDP, XDP_BARE, XDP_READ};
+
+/* A message of the load has 2^shift packets. */
+static uint32_t shift;
 
 struct slice {
 	double taken, made, whole;
@@ -161,8 +165,7 @@ static int take(struct generator *generator, struct way *way, const char *name, 
 	turn_away(generator, way);
 	slice->taken = (double)spent.total.packets / (double)spent.us * 1e6;
 	slice->made = (double)made / (double)spent.us * 1e6;
-	slice->whole =
-		spent.total.packets ? (double)(spent.total.messages * LOAD_PROPOSAL) / (double)spent.total.packets : 0;
+	slice->whole = spent.total.packets ? (double)(spent.total.messages << shift) / (double)spent.total.packets : 0;
 	return attempts - 1;
 }
 
@@ -292,14 +295,14 @@ int main(int argc, char **argv)
 	struct accord_failure failure = {0};
 	struct accord_netdev netdev;
 	struct generator *generator;
-	bool enough = argc == 9 + (int)KINDS;
-	double seconds = enough ? strtod(argv[6], NULL) : 0;
-	long blocks = enough ? strtol(argv[7], NULL, 10) : 0, rounds = enough ? strtol(argv[8], NULL, 10) : 0;
+	bool enough = argc == 10 + (int)KINDS;
+	double seconds = enough ? strtod(argv[7], NULL) : 0;
+	long blocks = enough ? strtol(argv[8], NULL, 10) : 0, rounds = enough ? strtol(argv[9], NULL, 10) : 0;
 	cpu_set_t cpus;
 
 	if (rounds < 1 || blocks < 1 || blocks > MAX_BLOCKS || seconds <= 0) {
 		fprintf(stderr,
-		        "usage: receive OBJECT REDIRECT_OBJECT GENERATE_OBJECT NAMESPACE MODE SECONDS BLOCKS ROUNDS "
+		        "usage: receive OBJECT REDIRECT_OBJECT GENERATE_OBJECT NAMESPACE MODE LOAD SECONDS BLOCKS ROUNDS "
 		        "INDEX:INTERFACE... (%d of them)\n",
 		        (int)KINDS);
 		return 2;
@@ -314,14 +317,16 @@ int main(int argc, char **argv)
 	for (int kind = 0; kind < KINDS; kind++) {
 		char *interface;
 
-		ways[kind].index = (uint32_t)strtoul(argv[9 + kind], &interface, 10);
+		ways[kind].index = (uint32_t)strtoul(argv[10 + kind], &interface, 10);
 		if (*interface++ != ':' || accord_netdev_open(interface, &netdev, &failure)) {
-			fprintf(stderr, "receive: %s: %s\n", argv[9 + kind], failure.detail);
+			fprintf(stderr, "receive: %s: %s\n", argv[10 + kind], failure.detail);
 			return 1;
 		}
 		ways[kind].source = open_source((enum kind)kind, interface, &argv[1], strcmp(argv[5], "generic") != 0);
 	}
-	generator = generator_open(argv[3], argv[4], netdev.address);
+	for (uint32_t packets = strcmp(argv[6], "long") ? LOAD_PROPOSAL : LOAD_LONG; packets > 1; packets /= 2)
+		shift++;
+	generator = generator_open(argv[3], argv[4], netdev.address, shift);
 	for (long round = 0; round < rounds; round++) {
 		double lines[MAX_BLOCKS];
 		int again = 0;
