@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.controller.settings.config import parse_config
+from accord.datapath import engine
 from accord.datapath.engine import Engine
 from accord.wire.constants import Reason
 from accord.wire.errors import UserError
@@ -78,6 +80,20 @@ def test_limits_that_contradict_each_other_are_the_users_fault() -> None:
     with pytest.raises(UserError, match="unproven no more than transactions") as caught:
         Engine(unproven=2000)
     assert caught.value.reason is Reason.BAD_CONFIG
+
+
+def test_more_than_the_host_has_left_is_the_users_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    needed = Engine().bytes
+    monkeypatch.setattr(engine, "available_bytes", lambda: needed)
+    Engine()
+    monkeypatch.setattr(engine, "available_bytes", lambda: needed - 1)
+    with pytest.raises(UserError, match="MiB left") as caught:
+        Engine()
+    assert caught.value.reason is Reason.BAD_CONFIG
+
+
+def test_what_the_host_has_left_is_between_nothing_and_all_that_it_has() -> None:
+    assert 0 < engine.available_bytes() < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def test_more_buffers_than_have_numbers_are_the_users_fault_and_take_no_memory() -> None:

@@ -8,6 +8,7 @@ Times are microseconds of one monotonic clock that the caller chooses.
 from __future__ import annotations
 
 import enum
+import pathlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -135,11 +136,18 @@ def _check(result: int, detail: str) -> int:
     return result
 
 
+def available_bytes() -> int:
+    """What the kernel can give to somebody new without swapping (proc_meminfo(5), MemAvailable). More than that it
+    promises as well, and then ends some process."""
+    lines = pathlib.Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable:"))
+
+
 class Engine:
     """One engine. All of its memory is taken here, none later (``bytes`` says how much).
 
     Raises ``OurError`` (``NO_MEMORY``) when it cannot be had, ``UserError`` (``BAD_CONFIG``) for limits that contradict
-    each other.
+    each other, or ask for more than the host has.
     """
 
     def __init__(
@@ -178,6 +186,12 @@ class Engine:
                 f"an engine for {transactions or 'the default'} transactions, {unproven or 'the default'} unproven, "
                 f"{buffers or 'the default'} buffers",
                 "in [limits]: unproven no more than transactions (1024 where not given), none of them over 1048576",
+            )
+        if self.bytes > (available := available_bytes()):
+            raise error(
+                Reason.BAD_CONFIG,
+                f"[limits] ask for an engine of {self.bytes >> 20} MiB, and this host has {available >> 20} MiB left",
+                "lower transactions, unproven, buffers or slots (docs/OPERATIONS.md, Memory)",
             )
         pointer = lib.accord_engine_new(config)
         if pointer == ffi.NULL:
