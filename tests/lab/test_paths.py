@@ -248,6 +248,24 @@ def test_a_syn_proxy_answers_before_the_server_has_heard_anything(make_lab: Make
     assert heard == []
 
 
+def test_a_port_that_comes_again_passes_the_syn_proxy_again(make_lab: MakeLab) -> None:
+    lab = make_lab(rtt=RTT, path="synproxy")
+    with lab.server.call(socket.create_server, (lab.server.address4, 7000)) as listening:
+        for _ in range(2):
+            with lab.client.call(socket.socket, socket.AF_INET, socket.SOCK_STREAM) as here:
+                here.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                here.settimeout(QUIET + 2)
+                here.bind((lab.client.address4, 6000))
+                here.connect((lab.server.address4, 7000))
+                here.sendall(b"?")  # the proxy has answered, the server not yet
+                accepted, _ = listening.accept()
+                with accepted:
+                    accepted.settimeout(QUIET + 2)
+                    assert accepted.recv(1) == b"?"
+                assert here.recv(1) == b"", "whoever ends first has TIME-WAIT, and the port is free at the other's"
+            time.sleep(1.5)
+
+
 def test_the_lossy_path_loses_one_datagram_in_20_either_way(make_lab: MakeLab) -> None:
     lab = make_lab(rtt=RTT, path="loss", seed=3)
     count = 2000

@@ -21,6 +21,7 @@ from accord.wire.errors import HostError, UserError
 # The option of PROTOCOL.md, section 10, and every other experiment's (RFC 6994).
 _OPTION = 254
 _LOOSE = "netfilter/nf_conntrack_tcp_loose"
+_TIME_WAIT = "netfilter/nf_conntrack_tcp_timeout_time_wait"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,7 +141,9 @@ PATHS: Mapping[str, PathKind] = {
             "a SYN proxy before the server",
             rules4=_SYNPROXY.format(mss=1460),
             rules6=_SYNPROXY.format(mss=1440),
-            sysctl={_LOOSE: 0, "ipv4/tcp_syncookies": 1},
+            # It leaves the ACK of a port's next connection to what is remembered of the last one, for 120 s: then that
+            # connection fails, whoever makes it. Hosts that make thousands come upon their ports again.
+            sysctl={_LOOSE: 0, _TIME_WAIT: 1, "ipv4/tcp_syncookies": 1},
         ),
         PathKind(
             "mtu-hole",
