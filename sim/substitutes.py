@@ -29,6 +29,7 @@ from accord.controller import (
     rendezvous,
     responding,
     stack,
+    udp_sockets,
 )
 from accord.controller.peers import lessons
 from accord.controller.race import legacy, racing
@@ -190,8 +191,8 @@ _LIST: tuple[tuple[Any, str, Any], ...] = (
     (controller, "privilege", _PRIVILEGE),
     (endpoint, "Port", _Ports),
     (endpoint, "plan", _plan),
-    (endpoint, "privilege", _PRIVILEGE),
-    (endpoint, "socket", _Sockets()),
+    (udp_sockets, "privilege", _PRIVILEGE),
+    (udp_sockets, "socket", _Sockets()),
     (endpoint, "secrets", _Secrets()),
     (endpoint, "_HEARTBEAT_SECONDS", 30.0),
     (exposed, "privilege", _PRIVILEGE),
