@@ -13,6 +13,7 @@ import json
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -290,7 +291,13 @@ def _peers(context: click.Context, parameter: click.Parameter, value: str | None
     return _names(context, parameter, value, PEERS)
 
 
+_ASKED = threading.Event()
+"""To end."""
+
+
 def _end(_signal: int, _frame: FrameType | None) -> None:
+    """What comes amid somebody's clean-up is lost with what that suppresses: it is looked at before each connection."""
+    _ASKED.set()
     raise KeyboardInterrupt
 
 
@@ -342,7 +349,8 @@ def main(
     repeated and reordered: none doubled, lost or stuck, and nothing left after 2 s. --guesses: a flood of SYNs with
     transaction IDs that nobody has, from the same address, beside connections that must not notice.
     """
-    signal.signal(signal.SIGTERM, _end)
+    for end in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(end, _end)
     # What this starts inherits it: other work on the machine is not what is measured. (Niceness would tell apart only
     # processes of one control group, or one session.)
     os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
@@ -361,6 +369,8 @@ def main(
         task = progress.add_task("", total=sum(steps_of(runs, case.peer) for case in wanted))
 
         def step(what: str) -> None:
+            if _ASKED.is_set():
+                raise KeyboardInterrupt
             progress.update(task, advance=1, description=what)
 
         with contextlib.suppress(KeyboardInterrupt):
