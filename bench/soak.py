@@ -82,11 +82,11 @@ def slope(points: Sequence[tuple[float, float]]) -> Slope:
     """Of points in order, at least three. Draper and Smith, Applied Regression Analysis, section 1.4; the error by the
     means of batches, since memory goes up and down more slowly than it is looked at (Law and Kelton, Simulation
     Modeling and Analysis, section 9.5.3)."""
-    by = _line(points).by
+    line = _line(points)
     if len(points) < 2 * BATCHES:
-        return _line(points)
+        return line
     edges = [round(at * len(points) / BATCHES) for at in range(BATCHES + 1)]
-    return Slope(by, _line([_mean(points[begin:end]) for begin, end in itertools.pairwise(edges)]).error)
+    return Slope(line.by, _line([_mean(points[begin:end]) for begin, end in itertools.pairwise(edges)]).error)
 
 
 def _mean(points: Sequence[tuple[float, float]]) -> tuple[float, float]:
