@@ -22,6 +22,7 @@ from buildtools.vm_box import VM
 
 VAGRANT = ROOT / "vagrant"
 HOSTS = ("router", "server", "client")
+WITH_ACCORD = ("server", "client")
 RESULTS = VM / "results"
 BOOT_SECONDS = 300
 SSH_CONFIG = vm_hall.STATE / "ssh-config"
@@ -42,7 +43,7 @@ def _up(kernel: str, accelerator: str) -> int:
             raise BuildFailure(f"the machines run with kernel {_noted('kernel')}: ./build.py vm down, then again")
         if _noted("box") != vm_box.name():
             raise BuildFailure("what is compiled in the machines is of other sources: ./build.py vm down, then again")
-        step("vm-sync", _vagrant(running, vm_box.box(kernel), "rsync", *HOSTS))
+        step("vm-sync", _vagrant(running, vm_box.box(kernel), "rsync", *WITH_ACCORD))
         return 0
     box = vm_box.box(kernel)
     pid = vm_hall.start(box.emulator)
