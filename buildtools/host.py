@@ -100,7 +100,7 @@ def require(packages: Sequence[str]) -> None:
     """Packages that only one command needs; installed when that command runs. Raises BuildFailure."""
     if shutil.which("dpkg-query") is None or shutil.which("apt-get") is None:
         raise BuildFailure(f"this needs a Debian host, with these packages: {' '.join(packages)}")
-    wanted = missing(packages)
+    wanted = missing(tuple(dict.fromkeys(packages)))
     if wanted:
         say(f"installing {len(wanted)} Debian packages on this host: {' '.join(wanted)}")
         apt("apt-update", "update")
