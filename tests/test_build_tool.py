@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from buildtools import clean, console, environment, fuzzing, host, stamps
+from buildtools import clean, console, environment, fuzzing, host, stamps, vm_hall
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMANDS = ("setup", "build", "demo", "test", "bench", "fuzz", "bare", "model", "sim", "vm", "clean")
@@ -234,6 +234,7 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Recorde
         monkeypatch.setattr(module, "ROOT", root)
     for module in (stamps, environment, clean):
         monkeypatch.setattr(module, "BUILD", root / "build", raising=False)
+    monkeypatch.setattr(vm_hall, "STATE", root / "build/vm/state")
     monkeypatch.setattr(environment, "DATAPATH", root / "ctrl/accord/datapath")
     for module in (environment, clean):
         monkeypatch.setattr(module, "VENV", root / ".venv")
