@@ -41,8 +41,6 @@ class Stalls:
 
     def __enter__(self) -> Self:
         for cpu in sorted(os.sched_getaffinity(0)):
-            ends: list[float] = []
-            lengths: list[float] = []
             prober = subprocess.Popen(
                 [sys.executable, __file__, str(cpu)],
                 stdin=subprocess.PIPE,
@@ -50,11 +48,16 @@ class Stalls:
                 text=True,
                 start_new_session=True,
             )
+            self._probers.append(prober)
+        for prober in self._probers:
+            assert prober.stdout is not None
+            prober.stdout.readline()  # it has begun: what comes before nobody would see
+            ends: list[float] = []
+            lengths: list[float] = []
             reader = threading.Thread(target=_read, args=(prober, ends, lengths), daemon=True)
             reader.start()
             self._ends.append(ends)
             self._lengths.append(lengths)
-            self._probers.append(prober)
             self._readers.append(reader)
         return self
 
@@ -96,11 +99,13 @@ def _read(prober: subprocess.Popen[str], ends: list[float], lengths: list[float]
 
 
 def _probe(cpu: int) -> None:
-    """A line for each stall: when it ended, and how long it was, seconds. Until the standard input ends."""
+    """A line when it begins, and one for each stall: when it ended, and how long it was, seconds. Until the standard
+    input ends."""
     os.sched_setaffinity(0, {cpu})
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
     end = select.poll()
     end.register(sys.stdin, select.POLLIN | select.POLLHUP)
+    print("ready", flush=True)
     begin = due = time.monotonic()
     while not end.poll(0) and due < begin + _MOST_S:
         due += PERIOD_S
