@@ -10,7 +10,8 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from _flooding import KEY, KEY_ID, Flooding, Plan
+from _flooding import GENERATOR_CPU, KEY, KEY_ID, Flooding, Plan
+from _threaded import poll_on
 
 from accord.controller.load.ring import slot_of
 from accord.datapath.cookies import CookieKey
@@ -21,8 +22,11 @@ SLICE_MS = 40
 _HOUR_MS = 3_600_000
 
 
-def rates(plan: Plan, seconds: float, queues: int) -> dict[str, Any]:
+def rates(plan: Plan, seconds: float, queues: int, *, apart: bool = False) -> dict[str, Any]:
     """Packets a second: of a host that does nothing else, at the flood's full rate, for ``seconds`` in all.
+
+    The processor that makes the flood receives and answers it too; ``apart``: another one does, as when it comes from
+    elsewhere.
 
     ``xdp_tx_rate`` is of a program that sends each packet back as it came, addresses exchanged: what no answer can
     exceed. Ratios are medians over the rounds, each within its own round; ``_spread``: the quartiles.
@@ -35,8 +39,14 @@ def rates(plan: Plan, seconds: float, queues: int) -> dict[str, Any]:
         namespace = f"/proc/{os.getpid()}/fd/{server.fd}"
         slices = ("slices", namespace, server.interface, str(program.id), str(SLICE_MS))
         with contextlib.closing(Flooding(plan, 0, seconds, client, server, slices)) as running:
+            if apart:
+                poll_on(server, _other_than(GENERATOR_CPU))
             rounds = running.result()["slices"]
     return summary(rounds)
+
+
+def _other_than(cpu: int) -> int:
+    return min(os.sched_getaffinity(0) - {cpu}, default=cpu)
 
 
 def summary(rounds: Sequence[tuple[float, float, float]]) -> dict[str, Any]:

@@ -68,6 +68,8 @@ class Measurement:
         self.answers = self.control = True
         self.rows: list[dict[str, Any]] = []
         self.bare: dict[str, Any] = {}
+        self.apart: dict[str, Any] = {}
+        """As ``bare``, received by another processor than sends."""
         self._began = time.monotonic()
 
     def run(self) -> None:
@@ -75,8 +77,10 @@ class Measurement:
         with scratch("flood") as directory:
             if self.answers:
                 say("bare programs under the flood")
-                self.bare = _flood_rates.rates(Plan("proposals", 4, self.bytes), self.seconds / 2, self.queues)
-                say(f"bare programs: {self.bare}", last=True)
+                plan = Plan("proposals", 4, self.bytes)
+                self.bare = _flood_rates.rates(plan, self.seconds / 2, self.queues)
+                self.apart = _flood_rates.rates(plan, self.seconds / 2, queues=1, apart=True)
+                say(f"bare programs: {self.bare}; received by another processor: {self.apart}", last=True)
             controls = self._controls(directory) if self.control else {}
             with deployed(self.queues, directory) as both:
                 self._rows(both, controls)
@@ -115,6 +119,7 @@ class Measurement:
             "interrupted": not over,
             "load_average": round(os.getloadavg()[0], 1),
             **self.bare,
+            "apart": self.apart,
             "honest_by_rate": _by_rate(self.rows),
             "rows": self.rows,
         }
@@ -152,6 +157,9 @@ def missed(result: dict[str, Any]) -> list[str]:
         ratio = each.get("ratio")
         if saturated and each["kind"] == "proposals" and ratio is not None and ratio < TARGETS["ratio"]:
             found.append(f"{name}: ratio {ratio}, wanted {TARGETS['ratio']}")
+    for name, rates in (("one processor", result), ("received by another processor", result.get("apart", {}))):
+        if (ratio := rates.get("ratio")) is not None and ratio < TARGETS["ratio"]:
+            found.append(f"bare programs, {name}: ratio {ratio}, wanted {TARGETS['ratio']}")
     return found
 
 

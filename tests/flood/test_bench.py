@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,10 +15,14 @@ from typing import Any
 
 import _flood_rates
 import _native
+import _threaded
 import flood
 import pytest
-from _flooding import Plan
+from _flooding import Flooding, Plan
+from click import ClickException
 from click.testing import CliRunner
+
+from accord.lab.pair import pair
 
 BENCH = Path(__file__).resolve().parents[2] / "bench" / "flood.py"
 
@@ -84,12 +90,25 @@ def children(parent: int) -> list[int]:
 
 
 @pytest.mark.root
-@pytest.mark.parametrize("family", [4, 6])
-def test_under_one_flood_packets_are_dropped_and_sent_back_and_answered_in_turn(family: int) -> None:
+@pytest.mark.parametrize(("family", "apart"), [(4, False), (6, False), (4, True)])
+def test_under_one_flood_packets_are_dropped_and_sent_back_and_answered_in_turn(family: int, apart: bool) -> None:
     _native.build()
-    found = _flood_rates.rates(Plan("proposals", family, 600), 1.5, 2)
+    found = _flood_rates.rates(Plan("proposals", family, 600), 1.5, 1 if apart else 2, apart=apart)
     assert found["rounds"] >= 1
     assert min(found["xdp_drop_rate"], found["xdp_tx_rate"], found["cookie_rate"]) > 0, found
+
+
+@pytest.mark.root
+def test_an_interface_is_polled_by_a_thread_on_the_processor_that_was_asked_for() -> None:
+    _native.build()
+    with pair() as (client, server), contextlib.closing(Flooding(Plan("proposals", 4, 600), 1000, 3, client, server)):
+        before = _threaded._threads(client.interface)
+        _threaded.poll_on(client, 0)  # the flood's own program is on this end
+        (thread,) = _threaded._threads(client.interface) - before
+        assert os.sched_getaffinity(thread) == {0}
+        with pytest.raises(ClickException, match="no polls by a thread"):
+            _threaded.poll_on(server, 0)
+    assert thread not in _threaded._threads(client.interface)
 
 
 def test_rates_are_compared_within_their_round() -> None:
