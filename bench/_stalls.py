@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import queue
 import select
 import subprocess
 import sys
@@ -24,9 +25,10 @@ PERIOD_S = 0.001
 LATE_S = 0.0005
 """A stall: so much later than asked for. Less is what an interrupt takes."""
 _PRIORITY = 50
-_MOST_S = 2 * 3600.0
-_REPORT_S = 0.003
-"""How long a line of a prober may take until it is here."""
+_MOST_S = 24 * 3600.0
+_PATIENCE_S = 30.0
+"""For a prober that is asked: it answers when it runs again, and its line has to be read."""
+_PAST = "past"
 
 
 class Stalls:
@@ -38,6 +40,8 @@ class Stalls:
         self._lengths: list[list[float]] = []
         self._probers: list[subprocess.Popen[str]] = []
         self._readers: list[threading.Thread] = []
+        self._answers: list[queue.SimpleQueue[bool]] = []
+        """Of each prober: it has told all stalls that began before it was asked; False: it has ended."""
 
     def __enter__(self) -> Self:
         for cpu in sorted(os.sched_getaffinity(0)):
@@ -54,8 +58,10 @@ class Stalls:
             prober.stdout.readline()  # it has begun: what comes before nobody would see
             ends: list[float] = []
             lengths: list[float] = []
-            reader = threading.Thread(target=_read, args=(prober, ends, lengths), daemon=True)
+            answers: queue.SimpleQueue[bool] = queue.SimpleQueue()
+            reader = threading.Thread(target=_read, args=(prober, ends, lengths, answers), daemon=True)
             reader.start()
+            self._answers.append(answers)
             self._ends.append(ends)
             self._lengths.append(lengths)
             self._readers.append(reader)
@@ -78,9 +84,12 @@ class Stalls:
     def longest(self, begin: float, end: float) -> float:
         """Seconds of the longest stall that overlaps ``begin`` .. ``end`` (``time.monotonic``); 0 for none.
 
-        Waits a moment: a stall is told when it is over.
+        Waits until each prober is known to have run after ``end``, since a stall is told when it is over. Raises
+        ``RuntimeError`` when a prober is gone: then nobody knows.
         """
-        time.sleep(max(0.0, end + PERIOD_S + _REPORT_S - time.monotonic()))
+        if self._probers:
+            time.sleep(max(0.0, end - time.monotonic()))
+            self._wait()
         found = 0.0
         for ends, lengths in zip(self._ends, self._lengths, strict=True):
             for number in range(bisect_left(ends, begin), len(lengths)):
@@ -89,31 +98,59 @@ class Stalls:
                 found = max(found, lengths[number])
         return found
 
+    def _wait(self) -> None:
+        """Until all stalls that began before now are known."""
+        for prober in self._probers:
+            with contextlib.suppress(BrokenPipeError):
+                assert prober.stdin is not None
+                prober.stdin.write("\n")
+                prober.stdin.flush()
+        for answers in self._answers:
+            try:
+                told = answers.get(timeout=_PATIENCE_S)
+            except queue.Empty:
+                told = False
+            if not told:
+                raise RuntimeError("nobody watches one of the processors for stalls any more")
 
-def _read(prober: subprocess.Popen[str], ends: list[float], lengths: list[float]) -> None:
+
+def _read(
+    prober: subprocess.Popen[str], ends: list[float], lengths: list[float], answers: queue.SimpleQueue[bool]
+) -> None:
     assert prober.stdout is not None
     for line in prober.stdout:
+        if line.strip() == _PAST:
+            answers.put(True)
+            continue
         end, length = line.split()
         ends.append(float(end))
         lengths.append(float(length))
+    answers.put(False)
 
 
 def _probe(cpu: int) -> None:
-    """A line when it begins, and one for each stall: when it ended, and how long it was, seconds. Until the standard
-    input ends."""
+    """A line when it begins, and one for each stall: when it ended, and how long it was, seconds; and one when it is
+    asked, by a line, behind those of all stalls that began before. Until the standard input ends."""
     os.sched_setaffinity(0, {cpu})
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(_PRIORITY))
-    end = select.poll()
-    end.register(sys.stdin, select.POLLIN | select.POLLHUP)
+    poll = select.poll()
+    poll.register(0, select.POLLIN | select.POLLHUP)
     print("ready", flush=True)
     begin = due = time.monotonic()
-    while not end.poll(0) and due < begin + _MOST_S:
+    while due < begin + _MOST_S:
+        asked = 0
+        if poll.poll(0):
+            if not (lines := os.read(0, 4096)):
+                break
+            asked = lines.count(b"\n")
         due += PERIOD_S
         time.sleep(max(0.0, due - time.monotonic()))
         woken = time.monotonic()
         if woken - due >= LATE_S:
             print(f"{woken:.6f} {woken - due:.6f}", flush=True)
             due = woken
+        for _ in range(asked):  # not before: it may have stood still from before it was asked until it saw that
+            print(_PAST, flush=True)
 
 
 if __name__ == "__main__":
