@@ -187,14 +187,13 @@ class Soak:
             self._give_up.append((now + _GIVEN_UP_SECONDS, attempt))
 
     def _be_silent(self) -> None:
-        at, way = clock.now_us(), self._ways["open"]
+        at, way, transaction = clock.now_us(), self._ways["open"], secrets.token_bytes(_TRANSACTION_BYTES)
         nodes = (Node(NodeId.CONTEXT, Protocol.UDP, (1,)), Node(1, Protocol.TCP, (), payload=bytes(3000)))
         self._flush()
-        handle = self._engine.open(at, secrets.token_bytes(_TRANSACTION_BYTES), way.path)
+        handle = self._engine.open(at, transaction, way.path)
         self._engine.send(at, handle, Step.PROPOSAL, Message(Step.PROPOSAL, nodes).encode())
-        (_, packet), *_ = self._engine.output(at)
+        self._say(at, first_of=transaction)
         self._engine.close(at, handle)
-        way.socket.send(packet)
 
     def _give_up_now(self, attempt: Attempt, now: float) -> None:
         if attempt.handle in self._open:
@@ -211,12 +210,21 @@ class Soak:
     # ---- packets ----
 
     def _flush(self) -> None:
-        at = clock.now_us()
-        while datagrams := self._engine.output(at):
-            for path, datagram in datagrams:
-                with contextlib.suppress(OSError):  # a datagram may always be lost
-                    self._by_port[path.local_port].socket.send(datagram)
+        while self._say(clock.now_us()):
+            pass
         self._take()
+
+    def _say(self, at: int, first_of: bytes | None = None) -> bool:
+        """Whatever is due, of whichever negotiation; whether anything was. Of ``first_of`` the first packet alone."""
+        datagrams, said = self._engine.output(at), False
+        for path, datagram in datagrams:
+            if first_of is not None and first_of in datagram:
+                if said:
+                    continue
+                said = True
+            with contextlib.suppress(OSError):  # a datagram may always be lost
+                self._by_port[path.local_port].socket.send(datagram)
+        return bool(datagrams)
 
     def _receive(self, way: Way) -> None:
         with contextlib.suppress(BlockingIOError):
@@ -266,8 +274,7 @@ class Soak:
             return
         at = clock.now_us()
         self._engine.send(at, attempt.handle, Step.COMMIT, commit)
-        for _, datagram in self._engine.output(at):
-            attempt.way.socket.send(datagram)
+        self._say(at)
         connection = attempt.connection = attempt.proposal.tcp.stream().detach()
         attempt.stage = Stage.ASKED
         if (tls := attempt.proposal.tls) is None:

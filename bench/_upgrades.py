@@ -154,5 +154,7 @@ def live_upgrades(directory: Path, upgrades: int, rate: float, attach: str) -> d
         with both.bystander() as others:
             both.daemon(server, "--attach", attach)
             result = asyncio.run(upgraded(both, upgrades, rate, attach))
+        if result["upgrade_failed"]:
+            result["upgrade_log"] = [line for host in (client, server) for line in both.complaints(host)]
     lost = {"upgrade_host_sent": others["sent"], "upgrade_host_lost": others["lost"]}
     return {**result, **lost, "upgrade_tcp_stalls": others["tcp_stalls"]}

@@ -20,8 +20,8 @@ from accord.protocols.inner import InnerResponder
 from accord.protocols.quic import QuicSession
 from accord.protocols.services import CarrierSession, Plugin, Services
 from accord.protocols.tls import TlsSession
-from accord.wire.constants import Protocol, Reason
-from accord.wire.errors import AccordError, OurError
+from accord.wire.constants import Party, Protocol, Reason
+from accord.wire.errors import AccordError, OurError, error
 from tests.controller.test_proposal import PLUGINS, services
 from tests.negotiation.peers import TLS, TLS_FIRST, FakeSession, agreed, initiator, responder, run, sent
 
@@ -248,6 +248,53 @@ def test_a_failure_is_said_once_and_counted_each_time(caplog: pytest.LogCaptureF
     (row,) = describe(guard)
     assert row["failures"] == {"advance PLUGIN_FAILED": 50, "respond PLUGIN_FAILED": 50}
     assert row["off_for_s"] == 0
+
+
+def refuse(guard: PluginGuard, reason: Reason, detail: str, times: int = 1) -> None:
+    session = FakeSession(TLS, Role.RESPONDER)
+    for _ in range(times):
+        assert guard.ask(session, "respond", lambda: Refuse(reason, detail)) == Refuse(reason, detail)
+
+
+def raise_refusal(guard: PluginGuard, reason: Reason, detail: str, times: int = 1) -> None:
+    session = FakeSession(TLS, Role.RESPONDER)
+
+    def commit() -> None:
+        raise error(reason, detail)
+
+    for _ in range(times):
+        assert guard.tell(session, "respond", commit) == Refuse(reason, detail)
+
+
+@pytest.mark.parametrize("way", [refuse, raise_refusal])
+def test_a_refusal_by_a_fault_of_this_host_is_said_once_a_minute_with_its_detail_and_counted_each_time(
+    way: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    clock = Clock()
+    guard = PluginGuard(clock, 0)
+    way(guard, Reason.CANNOT_INSTALL, "connect(192.0.2.1, port 4) from port 80: No memory (ENOMEM)", 50)
+    (said,) = caplog.records
+    assert said.levelname == "WARNING"
+    assert (
+        said.getMessage()
+    ) == "tls refused (respond): CANNOT_INSTALL: connect(192.0.2.1, port 4) from port 80: No memory (ENOMEM)"
+    clock.now += 61
+    way(guard, Reason.CANNOT_INSTALL, "connect(): another one", 2)
+    assert "another one; 49 more" in caplog.records[1].getMessage()
+    assert len(caplog.records) == 2
+    assert guard.refusals == {(TLS, "respond", Reason.CANNOT_INSTALL): 52}
+    assert not guard.failures
+    assert not guard.off(), "a refusal is a session's right"
+
+
+def test_a_refusal_by_another_one_s_fault_is_counted_and_not_said(caplog: pytest.LogCaptureFixture) -> None:
+    guard = PluginGuard(Clock(), 0)
+    quiet = [reason for reason in Reason if reason.party in (Party.PEER, Party.PATH, Party.USER, Party.NONE)]
+    for reason in quiet:
+        if reason is not Reason.OK:
+            refuse(guard, reason, "as peers cause it")
+    assert not caplog.records
+    assert guard.refusals.total() == len(quiet) - 1 > 5
 
 
 def test_what_is_switched_off_is_shown_with_the_time_that_is_left_and_the_reason() -> None:

@@ -107,6 +107,10 @@ PLUGIN_FAILURES = Family(
     "negotiation", "accord_plugin_failures_total", Kind.COUNTER, ("protocol", "call", "reason"),
     "Of these, those that ended as none should: with an error, rubbish, too late (PLUGIN_TIMEOUT), out of memory.",
 )  # fmt: skip
+PLUGIN_REFUSALS = Family(
+    "negotiation", "accord_plugin_refusals_total", Kind.COUNTER, ("protocol", "call", "reason"),
+    "Of these calls, those in which a plug-in refused its node by itself, and why.",
+)  # fmt: skip
 PLUGINS_OFF = Family(
     "negotiation", "accord_plugins_off", Kind.GAUGE, (), "Plug-ins that are switched off now, as they kept failing."
 )
@@ -167,8 +171,8 @@ RINGS: Mapping[str, Family] = {
 FAMILIES: tuple[Family, ...] = (
     INFO, START, STEERING, *RINGS.values(), ENGINE, USED, LIMIT, MEMORY, LEVEL, RAISED, STRANGERS, ANSWERS,
     UNKEPT_COMMITS, DEFERRED, PROPOSALS, NEGOTIATIONS, STACKS, READY, OPEN, HANDED_OVER, RENEGOTIATIONS, ADOPTIONS,
-    PLUGIN_CALLS, PLUGIN_FAILURES, PLUGINS_OFF, PREPARED, READY_NOW, PEERS, PEERS_ASKED, PEERS_LEARNT, PEERS_EVICTED,
-    SYN_OPTIONS, SYN_SLOTS,
+    PLUGIN_CALLS, PLUGIN_FAILURES, PLUGIN_REFUSALS, PLUGINS_OFF, PREPARED, READY_NOW, PEERS, PEERS_ASKED, PEERS_LEARNT,
+    PEERS_EVICTED, SYN_OPTIONS, SYN_SLOTS,
 )  # fmt: skip
 """All of them, in the order in which they are shown."""
 

@@ -11,6 +11,9 @@ Failures. What a peer's bytes may have caused must not cost everybody the protoc
 ``advance`` costs that node alone. What hurts everybody, time and memory, or happens without a peer's doing (``open``,
 ``propose``), switches the plug-in off when it comes ``IN_A_ROW``: for ``OFF_SECONDS``, doubled each time, until it
 works.
+
+Refusals. They are a session's right, and counted. One by a fault of ours or of this host's is said, each kind once a
+minute: the peer is told no more of it than its reason.
 """
 
 from __future__ import annotations
@@ -26,10 +29,11 @@ from functools import partial
 from types import FrameType
 from typing import Any, Final
 
+from accord.controller.race.fallback_log import Seldom
 from accord.negotiation.guard import Guard, Overrun, Unsound
 from accord.negotiation.interface import Refuse, Role
 from accord.protocols.services import CarrierSession, Plugin, Services
-from accord.wire.constants import Reason, protocol_name
+from accord.wire.constants import Party, Reason, protocol_name
 from accord.wire.errors import error
 
 log = logging.getLogger("accord.plugins")
@@ -60,6 +64,9 @@ class PluginGuard(Guard):
         super().__init__()
         self.failures: Counter[tuple[int, str, Reason]] = Counter()
         """By protocol, method and reason."""
+        self.refusals: Counter[tuple[int, str, Reason]] = Counter()
+        """Likewise, of what sessions refused by themselves."""
+        self._seldom = Seldom(now)
         self._now = now
         self._seconds = seconds
         self._seen = 0
@@ -165,6 +172,18 @@ class PluginGuard(Guard):
                 "plug-in %s is switched off for %g s, after %d failures in a row, the last: %s",
                 protocol_name(protocol), seconds, IN_A_ROW, trouble.last,
             )  # fmt: skip
+
+    def refused(self, protocol: int, method: str, refusal: Refuse) -> None:
+        """Count it; say it where somebody here could mend it."""
+        key = (protocol, method, refusal.reason)
+        self.refusals[key] += 1
+        if refusal.reason.party not in (Party.OURS, Party.HOST) or (left_out := self._seldom.may(key)) is None:
+            return
+        again = f"; {left_out} more since this was last said" if left_out else ""
+        log.warning(
+            "%s refused (%s): %s: %s%s", protocol_name(protocol), method, refusal.reason.name,
+            refusal.detail or refusal.reason.text, again,
+        )  # fmt: skip
 
     def succeeded(self, protocol: int, method: str) -> None:
         """What it did wrong is forgotten, once it has done the same kind of thing right."""

@@ -51,6 +51,10 @@ def collect(controller: Controller, version: str) -> list[dict[str, Any]]:
                 (protocol_name(protocol), method, reason.name): count
                 for (protocol, method, reason), count in guard.failures.items()
             },
+            metrics.PLUGIN_REFUSALS: {
+                (protocol_name(protocol), method, reason.name): count
+                for (protocol, method, reason), count in guard.refusals.items()
+            },
             metrics.PLUGINS_OFF: {(): len(guard.off())},
             metrics.LEVEL: {(): load.level},
             metrics.RAISED: {(str(level.value),): load.raised[level] for level in Level if level},

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -28,6 +29,7 @@ NAME = "server.accord.test"
 PORT = 443
 BARE_PORT = 80
 """The same service for peers that want TCP and nothing else."""
+_COMPLAINT = re.compile(r"^[\d-]+ [\d:,]+ (WARNING|ERROR|CRITICAL) ")
 _START_SECONDS = 30
 _STEP_SECONDS = 0.001
 _LOOK_SECONDS = 0.5
@@ -111,6 +113,11 @@ class Deployment:
         """What a host's daemons have said."""
         path = self._directory / f"{host.name}.log"
         return path.read_text(errors="replace") if path.exists() else ""
+
+    def complaints(self, host: PairHost, most: int = 50) -> list[str]:
+        """The last lines of a host's log that are warnings or worse: what somebody there could mend."""
+        lines = [line for line in self.log(host).splitlines() if _COMPLAINT.search(line)]
+        return lines[-most:]
 
     # ---- traffic ----
 

@@ -65,7 +65,10 @@ class Guard:
         """A call has begun, and nobody is ``armed``."""
 
     def failed(self, protocol: int, method: str, refusal: Refuse) -> None:
-        """The plug-in of a protocol did what no plug-in should; its own refusals are not told."""
+        """The plug-in of a protocol did what no plug-in should."""
+
+    def refused(self, protocol: int, method: str, refusal: Refuse) -> None:
+        """A session of a protocol refused by itself, as it may."""
 
     def succeeded(self, protocol: int, method: str) -> None:
         """It came back as it should; told while somebody is ``troubled``."""
@@ -107,6 +110,8 @@ class Guard:
         if broken is Reason.OK:
             if self.troubled:
                 self.succeeded(*key)
+            if type(found) is Refuse:
+                self.refused(*key, found)
             return found
         refusal = Refuse(broken, f"{method}: {words}" if words else method)
         self.failed(*key, refusal)
