@@ -11,9 +11,9 @@
 #include "netdev.h"
 
 /*
- * Opens the rings and puts the sockets into the program's map; the program should be attached already, as
- * some drivers make their AF_XDP queues only then. frames: of each UMEM, half of them for each direction;
- * 0: 4096.
+ * Opens the rings, one for each of netdev's queues, and puts the sockets into the program's map; the program should be
+ * attached already, as some drivers make their AF_XDP queues only then. frames: of each UMEM, half of them for each
+ * direction; 0: 4096.
  */
 int accord_io_xdp_open(const struct accord_netdev *netdev, struct accord_program *program, uint32_t frames,
                        struct accord_io **io, struct accord_failure *failure);

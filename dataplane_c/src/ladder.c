@@ -20,6 +20,11 @@ void accord_ladder_leave(struct accord_foothold *foothold)
 	foothold->program = NULL;
 }
 
+/* The receive queues that get a ring were counted before the attachment. virtio_net (its virtnet_xdp_set) then receives
+ * by as many more as there are processors, and shows them as channels, if the device has them. They are the queues that
+ * it transmits XDP's frames by, without the lock that a ring's transmission takes: to send by such a ring while the
+ * program answers by XDP_TX would be two at once in one virtqueue. And where it knows zero-copy, it does not let go of
+ * a ring whose queue has gone with the program. So what comes by them goes to our UDP sockets. */
 static int open_xdp(const struct accord_port_config *config, struct accord_foothold *foothold, uint32_t mode,
                     struct accord_failure *failure)
 {

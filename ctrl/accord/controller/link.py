@@ -12,6 +12,9 @@
 
 Meanwhile the kernel delivers our packets to the UDP sockets: nothing depends on the rings but speed. An attachment
 that fails is tried again, each time after twice the pause, as long as the interface is there.
+
+virtio_net counts the queues that it sends XDP's frames by among its own, as long as a native program is there: what
+comes and goes with our program is no change.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ import logging
 from accord.controller.endpoint import Endpoint
 from accord.datapath import tcp_numbers
 from accord.datapath.link import LinkBell, Netdev, look, name_of
+from accord.datapath.port import Rung
 from accord.wire.errors import AccordError
 
 log = logging.getLogger("accord.link")
@@ -34,6 +38,11 @@ _MAX_PAUSE_SECONDS = 60.0
 def _made_for(netdev: Netdev | None) -> tuple[int, int, int] | None:
     """What rings and program depend on. An Ethernet address is followed by the heartbeat."""
     return None if netdev is None else (netdev.index, netdev.mtu, netdev.queues)
+
+
+def _is_same(before: Netdev | None, now: Netdev) -> bool:
+    """The interface is what it was, but for what may come and go with a program: its queues."""
+    return before is not None and (before.index, before.mtu) == (now.index, now.mtu)
 
 
 class LinkKeeper:
@@ -92,11 +101,11 @@ class LinkKeeper:
         self._netdev = now
         if before is not None and now is not None and before.name != now.name:
             log.warning("interface %s is called %s now", before.name, now.name)
-        if _made_for(before) != _made_for(now):
-            self._pause = _TICK_SECONDS
-        elif now is not None and not self._endpoint.port.attached:
+        if now is not None and _is_same(before, now) and not self._endpoint.port.attached:
             self._give_way(now.name)
             return
+        if _made_for(before) != _made_for(now):
+            self._pause = _TICK_SECONDS
         elif not (self._failed and now is not None and self._loop.time() >= self._next_try):
             return
         self._reattach(before, now)
@@ -128,6 +137,8 @@ class LinkKeeper:
             self._pause = min(2 * self._pause, _MAX_PAUSE_SECONDS)
             return
         report = self._endpoint.port.report
+        if report.rung is Rung.XDP_NATIVE and (after := self._look(now)) is not None and _is_same(now, after):
+            self._netdev = after
         what = "is there" if before is None else f"changed (MTU {now.mtu}, {now.queues} receive queues)"
         log.warning("interface %s %s: attached, %s, %d rings", now.name, what, report.rung.name, report.queues)
         for rung, refusal in report.refusals.items():
