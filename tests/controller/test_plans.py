@@ -10,7 +10,7 @@ from contextlib import closing
 
 import pytest
 
-from accord.controller import plans
+from accord.controller.plans import opening, tunnels
 from accord.datapath import wireguard
 from accord.datapath.stream import SocketCarrier
 from accord.negotiation.guard import Overrun
@@ -33,7 +33,7 @@ def test_only_the_planned_port_of_the_planned_address_is_accepted_and_others_are
             peer.bind(("127.0.0.1", 0))
             stranger.connect(listener.getsockname())
             peer.connect(listener.getsockname())
-            with await plans.accepted(listener, "127.0.0.1", peer.getsockname()[1]) as found:
+            with await opening.accepted(listener, "127.0.0.1", peer.getsockname()[1]) as found:
                 assert found.getpeername() == peer.getsockname()
             assert stranger.recv(1) == b"", "it was closed"
         assert listener.fileno() == -1, "one is all there is"
@@ -46,14 +46,14 @@ def test_a_connection_from_another_address_is_not_accepted_whatever_its_port() -
         listener = listening()
         with socket.create_connection(listener.getsockname()), pytest.raises(TimeoutError):
             async with asyncio.timeout(0.2):
-                await plans.accepted(listener, "127.0.0.9", None)
+                await opening.accepted(listener, "127.0.0.9", None)
         listener.close()
 
     asyncio.run(asyncio.wait_for(work(), 10))
 
 
 def test_what_does_not_come_in_time_is_the_paths_fault_and_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plans, "_SECONDS", 0.05)
+    monkeypatch.setattr(opening, "_SECONDS", 0.05)
     given_up: list[bool] = []
 
     async def never() -> Carrier:
@@ -61,7 +61,7 @@ def test_what_does_not_come_in_time_is_the_paths_fault_and_is_given_up(monkeypat
         raise AssertionError("it is cancelled before")
 
     async def work() -> None:
-        stream = plans.coming(never(), lambda: given_up.append(True))
+        stream = opening.coming(never(), lambda: given_up.append(True))
         with pytest.raises(AccordError, match="did not come within") as missing:
             await stream.read()
         assert missing.value.reason is Reason.DATA_PATH_FAILED
@@ -76,7 +76,7 @@ def test_what_the_kernel_says_of_a_planned_connection_is_told_to_its_reader(fail
         raise failure
 
     async def work() -> None:
-        stream = plans.coming(refused(), lambda: None)
+        stream = opening.coming(refused(), lambda: None)
         with pytest.raises(AccordError, match=str(failure.strerror)):
             await stream.write(b"x")
 
@@ -91,7 +91,7 @@ def test_a_stream_that_nobody_wants_any_more_gives_up_what_it_was_waiting_for() 
         raise AssertionError("it is cancelled before")
 
     async def work() -> None:
-        stream = plans.coming(never(), lambda: given_up.append(True))
+        stream = opening.coming(never(), lambda: given_up.append(True))
         await asyncio.sleep(0)
         stream.abort()
         await asyncio.sleep(0.01)
@@ -100,20 +100,20 @@ def test_a_stream_that_nobody_wants_any_more_gives_up_what_it_was_waiting_for() 
     assert given_up == [True]
 
 
-async def tunnel_pair() -> tuple[plans.TunnelCarrier, SocketCarrier]:
+async def tunnel_pair() -> tuple[tunnels.TunnelCarrier, SocketCarrier]:
     one, other = socket.socketpair()
     with listening() as listener:
         near = socket.create_connection(listener.getsockname())
         far, _ = listener.accept()
     one.close()
     other.close()
-    return plans.TunnelCarrier(near, 77), SocketCarrier(far)
+    return tunnels.TunnelCarrier(near, 77), SocketCarrier(far)
 
 
 @pytest.mark.parametrize("orderly", [True, False])
 def test_a_tunnel_ends_with_its_stream_and_only_once(monkeypatch: pytest.MonkeyPatch, orderly: bool) -> None:
     removed: list[int] = []
-    monkeypatch.setattr(plans, "_remove", removed.append)
+    monkeypatch.setattr(tunnels, "_remove", removed.append)
 
     async def work() -> None:
         near, far = await tunnel_pair()
@@ -134,7 +134,7 @@ def test_a_tunnel_ends_with_its_stream_and_only_once(monkeypatch: pytest.MonkeyP
 
 
 def test_a_tunnels_keys_are_fresh_and_its_port_is_held_until_it_is_established_or_given_back() -> None:
-    one, other = (plans.PlannedTunnels(Role.INITIATOR, "192.0.2.1").reserve() for _ in range(2))
+    one, other = (tunnels.PlannedTunnels(Role.INITIATOR, "192.0.2.1").reserve() for _ in range(2))
     assert one.public_key != other.public_key
     assert len(one.public_key) == 32
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as second:
@@ -155,9 +155,9 @@ def test_a_tunnel_that_was_stopped_while_it_was_made_is_removed_whether_it_is_th
     def stopped(setup: wireguard.Setup) -> None:
         raise Overrun
 
-    monkeypatch.setattr(plans, "_create", stopped)
-    monkeypatch.setattr(plans, "_remove", removed.append)
-    tunnel = plans.PlannedTunnels(Role.INITIATOR, "192.0.2.1").reserve()
+    monkeypatch.setattr(tunnels, "_create", stopped)
+    monkeypatch.setattr(tunnels, "_remove", removed.append)
+    tunnel = tunnels.PlannedTunnels(Role.INITIATOR, "192.0.2.1").reserve()
     with pytest.raises(Overrun):
         tunnel.establish(bytes(range(32)), 51820)
     assert removed == [tunnel.port]

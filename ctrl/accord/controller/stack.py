@@ -9,8 +9,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
-from accord.controller import plans
 from accord.controller.adoption.awaited import AwaitedCarrier
+from accord.controller.plans.ports import PlannedSctp
+from accord.controller.plans.tunnels import PlannedTunnels
 from accord.datapath import clock, kernel_tls, tcp_tuning
 from accord.datapath.stream import SocketCarrier
 from accord.datapath.tcp_repair import TcpRepair
@@ -72,8 +73,8 @@ def services_for(
         adoptions=adoptions,
         datagrams=datagrams,
         application=application,
-        sctp=plans.PlannedSctp(role, local[0], remote[0]) if names(Protocol.SCTP) else None,
-        tunnels=plans.PlannedTunnels(role, remote[0]) if tunnels else None,
+        sctp=PlannedSctp(role, local[0], remote[0]) if names(Protocol.SCTP) else None,
+        tunnels=PlannedTunnels(role, remote[0]) if tunnels else None,
         kernel_tls=_KERNEL_TLS if wishes.kernel_tls else None,
         wishes=wishes,
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Stacks that are only planned by the negotiation: sockets that set themselves up after it, by their own protocol."""
+"""WireGuard: an interface on each host, with keys made for it, and a TCP connection through it."""
 
 from __future__ import annotations
 
@@ -7,121 +7,25 @@ import array
 import asyncio
 import contextlib
 import fcntl
-import ipaddress
 import socket
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from accord.controller.adoption.awaited import AwaitedCarrier
-from accord.datapath import privilege, sctp, wireguard
+from accord.controller.plans.opening import accepted, coming
+from accord.datapath import privilege, wireguard
 from accord.datapath.stream import SocketCarrier
 from accord.negotiation.interface import Role
 from accord.protocols.services import Carrier
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
 
-_SECONDS: Final = 20.0
-"""Until a planned connection is given up: WireGuard repeats a handshake after 5 s, SCTP an INIT after 3 and 6."""
 _INSIDE_PORT: Final = 7777
 """TCP, inside a tunnel that nobody else is in; not one of those that take a privilege."""
 _IPV6_FREEBIND: Final = 78  # linux/in6.h
 _LINGER_SECONDS: Final = 5.0
 _TIOCOUTQ: Final = 0x5411
 _LOOK_SECONDS: Final = 0.01
-
-
-def coming(opening: Awaitable[Carrier], give_up: Callable[[], None]) -> AwaitedCarrier:
-    """A stream that is being opened; ``give_up`` lets go of what it is opened with when that is not wanted any more."""
-
-    async def bounded() -> Carrier:
-        try:
-            async with asyncio.timeout(_SECONDS):
-                return await opening
-        except TimeoutError:
-            raise error(Reason.DATA_PATH_FAILED, f"the planned connection did not come within {_SECONDS:g} s") from None
-        except OSError as failed:
-            raise error(Reason.DATA_PATH_FAILED, f"the planned connection: {failed.strerror or failed}") from failed
-
-    task = asyncio.get_running_loop().create_task(bounded())
-
-    def ended(done: asyncio.Task[Carrier]) -> None:
-        if done.cancelled() or done.exception() is not None:  # asked for, so that nobody logs it: a reader is told
-            give_up()
-
-    task.add_done_callback(ended)
-
-    def stop() -> None:
-        task.cancel()
-
-    return AwaitedCarrier(task, stop)
-
-
-async def accepted(listener: socket.socket, remote: str, port: int | None) -> socket.socket:
-    """The one connection that is expected, from this address and port; others are closed. Ends the listener."""
-    wanted = ipaddress.ip_address(remote.partition("%")[0])
-    loop = asyncio.get_running_loop()
-    with listener:
-        while True:
-            connection, address = await loop.sock_accept(listener)
-            if ipaddress.ip_address(address[0].partition("%")[0]) == wanted and port in (None, address[1]):
-                return connection
-            connection.close()
-
-
-class PlannedSctp:
-    """``SctpService`` by the kernel."""
-
-    def __init__(self, role: Role, local: str, remote: str) -> None:
-        self._role = role
-        self._addresses = local, remote
-
-    def reserve(self) -> PlannedSctpPort:
-        """A bound port. Raises ``HostError``."""
-        return PlannedSctpPort(self._role, sctp.sctp_socket(self._addresses[0]), self._addresses[1])
-
-
-class PlannedSctpPort:
-    """``SctpPort``."""
-
-    def __init__(self, role: Role, own: socket.socket, remote: str) -> None:
-        self._role = role
-        self._socket: socket.socket | None = own
-        self._remote = remote
-        self.port = int(own.getsockname()[1])
-
-    def listen(self) -> None:
-        """Raises ``HostError`` (CANNOT_INSTALL)."""
-        try:
-            self._held().listen(1)
-        except OSError as refused:
-            raise error(Reason.CANNOT_INSTALL, f"SCTP port {self.port}: {refused.strerror}") from refused
-
-    def stream(self, peer_port: int) -> Carrier:
-        """The association, being set up."""
-        own, self._socket = self._held(), None
-
-        async def opened() -> Carrier:
-            if self._role is Role.RESPONDER:
-                return sctp.SctpCarrier(await accepted(own, self._remote, peer_port))
-            numeric = socket.AI_NUMERICHOST
-            found = socket.getaddrinfo(self._remote, peer_port, own.family, socket.SOCK_STREAM, flags=numeric)
-            await asyncio.get_running_loop().sock_connect(own, found[0][4])
-            return sctp.SctpCarrier(own)
-
-        return coming(opened(), own.close)
-
-    def release(self) -> None:
-        """Give the port back."""
-        own, self._socket = self._socket, None
-        if own is not None:
-            own.close()
-
-    def _held(self) -> socket.socket:
-        if self._socket is None:
-            raise error(Reason.PLUGIN_FAILED, "SCTP: the port was given back")
-        return self._socket
 
 
 class PlannedTunnels:
