@@ -51,6 +51,7 @@ PROTOCOLS = {
     17: "udp",
     132: "sctp",
     253: "direct",
+    0x0106: "mptcp",
     0x0304: "tls",
     0x0500: "quic",
     0x0800: "http",

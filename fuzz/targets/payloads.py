@@ -4,7 +4,7 @@ one valid encoding and was taken is the same bytes when it is encoded again.
 
 The input is a byte of what to read, and its bytes: the header of a SYN, its options, the option that names a
 negotiation, wishes, names of ALPN, INNER's payloads and messages, blocks of compression, frames, what a connection
-begins with, the payloads of a framing, a compression and an HTTP node, an outline, datagrams of QUIC, a port of SCTP, a
+begins with, the payloads of a framing, a compression and an HTTP node, an outline, datagrams of QUIC, a planned port, a
 ClientHello, and the headers of a SYN that the kernel has kept.
 """
 
@@ -16,7 +16,7 @@ from typing import Any
 from accord.controller.adoption.beginnings import Hellos, is_record
 from accord.datapath.syn_option import parse_saved
 from accord.negotiation.interface import Answer, Outcome, Refuse, Role, View, Wait
-from accord.protocols import alpn, quic, sctp, tcp_wishes, wireguard
+from accord.protocols import alpn, port_plan, quic, tcp_wishes, wireguard
 from accord.protocols.compressed_carrier import CompressedCarrier
 from accord.protocols.compression import CompressionPlugin
 from accord.protocols.deflate import Bounds, Packer, Unpacker
@@ -209,8 +209,8 @@ def _datagrams(data: bytes) -> None:
     assert quic.encode_datagrams(quic.decode_datagrams(data)) == data
 
 
-def _sctp_port(data: bytes) -> None:
-    assert sctp.encode(sctp.decode(data)) == data
+def _planned_port(data: bytes) -> None:
+    assert port_plan.encode(port_plan.decode(data, "a plan")) == data
 
 
 def _wireguard_peer(data: bytes) -> None:
@@ -229,7 +229,7 @@ def _saved_syn(data: bytes) -> None:
 
 READERS: tuple[Callable[[bytes], None], ...] = (
     _header, _options, _option, _offer, _verdict, _names, _sealed, _inner, _contents, _blocks, _frames, _beginnings,
-    _node, _outline, _datagrams, _sctp_port, _client_hello, _saved_syn, _wireguard_peer,
+    _node, _outline, _datagrams, _planned_port, _client_hello, _saved_syn, _wireguard_peer,
 )  # fmt: skip
 
 

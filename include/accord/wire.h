@@ -138,9 +138,10 @@ enum accord_tlv_type {
 enum accord_protocol {
 	ACCORD_PROTOCOL_PADDING = 0, /* never supported, never stored: makes a packet longer, nothing else */
 	ACCORD_PROTOCOL_TCP = 6,
-	ACCORD_PROTOCOL_UDP = 17,     /* as first node: the context is this UDP 5-tuple */
-	ACCORD_PROTOCOL_SCTP = 132,   /* a plan: the kernels set the association up after the commit */
-	ACCORD_PROTOCOL_DIRECT = 253, /* as first node: the context is IP protocol 253 (RFC 3692) */
+	ACCORD_PROTOCOL_UDP = 17,       /* as first node: the context is this UDP 5-tuple */
+	ACCORD_PROTOCOL_SCTP = 132,     /* a plan: the kernels set the association up after the commit */
+	ACCORD_PROTOCOL_DIRECT = 253,   /* as first node: the context is IP protocol 253 (RFC 3692) */
+	ACCORD_PROTOCOL_MPTCP = 0x0106, /* a plan: the kernels set the connection up after the commit (IPPROTO_MPTCP) */
 	ACCORD_PROTOCOL_TLS13 = 0x0304,
 	ACCORD_PROTOCOL_QUIC = 0x0500,
 	ACCORD_PROTOCOL_HTTP = 0x0800,

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SCTP and WireGuard as nodes: what they say to each other, what they ask of the host, and when they give it back."""
+"""SCTP, MPTCP, WireGuard as nodes: what they say to each other, what they ask of the host, when they give it back."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import pytest
@@ -11,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from accord.negotiation.interface import Role
+from accord.protocols.mptcp import MptcpPlugin, MptcpSession
 from accord.protocols.sctp import SctpPlugin, SctpSession
 from accord.protocols.services import Carrier
 from accord.protocols.wireguard import WireguardPlugin, WireguardSession
-from accord.wire.constants import Reason
+from accord.wire.constants import Party, Reason
 from accord.wire.errors import AccordError, error
 from tests.protocols.support import BARE, memory_pair, payload, refusal, services, view
 
@@ -23,10 +25,11 @@ ALONE = ()
 
 @dataclass
 class Port:
-    """``SctpPort`` that notes what is asked of it."""
+    """``PlannedPort`` and ``MptcpPort`` that notes what is asked of it."""
 
     port: int
     asked: list[str] = field(default_factory=list)
+    multipath: bool | None = None
 
     def listen(self) -> None:
         self.asked.append("listen")
@@ -60,7 +63,7 @@ class Tunnel:
 
 @dataclass
 class Host:
-    """``SctpService`` and ``TunnelService``."""
+    """``SctpService``, ``MptcpService`` and ``TunnelService``."""
 
     gives: Port | Tunnel
     refuses: AccordError | None = None
@@ -76,12 +79,20 @@ def sctp(role: Role, port: Port | None, refuses: AccordError | None = None) -> S
     return SctpPlugin().open(role, replace(services(role), sctp=host))  # type: ignore[arg-type]
 
 
+def mptcp(role: Role, port: Port | None, refuses: AccordError | None = None) -> MptcpSession:
+    host = None if port is None else Host(port, refuses)
+    return MptcpPlugin().open(role, replace(services(role), mptcp=host))  # type: ignore[arg-type]
+
+
 def wireguard(role: Role, tunnel: Tunnel | None, refuses: AccordError | None = None) -> WireguardSession:
     host = None if tunnel is None else Host(tunnel, refuses)
     return WireguardPlugin().open(role, replace(services(role), tunnels=host))  # type: ignore[arg-type]
 
 
-def exchange(client: SctpSession | WireguardSession, server: SctpSession | WireguardSession) -> tuple[bytes, bytes]:
+Planned = SctpSession | MptcpSession | WireguardSession
+
+
+def exchange(client: Planned, server: Planned) -> tuple[bytes, bytes]:
     """The three steps; what the first two say."""
     first = payload(client.propose(view(Role.INITIATOR, 0, under=ALONE)))
     answer = payload(server.respond(view(Role.RESPONDER, 0, under=ALONE), first))
@@ -92,9 +103,12 @@ def exchange(client: SctpSession | WireguardSession, server: SctpSession | Wireg
     return first, answer
 
 
-def test_sctp_sides_tell_their_ports_and_only_the_responder_listens_before_the_commit() -> None:
+@pytest.mark.parametrize("made", [sctp, mptcp])
+def test_sides_tell_their_ports_and_only_the_responder_listens_before_the_commit(
+    made: Callable[[Role, Port], SctpSession | MptcpSession],
+) -> None:
     one, other = Port(40001), Port(50002)
-    client, server = sctp(Role.INITIATOR, one), sctp(Role.RESPONDER, other)
+    client, server = made(Role.INITIATOR, one), made(Role.RESPONDER, other)
     assert exchange(client, server) == (b"\x9c\x41", b"\xc3\x52")
 
     async def carried() -> None:
@@ -108,6 +122,23 @@ def test_sctp_sides_tell_their_ports_and_only_the_responder_listens_before_the_c
     assert not client.secure
 
 
+def test_an_mptcp_connection_says_what_it_is_once_it_is_there_and_a_plain_one_whose_fault_that_is() -> None:
+    own = Port(40001)
+    client = mptcp(Role.INITIATOR, own)
+    exchange(client, mptcp(Role.RESPONDER, Port(50002)))
+    assert client.inside == {"port": 40001, "peer_port": 50002}, "nobody knows yet"
+    assert client.remark is None
+    own.multipath = True
+    assert client.inside["multipath"] is True
+    assert client.remark is None
+    own.multipath = False
+    assert client.inside["multipath"] is False
+    assert client.remark is not None
+    reason, said = client.remark
+    assert reason.party is Party.PATH
+    assert "plain TCP" in said
+
+
 def test_wireguard_sides_tell_keys_and_ports_and_make_the_tunnel_at_the_commit() -> None:
     one, other = Tunnel(b"\x01" * 32, 51001), Tunnel(b"\x02" * 32, 51002)
     client, server = wireguard(Role.INITIATOR, one), wireguard(Role.RESPONDER, other)
@@ -119,7 +150,9 @@ def test_wireguard_sides_tell_keys_and_ports_and_make_the_tunnel_at_the_commit()
     assert not server.secure, "whoever is on the path may have put the keys in"
 
 
-@pytest.mark.parametrize("made", [lambda role: sctp(role, None), lambda role: wireguard(role, None)])
+@pytest.mark.parametrize(
+    "made", [lambda role: sctp(role, None), lambda role: mptcp(role, None), lambda role: wireguard(role, None)]
+)
 def test_a_host_without_it_proposes_none_and_says_what_mends_that(made: object) -> None:
     found = refusal(made(Role.INITIATOR).propose(view(Role.INITIATOR, 0, under=ALONE)))  # type: ignore[operator]
     assert found.reason is Reason.NO_KERNEL_SUPPORT
@@ -133,16 +166,18 @@ def test_a_kernel_that_refuses_makes_the_node_refused_with_its_words() -> None:
     assert "Protocol not supported" in found.detail
 
 
-def test_both_run_on_the_context_only() -> None:
-    for session in (sctp(Role.RESPONDER, Port(1)), wireguard(Role.RESPONDER, Tunnel(bytes(32), 1))):
+def test_all_run_on_the_context_only() -> None:
+    tunnel = wireguard(Role.RESPONDER, Tunnel(bytes(32), 1))
+    for session in (sctp(Role.RESPONDER, Port(1)), mptcp(Role.RESPONDER, Port(1)), tunnel):
         assert "runs on the context" in refusal(session.respond(view(Role.RESPONDER, 0, under=BARE), b"\0\1")).detail
 
 
 @given(st.binary(max_size=80))
 def test_a_payload_of_another_form_is_refused_and_what_was_reserved_is_given_back(data: bytes) -> None:
-    port, tunnel = Port(1), Tunnel(b"\x07" * 32, 1)
+    port, other, tunnel = Port(1), Port(2), Tunnel(b"\x07" * 32, 1)
     for session, own, valid in (
         (sctp(Role.RESPONDER, port), port, len(data) == 2 and any(data)),
+        (mptcp(Role.RESPONDER, other), other, len(data) == 2 and any(data)),
         (wireguard(Role.RESPONDER, tunnel), tunnel, len(data) == 34 and any(data[32:]) and data[:32] != b"\x07" * 32),
     ):
         outcome = session.respond(view(Role.RESPONDER, 0, under=ALONE), data)
@@ -169,8 +204,8 @@ def test_a_peer_that_gives_our_own_key_back_is_refused() -> None:
 
 
 def test_a_pruned_node_gives_back_what_it_reserved() -> None:
-    port, tunnel = Port(1), Tunnel(bytes(32), 1)
-    for session in (sctp(Role.INITIATOR, port), wireguard(Role.INITIATOR, tunnel)):
+    port, other, tunnel = Port(1), Port(2), Tunnel(bytes(32), 1)
+    for session in (sctp(Role.INITIATOR, port), mptcp(Role.INITIATOR, other), wireguard(Role.INITIATOR, tunnel)):
         session.propose(view(Role.INITIATOR, 0, under=ALONE))
         session.prune(Reason.NOT_PREFERRED)
-    assert port.asked == tunnel.asked == ["release"]
+    assert port.asked == other.asked == tunnel.asked == ["release"]

@@ -48,6 +48,7 @@ def test_the_built_in_protocols_are_found_without_metadata() -> None:
         "http": Protocol.HTTP,
         "inner": Protocol.INNER,
         "sctp": Protocol.SCTP,
+        "mptcp": Protocol.MPTCP,
         "wireguard": Protocol.WIREGUARD,
     }
 

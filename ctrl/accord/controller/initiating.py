@@ -7,10 +7,11 @@ import functools
 import ipaddress
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from accord.controller.adoption.awaited import AwaitedCarrier
 from accord.controller.association import Association, Report
 from accord.controller.ladder import Ladder, Way
 from accord.controller.negotiating import route
@@ -25,12 +26,12 @@ from accord.controller.renegotiation.initiator_end import Origin
 from accord.controller.resolver import resolve
 from accord.controller.settings.policy import Early, EffectivePolicy, Fallback, TcpOpen
 from accord.controller.settings.values import OnForcedFallback
-from accord.controller.stack import inside_of, stack_names
+from accord.controller.stack import inside_of, stack_names, still_coming
 from accord.datapath import clock
 from accord.datapath.zone import host_of
 from accord.protocols.sealed.configuration import KeyConfiguration, best
-from accord.protocols.services import Security
-from accord.wire.constants import Reason
+from accord.protocols.services import Carrier, Security
+from accord.wire.constants import Reason, protocol_name
 from accord.wire.errors import AccordError, PathError, error
 
 if TYPE_CHECKING:
@@ -164,6 +165,8 @@ class Attempt:
         finally:
             if (hints := self._controller.hints) is not None and Learnt.WAITED_IN_VAIN in lesson.learnt:
                 hints.refute(self._host, self._port)
+        if won.committed is not None and (coming := still_coming(won.committed)) is not None:
+            won = await self._up(won, coming)
         report = self._report(address, won, lesson)
         carrier = won.carrier
         if not early:  # bytes that travelled in the negotiation are in no count
@@ -181,6 +184,26 @@ class Attempt:
                 carrier.abort()
                 raise
         return association
+
+    async def _up(self, won: Won, coming: Callable[[], Awaitable[Carrier]]) -> Won:
+        """A stack whose connection the kernels were still setting up, once that is there. Raises ``AccordError``."""
+        assert won.committed is not None
+        assert won.negotiation is not None
+        try:
+            connection = await coming()
+        except BaseException as failure:
+            won.carrier.abort()
+            if isinstance(failure, AccordError) and won.negotiation.exchange.refused is not None:
+                raise won.negotiation.exchange.refused from failure
+            raise
+        lowest = won.committed.sessions[0]
+        remark: tuple[Reason, str] | None = getattr(lowest, "remark", None)
+        self.ladder.note(Way.HERE, f"{protocol_name(lowest.protocol)}: connected")
+        if remark is not None:
+            self.ladder.note(Way.HERE, f"{remark[0].name}: {remark[1]}")
+        # Alone it is the kernel's own socket from now on, and goes to the program as that.
+        carrier = connection if isinstance(won.carrier, AwaitedCarrier) else won.carrier
+        return replace(won, ready=self.ladder.elapsed(), carrier=carrier, remark=remark)
 
     def _key(self, lesson: Lesson, hint: Hint) -> tuple[KeyConfiguration | None, bool]:
         """What to seal to, pinned, learnt or hinted at; and whether more than who listens cannot open it.

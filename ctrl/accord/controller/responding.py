@@ -21,7 +21,7 @@ from accord.controller.placeholders import known, offers
 from accord.controller.proposal import APPLICATION, HIDDEN
 from accord.controller.recursion import offering
 from accord.controller.renegotiation.responder_end import ResponderEnd
-from accord.controller.stack import build_carrier, inside_of, services_for, stack_names
+from accord.controller.stack import build_carrier, inside_of, services_for, stack_names, still_coming
 from accord.controller.strangers.standin import UnkeptAdoptions
 from accord.datapath import clock
 from accord.datapath.path import Path
@@ -29,7 +29,7 @@ from accord.negotiation import events
 from accord.negotiation.graph import Graph
 from accord.negotiation.interface import Refuse, Role, Session
 from accord.negotiation.responder import COOKIE_BYTES, Accepted, Responder
-from accord.protocols.services import Plugin, Services
+from accord.protocols.services import Carrier, Plugin, Services
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import AccordError, error
 
@@ -289,9 +289,8 @@ class Stack:
     def came_up(self, place: Place | None = None) -> None:
         """It is up; ``place``: over a connection that it has adopted."""
         answering, exposed, renewed = self.answering, self.offered.exposed, self.offered.renewed
-        ladder, controller = answering.ladder, answering.controller
         if place is not None:
-            ladder.note(Way.HERE, f"adopted the TCP connection {place.found}")
+            answering.ladder.note(Way.HERE, f"adopted the TCP connection {place.found}")
         try:
             carrier = build_carrier(self.committed.sessions)
         except AccordError as broken:
@@ -300,6 +299,34 @@ class Stack:
         if renewed is not None:
             renewed.up(self.committed, carrier, answering.path)
             return
+        ended = answering.controller.prefixes.committed(answering.path.remote)
+        if (coming := still_coming(self.committed)) is None:
+            self._is_up(carrier, ended)
+            return
+
+        def gone(failure: AccordError) -> None:
+            ended()
+            carrier.abort()
+            self._failed(failure)
+
+        async def comes() -> None:
+            try:
+                await coming()
+            except AccordError as never:
+                gone(never)
+            else:
+                self._is_up(carrier, ended)
+
+        def over(task: asyncio.Task[None]) -> None:
+            if task.cancelled():  # perhaps before its first step
+                gone(error(Reason.SHUTDOWN, "the port is withdrawn"))
+
+        # The kernels are setting the stack's connection up, and nobody is told before that is there.
+        exposed.spawn(comes()).add_done_callback(over)
+
+    def _is_up(self, carrier: Carrier, ended: Callable[[], None]) -> None:
+        answering, exposed = self.answering, self.offered.exposed
+        ladder, controller = answering.ladder, answering.controller
         handle = ""
         if self.fetch is None:  # bytes that travelled in the negotiation are in no count
             carrier, handle = controller.associations.accepted(
@@ -318,7 +345,6 @@ class Stack:
             report.inside, report.ladder = inside_of(self.committed), ladder.as_dicts()
         controller.counts.came_up(Role.RESPONDER, report)
         log.info("port %d, %s: %s", exposed.port, answering.peer, self.committed.name)
-        ended = controller.prefixes.committed(answering.path.remote)
         exposed.hand_out(Association(carrier, report), self.fetch).add_done_callback(lambda _: ended())
 
     async def comes_up(self, place: Place) -> None:
@@ -335,12 +361,14 @@ class Stack:
 
     def lost(self, failure: AccordError) -> None:
         """It came to nothing after the commit."""
-        renewed = self.offered.renewed
-        log.info("port %d, %s: %s", self.offered.exposed.port, self.answering.peer, failure)
-        self.answering.controller.counts.failed(Role.RESPONDER, failure.reason)
-        fetch = self.fetch
         with contextlib.suppress(AccordError):
             build_carrier(self.committed.sessions).abort()
+        self._failed(failure)
+
+    def _failed(self, failure: AccordError) -> None:
+        renewed, fetch = self.offered.renewed, self.fetch
+        log.info("port %d, %s: %s", self.offered.exposed.port, self.answering.peer, failure)
+        self.answering.controller.counts.failed(Role.RESPONDER, failure.reason)
         if renewed is not None:
             renewed.carrier.failed(failure)
         if fetch is not None:

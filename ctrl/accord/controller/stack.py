@@ -6,11 +6,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final, cast
 
 from accord.controller.adoption.awaited import AwaitedCarrier
-from accord.controller.plans.ports import PlannedSctp
+from accord.controller.plans.ports import PlannedMptcp, PlannedSctp
 from accord.controller.plans.tunnels import PlannedTunnels
 from accord.datapath import clock, kernel_tls, tcp_tuning
 from accord.datapath.stream import SocketCarrier
@@ -74,6 +74,7 @@ def services_for(
         datagrams=datagrams,
         application=application,
         sctp=PlannedSctp(role, local[0], remote[0]) if names(Protocol.SCTP) else None,
+        mptcp=PlannedMptcp(role, local[0], remote[0]) if names(Protocol.MPTCP) else None,
         tunnels=PlannedTunnels(role, remote[0]) if tunnels else None,
         kernel_tls=_KERNEL_TLS if wishes.kernel_tls else None,
         wishes=wishes,
@@ -131,6 +132,14 @@ def inside_of(committed: Committed) -> dict[str, dict[str, object]]:
     """What was agreed inside each node of a stack, by the protocol's name; only those that say anything."""
     said = ((session.protocol, getattr(session, "inside", None)) for session in _whole(committed))
     return {protocol_name(protocol): dict(what) for protocol, what in said if what}
+
+
+def still_coming(committed: Committed) -> Callable[[], Awaitable[Carrier]] | None:
+    """Of a stack that nobody is to be told of before its connection is there: what to wait for, once it has been built.
+
+    It resolves to the connection's stream, or raises ``AccordError``. None: there is nothing to wait for.
+    """
+    return getattr(committed.sessions[0], "there", None)
 
 
 def stack_names(committed: Committed) -> list[str]:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from accord.datapath import probe_interface, probe_scratch, probe_syn
+from accord.datapath.mptcp import IPPROTO_MPTCP, MEND_KERNEL, MEND_SWITCH, SWITCHED_OFF
 from accord.datapath.probe_finding import Finding, kernel_error
 
 __all__ = ["Finding", "probe"]
@@ -27,7 +28,6 @@ __all__ = ["Finding", "probe"]
 _TCP_REPAIR = 19
 _TCP_ULP = 31
 _IPPROTO_SCTP = 132
-_IPPROTO_MPTCP = 262
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_IPC_LOCK": 14, "CAP_SYS_ADMIN": 21, "CAP_BPF": 39}
 
 # AF_XDP memory is charged to RLIMIT_MEMLOCK: for each queue 4096 frames of up to 4 KiB, and the rings themselves.
@@ -197,8 +197,8 @@ def mptcp() -> Finding:
     """Kernel Multipath TCP, and its switch."""
     purpose = "MPTCP stacks, negotiated as a plan"
     if read("/proc/sys/net/mptcp/enabled") == "0":
-        return Finding("protocols", "MPTCP", purpose, False, "switched off", "sysctl -w net.mptcp.enabled=1")
-    return _socket_protocol("MPTCP", purpose, _IPPROTO_MPTCP, "boot a kernel with CONFIG_MPTCP=y")
+        return Finding("protocols", "MPTCP", purpose, False, SWITCHED_OFF, MEND_SWITCH)
+    return _socket_protocol("MPTCP", purpose, IPPROTO_MPTCP, MEND_KERNEL)
 
 
 def tun() -> Finding:

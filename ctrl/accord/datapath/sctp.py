@@ -12,8 +12,8 @@ import socket
 import struct
 from typing import Final
 
+from accord.datapath.bound import bound_socket
 from accord.datapath.stream import SocketCarrier
-from accord.datapath.tcp_sockopt import naming
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
 
@@ -35,18 +35,13 @@ _CONTROL_BYTES: Final = socket.CMSG_SPACE(28)
 
 def sctp_socket(local: str) -> socket.socket:
     """Bound to a free port of this address, textual. Raises ``HostError``: NO_KERNEL_SUPPORT, CANNOT_INSTALL."""
-    family = socket.AF_INET6 if ":" in local else socket.AF_INET
+
+    def lacking(refused: OSError) -> AccordError:
+        mend = "modprobe sctp, or a kernel with CONFIG_IP_SCTP"
+        return error(Reason.NO_KERNEL_SUPPORT, f"SCTP sockets: {refused.strerror}", mend)
+
+    made = bound_socket(local, IPPROTO_SCTP, "SCTP", lacking)
     try:
-        made = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC, IPPROTO_SCTP)
-    except OSError as refused:
-        raise error(
-            Reason.NO_KERNEL_SUPPORT,
-            f"SCTP sockets: {refused.strerror}",
-            "modprobe sctp, or a kernel with CONFIG_IP_SCTP",
-        ) from refused
-    try:
-        with naming(f"bind({local}, SCTP port any)"):
-            made.bind(socket.getaddrinfo(local, 0, type=socket.SOCK_STREAM, flags=socket.AI_NUMERICHOST)[0][4])
         made.setsockopt(IPPROTO_SCTP, _SCTP_NODELAY, 1)
         made.setsockopt(IPPROTO_SCTP, _SCTP_RECVRCVINFO, 1)
     except BaseException:

@@ -22,7 +22,7 @@ GROUP: Final = "accord.protocols"
 
 BUILT_IN: Final = tuple(
     EntryPoint(name, f"accord.protocols.{name}:{name.capitalize()}Plugin", GROUP)
-    for name in ("tcp", "tls", "quic", "http", "compression", "framing", "inner", "sctp", "wireguard")
+    for name in ("tcp", "tls", "quic", "http", "compression", "framing", "inner", "sctp", "mptcp", "wireguard")
 )
 
 _NAME: Final = re.compile(r"[a-z][a-z0-9-]{0,31}")

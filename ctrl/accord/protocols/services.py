@@ -52,6 +52,12 @@ class CarrierSession(Session, Protocol):
     def carrier(self, below: Carrier | None) -> Carrier:
         """After ``commit``: this session's stream, on top of that of the session below (None: the context)."""
 
+    # async def there(self) -> Carrier
+    #   Of the lowest session, after ``carrier``: nobody is told of the stack before this returns, with the stream that
+    #   ``carrier`` only promised. Raises ``AccordError`` when the stack comes to nothing.
+    # remark: tuple[Reason, str] | None
+    #   Of the lowest session of a stack that is up: what the path has done to it all the same.
+
 
 class Plugin(Protocol):
     """One protocol; found through the entry-point group ``accord.protocols``.
@@ -105,18 +111,18 @@ class TcpService(Protocol):
         """A bound local port (``None``: a free one) with fresh numbers. Raises ``HostError``."""
 
 
-class SctpPort(Protocol):
-    """One end of a kernel SCTP association that the negotiation only plans."""
+class PlannedPort(Protocol):
+    """One end of a connection between two ports that the negotiation only plans: an SCTP association, for example."""
 
     @property
     def port(self) -> int:
         """Bound, and ours."""
 
     def listen(self) -> None:
-        """Responder: from now on there is somebody to associate with. Raises ``HostError``."""
+        """Responder: from now on there is somebody to connect to. Raises ``HostError``."""
 
     def stream(self, peer_port: int) -> Carrier:
-        """After the commit: the association as a stream, set up meanwhile. The initiator's host begins."""
+        """After the commit: the connection as a stream, set up meanwhile. The initiator's host begins."""
 
     def release(self) -> None:
         """Give the port back; nothing happens after ``stream``."""
@@ -125,7 +131,25 @@ class SctpPort(Protocol):
 class SctpService(Protocol):
     """Kernel SCTP (RFC 9260) between this negotiation's two addresses."""
 
-    def reserve(self) -> SctpPort:
+    def reserve(self) -> PlannedPort:
+        """A bound port. Raises ``HostError`` (NO_KERNEL_SUPPORT)."""
+
+
+class MptcpPort(PlannedPort, Protocol):
+    """One end of a kernel MPTCP connection that the negotiation only plans."""
+
+    @property
+    def multipath(self) -> bool | None:
+        """Whether the connection is one of MPTCP; False: of plain TCP; None: it is not there."""
+
+    async def there(self) -> Carrier:
+        """After ``stream``: that of the connection, once it is there. Raises ``AccordError`` when it never is."""
+
+
+class MptcpService(Protocol):
+    """Kernel MPTCP (RFC 8684), begun between this negotiation's two addresses."""
+
+    def reserve(self) -> MptcpPort:
         """A bound port. Raises ``HostError`` (NO_KERNEL_SUPPORT)."""
 
 
@@ -395,6 +419,8 @@ class Services:
     inner: Proposing | Offering | None = None
     """None: no negotiation inside of this one."""
     sctp: SctpService | None = None
+    """None: not on this host, or its policy does not name it."""
+    mptcp: MptcpService | None = None
     """None: not on this host, or its policy does not name it."""
     tunnels: TunnelService | None = None
     """None: not on this host, or its policy does not name them."""

@@ -100,6 +100,7 @@ class Protocol(enum.IntEnum):
     UDP = 17
     SCTP = 132
     DIRECT = 253
+    MPTCP = 0x0106
     TLS13 = 0x0304
     QUIC = 0x0500
     HTTP = 0x0800
@@ -351,6 +352,7 @@ _PROTOCOL_NAMES: Final[dict[int, str]] = {
     Protocol.UDP: "udp",
     Protocol.SCTP: "sctp",
     Protocol.DIRECT: "direct",
+    Protocol.MPTCP: "mptcp",
     Protocol.TLS13: "tls",
     Protocol.QUIC: "quic",
     Protocol.HTTP: "http",

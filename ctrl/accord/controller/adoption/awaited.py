@@ -9,7 +9,8 @@ import socket
 from collections.abc import Callable
 
 from accord.protocols.services import Carrier
-from accord.wire.errors import AccordError
+from accord.wire.constants import Reason
+from accord.wire.errors import AccordError, error
 
 
 class AwaitedCarrier:
@@ -55,6 +56,13 @@ class AwaitedCarrier:
             there.abort()
         elif not self._coming.done():
             self._give_up()
+
+    async def there(self) -> Carrier:
+        """The stream of the connection, once that has come. Raises ``AccordError``: what it fails with, or CLOSED."""
+        await asyncio.wait((self._coming,))
+        if self._coming.cancelled():
+            raise error(Reason.CLOSED, "the stream was given up before its connection came")
+        return self._coming.result()
 
     async def _wait(self) -> Carrier:
         # Shielded: one reader that is cancelled must not cancel what the writer waits for.

@@ -22,6 +22,7 @@ PROTOCOLS: Final[Mapping[str, int]] = {
     "compression": int(Protocol.COMPRESSION),
     "framing": int(Protocol.FRAMING),
     "sctp": int(Protocol.SCTP),
+    "mptcp": int(Protocol.MPTCP),
     "wireguard": int(Protocol.WIREGUARD),
 }
 """The protocols that come with Accord."""
