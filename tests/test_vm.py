@@ -214,6 +214,35 @@ def test_a_capture_with_the_files_own_words_is_never_a_pass(tmp_path: Path) -> N
     assert "0 packets with sctp" in kernel_cases.on_the_wire("kernel-sctp", tmp_path / "good.pcap")[0]
 
 
+def mptcp_segment(flags: str, subtype: int, data: bytes = b"", sport: int = 40001, dport: int = 50002) -> Ether:
+    """With the option of kind 30 in the form that this segment has (RFC 8684, sections 3.1 and 3.3)."""
+    capable = {"S": b"\x01\x81", "SA": b"\x01\x81" + bytes(8), "A": b"\x01\x81" + bytes(16)}
+    mapping = b"\x20\x04" + bytes(8) + len(data).to_bytes(2, "big")
+    option = mapping if subtype == 2 else capable[flags]
+    return Ether() / IP() / TCP(sport=sport, dport=dport, flags=flags, options=[(30, option)]) / data
+
+
+def test_a_capture_of_plain_tcp_is_no_capture_of_mptcp(tmp_path: Path) -> None:
+    shaken = [mptcp_segment("S", 0), mptcp_segment("SA", 0, sport=50002, dport=40001), mptcp_segment("A", 0)]
+    data = [mptcp_segment("A", 2, b"\x17\x03\x03\x00\x01x") for _ in range(20)]
+    plain = [Ether() / IP() / TCP(sport=40001, dport=50002, flags="A") / b"x" for _ in range(40)]
+    wrpcap(str(tmp_path / "good.pcap"), shaken + data)
+    wrpcap(str(tmp_path / "fallback.pcap"), shaken[:1] + plain)
+    assert kernel_cases.on_the_wire("kernel-mptcp", tmp_path / "good.pcap") == []
+    wrong = kernel_cases.on_the_wire("kernel-mptcp", tmp_path / "fallback.pcap")
+    assert "0 packets with tcp.options.mptcp.subtype == 2" in wrong[0]
+    assert len(wrong) == 3, "the SYN alone has MP_CAPABLE"
+
+
+@pytest.mark.parametrize(("there", "wrong"), [(True, ""), (False, "the server's connection is not one of MPTCP")])
+def test_a_file_over_mptcp_counts_only_where_both_ends_say_that_it_is_that(there: bool, wrong: str) -> None:
+    stack = ["http", "tls", "mptcp"]
+    ends = {"stack": stack, "inside": {"mptcp": {"multipath": True}}}
+    peer = {"sha256": "aa", "stack": stack, "inside": {"mptcp": {"multipath": there}}}
+    found = kernel_cases.judge("kernel-mptcp", {**BULK, **ends, "peer": peer}, 100)
+    assert [wrong in each for each in found] == ([True] if wrong else []), found
+
+
 @pytest.mark.parametrize(
     ("raised", "result", "reason"),
     [

@@ -126,7 +126,6 @@ MODES: Final[dict[str, tuple[dict[str, Any], list[str], str | None]]] = {
 """The policy, the stack that has to come, and the finding without which it is absent."""
 UNBUILT: Final = {
     "mode-unmodified-server": "bpf_sk_assign_tcp_reqsk",
-    "mode-mptcp": "MPTCP",
 }
 """Mechanisms that the doctor looks for and no stack of this version uses: the row says what it found."""
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What only a kernel with the protocol can show: TLS by the kernel, SCTP, WireGuard. A file over each, captured."""
+"""What only a kernel with the protocol shows: its own TLS, SCTP, MPTCP, WireGuard. A file over each, captured."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ plugin_ms = 10000
 [policy.default]
 kernel_tls = true
 tcp = "no-syn"
-prefer = ["tls/tcp", "tls/sctp", "tls/wireguard"]
+prefer = ["tls/tcp", "tls/sctp", "tls/mptcp", "tls/wireguard"]
 """
 CASES: Final = {
     "kernel-tls": ("tls/tcp", "kernel TLS"),
     "kernel-sctp": ("tls/sctp", "SCTP"),
+    "kernel-mptcp": ("tls/mptcp", "MPTCP"),
     "wireguard": ("tls/wireguard", "WireGuard"),
 }
 """The stack below the application, and the finding of ``accord doctor`` without which it is absent."""
@@ -45,10 +46,17 @@ CASES: Final = {
 ON_THE_WIRE: Final = {
     "kernel-tls": (f"tcp.port == {PORT}", 20),
     "kernel-sctp": ("sctp.chunk_type == 0", 20),
+    # DSS with a mapping, that is, with data; MP_CAPABLE (0) on each segment of the handshake.
+    "kernel-mptcp": ("tcp.options.mptcp.subtype == 2 && tcp.len > 0", 20),
     "wireguard": ("wg.type == 4", 20),
 }
 ALSO: Final = {
     "kernel-sctp": ("sctp.chunk_type == 1", "sctp.chunk_type == 10"),
+    "kernel-mptcp": (
+        "tcp.flags.syn == 1 && tcp.flags.ack == 0 && tcp.options.mptcp.subtype == 0",
+        "tcp.flags.syn == 1 && tcp.flags.ack == 1 && tcp.options.mptcp.subtype == 0",
+        "tcp.flags.syn == 0 && tcp.flags.ack == 1 && tcp.options.mptcp.subtype == 0",
+    ),
     "wireguard": ("wg.type == 1 || wg.type == 2",),
 }
 # Whole ones: tshark names no chunk that was cut off.
@@ -106,6 +114,9 @@ def judge(name: str, found: dict[str, Any], size: int) -> list[str]:
         by_kernel = end["inside"].get("tls", {}).get("kernel")
         if name == "kernel-tls" and by_kernel != "yes":
             wrong.append(f"{whose}'s TLS is not the kernel's: {by_kernel}")
+        multipath = end["inside"].get("mptcp", {}).get("multipath")
+        if name == "kernel-mptcp" and multipath is not True:
+            wrong.append(f"{whose}'s connection is not one of MPTCP: multipath is {multipath}")
     if name == "kernel-tls" and not found["sendfile"]:
         wrong.append("the client's program had no kernel socket to send the file over")
     return wrong
