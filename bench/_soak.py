@@ -124,8 +124,9 @@ class Soak:
         self._open: dict[int, Attempt] = {}
         """By the engine's handle."""
         self._by_fd: dict[int, Attempt] = {}
-        self._giving_up: dict[int, float] = {}
-        """Nobody waits for these any more, but that the peer learns it; until when, in this order."""
+        self._giving_up: dict[int, tuple[float, Attempt]] = {}
+        """Nobody waits for these any more, but that the peer learns it; until when, in this order. So long they keep
+        their ports, as ``protocols.tcp_installed`` does."""
         self._give_up: deque[tuple[float, Attempt]] = deque()
         self._last_silent = 0.0
         self.begun = 0
@@ -198,11 +199,11 @@ class Soak:
     def _give_up_now(self, attempt: Attempt, now: float) -> None:
         if attempt.handle in self._open:
             self._engine.send(clock.now_us(), attempt.handle, Step.COMMIT, given_up())
-            self._giving_up[attempt.handle] = now + _DYING_SECONDS
+            self._giving_up[attempt.handle] = now + _DYING_SECONDS, attempt
             self._end(attempt, "ok")
 
     def _forget(self, now: float) -> None:
-        while self._giving_up and (first := next(iter(self._giving_up.items())))[1] <= now:
+        while self._giving_up and (first := next(iter(self._giving_up.items())))[1][0] <= now:
             self._close(first[0])
         while self._open and (oldest := next(iter(self._open.values()))).until <= now:
             self._end(oldest, f"nothing more in {PATIENCE_SECONDS:g} s: {oldest.standing}")
@@ -328,14 +329,14 @@ class Soak:
         self._unregister(attempt)
         if attempt.connection is not None:
             attempt.connection.close()
-        else:
-            attempt.proposal.tcp.release()
         if attempt.handle not in self._giving_up:
+            attempt.proposal.tcp.release()
             self._close(attempt.handle)
         self._count(attempt.kind, came)
 
     def _close(self, handle: int) -> None:
-        self._giving_up.pop(handle, None)
+        if (given_up := self._giving_up.pop(handle, None)) is not None:
+            given_up[1].proposal.tcp.release()
         self._engine.close(clock.now_us(), handle, _LINGER_US)
 
     def _unregister(self, attempt: Attempt) -> None:

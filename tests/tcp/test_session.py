@@ -8,6 +8,7 @@ import os
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path as FilePath
 
 import pytest
 from hypothesis import given
@@ -26,13 +27,22 @@ SERVICE = 443
 NONE = View(Role.INITIATOR, 0, 1)
 
 
-def services(role: Role, local: str, remote: str, tcp: object) -> Services:
+def at_once(delay: float, call: Callable[[], None]) -> Callable[[], None]:
+    """As if the time were over."""
+    assert 0 < delay <= 2, "no longer than the peer is told for"
+    call()
+    return lambda: None
+
+
+def services(
+    role: Role,
+    local: str,
+    remote: str,
+    tcp: object,
+    later: Callable[[float, Callable[[], None]], Callable[[], None]] = at_once,
+) -> Services:
     """Services that have nothing but TCP; the initiator's context has some port of its own."""
     ours, theirs = (50000, SERVICE) if role is Role.INITIATOR else (SERVICE, 50000)
-
-    def later(delay: float, call: Callable[[], None]) -> Callable[[], None]:
-        raise AssertionError("TCP needs no timer")
-
     return Services(role, (local, ours), (remote, theirs), time.monotonic, os.urandom, later, tcp=tcp)  # type: ignore[arg-type]
 
 
@@ -348,6 +358,44 @@ def test_pruning_or_aborting_frees_port_and_socket_without_a_segment(wire: Wire,
         with host.inside(), open("/proc/net/tcp") as table:
             established = [line for line in table.readlines()[1:] if line.split()[3] == "01"]
         assert established == []
+
+
+def _two_ports() -> None:
+    FilePath("/proc/sys/net/ipv4/ip_local_port_range").write_text("40000 40001")
+
+
+@pytest.mark.root
+def test_a_port_is_taken_until_the_peer_that_may_have_its_connection_was_told_of_the_abort(wire: Wire) -> None:
+    """Else the next negotiation from it is refused by the kernel over there (EADDRNOTAVAIL)."""
+    with wire.a.inside():
+        before = FilePath("/proc/sys/net/ipv4/ip_local_port_range").read_text()
+        _two_ports()
+    try:
+        for _ in range(8):
+            told: list[Callable[[], None]] = []
+
+            def later(
+                delay: float, call: Callable[[], None], told: list[Callable[[], None]] = told
+            ) -> Callable[[], None]:
+                told.append(call)
+                return lambda: None
+
+            a, b = wire.a.address(4), wire.b.address(4)
+            given = services(Role.INITIATOR, a, b, InHost(wire.a, TcpRepair(a, b)), later)
+            first, second = (TcpPlugin().open(Role.INITIATOR, given) for _ in range(2))
+            (_, slow), (_, next_) = sessions(wire), sessions(wire)
+            assert confirmed(slow.respond(NONE, payload(first.propose(NONE)))) is None
+            first.abort(Reason.CLOSED)  # which the peer has not heard yet
+            assert confirmed(next_.respond(NONE, payload(second.propose(NONE)))) is None
+            second.abort(Reason.CLOSED)
+            for session in (slow, next_):
+                session.abort(Reason.CLOSED)
+            assert "EADDRINUSE" in refusal(TcpPlugin().open(Role.INITIATOR, given).propose(NONE), Reason.CANNOT_INSTALL)
+            for call in told:
+                call()
+    finally:
+        with wire.a.inside():
+            FilePath("/proc/sys/net/ipv4/ip_local_port_range").write_text(before)
 
 
 @pytest.mark.root

@@ -75,7 +75,8 @@ class TcpRepair:
                 raise
             _set_up(connection)  # long before it is needed, where the proposal is made ahead
         # RFC 9293, section 3.4.1 wants ISNs that cannot be guessed (RFC 6528). No clock is mixed in: that an old
-        # connection's segments are told apart is ensured by TIME-WAIT, which connect() checks in repair mode too.
+        # connection's segments are told apart is for TIME-WAIT, which connect() checks in repair mode too: one whose
+        # connection had timestamps it goes over, as from any bound port.
         own = TcpParameters(
             port=port or connection.getsockname()[1],
             isn=secrets.randbits(32),

@@ -42,7 +42,8 @@ class TcpPlugin:
 
 
 class TcpWay(Interface):
-    """How a node gets its connection. Calls as a ``Session``'s; ``drop`` comes for both ``prune`` and ``abort``."""
+    """How a node gets its connection. Calls as a ``Session``'s; ``drop`` comes for ``prune``, ``give_up`` for
+    ``abort``."""
 
     def propose(self, view: View) -> Outcome:
         """The proposal's payload."""
@@ -66,7 +67,10 @@ class TcpWay(Interface):
         """Responder: the ClientHello of the node above. Raises ``AccordError`` (LEGACY_FIRST)."""
 
     def drop(self) -> None:
-        """The node is out."""
+        """The node is out, and the peer knows it."""
+
+    def give_up(self) -> None:
+        """The node is out, and the peer is still to be told."""
 
     @property
     def inside(self) -> Mapping[str, object]:
@@ -136,8 +140,8 @@ class TcpSession:
         self._way.drop()
 
     def abort(self, reason: Reason) -> None:
-        """Drop what there is."""
-        self._way.drop()
+        """Give up what there is."""
+        self._way.give_up()
 
     def carrier(self, below: Carrier | None) -> Carrier:
         """The kernel connection's stream. TCP has nothing of ours below it: ``below`` is None."""

@@ -150,6 +150,10 @@ class AdoptedTcp:
         if adoption is not None:
             adoption.release()
 
+    def give_up(self) -> None:
+        """As ``drop``: the kernel's own connection needs nobody to be told."""
+        self.drop()
+
     def _syn(self) -> SynConnection:
         assert self._services.syn is not None, "an initiator adopts only what it is given"
         return self._services.syn

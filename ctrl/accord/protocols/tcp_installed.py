@@ -24,6 +24,8 @@ from accord.wire.errors import AccordError, error
 from accord.wire.tcp_header import TcpHeader
 
 _SEQUENCE_MASK: Final = 0xFFFFFFFF
+_TELLING_SECONDS: Final = 2.0
+"""As long as a peer is told again that a negotiation is over (``controller.exchange``)."""
 
 
 class InstalledTcp:
@@ -93,6 +95,16 @@ class InstalledTcp:
         endpoint, self._endpoint = self._endpoint, None
         if endpoint is not None:
             endpoint.release()
+
+    def give_up(self) -> None:
+        """As ``drop``, before the peer has been told: until then it may have the connection installed, and refuses
+        another one from the same port. So an initiator that has proposed keeps its port for that time."""
+        endpoint = self._endpoint
+        if self._role is Role.RESPONDER or endpoint is None or self._peer is not None:
+            self.drop()
+            return
+        self._endpoint = None
+        self._services.call_later(_TELLING_SECONDS, endpoint.release)
 
     def carrier(self, below: Carrier | None) -> Carrier:
         """The kernel connection's stream. TCP has nothing of ours below it: ``below`` is None."""
@@ -214,7 +226,7 @@ class InstalledTcp:
         return self._endpoint
 
     def _refuse(self, failed: AccordError) -> Refuse:
-        self.drop()
+        self.give_up()
         return Refuse(failed.reason, f"{failed.detail} ({failed.mend})" if failed.mend else failed.detail)
 
 
