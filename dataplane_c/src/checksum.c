@@ -104,44 +104,35 @@ struct checksum checksum_scan_narrow(const uint8_t *bytes, uint32_t length)
 typedef uint64_t quad __attribute__((vector_size(32)));
 _Static_assert(sizeof(quad) == (size_t)BLOCK, "a block is added at once");
 
-struct wide_sums {
-	quad words, upper, partial;
-};
-
-__attribute__((always_inline, target("avx2"))) static inline void add_wide(struct wide_sums *sums, const uint8_t *bytes)
+__attribute__((always_inline, target("avx2"))) static inline void add_wide(quad *words, quad *upper, quad *partial,
+                                                                           const uint8_t *bytes)
 {
-	quad words;
+	quad next;
 
-	memcpy(&words, bytes, sizeof(words));
-	sums->words += words;
-	sums->upper += words >> 32;
-	sums->partial += sums->words;
+	memcpy(&next, bytes, sizeof(next));
+	*words += next;
+	*upper += next >> 32;
+	*partial += *words;
 }
 
-__attribute__((always_inline)) static inline void part(pair *one, pair *other, const quad *both)
-{
-	memcpy(one, both, sizeof(*one));
-	memcpy(other, (const uint8_t *)both + sizeof(*one), sizeof(*other));
-}
-
+/* Sums in three variables, not in a struct: gcc keeps that one in memory, and clears it there first. */
 __attribute__((target("avx2"))) static struct checksum scan_wide(const uint8_t *bytes, uint32_t length)
 {
-	struct wide_sums both = {0};
+	quad words = {0}, upper = {0}, partial = {0};
 	uint32_t blocks = length / BLOCK;
 	const uint8_t *at = bytes;
 	struct sums one, other;
 
 	for (; blocks >= BLOCKS_AT_ONCE; blocks -= BLOCKS_AT_ONCE, at += (size_t)BLOCKS_AT_ONCE * BLOCK) {
-		add_wide(&both, at);
-		add_wide(&both, at + BLOCK);
-		add_wide(&both, at + (size_t)2 * BLOCK);
-		add_wide(&both, at + (size_t)3 * BLOCK);
+		add_wide(&words, &upper, &partial, at);
+		add_wide(&words, &upper, &partial, at + BLOCK);
+		add_wide(&words, &upper, &partial, at + (size_t)2 * BLOCK);
+		add_wide(&words, &upper, &partial, at + (size_t)3 * BLOCK);
 	}
 	for (; blocks; blocks--, at += BLOCK)
-		add_wide(&both, at);
-	part(&one.words, &other.words, &both.words);
-	part(&one.upper, &other.upper, &both.upper);
-	part(&one.partial, &other.partial, &both.partial);
+		add_wide(&words, &upper, &partial, at);
+	one = (struct sums){{words[0], words[1]}, {upper[0], upper[1]}, {partial[0], partial[1]}};
+	other = (struct sums){{words[2], words[3]}, {upper[2], upper[3]}, {partial[2], partial[3]}};
 	return finish(&one, &other, bytes, length);
 }
 #endif
