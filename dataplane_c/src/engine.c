@@ -90,7 +90,7 @@ static void withdraw_events(struct accord_engine *engine, struct transaction *tr
 		event->handle = 0;
 		transaction->events--;
 	}
-	while (engine->events.count && !event_at(&engine->events, 0)->handle)
+	while (engine->events.count && !event_first(&engine->events)->handle)
 		event_drop(&engine->events);
 }
 
@@ -371,7 +371,7 @@ uint32_t accord_engine_events(struct accord_engine *engine, struct accord_event 
 	uint32_t done = 0, used = 0;
 
 	for (; queue->count && done < limit; event_drop(queue)) {
-		const struct event *event = event_at(queue, 0);
+		const struct event *event = event_first(queue);
 		struct transaction *transaction = transaction_of(&engine->table, event->handle);
 		struct accord_event *out = &events[done];
 
@@ -392,8 +392,9 @@ uint32_t accord_engine_events(struct accord_engine *engine, struct accord_event 
 		/* Half of the event's bytes, and of one kind only. */
 		if (event->kind == ACCORD_EVENT_OPENED)
 			out->path = transaction->path;
-		used += pieces_copy(&engine->slab, event->head, engine->scratch + used, event->length);
-		pieces_release(&transaction->reassembly.fill, &engine->slab, &transaction->share, event->head);
+		if (event->head != PIECE_NONE)
+			used += pieces_take(&transaction->reassembly.fill, &engine->slab, &transaction->share, event->head,
+			                    engine->scratch + used, event->length);
 		if (--transaction->events == 0)
 			transaction_told(&engine->table, transaction);
 		done++;

@@ -32,6 +32,11 @@ static inline struct event *event_at(const struct event_queue *queue, uint32_t i
 	return &queue->ring[at < queue->size ? at : at - queue->size];
 }
 
+static inline struct event *event_first(const struct event_queue *queue)
+{
+	return &queue->ring[queue->first];
+}
+
 /* A new one at the end, with what it held before in it; there is room. */
 static inline struct event *event_push(struct event_queue *queue)
 {

@@ -136,19 +136,8 @@ void pieces_store(struct slab *slab, struct slab_share *share, struct piece_fill
 		store_split(slab, share, fill, list, chunk, offset);
 }
 
-const uint8_t *pieces_prefix(const struct slab *slab, uint32_t head, uint8_t *room)
-{
-	const struct piece *piece = piece_at(slab, head); /* what is whole has one */
-	const uint8_t *bytes = (const uint8_t *)(piece + 1);
-
-	if (piece->length >= sizeof(struct accord_descriptor) &&
-	    piece->length >= sizeof(struct accord_descriptor) + bytes[0] + load16(bytes + 2))
-		return bytes;
-	pieces_copy(slab, head, room, DESCRIPTOR_PREFIX_BYTES);
-	return room;
-}
-
-uint32_t pieces_copy(const struct slab *slab, uint32_t head, uint8_t *to, uint32_t limit)
+/* Copy up to limit bytes of a list. Returns how many. */
+static uint32_t copy(const struct slab *slab, uint32_t head, uint8_t *to, uint32_t limit)
 {
 	uint32_t done = 0;
 
@@ -163,16 +152,52 @@ uint32_t pieces_copy(const struct slab *slab, uint32_t head, uint8_t *to, uint32
 	return done;
 }
 
+const uint8_t *pieces_prefix(const struct slab *slab, uint32_t head, uint8_t *room)
+{
+	const struct piece *piece = piece_at(slab, head); /* what is whole has one */
+	const uint8_t *bytes = (const uint8_t *)(piece + 1);
+
+	if (piece->length >= sizeof(struct accord_descriptor) &&
+	    piece->length >= sizeof(struct accord_descriptor) + bytes[0] + load16(bytes + 2))
+		return bytes;
+	copy(slab, head, room, DESCRIPTOR_PREFIX_BYTES);
+	return room;
+}
+
+/* One piece less in its buffer. */
+static inline void leave(struct piece_fill *fill, struct slab *slab, struct slab_share *share, uint32_t buffer)
+{
+	if (--slab_head(slab, buffer)->references)
+		return;
+	if (buffer == fill->buffer)
+		*fill = (struct piece_fill){.buffer = SLAB_NONE};
+	slab_give(slab, share, buffer);
+}
+
+uint32_t pieces_take(struct piece_fill *fill, struct slab *slab, struct slab_share *share, uint32_t head, uint8_t *to,
+                     uint32_t limit)
+{
+	uint32_t done = 0;
+
+	while (head != PIECE_NONE) {
+		const struct piece *piece = piece_at(slab, head);
+		uint32_t take = piece->length < limit - done ? piece->length : limit - done;
+		uint32_t buffer = piece_buffer(slab, head);
+
+		memcpy(to + done, piece + 1, take);
+		done += take;
+		head = piece->next;
+		leave(fill, slab, share, buffer);
+	}
+	return done;
+}
+
 void pieces_release(struct piece_fill *fill, struct slab *slab, struct slab_share *share, uint32_t head)
 {
 	while (head != PIECE_NONE) {
 		uint32_t buffer = piece_buffer(slab, head);
 
 		head = piece_at(slab, head)->next;
-		if (--slab_head(slab, buffer)->references == 0) {
-			if (buffer == fill->buffer)
-				*fill = (struct piece_fill){.buffer = SLAB_NONE};
-			slab_give(slab, share, buffer);
-		}
+		leave(fill, slab, share, buffer);
 	}
 }

@@ -44,8 +44,9 @@ void pieces_store(struct slab *slab, struct slab_share *share, struct piece_fill
 /* Where a node's descriptor begins: header, children and TLVs, all of them; in the first piece, or, where that ends
  * too early, copied together into room for DESCRIPTOR_PREFIX_BYTES. */
 const uint8_t *pieces_prefix(const struct slab *slab, uint32_t head, uint8_t *room);
-/* Copy up to limit bytes of a list. Returns how many. */
-uint32_t pieces_copy(const struct slab *slab, uint32_t head, uint8_t *to, uint32_t limit);
+/* Copy up to limit bytes of a list, and give all of it back. Returns how many were copied. */
+uint32_t pieces_take(struct piece_fill *fill, struct slab *slab, struct slab_share *share, uint32_t head, uint8_t *to,
+                     uint32_t limit);
 void pieces_release(struct piece_fill *fill, struct slab *slab, struct slab_share *share, uint32_t head);
 
 #endif /* ACCORD_PIECES_H */

@@ -57,6 +57,12 @@ static uint16_t packet_due(const struct accord_engine *engine, const struct tran
 	return offset;
 }
 
+/* Has it packets that may have to leave, for the first time or again? Who only receives has none. */
+static bool has_packets(const struct transaction *transaction)
+{
+	return transaction->outbox.oldest < transaction->outbox.total || transaction->outbox.retained;
+}
+
 static uint64_t earlier(uint64_t one, uint64_t other)
 {
 	return one < other ? one : other;
@@ -74,10 +80,14 @@ uint64_t transmit_deadline(const struct accord_engine *engine, const struct tran
 	else
 		return UINT64_MAX;
 
-	if (acknowledgement_due(transaction, engine->now) || packet_due(engine, transaction) != transaction->outbox.total)
+	if (acknowledgement_due(transaction, engine->now))
 		return engine->now;
 	if (transaction->ack_due > engine->now)
 		due = earlier(due, transaction->ack_due);
+	if (!has_packets(transaction))
+		return due;
+	if (packet_due(engine, transaction) != transaction->outbox.total)
+		return engine->now;
 	due = earlier(due, outbox_paced_until(transaction, &engine->slab, engine->now));
 	/* One of the two (RFC 9002 section 6.2.1): what may count as lost soon is no reason for a probe yet. */
 	if (recovery->loss_time)
