@@ -186,7 +186,8 @@ bool reassembly_sound(const struct reassembly *reassembly, uint8_t step)
 
 void reassembly_release(struct reassembly *reassembly, struct slab *slab, struct slab_share *share)
 {
-	for (uint64_t left = reassembly->met; left; left &= left - 1) {
+	/* Mostly all of it has been delivered and taken. */
+	for (uint64_t left = share->held ? reassembly->met : 0; left; left &= left - 1) {
 		struct node_in *node = &reassembly->nodes[__builtin_ctzll(left)];
 
 		pieces_release(&reassembly->fill, slab, share, node->pieces.head);
