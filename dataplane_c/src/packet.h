@@ -99,6 +99,12 @@ static inline uint32_t packet_split(const uint8_t *datagram, uint32_t length)
 	return length;
 }
 
+/* One past its last chunk. */
+static inline const struct chunk *packet_end(const struct packet *packet)
+{
+	return packet->chunks + packet->chunk_count;
+}
+
 /* What a cookie says of the chunks: struct accord_cookie. */
 static inline uint32_t packet_bound(const struct packet *packet)
 {

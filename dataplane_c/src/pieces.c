@@ -16,12 +16,12 @@ _Static_assert(sizeof(struct piece) == PIECE_UNIT && SLAB_GRAIN % PIECE_UNIT == 
 
 static struct piece *piece_at(const struct slab *slab, uint32_t place)
 {
-	return (struct piece *)(void *)(slab->memory + (uint64_t)(place - 1) * sizeof(struct piece));
+	return (struct piece *)(void *)(slab->memory + (uint64_t)place * sizeof(struct piece));
 }
 
 static uint32_t piece_buffer(const struct slab *slab, uint32_t place)
 {
-	return (place - 1) / (slab->stride / (uint32_t)sizeof(struct piece));
+	return place / (slab->stride / (uint32_t)sizeof(struct piece));
 }
 
 /* Units that a piece of so many bytes takes, its head with them. */
@@ -30,18 +30,16 @@ static uint32_t units(uint32_t length)
 	return (2 * (uint32_t)sizeof(struct piece) - 1 + length) / (uint32_t)sizeof(struct piece);
 }
 
-/* What is left of a buffer, behind a piece of so many bytes. */
-static uint32_t left_behind(uint32_t left, uint32_t length)
-{
-	uint32_t taken = units(length) * (uint32_t)sizeof(struct piece);
-
-	return left > taken ? left - taken : 0;
-}
-
-/* Bytes of data that a piece there could have. */
+/* Bytes of data that a piece in so many units could have. */
 static uint32_t room_in(uint32_t left)
 {
-	return left > sizeof(struct piece) ? left - (uint32_t)sizeof(struct piece) : 0;
+	return left ? (left - 1) * (uint32_t)sizeof(struct piece) : 0;
+}
+
+/* Units of an empty buffer. */
+static uint32_t whole(const struct slab *slab)
+{
+	return slab->capacity / (uint32_t)sizeof(struct piece);
 }
 
 uint32_t pieces_need(const struct piece_fill *fill, const struct slab *slab, const uint16_t *lengths, uint32_t count)
@@ -56,11 +54,11 @@ uint32_t pieces_need(const struct piece_fill *fill, const struct slab *slab, con
 
 			if (!take) {
 				buffers++;
-				left = slab->capacity;
+				left = whole(slab);
 				continue;
 			}
 			take = data < take ? data : take;
-			left = left_behind(left, take);
+			left -= units(take);
 			data -= take;
 		}
 	}
@@ -85,18 +83,17 @@ static inline void put(struct slab *slab, struct piece_fill *fill, struct piece_
                        const uint8_t *data, uint32_t length)
 {
 	uint32_t place = fill->place;
-	struct piece *piece = piece_at(slab, place), *last;
+	struct piece *piece = piece_at(slab, place);
 
 	slab_head(slab, fill->buffer)->references++;
-	fill->left = left_behind(fill->left, length);
+	fill->left -= units(length);
 	fill->place = place + units(length);
 	piece->next = PIECE_NONE;
 	piece->length = (uint16_t)length;
 	piece->offset = offset;
 	/* Mostly they come in their order. */
-	last = list->tail == PIECE_NONE ? NULL : piece_at(slab, list->tail);
-	if (last && last->offset <= offset) {
-		last->next = place;
+	if (list->tail != PIECE_NONE && piece_at(slab, list->tail)->offset <= offset) {
+		piece_at(slab, list->tail)->next = place;
 		list->tail = place;
 	} else {
 		link_early(slab, list, piece, place);
@@ -119,10 +116,10 @@ __attribute__((noinline)) static void store_split(struct slab *slab, struct slab
 		data += take;
 		length -= take;
 		fill->buffer = slab_take(slab, share);
-		fill->left = fill->buffer == SLAB_NONE ? 0 : slab->capacity;
+		fill->left = fill->buffer == SLAB_NONE ? 0 : whole(slab);
 		if (fill->buffer == SLAB_NONE)
 			return; /* not reached: pieces_need was asked first */
-		fill->place = (uint32_t)((slab_bytes(slab, fill->buffer) - slab->memory) / (int)sizeof(struct piece)) + 1;
+		fill->place = (uint32_t)((slab_bytes(slab, fill->buffer) - slab->memory) / (int)sizeof(struct piece));
 	}
 	put(slab, fill, list, offset, data, length);
 }

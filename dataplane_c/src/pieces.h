@@ -16,7 +16,7 @@ enum piece_constant {
 	PIECE_UNIT = 8, /* bytes; every piece starts at a multiple, with a head of so many */
 };
 
-/* A place in the slab, in units of PIECE_UNIT, plus one: with 32 bits, below 32 GiB. */
+/* A place in the slab, in units of PIECE_UNIT: with 32 bits, below 32 GiB. At the first there is a buffer's head. */
 #define PIECE_NONE 0u
 
 struct piece_list {
@@ -26,7 +26,7 @@ struct piece_list {
 /* Where a transaction's next piece goes. */
 struct piece_fill {
 	uint32_t buffer; /* SLAB_NONE: to a new one */
-	uint32_t left;   /* bytes of it, heads of pieces included; 0 where there is none */
+	uint32_t left;   /* units of it, heads of pieces included; 0 where there is none */
 	uint32_t place;  /* where they begin */
 };
 

@@ -88,12 +88,9 @@ uint32_t reassembly_check(const struct reassembly *reassembly, const struct pack
 {
 	uint32_t reason = check_step(reassembly, packet);
 
-	for (uint32_t i = 0; !reason && i < packet->chunk_count; i++) {
-		const struct chunk *chunk = &packet->chunks[i];
-
+	for (const struct chunk *chunk = packet->chunks; !reason && chunk < packet_end(packet); chunk++)
 		if (chunk->node != ACCORD_NODE_PADDING)
 			reason = check_chunk(reassembly_latest(reassembly, chunk->node), packet, chunk);
-	}
 	if (!reason && reassembly->steps[packet->step / 2].bytes + packet->bytes > ACCORD_MAX_MESSAGE_BYTES)
 		reason = ACCORD_REASON_MESSAGE_TOO_LONG;
 	return reason;

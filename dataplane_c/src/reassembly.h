@@ -82,14 +82,11 @@ static inline struct node_in *reassembly_node(struct reassembly *reassembly, str
 		return node;
 	return reassembly_begin(reassembly, slab, share, packet, chunk);
 }
-/* Enter a checked chunk; its data is stored unless the node is skipped. Memory was made sure of. */
-static inline void reassembly_add(struct reassembly *reassembly, struct slab *slab, struct slab_share *share,
-                                  struct node_in *node, const struct packet *packet, const struct chunk *chunk)
+/* Enter a checked chunk of the node's step. Its data is to be stored unless the node is skipped. */
+static inline void reassembly_add(struct node_in *node, const struct packet *packet, const struct chunk *chunk)
 {
 	int16_t offset = (int16_t)packet->offset;
 
-	if (node->step > (int8_t)packet->step)
-		return;
 	if (chunk->flags & ACCORD_CHUNK_FIRST)
 		node->first = offset;
 	if (chunk->flags & ACCORD_CHUNK_LAST)
@@ -100,8 +97,6 @@ static inline void reassembly_add(struct reassembly *reassembly, struct slab *sl
 		node->high = offset;
 	node->count++;
 	node->bytes += chunk->length;
-	if (node->status == NODE_STORED)
-		pieces_store(slab, share, &reassembly->fill, &node->pieces, chunk, packet->offset);
 }
 /* Mostly a checked chunk is stored, and goes on where its node has been: then reassembly_go_on does all of the above.
  */
@@ -113,8 +108,7 @@ static inline bool reassembly_goes_on(const struct reassembly *reassembly, const
 	return node && node->step == (int8_t)packet->step && node->status == NODE_STORED &&
 	       (int16_t)packet->offset > node->high;
 }
-static inline struct node_in *reassembly_go_on(struct reassembly *reassembly, struct slab *slab,
-                                               struct slab_share *share, const struct packet *packet,
+static inline struct node_in *reassembly_go_on(struct reassembly *reassembly, const struct packet *packet,
                                                const struct chunk *chunk)
 {
 	struct node_in *node = &reassembly->nodes[chunk->node];
@@ -124,12 +118,11 @@ static inline struct node_in *reassembly_go_on(struct reassembly *reassembly, st
 		node->last = node->high; /* not FIRST, which is before all others */
 	node->count++;
 	node->bytes += chunk->length;
-	pieces_store(slab, share, &reassembly->fill, &node->pieces, chunk, packet->offset);
 	return node;
 }
 static inline bool node_whole(const struct node_in *node)
 {
-	return node->first >= 0 && node->last >= node->first && node->count == node->last - node->first + 1;
+	return node->last >= node->first && node->first >= 0 && node->count == node->last - node->first + 1;
 }
 static inline bool reassembly_is_complete(const struct reassembly *reassembly, uint8_t step)
 {

@@ -137,19 +137,15 @@ static void tell_skipped(struct accord_engine *engine, struct transaction *trans
 	event->order = packet->offset;
 }
 
-static uint32_t consume_chunk(struct accord_engine *engine, struct transaction *transaction,
-                              const struct packet *packet, const struct chunk *chunk)
+/* The first chunk of a node, or of one that is not stored, or that comes late. NULL: its data is not kept. Not inlined:
+ * the way that most chunks take is short without it. */
+__attribute__((noinline)) static struct node_in *enter_chunk(struct accord_engine *engine,
+                                                             struct transaction *transaction,
+                                                             const struct packet *packet, const struct chunk *chunk)
 {
 	struct reassembly *reassembly = &transaction->reassembly;
-	struct node_in *node;
+	struct node_in *node = reassembly_node(reassembly, &engine->slab, &transaction->share, packet, chunk);
 
-	if (reassembly_goes_on(reassembly, packet, chunk)) {
-		node = reassembly_go_on(reassembly, &engine->slab, &transaction->share, packet, chunk);
-		if (node->last < 0 || !node_whole(node))
-			return ACCORD_REASON_OK;
-		return deliver(engine, transaction, packet, chunk, node);
-	}
-	node = reassembly_node(reassembly, &engine->slab, &transaction->share, packet, chunk);
 	if (node->status == NODE_UNSEEN) {
 		node->status = NODE_STORED;
 		if (reassembly_is_closed(reassembly, packet->step)) {
@@ -163,10 +159,26 @@ static uint32_t consume_chunk(struct accord_engine *engine, struct transaction *
 		engine_count(engine, ACCORD_REASON_NOT_AWAITED);
 	else if (node->status == NODE_SKIPPED)
 		engine_count(engine, ACCORD_REASON_UNSUPPORTED);
-	reassembly_add(reassembly, &engine->slab, &transaction->share, node, packet, chunk);
-	if (node->status == NODE_STORED && node_whole(node))
-		return deliver(engine, transaction, packet, chunk, node);
-	return ACCORD_REASON_OK;
+	if (node->step > (int8_t)packet->step)
+		return NULL;
+	reassembly_add(node, packet, chunk);
+	return node->status == NODE_STORED ? node : NULL;
+}
+
+static uint32_t consume_chunk(struct accord_engine *engine, struct transaction *transaction,
+                              const struct packet *packet, const struct chunk *chunk)
+{
+	struct reassembly *reassembly = &transaction->reassembly;
+	struct node_in *node;
+
+	if (reassembly_goes_on(reassembly, packet, chunk))
+		node = reassembly_go_on(reassembly, packet, chunk);
+	else
+		node = enter_chunk(engine, transaction, packet, chunk);
+	if (!node)
+		return ACCORD_REASON_OK;
+	pieces_store(&engine->slab, &transaction->share, &reassembly->fill, &node->pieces, chunk, packet->offset);
+	return node_whole(node) ? deliver(engine, transaction, packet, chunk, node) : ACCORD_REASON_OK;
 }
 
 /* A packet may complete its own message, and, as the one that closed the gap, the one after it. */
@@ -227,9 +239,9 @@ static uint32_t consume_new(struct accord_engine *engine, struct transaction *tr
 	}
 	transaction->fingerprints[packet->offset] = packet->fingerprint;
 	reassembly_enter(&transaction->reassembly, packet);
-	for (uint32_t i = 0; !reason && i < packet->chunk_count; i++)
-		if (!is_padding(&packet->chunks[i]))
-			reason = consume_chunk(engine, transaction, packet, &packet->chunks[i]);
+	for (const struct chunk *chunk = packet->chunks; !reason && chunk < packet_end(packet); chunk++)
+		if (!is_padding(chunk))
+			reason = consume_chunk(engine, transaction, packet, chunk);
 	if (!reason)
 		reason = complete_messages(engine, transaction, packet->step, &complete);
 	if (!reason)
