@@ -339,33 +339,37 @@ static uint32_t receive_challenge(struct accord_engine *engine, struct transacti
 	return ACCORD_REASON_CHALLENGED;
 }
 
-/* The first packet of a negotiation. Silence, and no state, for anything that is not quite right. */
-static uint32_t admit(struct accord_engine *engine, const struct accord_path *path, const struct packet *packet,
-                      const uint8_t *bytes)
+/* The first packet of a negotiation. Silence, and no state (NULL), for anything that is not quite right. */
+static struct transaction *admit(struct accord_engine *engine, const struct accord_path *path,
+                                 const struct packet *packet, const uint8_t *bytes, uint32_t *reason)
 {
-	struct transaction *transaction;
 	enum admission admission;
-	uint32_t reason;
 
-	if (packet->sender == ROLE_INITIATOR && packet->step == ACCORD_STEP_COMMIT && packet->chunk_count)
-		return stranger_returns(engine, path, packet, bytes);
-	if (packet->sender != ROLE_INITIATOR || packet->step != ACCORD_STEP_PROPOSAL || !packet->chunk_count)
-		return ACCORD_REASON_UNKNOWN_TRANSACTION;
-	admission = stranger_arrives(engine, path, packet, bytes, &reason);
+	if (packet->sender == ROLE_INITIATOR && packet->step == ACCORD_STEP_COMMIT && packet->chunk_count) {
+		*reason = stranger_returns(engine, path, packet, bytes);
+		return NULL;
+	}
+	if (packet->sender != ROLE_INITIATOR || packet->step != ACCORD_STEP_PROPOSAL || !packet->chunk_count) {
+		*reason = ACCORD_REASON_UNKNOWN_TRANSACTION;
+		return NULL;
+	}
+	admission = stranger_arrives(engine, path, packet, bytes, reason);
 	if (admission == ADMISSION_NONE)
-		return reason;
+		return NULL;
 	engine_make_room(engine, admission);
-	transaction = transaction_new(&engine->table, engine->now, packet->transaction, admission, path, &reason);
-	if (!transaction)
-		return reason;
-	reason = check_packet(engine, transaction, packet);
+	return transaction_new(&engine->table, engine->now, packet->transaction, admission, path, reason);
+}
+
+/* It is admitted, if its first packet is right in all else. reason: what check_packet said. */
+static void begin(struct accord_engine *engine, struct transaction *transaction, const struct accord_path *path,
+                  uint32_t reason)
+{
 	if (reason) {
 		engine_forget(engine, transaction);
-		return reason;
+		return;
 	}
 	remembered_apply(&engine->remembered, engine->table.seed, engine->now, path, &transaction->recovery);
 	engine_tell(engine, transaction, ACCORD_EVENT_OPENED, 0, ACCORD_REASON_OK);
-	return receive_live(engine, transaction, path, packet, reason);
 }
 
 static uint32_t receive_packet(struct accord_engine *engine, const struct accord_path *path, const uint8_t *bytes,
@@ -374,22 +378,31 @@ static uint32_t receive_packet(struct accord_engine *engine, const struct accord
 	struct transaction *transaction;
 	struct packet packet;
 	uint32_t reason = packet_parse(&packet, bytes, length);
+	bool first;
 
 	if (reason)
 		return reason;
 	packet.follows = follows;
 	transaction = transaction_find(&engine->table, packet.transaction, role_other(packet.sender));
-	if (!transaction)
-		return admit(engine, path, &packet, bytes);
-	if (!transaction_same_remote(transaction, path))
+	first = !transaction;
+	if (first)
+		transaction = admit(engine, path, &packet, bytes, &reason);
+	else if (!transaction_same_remote(transaction, path))
 		return ACCORD_REASON_UNKNOWN_TRANSACTION;
-	if (packet.cookie && packet.sender == ROLE_RESPONDER && transaction->state == TRANSACTION_LIVE)
-		return receive_challenge(engine, transaction, path, &packet);
-	if (transaction->state == TRANSACTION_LIVE)
-		return receive_live(engine, transaction, path, &packet, check_packet(engine, transaction, &packet));
+	if (!transaction)
+		return reason;
 	if (transaction->state == TRANSACTION_LINGERING)
 		return receive_lingering(engine, transaction, path, &packet);
-	return ACCORD_REASON_CLOSED;
+	if (transaction->state != TRANSACTION_LIVE)
+		return ACCORD_REASON_CLOSED;
+	if (packet.cookie && packet.sender == ROLE_RESPONDER)
+		return receive_challenge(engine, transaction, path, &packet);
+	reason = check_packet(engine, transaction, &packet);
+	if (first)
+		begin(engine, transaction, path, reason);
+	if (first && reason)
+		return reason;
+	return receive_live(engine, transaction, path, &packet, reason);
 }
 
 int accord_engine_input(struct accord_engine *engine, uint64_t now, const struct accord_path *path,
