@@ -133,7 +133,7 @@ struct transaction *transaction_new(struct transaction_table *table, uint64_t no
 	handle = transaction->handle + table->slot_mask + 1;
 	if (handle <= table->slot_mask)
 		handle += table->slot_mask + 1;
-	memset(transaction, 0, offsetof(struct transaction, reassembly));
+	memset(transaction, 0, offsetof(struct transaction, range));
 	memset(&transaction->outbox, 0, offsetof(struct outbox, buffers));
 	transaction->handle = handle;
 	transaction->slot = slot;

@@ -79,14 +79,12 @@ struct transaction {
 	bool admitted;             /* by a cookie, and nothing more is known of the peer: no commit has come */
 	bool untold;               /* by a cookie, and the user has not been told */
 
-	struct ackrange range;
 	uint64_t ack_due;  /* UINT64_MAX: nothing to tell */
 	uint32_t arrivals; /* packets with chunks since the last acknowledgement */
 	bool aborted;      /* the peer's context node carried a REASON */
 	bool mute;         /* failed before it was closed: linger in silence */
 	bool continues;    /* the initiator's latest message is no commit: its context node carried CONTINUES */
 
-	struct recovery recovery;
 	uint32_t lost_datagram;            /* the latest shared one that counted as lost */
 	uint8_t lost_datagrams;            /* shared ones, since one arrived */
 	bool alone;                        /* no packet shares a datagram any more: too many of these were lost */
@@ -102,6 +100,9 @@ struct transaction {
 	uint8_t challenges; /* that the proposal has answered */
 	uint16_t why;       /* state FAILED: the reason */
 
+	/* All before it is cleared for a new transaction; from here on each part is begun by itself. */
+	struct ackrange range;
+	struct recovery recovery;
 	/* Each ends in an array that is not cleared for a new transaction, nor touched as far as it is not used:
 	 * together five times as long as all the rest. */
 	struct reassembly reassembly;
