@@ -308,6 +308,16 @@ def test_a_kernel_without_the_protocol_is_absent_with_the_doctors_reason(tmp_pat
         kernel_cases.run("kernel-sctp", 1, findings, tmp_path)
     with pytest.raises(machines.Absent, match="TCP_REPAIR: Operation not permitted"):
         host_cases.CASES["mode-no-syn"]({"TCP_REPAIR": {"ok": False, "reason": "Operation not permitted"}})
+    reqsk, cookies = host_cases.LISTENER
+    lacking = {reqsk: {"ok": False, "reason": "kernel 6.1.0 does not have it"}, cookies: {"ok": True, "reason": "is 1"}}
+    with pytest.raises(machines.Absent, match="bpf_sk_assign_tcp_reqsk: kernel 6"):
+        host_cases.CASES["mode-unmodified-server"](lacking)
+    off = {
+        reqsk: {"ok": True, "reason": ""},
+        cookies: {"ok": False, "reason": "is 0: the first segment would be reset"},
+    }
+    with pytest.raises(machines.Absent, match="tcp_syncookies: is 0"):
+        host_cases.CASES["mode-unmodified-server"](off)
 
 
 def test_every_case_has_one_name_and_the_smoke_run_is_of_them() -> None:
@@ -328,8 +338,9 @@ def test_a_word_that_the_suite_does_not_know_is_told_before_any_machine_is_up(wo
 def test_what_the_doctor_is_asked_about_is_what_it_answers_to() -> None:
     """The findings that cases look for are findings of the probe."""
     known = {finding.name for finding in probe()}
-    wanted = {needed for _, needed in kernel_cases.CASES.values()} | set(host_cases.UNBUILT.values())
+    wanted = {needed for _, needed in kernel_cases.CASES.values()}
     wanted |= {needed for _, _, needed in host_cases.MODES.values() if needed is not None}
+    wanted |= set(host_cases.LISTENER)
     assert wanted | {"bcc", "kernel headers", "SYN option"} <= known
 
 

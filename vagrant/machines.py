@@ -247,7 +247,7 @@ def end_all() -> None:
     with contextlib.suppress(Failed):
         unshape()
         for host in HOSTS:
-            host.stop("vm-expose", "vm-carry", "vm-daemon", "vm-tls", "vm-http", "vm-echo")
+            host.stop("vm-expose", "vm-given", "vm-listener", "vm-carry", "vm-daemon", "vm-tls", "vm-http", "vm-echo")
 
 
 @contextlib.contextmanager

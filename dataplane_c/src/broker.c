@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "birth_program.h"
 #include "failure.h"
 #include "loader.h"
 #include "sockops.h"
@@ -54,6 +55,10 @@ static const struct {
 	[ACCORD_ASK_SYNS] = {broker_syns, 0, NO_FD},
 	[ACCORD_ASK_SYNS_ANSWER] = {broker_syns_answer, 0, ONE_FD},
 	[ACCORD_ASK_SYNS_HEAR] = {broker_syns_hear, 0, NO_FD},
+	[ACCORD_ASK_BIRTHS] = {broker_births, 0, NO_FD},
+	[ACCORD_ASK_LISTENING] = {broker_listening, 0, NO_FD},
+	[ACCORD_ASK_BIRTH] = {broker_birth, sizeof(struct accord_tcp_state), NO_FD},
+	[ACCORD_ASK_BIRTH_END] = {broker_birth_end, sizeof(struct accord_tcp_state), NO_FD},
 };
 
 static int act(struct turn *turn)
@@ -150,12 +155,14 @@ struct accord_broker *accord_broker_new(const struct accord_broker_config *confi
 	broker->object_path = strdup(config->object_path);
 	broker->cgroup = config->cgroup ? strdup(config->cgroup) : NULL;
 	broker->sockops_path = config->cgroup ? strdup(config->sockops_path) : NULL;
+	broker->births_path = config->births_path ? strdup(config->births_path) : NULL;
 	if (config->ports)
 		memcpy(broker->ports, config->ports, sizeof(broker->ports));
 	else
 		memset(broker->ports, 0xff, sizeof(broker->ports));
 	if (!broker->object_path || (config->interface && !broker->interface) ||
-	    (config->cgroup && (!broker->cgroup || !broker->sockops_path))) {
+	    (config->cgroup && (!broker->cgroup || !broker->sockops_path)) ||
+	    (config->births_path && !broker->births_path)) {
 		accord_broker_free(broker);
 		return NULL;
 	}
@@ -169,11 +176,13 @@ void accord_broker_free(struct accord_broker *broker)
 	accord_program_close(broker->program);
 	accord_program_close(broker->spare);
 	accord_sockops_close(broker->sockops);
+	accord_birth_program_close(broker->births);
 	if (broker->fd >= 0)
 		close(broker->fd);
 	free(broker->interface);
 	free(broker->object_path);
 	free(broker->sockops_path);
+	free(broker->births_path);
 	free(broker->cgroup);
 	free(broker);
 }

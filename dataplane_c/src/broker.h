@@ -13,12 +13,13 @@ enum broker_constant {
 
 struct accord_broker {
 	int fd;
-	char *interface, *object_path, *sockops_path, *cgroup;
+	char *interface, *object_path, *sockops_path, *cgroup, *births_path;
 	uint32_t rungs;
 	uint8_t ports[BROKER_PORTS / 8];
 	int known; /* index that the interface of that name had when it was last looked for; it may be renamed since */
 	struct accord_program *program, *spare;
 	struct accord_sockops *sockops;
+	struct accord_birth_program *births;
 	uint64_t asked, refused;
 };
 
@@ -35,6 +36,7 @@ struct turn {
 	union {
 		uint32_t id;
 		struct accord_tcp_numbers numbers;
+		struct accord_birth birth;
 		uint64_t counters[ACCORD_REASON_LIMIT];
 	} answer;
 };
@@ -50,6 +52,13 @@ static inline int broker_allows_rung(const struct turn *turn, uint32_t rungs)
 static inline int broker_allows_port(const struct turn *turn, uint16_t port)
 {
 	return port && turn->broker->ports[port / 8] & 1u << port % 8;
+}
+
+/* What a connection may be installed or expected by. */
+static inline int broker_is_sane(const struct accord_tcp_state *state)
+{
+	return (state->family == 4 || state->family == 6) && state->service <= 1 && state->sack <= 1 &&
+	       state->timestamps <= 1 && !(state->timestamp & 1);
 }
 
 /* A socket option that is a number; -1: it has none. */
@@ -79,5 +88,10 @@ int broker_silence(struct turn *turn);
 int broker_syns(struct turn *turn);
 int broker_syns_answer(struct turn *turn);
 int broker_syns_hear(struct turn *turn);
+/* broker_birth.c */
+int broker_births(struct turn *turn);
+int broker_listening(struct turn *turn);
+int broker_birth(struct turn *turn);
+int broker_birth_end(struct turn *turn);
 
 #endif /* ACCORD_BROKER_H */

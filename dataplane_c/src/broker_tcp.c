@@ -41,17 +41,11 @@ static int port_of(int fd)
 	return bound.ss_family == AF_INET6 ? ntohs(((const struct sockaddr_in6 *)(const void *)&bound)->sin6_port) : -1;
 }
 
-static int is_sane(const struct accord_tcp_state *state)
-{
-	return (state->family == 4 || state->family == 6) && state->service <= 1 && state->sack <= 1 &&
-	       state->timestamps <= 1 && !(state->timestamp & 1);
-}
-
 int broker_numbers(struct turn *turn)
 {
 	const struct accord_tcp_state *state = turn->data;
 
-	if (!is_sane(state))
+	if (!broker_is_sane(state))
 		return broker_refuse(turn, "no such connection");
 	turn->answer_length = sizeof(turn->answer.numbers);
 	return accord_tcp_numbers_here(state, &turn->answer.numbers, &turn->reply.failure);
@@ -62,7 +56,8 @@ int broker_install(struct turn *turn)
 	const struct accord_tcp_state *state = turn->data;
 	int fd = turn->message->fds[0];
 
-	if (!is_sane(state) || !state->local_port || !state->remote_port || !is_tcp(fd) || tcp_state_of(fd) != STATE_CLOSE)
+	if (!broker_is_sane(state) || !state->local_port || !state->remote_port || !is_tcp(fd) ||
+	    tcp_state_of(fd) != STATE_CLOSE)
 		return broker_refuse(turn, "no such connection");
 	if (state->service ? port_of(fd) || !broker_allows_port(turn, state->local_port) : port_of(fd) != state->local_port)
 		return broker_refuse(turn, "not a port of the configuration, nor a socket that is bound to it");

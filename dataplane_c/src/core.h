@@ -17,6 +17,7 @@
 #include <stdint.h>
 #endif
 
+#include "accord/births.h"
 #include "accord/maps.h"
 #include "accord/syns.h"
 #include "accord/wire.h"
@@ -556,6 +557,7 @@ int accord_watch_join(struct accord_watcher *watcher, uint32_t cpu, int32_t fd);
  * information; negative: the kernel has no such field, or tells nothing. */
 int64_t accord_btf_offset(const char *structure, const char *path);
 
+#include "birth.h"
 #include "privilege.h"
 #include "syn_option.h"
 #include "tls_server.h"

@@ -31,6 +31,10 @@ enum accord_ask_kind {
 	ACCORD_ASK_SYNS,        /* the sockops program, loaded and attached; -> the map "syns" */
 	ACCORD_ASK_SYNS_ANSWER, /* a TCP socket whose SYN-ACKs may be marked */
 	ACCORD_ASK_SYNS_HEAR,   /* marks are for what the XDP program of ACCORD_ASK_LOAD hears */
+	ACCORD_ASK_BIRTHS,      /* the TC program of births, loaded and attached */
+	ACCORD_ASK_LISTENING,   /* number: TCP port that somebody is to listen on */
+	ACCORD_ASK_BIRTH,       /* struct accord_tcp_state */
+	ACCORD_ASK_BIRTH_END,   /* struct accord_tcp_state; mode: patient; -> struct accord_birth */
 	ACCORD_ASK_BOUNDARY,    /* kinds from here on are answered outside of the C core */
 };
 
@@ -133,6 +137,7 @@ struct accord_broker_config {
 	const char *object_path;  /* of accord_xdp.bpf.o */
 	const char *sockops_path; /* of accord_sockops.bpf.o */
 	const char *cgroup;       /* where that is attached; NULL: nowhere */
+	const char *births_path;  /* of accord_born.bpf.o; NULL: there are none */
 	uint32_t rungs;           /* bits 1 << enum accord_rung: what may be asked for */
 	const uint8_t *ports;     /* 65536 bits, lowest first: local ports that may be bound and installed on; NULL: all */
 	struct accord_program *spare; /* loaded in advance, for the first time that one is asked for; taken over; or NULL */

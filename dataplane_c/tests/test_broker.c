@@ -37,7 +37,8 @@ static uint32_t data_length(uint32_t kind)
 {
 	if (kind == ACCORD_ASK_BIND)
 		return sizeof(struct accord_bind);
-	if (kind == ACCORD_ASK_TCP_NUMBERS || kind == ACCORD_ASK_TCP_INSTALL)
+	if (kind == ACCORD_ASK_TCP_NUMBERS || kind == ACCORD_ASK_TCP_INSTALL || kind == ACCORD_ASK_BIRTH ||
+	    kind == ACCORD_ASK_BIRTH_END)
 		return sizeof(struct accord_tcp_state);
 	return 0;
 }

@@ -18,6 +18,8 @@ from accord.datapath import privilege, tcp_state
 from accord.datapath._core import ffi, lib
 from accord.datapath.port import Rung
 from accord.datapath.privilege import ALL_PORTS, Broker
+from accord.datapath.probe import assign_reqsk
+from accord.wire.constants import Reason
 from accord.wire.errors import HostError
 from tests.privilege.conftest import in_worker
 
@@ -186,6 +188,34 @@ def test_ports_are_bound_that_the_configuration_has_and_no_others() -> None:
 def state(**fields: int) -> bytes:
     wanted = {"local_port": 443, "remote_port": 9999, "remote_mss": 1460, "local_window": 1000, "remote_window": 1000}
     return bytes(ffi.buffer(tcp_state.state(("127.0.0.1", 0), ("127.0.0.1", 0), **{**wanted, **fields})))
+
+
+@pytest.mark.root
+def test_connections_are_expected_for_listeners_on_allowed_ports_once_the_program_is_attached() -> None:
+    if not assign_reqsk().ok:
+        pytest.skip(assign_reqsk().reason)
+    listening, expect, end = lib.ACCORD_ASK_LISTENING, lib.ACCORD_ASK_BIRTH, lib.ACCORD_ASK_BIRTH_END
+    with Talk("lo", ports=frozenset({443})) as talk:
+        early = (head(listening, 443), head(expect) + state(), head(end) + state())
+        assert [talk.ask(request)[0] < 0 for request in early] == [True] * 3
+        assert talk.refusals() == 3
+        result, detail, _ = talk.ask(head(lib.ACCORD_ASK_BIRTHS))
+        assert result == 0, detail
+        for request in (
+            head(listening, 22),
+            head(listening, 65536 + 443),
+            head(expect) + state(local_port=22),
+            head(expect) + state(remote_port=0),
+            head(expect) + state(timestamp=1),
+            head(end) + state(local_port=22),
+        ):
+            assert talk.ask(request)[0] < 0
+        assert talk.refusals() == 9
+        result, answer, _ = talk.ask(head(end, mode=1) + state())
+        assert (result, answer) == (0, bytes(ffi.sizeof("struct accord_birth")))
+    with Talk(None) as talk:
+        result, detail, _ = talk.ask(head(lib.ACCORD_ASK_BIRTHS))
+        assert result == -Reason.NO_INTERFACE, detail
 
 
 @pytest.mark.root

@@ -13,6 +13,7 @@ from accord.api.association import Association
 from accord.api.opening import Opening
 from accord.controller.control import Channel, ask, call, control_path, raise_failure
 from accord.controller.held import opened
+from accord.controller.settings.config import MEND_OF_A_LISTENER, NOT_WITH_A_LISTENER
 from accord.controller.settings.policy import Secure
 from accord.wire.constants import Reason
 from accord.wire.errors import error
@@ -84,6 +85,12 @@ class Listener:
         await self.close()
 
 
+def _check_alone(*given: object) -> None:
+    """Of what does not go together with ``to_listener``. Raises ``UserError`` (BAD_CONFIG)."""
+    if any(value and value != Secure.NO for value in given):
+        raise error(Reason.BAD_CONFIG, f"to_listener with what {NOT_WITH_A_LISTENER}", MEND_OF_A_LISTENER)
+
+
 class listen(Opening[Listener]):
     """``async with accord.listen(443, certificate=..., private_key=...) as listener:`` or ``await`` it.
 
@@ -93,7 +100,9 @@ class listen(Opening[Listener]):
     hosts without Accord on the same TCP port; ``early_limit`` is the longest request, in bytes, that may come in the
     proposal, in clear and perhaps replayed. ``share_udp``: the UDP port of that number is another program's, and only
     negotiation packets are taken of what comes to it. ``messages``: only for peers that speak framing, so that messages
-    keep their boundaries (``Association.send`` and ``receive``). Raises ``AccordError`` as ``connect`` does.
+    keep their boundaries (``Association.send`` and ``receive``). ``to_listener``: the TCP port of that number is
+    another program's, which listens on it and takes negotiated connections by its own ``accept()``; nothing comes up
+    here, and nothing but ``share_udp`` goes together with it. Raises ``AccordError`` as ``connect`` does.
     """
 
     def __init__(
@@ -108,6 +117,7 @@ class listen(Opening[Listener]):
         plain: bool = True,
         messages: bool = False,
         share_udp: bool = False,
+        to_listener: bool = False,
         control: str | os.PathLike[str] | None = None,
     ) -> None:
         # Told before the daemon is asked: what nobody could read.
@@ -117,6 +127,8 @@ class listen(Opening[Listener]):
             raise error(Reason.BAD_CONFIG, f"secure = {secure!r}", f"allowed: {', '.join(Secure)}")
         if messages and forward_to is not None:
             raise error(Reason.BAD_CONFIG, "messages for a forwarded port", "a plain service takes a stream: drop one")
+        if to_listener:
+            _check_alone(forward_to is not None, certificate, private_key, early_limit, secure, messages)
         self._request = {
             "op": "listen",
             "port": port,
@@ -128,6 +140,7 @@ class listen(Opening[Listener]):
             "plain": plain,
             "messages": messages,
             "share_udp": share_udp,
+            "to_listener": to_listener,
         }
         # A program may go elsewhere before it renews.
         self._files: Files = (_absolute(certificate), _absolute(private_key))

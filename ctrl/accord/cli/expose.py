@@ -22,7 +22,12 @@ _LOOK_SECONDS = 60.0
 
 @click.command()
 @click.option("--listen", "port", type=click.IntRange(1, 65535), required=True, help="Port that peers connect to.")
-@click.option("--to", "target", required=True, metavar="ADDRESS:PORT", help="The local service, plain TCP.")
+@click.option("--to", "target", metavar="ADDRESS:PORT", help="The local service, plain TCP.")
+@click.option(
+    "--to-listener",
+    is_flag=True,
+    help="The TCP port is another program's: it gets the connections by its own accept(). No security but its own.",
+)
 @click.option("--certificate", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="PEM chain.")
 @click.option("--private-key", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="PEM key.")
 @click.option(
@@ -46,7 +51,8 @@ _LOOK_SECONDS = 60.0
 @click.option("--control", type=click.Path(path_type=Path), help="Control socket of the daemon.")
 def expose(
     port: int,
-    target: str,
+    target: str | None,
+    to_listener: bool,
     certificate: Path | None,
     private_key: Path | None,
     early_limit: int,
@@ -60,16 +66,27 @@ def expose(
     Hosts without Accord reach it too, by TLS over plain TCP on the same port. When the files of the certificate are
     others, those are shown from then on; it is looked once a minute, and at once on SIGHUP.
 
+    With --to-listener the program that listens on the TCP port is left alone with hosts without Accord, and gets
+    negotiated connections as well, without a SYN, from the kernel; the daemon sees nothing of what they carry.
+
     Example: accord expose --listen 443 --to 127.0.0.1:8080
     """
     if (certificate is None) != (private_key is None):
         raise click.UsageError("--certificate and --private-key go together")
-    host, service_port = parse_remote(target)
+    if (target is None) != to_listener:
+        raise click.UsageError("one of --to and --to-listener is needed, and not both")
+    if to_listener and (certificate is not None or early_limit or no_plain or secure not in (None, "no")):
+        raise click.UsageError(
+            "--to-listener goes together with --secure no and --share-udp only: certificate, security and plain hosts "
+            "are the business of the program that listens"
+        )
+    forward_to = None if target is None else parse_remote(target)
 
     async def run() -> None:
         listener = await listen(
             port,
-            forward_to=(host, service_port),
+            forward_to=forward_to,
+            to_listener=to_listener,
             certificate=certificate,
             private_key=private_key,
             early_limit=early_limit,
@@ -78,7 +95,11 @@ def expose(
             share_udp=share_udp,
             control=control,
         )
-        click.echo(f"exposed: port {port} -> {host}:{service_port}, certificate {listener.details['certificate']}")
+        if forward_to is None:
+            click.echo(f"exposed: port {port} -> the program that listens on TCP port {port}, nothing secure but by it")
+        else:
+            shown = listener.details["certificate"]
+            click.echo(f"exposed: port {port} -> {forward_to[0]}:{forward_to[1]}, certificate {shown}")
         if warning := listener.details.get("warning"):
             click.echo(f"accord: {warning}; peers are refused until then", err=True)
         renewing = None

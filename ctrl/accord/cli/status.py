@@ -71,6 +71,15 @@ def _strangers(strangers: dict[str, Any]) -> str:
     return f"{made}; {strangers['commits']} committed{asked}"
 
 
+def _given(fates: dict[str, int] | None) -> str:
+    """Of a port whose own program gets the connections: what became of them."""
+    if fates is None:
+        return ""
+    return " (the program of that TCP port): " + (
+        ", ".join(f"{fates[fate]} {fate}" for fate in sorted(fates)) or "none yet"
+    )
+
+
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--control", type=click.Path(path_type=Path), help="Control socket of the daemon.")
@@ -108,7 +117,7 @@ def status(as_json: bool, control: Path | None) -> None:
     for rung in answer["rungs_refused"]:
         table.add_row(f"not {rung['rung']}", f"{rung['reason']}: {rung['detail']}")
     for listener in answer["listeners"]:
-        table.add_row("listens on", f"port {listener['port']} -> {listener['to']}")
+        table.add_row("listens on", f"port {listener['port']} -> {listener['to']}{_given(listener['given'])}")
     console.print(table)
     if answer["associations"]:
         console.print(_associations(answer["associations"], answer["associations_more"]))

@@ -16,7 +16,8 @@ from accord.controller.association import Association
 from accord.controller.counts import Counts
 from accord.controller.endpoint import Endpoint, EndpointConfig
 from accord.controller.exchange import Exchange
-from accord.controller.exposed import Deliver, Exposed, forward, service_policy
+from accord.controller.exposed import Deliver, Exposed, forward, give, service_policy
+from accord.controller.given import Given
 from accord.controller.held import HeldPath
 from accord.controller.host import HostFetch
 from accord.controller.link import LinkKeeper
@@ -32,7 +33,7 @@ from accord.controller.race.losers import Losers
 from accord.controller.recursion import Recursion
 from accord.controller.renegotiation.associations import Associations
 from accord.controller.service import LocalService
-from accord.controller.settings.config import DaemonConfig, ExposeConfig
+from accord.controller.settings.config import MEND_OF_A_LISTENER, DaemonConfig, ExposeConfig
 from accord.controller.settings.destination import without_zone
 from accord.controller.settings.policy import EffectivePolicy
 from accord.controller.stack import call_later
@@ -40,6 +41,7 @@ from accord.controller.stock import Stock
 from accord.controller.strangers.strangers import Strangers
 from accord.datapath import clock, privilege
 from accord.datapath.attach import consequence
+from accord.datapath.births import Births
 from accord.datapath.engine import Event, Level
 from accord.datapath.port import Port, Rung, Spare
 from accord.datapath.syn_option import SynOptions
@@ -128,6 +130,7 @@ class Controller:
         if self.syn_refusal is not None:
             log.warning("SYNs leave without the option: %s", self.syn_refusal)
         self.endpoint.reopened = self._hear
+        self._births: Births | None = None
         self.strangers = Strangers(self, config.limits.strangers_percent / 100)
         self.endpoint.met_stranger = self.strangers.met
         self._roots_read: Path | None = None
@@ -252,7 +255,8 @@ class Controller:
         accepted: asyncio.Queue[Association] | None = None,
         given: Sequence[socket.socket] = (),
     ) -> Exposed:
-        """Offer a port: forwarded to ``config.to``, else put on ``accepted``. ``given``: sockets that it has already.
+        """Offer a port: forwarded to ``config.to``, or left to the program that listens on it (``to_listener``), else
+        put on ``accepted``. ``given``: sockets that it has already.
 
         Raises ``AccordError``.
         """
@@ -265,26 +269,37 @@ class Controller:
             certificate, key = self.config.certificate, self.config.private_key
         if certificate is None or key is None:
             certificate, key = files.own_certificate()
-            log.warning("port %d: no certificate was given, peers are shown %s", config.listen, certificate)
+            if not config.to_listener:
+                log.warning("port %d: no certificate was given, peers are shown %s", config.listen, certificate)
         source = None if isinstance(certificate, HeldPath) else (certificate, key)
         certificate, key = files.readable(certificate), files.readable(key)
         security = Security(certificate=certificate, private_key=key, key_log=self.config.key_log, alpn=("http/1.1",))
         load_identity(security)
+        if config.contradiction is not None:
+            raise error(Reason.BAD_CONFIG, f"port {config.listen}: {config.contradiction}", MEND_OF_A_LISTENER)
         service = None if config.to is None else LocalService(config.to)
+        left = Given(self._births_here(), config.listen) if config.to_listener else None
         exposed = Exposed(
             port=config.listen,
             service=service,
             security=security,
             secure=config.secure,
-            policy=service_policy(self.config.policy, config.secure, messages=config.messages),
+            policy=service_policy(
+                self.config.policy, config.secure, messages=config.messages, to_listener=config.to_listener
+            ),
             messages=config.messages,
             source=source,
             early_limit=config.early_limit,
-            deliver=forward(service, self.counts) if service is not None else _enqueue(accepted),
+            deliver=self._deliver(left, service, accepted),
             counts=self.counts,
+            given=left,
         )
         exposed.open(
-            self.endpoint, plain=config.plain, share_udp=config.share_udp, given=given, options=self.syn_options
+            self.endpoint,
+            plain=config.plain and left is None,
+            share_udp=config.share_udp,
+            given=given,
+            options=self.syn_options,
         )
         if exposed.adopter is not None:
             exposed.adopter.answered = self.strangers.awaits
@@ -318,7 +333,9 @@ class Controller:
         self._policies.clear()
         self.renew()
         for exposed in self.exposed.values():
-            exposed.policy = service_policy(config.policy, exposed.secure, messages=exposed.messages)
+            exposed.policy = service_policy(
+                config.policy, exposed.secure, messages=exposed.messages, to_listener=exposed.given is not None
+            )
         self.associations.policy_changed()
 
     def status(self) -> dict[str, Any]:
@@ -360,7 +377,8 @@ class Controller:
             "listeners": [
                 {
                     "port": exposed.port,
-                    "to": exposed.service.name if exposed.service else "program",
+                    "to": exposed.service.name if exposed.service else "listener" if exposed.given else "program",
+                    "given": None if exposed.given is None else dict(exposed.given.fates),
                 }
                 for exposed in self.exposed.values()
             ],
@@ -424,6 +442,21 @@ class Controller:
         self.endpoint.close()
         if self.syn_options is not None:
             self.syn_options.close()
+        if self._births is not None:
+            self._births.close()
+
+    def _births_here(self) -> Births:
+        """The TC program, from the first port on that asks for it. Raises ``AccordError``."""
+        if self._births is None:
+            self._births = Births(self.config.interface)
+        return self._births
+
+    def _deliver(
+        self, left: Given | None, service: LocalService | None, accepted: asyncio.Queue[Association] | None
+    ) -> Deliver:
+        if left is not None:
+            return give(left, self.counts)
+        return forward(service, self.counts) if service is not None else _enqueue(accepted)
 
     def _hear(self) -> None:
         """Another XDP program than before may be attached: its proposals are those that SYN-ACKs are marked for."""

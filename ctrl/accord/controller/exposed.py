@@ -19,6 +19,7 @@ from accord.controller.association import Association, Report
 from accord.controller.bridge import bridge
 from accord.controller.counts import Counts
 from accord.controller.endpoint import Endpoint
+from accord.controller.given import Given
 from accord.controller.host import HostFetch
 from accord.controller.service import LocalService
 from accord.controller.settings.policy import EffectivePolicy, Policy, Secure
@@ -27,11 +28,13 @@ from accord.controller.udp_sockets import UdpSocket
 from accord.datapath import privilege, tcp_liveness
 from accord.datapath.stream import SocketCarrier
 from accord.datapath.syn_option import ExId, SynOptions, saved_syn
+from accord.datapath.tcp_born import BornCarrier
 from accord.negotiation.interface import Role
 from accord.protocols import tls
 from accord.protocols.certificates import load_identity
 from accord.protocols.services import Carrier, Security
-from accord.wire.constants import Limit, Reason
+from accord.protocols.wishes import NONE
+from accord.wire.constants import Limit, Protocol, Reason
 from accord.wire.errors import AccordError, error
 
 log = logging.getLogger("accord.exposed")
@@ -72,6 +75,8 @@ class Exposed:
     adopter: Adopter | None = None
     """Of accepted connections that negotiations ask for; None: no listener of ours."""
     pending: int = 0
+    given: Given | None = None
+    """The TCP port is another program's, which gets the connections; None: they are this daemon's."""
     shared: bool = False
     """The UDP port is another program's."""
     closed: bool = False
@@ -84,6 +89,8 @@ class Exposed:
     @property
     def failure(self) -> AccordError | None:
         """Why nobody can be served now."""
+        if self.given is not None:
+            return self.given.failure
         return None if self.service is None else self.service.failure
 
     @property
@@ -273,13 +280,37 @@ class Exposed:
         return bare, ["tcp"]
 
 
-def service_policy(policy: Policy, secure: Secure | None, *, messages: bool = False) -> EffectivePolicy:
+def service_policy(
+    policy: Policy, secure: Secure | None, *, messages: bool = False, to_listener: bool = False
+) -> EffectivePolicy:
     """What holds for peers of an exposed port. Unless the policy file says which stacks this host prefers, the
-    initiator's preference decides: whoever calls knows better what the call is for."""
+    initiator's preference decides: whoever calls knows better what the call is for.
+
+    ``to_listener``: TCP alone, for of what else is in a stack the port's own program knows nothing.
+    """
     default = policy.default
+    if to_listener:
+        return dataclasses.replace(default, prefer=((int(Protocol.TCP),),), only=True, secure=Secure.NO, inside=NONE)
     prefer = default.prefer if "prefer" in default.fixed else ()
     made = dataclasses.replace(default, prefer=prefer, secure=default.secure if secure is None else secure)
     return made.for_messages() if messages else made
+
+
+def give(given: Given, counts: Counts) -> Deliver:
+    """Delivery to the program that listens on the port itself: the kernel's, which is asked whether it did."""
+
+    async def deliver(association: Association, fetch: HostFetch | None) -> None:
+        carrier, report = association.carrier, association.report
+        assert isinstance(carrier, BornCarrier), "nothing but TCP is negotiated on such a port"
+        try:
+            await given.watch(carrier, report.peer)
+        except AccordError as never:
+            log.warning("port %d: %s", given.port, never)
+            counts.failed(Role.RESPONDER, never.reason)
+        else:
+            counts.came_up(Role.RESPONDER, report)
+
+    return deliver
 
 
 def forward(service: LocalService, counts: Counts) -> Deliver:

@@ -70,6 +70,7 @@ class Offer:
             "messages": exposed.messages,
             "plain": bool(exposed.listeners),
             "share_udp": exposed.shared,
+            "to_listener": exposed.given is not None,
             "lent": [candidate.transaction.hex() for candidate in self.lent if candidate.transaction is not None],
         }
 

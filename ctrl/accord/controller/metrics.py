@@ -99,6 +99,10 @@ ADOPTIONS = Family(
     "negotiation", "accord_adoptions_total", Kind.COUNTER, ("role", "result"),
     "Connections of parallel SYNs: adopted (by_syn, by_preface; initiator: marked, unmarked), fell_back, never_came.",
 )  # fmt: skip
+GIVEN = Family(
+    "negotiation", "accord_given_total", Kind.COUNTER, ("port", "fate"),
+    "Connections for a port's own program: born (it has them), deserted (nobody listened), refused, never_came.",
+)  # fmt: skip
 PLUGIN_CALLS = Family(
     "negotiation", "accord_plugin_calls_total", Kind.COUNTER, ("protocol", "call"),
     "Calls of protocol plug-ins by negotiations.",
@@ -171,8 +175,8 @@ RINGS: Mapping[str, Family] = {
 FAMILIES: tuple[Family, ...] = (
     INFO, START, STEERING, *RINGS.values(), ENGINE, USED, LIMIT, MEMORY, LEVEL, RAISED, STRANGERS, ANSWERS,
     UNKEPT_COMMITS, DEFERRED, PROPOSALS, NEGOTIATIONS, STACKS, READY, OPEN, HANDED_OVER, RENEGOTIATIONS, ADOPTIONS,
-    PLUGIN_CALLS, PLUGIN_FAILURES, PLUGIN_REFUSALS, PLUGINS_OFF, PREPARED, READY_NOW, PEERS, PEERS_ASKED, PEERS_LEARNT,
-    PEERS_EVICTED, SYN_OPTIONS, SYN_SLOTS,
+    GIVEN, PLUGIN_CALLS, PLUGIN_FAILURES, PLUGIN_REFUSALS, PLUGINS_OFF, PREPARED, READY_NOW, PEERS, PEERS_ASKED,
+    PEERS_LEARNT, PEERS_EVICTED, SYN_OPTIONS, SYN_SLOTS,
 )  # fmt: skip
 """All of them, in the order in which they are shown."""
 

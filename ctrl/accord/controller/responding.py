@@ -209,6 +209,7 @@ class Answering:
             application,
             adoptions=self.offered.places,
             wishes=exposed.policy.inside,
+            births=None if exposed.given is None else exposed.given.births,
             names=exposed.policy.names,
         )
 
@@ -328,7 +329,8 @@ class Stack:
         answering, exposed = self.answering, self.offered.exposed
         ladder, controller = answering.ladder, answering.controller
         handle = ""
-        if self.fetch is None:  # bytes that travelled in the negotiation are in no count
+        # Bytes that travelled in the negotiation are in no count, and those of another program's connection neither.
+        if self.fetch is None and exposed.given is None:
             carrier, handle = controller.associations.accepted(
                 exposed, self.committed, carrier, answering.path, answering.peer, answering.transaction
             )
@@ -343,7 +345,8 @@ class Stack:
         )
         if exposed.service is None:  # a program is told
             report.inside, report.ladder = inside_of(self.committed), ladder.as_dicts()
-        controller.counts.came_up(Role.RESPONDER, report)
+        if exposed.given is None:  # else whoever delivers it counts it, once the program has it
+            controller.counts.came_up(Role.RESPONDER, report)
         log.info("port %d, %s: %s", exposed.port, answering.peer, self.committed.name)
         exposed.hand_out(Association(carrier, report), self.fetch).add_done_callback(lambda _: ended())
 

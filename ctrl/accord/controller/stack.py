@@ -13,7 +13,9 @@ from accord.controller.adoption.awaited import AwaitedCarrier
 from accord.controller.plans.ports import PlannedMptcp, PlannedSctp
 from accord.controller.plans.tunnels import PlannedTunnels
 from accord.datapath import clock, kernel_tls, tcp_tuning
+from accord.datapath.births import Births
 from accord.datapath.stream import SocketCarrier
+from accord.datapath.tcp_born import BornTcp
 from accord.datapath.tcp_repair import TcpRepair
 from accord.negotiation.events import Committed
 from accord.negotiation.interface import Role, Session
@@ -27,6 +29,7 @@ from accord.protocols.services import (
     Security,
     Services,
     SynConnection,
+    TcpService,
 )
 from accord.protocols.wishes import NONE, Wishes
 from accord.wire.constants import Protocol, Reason, protocol_name
@@ -51,11 +54,13 @@ def services_for(
     syn: SynConnection | None = None,
     adoptions: Adoptions | None = None,
     wishes: Wishes = NONE,
+    births: Births | None = None,
     names: Callable[[int], bool] = lambda protocol: False,
 ) -> Services:
     """The host as the sessions of one negotiation may see it. Addresses are textual, with a zone where needed.
 
-    ``names``: of the policy for the peer, for protocols that are had only by name.
+    ``births``: TCP connections are given to the port's own program, and are not to be tuned. ``names``: of the policy
+    for the peer, for protocols that are had only by name.
     """
     # What takes privileges is the operator's to allow; a program may wish for what is in the policy file.
     tunnels = names(Protocol.WIREGUARD) and controller.config.policy.names(Protocol.WIREGUARD)
@@ -67,8 +72,8 @@ def services_for(
         random=os.urandom,
         call_later=call_later,
         security=security,
-        tcp=TcpRepair(local[0], remote[0]) if controller.tcp_refusal is None else None,
-        tuning=_TUNING,
+        tcp=_tcp(births, local[0], remote[0]) if controller.tcp_refusal is None else None,
+        tuning=_TUNING if births is None else None,
         syn=syn,
         adoptions=adoptions,
         datagrams=datagrams,
@@ -79,6 +84,10 @@ def services_for(
         kernel_tls=_KERNEL_TLS if wishes.kernel_tls else None,
         wishes=wishes,
     )
+
+
+def _tcp(births: Births | None, local: str, remote: str) -> TcpService:
+    return TcpRepair(local, remote) if births is None else BornTcp(births, local, remote)
 
 
 class KernelTuning:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from accord.controller import metrics
 from accord.controller.metrics import Family, Samples, snapshot
 from accord.datapath import clock
+from accord.datapath.births import Fate
 from accord.datapath.engine import Level
 from accord.datapath.syn_option import SynOptions
 from accord.wire.constants import Reason, protocol_name
@@ -72,6 +73,12 @@ def collect(controller: Controller, version: str) -> list[dict[str, Any]]:
             metrics.PEERS_ASKED: {("hit",): peers.hits, ("missed",): peers.misses},
             metrics.PEERS_LEARNT: {(what.value,): count for what, count in peers.learnt.items()},
             metrics.PEERS_EVICTED: {(): peers.evicted},
+            metrics.GIVEN: {
+                (str(exposed.port), fate): exposed.given.fates[fate]
+                for exposed in controller.exposed.values()
+                if exposed.given is not None
+                for fate in Fate
+            },
             **controller.counts.samples(),
             **_rings(controller),
             **_syn_options(controller.syn_options),

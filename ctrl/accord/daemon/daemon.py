@@ -234,6 +234,8 @@ class Daemon:
             exposed = controller.expose(config)
             if exposed.service is not None:
                 exposed.spawn(exposed.service.tell())
+            if exposed.given is not None:
+                exposed.given.tell()
 
     # ---- live upgrade ----
 

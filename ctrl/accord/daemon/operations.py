@@ -305,12 +305,15 @@ class Operations:
             plain=bool(_take(message, "plain", bool, True)),
             messages=bool(_take(message, "messages", bool, False)),
             share_udp=bool(_take(message, "share_udp", bool, False)),
+            to_listener=bool(_take(message, "to_listener", bool, False)),
         )
         if config.loops:
             raise error(Reason.BAD_CONFIG, f"port {config.listen} {LOOPS}", "the service needs a port of its own")
         accepted: asyncio.Queue[Association] = asyncio.Queue(64)
         exposed = self._controller.expose(config, None if target else accepted)
         try:
+            if exposed.given is not None:
+                exposed.given.births.listens(exposed.port)
             answer = {"ok": True, "port": exposed.port, "certificate": str(exposed.certificate)}
             failure = None if exposed.service is None else await exposed.service.check()
             await channel.send(answer if failure is None else {**answer, "warning": str(failure)})

@@ -201,16 +201,18 @@ def _taken(message: Mapping[str, Any], fds: list[int]) -> Taken:
     own = len(sockets) - len(named)
     lent = [(bytes.fromhex(key), sock) for key, sock in zip(named, sockets[own:], strict=True)]
     to = message["to"]
+    to_listener = bool(message.get("to_listener", False))  # then nobody is shown a certificate
     config = ExposeConfig(
         listen=message["port"],
         to=None if to is None else (to[0], to[1]),
-        certificate=certificate,
-        private_key=private_key,
+        certificate=None if to_listener else certificate,
+        private_key=None if to_listener else private_key,
         early_limit=message["early_limit"],
         secure=None if message["secure"] is None else Secure(message["secure"]),
         plain=message["plain"],
         messages=bool(message.get("messages", False)),
         share_udp=bool(message.get("share_udp", False)),
+        to_listener=to_listener,
     )
     return Taken(config, sockets[:own], program, lent)
 

@@ -31,7 +31,7 @@ from typing import Any, Final
 
 from accord.datapath import tcp_liveness, tcp_sockopt, tcp_state
 from accord.datapath.stream import SocketCarrier
-from accord.datapath.tcp_numbers import numbers_towards, with_port
+from accord.datapath.tcp_numbers import TcpNumbers, numbers_towards, with_port
 from accord.datapath.tcp_sockopt import TcpInfo
 from accord.datapath.tcp_state import Installing
 from accord.datapath.zone import SocketAddress
@@ -49,8 +49,8 @@ class TcpRepair:
     """
 
     def __init__(self, local_ip: str, remote_ip: str) -> None:
-        self._family, self._local = _resolve(local_ip)
-        family, self._remote = _resolve(remote_ip)
+        self._family, self._local = resolve(local_ip)
+        family, self._remote = resolve(remote_ip)
         if family != self._family:
             raise ValueError(f"{local_ip} and {remote_ip} are not of one family")
 
@@ -74,18 +74,7 @@ class TcpRepair:
                 connection.close()
                 raise
             _set_up(connection)  # long before it is needed, where the proposal is made ahead
-        # RFC 9293, section 3.4.1 wants ISNs that cannot be guessed (RFC 6528). No clock is mixed in: that an old
-        # connection's segments are told apart is for TIME-WAIT, which connect() checks in repair mode too: one whose
-        # connection had timestamps it goes over, as from any bound port.
-        own = TcpParameters(
-            port=port or connection.getsockname()[1],
-            isn=secrets.randbits(32),
-            mss=numbers.mss,
-            window=numbers.window,
-            window_scale=numbers.window_scale,
-            sack=numbers.sack,
-            timestamp=secrets.randbits(32) & _EVEN if numbers.timestamps else None,
-        )
+        own = fresh_parameters(numbers, port or connection.getsockname()[1])
         return RepairEndpoint(connection, self._local, self._remote, own, is_service=port is not None)
 
 
@@ -129,7 +118,8 @@ class RepairEndpoint:
         connection = self._held()
         if self._installing is not None:
             raise RuntimeError("the endpoint is installed already: reserve another")
-        self._installing = Installing(self._agreed(peer), connection)
+        state = agreed_state(self._local, self._remote, self._own, peer, self._reserved_at, service=self._is_service)
+        self._installing = Installing(state, connection)
 
     def installed(self) -> None:
         """Return once the kernel has the connection, at once when it has.
@@ -169,37 +159,63 @@ class RepairEndpoint:
             _set_up(connection)  # not before: meanwhile the peer waits for an answer
         return SocketCarrier(connection)
 
-    def _agreed(self, peer: TcpParameters) -> Any:
-        """``struct accord_tcp_state``."""
-        own = self._own
-        scales = (0, 0)
-        if own.window_scale is not None and peer.window_scale is not None:
-            scales = (peer.window_scale, own.window_scale)
-        timestamps = own.timestamp is not None and peer.timestamp is not None
-        # The clock that our header announced has run on since. Odd would mean: in microseconds (Linux 6.7).
-        elapsed = int((time.monotonic() - self._reserved_at) * 1000)
-        return tcp_state.state(
-            self._local,
-            self._remote,
-            service=self._is_service,
-            sack=own.sack and peer.sack,
-            timestamps=timestamps,
-            local_scale=scales[1],
-            remote_scale=scales[0],
-            local_port=own.port,
-            remote_port=peer.port,
-            remote_mss=peer.mss,
-            local_isn=own.isn,
-            remote_isn=peer.isn,
-            local_window=own.window,
-            remote_window=peer.window,
-            timestamp=((own.timestamp or 0) + elapsed) & _EVEN if timestamps else 0,
-        )
-
     def _held(self) -> socket.socket:
         if self._socket is None:
             raise RuntimeError("the endpoint was released or handed over: reserve another")
         return self._socket
+
+
+def fresh_parameters(numbers: TcpNumbers, port: int) -> TcpParameters:
+    """One side's of a new connection.
+
+    RFC 9293, section 3.4.1 wants ISNs that cannot be guessed (RFC 6528). No clock is mixed in: that an old connection's
+    segments are told apart is for TIME-WAIT, which connect() checks in repair mode too: one whose connection had
+    timestamps it goes over, as from any bound port. (Where the first segment makes the socket, none is gone over.)
+    """
+    return TcpParameters(
+        port=port,
+        isn=secrets.randbits(32),
+        mss=numbers.mss,
+        window=numbers.window,
+        window_scale=numbers.window_scale,
+        sack=numbers.sack,
+        timestamp=secrets.randbits(32) & _EVEN if numbers.timestamps else None,
+    )
+
+
+def agreed_state(
+    local: SocketAddress,
+    remote: SocketAddress,
+    own: TcpParameters,
+    peer: TcpParameters,
+    reserved_at: float,
+    *,
+    service: bool,
+) -> Any:
+    """``struct accord_tcp_state`` of what both sides have; ``reserved_at``: when ``own`` was made, monotonic."""
+    scales = (0, 0)
+    if own.window_scale is not None and peer.window_scale is not None:
+        scales = (peer.window_scale, own.window_scale)
+    timestamps = own.timestamp is not None and peer.timestamp is not None
+    # The clock that our header announced has run on since. Odd would mean: in microseconds (Linux 6.7).
+    elapsed = int((time.monotonic() - reserved_at) * 1000)
+    return tcp_state.state(
+        local,
+        remote,
+        service=service,
+        sack=own.sack and peer.sack,
+        timestamps=timestamps,
+        local_scale=scales[1],
+        remote_scale=scales[0],
+        local_port=own.port,
+        remote_port=peer.port,
+        remote_mss=peer.mss,
+        local_isn=own.isn,
+        remote_isn=peer.isn,
+        local_window=own.window,
+        remote_window=peer.window,
+        timestamp=((own.timestamp or 0) + elapsed) & _EVEN if timestamps else 0,
+    )
 
 
 def _set_up(connection: socket.socket) -> None:
@@ -209,7 +225,7 @@ def _set_up(connection: socket.socket) -> None:
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _resolve(address: str) -> tuple[socket.AddressFamily, SocketAddress]:
+def resolve(address: str) -> tuple[socket.AddressFamily, SocketAddress]:
     """Raises ``ValueError`` for what is no numeric address, or has an unknown zone."""
     return _look_up(address) if "%" in address else _known(address)
 

@@ -62,6 +62,8 @@ def default_user() -> tuple[int, int]:
 
 
 LOOPS: Final = "is the exposed port itself"
+NOT_WITH_A_LISTENER: Final = "does not go together with a port whose own program gets the connections"
+MEND_OF_A_LISTENER: Final = "leave it out: certificate, early requests and messages are that program's business"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +87,23 @@ class ExposeConfig:
     """The program that connections go to sends and receives messages, and frames them itself."""
     share_udp: bool = False
     """The UDP port of this number is another program's; of what comes to it only negotiation packets are taken."""
+    to_listener: bool = False
+    """The TCP port is another program's, which is given the negotiated connections as it is given others."""
+
+    @property
+    def contradiction(self) -> str | None:
+        """What does not go together with ``to_listener``; None: all does."""
+        if not self.to_listener:
+            return None
+        has = {
+            "to": self.to is not None,
+            "certificate": self.certificate is not None or self.private_key is not None,
+            "early_limit": self.early_limit > 0,
+            "messages": self.messages,
+            "secure": self.secure not in (None, Secure.NO),
+        }
+        found = next((name for name, stands in has.items() if stands), None)
+        return None if found is None else f"{found} {NOT_WITH_A_LISTENER}"
 
     @property
     def loops(self) -> bool:
@@ -354,7 +373,8 @@ def _policy(top: Table, directory: Path, protocols: Mapping[str, int]) -> Policy
 def _exposed(top: Table, directory: Path) -> tuple[ExposeConfig, ...]:
     found: list[ExposeConfig] = []
     for table in top.tables("expose"):
-        for key in ("listen", "to"):
+        to_listener = table.boolean("to_listener", False)
+        for key in ("listen",) if to_listener else ("listen", "to"):
             if key not in table:
                 table.note(key, "is missing", 'an exposed service needs listen = 443 and to = "127.0.0.1:8080"')
         listen = table.integer("listen", 1, 65535, 0)
@@ -371,7 +391,10 @@ def _exposed(top: Table, directory: Path) -> tuple[ExposeConfig, ...]:
             plain=table.boolean("plain", True),
             secure=table.choice("secure", {member.value: member for member in Secure}, None),
             share_udp=table.boolean("share_udp", False),
+            to_listener=to_listener,
         )
+        if exposed.contradiction is not None:
+            table.note("to_listener", f"is true: {exposed.contradiction}", MEND_OF_A_LISTENER)
         if exposed.loops:
             table.note("to", LOOPS, "the service needs a port of its own")
         found.append(exposed)
