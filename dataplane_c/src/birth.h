@@ -25,9 +25,15 @@ int accord_births_listens(const struct accord_births *births, uint16_t port, str
  */
 int accord_births_expect(struct accord_births *births, const struct accord_tcp_state *state,
                          struct accord_failure *failure);
-/* What became of it, and it is expected no more, unless it is waited for and that is to be patient; fate 0: it was not
- * expected. A connection that was born goes on. */
-int accord_births_end(struct accord_births *births, const struct accord_tcp_state *state, uint32_t patient,
+/* How to look, flags. */
+enum accord_birth_look {
+	ACCORD_BIRTH_PATIENT = 1, /* what is waited for stays expected */
+	ACCORD_BIRTH_ROUSE = 2,   /* and its initiator is asked for a segment, if that gets there; it has to be committed */
+};
+
+/* What became of it, and it is expected no more, unless look says so; fate 0: it was not expected. A connection that
+ * was born goes on. */
+int accord_births_end(struct accord_births *births, const struct accord_tcp_state *state, uint32_t look,
                       struct accord_birth *end, struct accord_failure *failure);
 
 #endif

@@ -27,6 +27,7 @@ enum {
 	BEFORE_OTHERS = 1 << 3, /* BPF_F_BEFORE, and nobody named: first of all */
 
 	NS_IN_S = 1000000000,
+	NS_IN_MS = 1000000,
 };
 
 struct accord_birth_program {
@@ -280,8 +281,8 @@ int accord_birth_program_expect(struct accord_birth_program *program, const stru
 	                   "putting a connection into a BPF map");
 }
 
-int accord_birth_program_end(struct accord_birth_program *program, const struct accord_tcp_state *state,
-                             uint32_t patient, struct accord_birth *end, struct accord_failure *failure)
+int accord_birth_program_end(struct accord_birth_program *program, const struct accord_tcp_state *state, uint32_t look,
+                             struct accord_birth *end, struct accord_failure *failure)
 {
 	const struct accord_birth_key key = key_of(state);
 
@@ -297,7 +298,9 @@ int accord_birth_program_end(struct accord_birth_program *program, const struct 
 		memset(end, 0, sizeof(*end));
 		return 0;
 	}
-	if (end->fate != ACCORD_BIRTH_WAITING || !patient)
+	if (end->fate != ACCORD_BIRTH_WAITING || !(look & ACCORD_BIRTH_PATIENT))
 		bpf_map_delete_elem(program->births_fd, &key);
+	else if (look & ACCORD_BIRTH_ROUSE)
+		accord_birth_rouse(state, end->timestamp + (uint32_t)((now_ns() - end->expected_ns) / NS_IN_MS));
 	return 0;
 }

@@ -59,12 +59,12 @@ int accord_births_expect(struct accord_births *births, const struct accord_tcp_s
 	return accord_birth_program_expect(births->program, state, failure);
 }
 
-int accord_births_end(struct accord_births *births, const struct accord_tcp_state *state, uint32_t patient,
+int accord_births_end(struct accord_births *births, const struct accord_tcp_state *state, uint32_t look,
                       struct accord_birth *end, struct accord_failure *failure)
 {
-	const struct accord_request request = {.kind = ACCORD_ASK_BIRTH_END, .mode = patient};
+	const struct accord_request request = {.kind = ACCORD_ASK_BIRTH_END, .mode = look};
 
 	if (!births->program)
 		return accord_ask(request, state, sizeof(*state), -1, end, sizeof(*end), NULL, failure);
-	return accord_birth_program_end(births->program, state, patient, end, failure);
+	return accord_birth_program_end(births->program, state, look, end, failure);
 }

@@ -45,7 +45,7 @@ int broker_birth_end(struct turn *turn)
 {
 	const struct accord_tcp_state *state = turn->data;
 
-	if (!is_expectable(turn, state))
+	if (!is_expectable(turn, state) || turn->request.mode & ~(uint32_t)(ACCORD_BIRTH_PATIENT | ACCORD_BIRTH_ROUSE))
 		return broker_refuse(turn, "no such connection, or not on a port of the configuration");
 	turn->answer_length = sizeof(turn->answer.birth);
 	return accord_birth_program_end(turn->broker->births, state, turn->request.mode, &turn->answer.birth,

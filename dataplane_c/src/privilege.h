@@ -34,7 +34,7 @@ enum accord_ask_kind {
 	ACCORD_ASK_BIRTHS,      /* the TC program of births, loaded and attached */
 	ACCORD_ASK_LISTENING,   /* number: TCP port that somebody is to listen on */
 	ACCORD_ASK_BIRTH,       /* struct accord_tcp_state */
-	ACCORD_ASK_BIRTH_END,   /* struct accord_tcp_state; mode: patient; -> struct accord_birth */
+	ACCORD_ASK_BIRTH_END,   /* struct accord_tcp_state; mode: enum accord_birth_look; -> struct accord_birth */
 	ACCORD_ASK_BOUNDARY,    /* kinds from here on are answered outside of the C core */
 };
 

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """A program that listens on a TCP port and knows nothing of Accord: what it says, an ordinary program sees.
 
-    python listening_program.py ADDRESS PORT
+    python listening_program.py ADDRESS PORT [GREETING]
 
 Of each connection it reads lines and does as they say, until the peer ends: ``tell`` answers with one line of JSON, the
 peer's address and what the kernel says of the connection; ``digest N`` reads N bytes and answers with their SHA-256;
-``produce N`` answers with N bytes, the same each time.
+``produce N`` answers with N bytes, the same each time. With a greeting it speaks first.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def told(connection: socket.socket) -> dict[str, object]:
 def serve(connection: socket.socket) -> None:
     """One connection, to its end."""
     with connection, connection.makefile("rb") as stream:
+        connection.sendall("".join(f"{word}\n" for word in sys.argv[3:]).encode())
         for line in stream:
             word, _, number = line.decode().strip().partition(" ")
             if word == "tell":

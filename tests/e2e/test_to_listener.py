@@ -27,7 +27,8 @@ from scapy.utils import rdpcap
 import accord
 from accord.lab.hosts import PORT, Hosts
 from accord.lab.lab import Lab
-from tests.e2e import listening_program
+from accord.wire.errors import AccordError
+from tests.e2e import listening_program, udp_programs
 from tests.e2e.conftest import PAGE, RTT
 from tests.e2e.listening_program import produced
 
@@ -196,6 +197,31 @@ def test_fifty_at_once_are_fifty_connections(hosts: Hosts) -> None:
     assert found[str(PORT), "born"] == before + 50
 
 
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_client_that_waits_for_the_program_to_speak_first_hears_it(hosts: Hosts, tmp_path: Path, family: int) -> None:
+    port = 8080 + family
+    command = [sys.executable, listening_program.__file__, "::", str(port), "220"]
+    hosts.start(hosts.lab.server, command, ready="ready")
+    exposed = expose(hosts, port)
+    capture = tmp_path / "c.pcap"
+
+    async def run() -> bytes:
+        to, policy = address(hosts, family, port), POLICY
+        async with asyncio.timeout(5), accord.connect(to, policy, control=hosts.control(hosts.lab.client)) as waits:
+            return await line(waits)
+
+    with hosts.lab.capture(capture, where="link"):
+        assert asyncio.run(run()) == b"220"
+        time.sleep(0.2)
+    segments = [packet[TCP] for packet in rdpcap(str(capture)) if TCP in packet]
+    assert not [each for each in segments if set(str(each.flags)) & {"S", "R"}]
+    asked, answered = segments[:2]
+    assert (asked.sport, answered.dport) == (port, port)
+    assert (str(asked.flags), str(answered.flags)) == ("A", "A")
+    assert answered.ack == (asked.seq + 1) & 0xFFFFFFFF
+    exposed.terminate()
+
+
 def plain(hosts: Hosts, port: int = HTTP) -> str:
     """What curl says, to whom Accord is nothing: the connections and the status."""
     command = ["curl", "-s", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "10"]
@@ -263,6 +289,65 @@ def test_a_program_that_is_not_there_is_named_before_anybody_builds_on_it(tmp_pa
         program(hosts)
         done = hosts.connect(*WITHOUT_SYN, address(hosts, 4), stdin=b"tell\n")
         assert json.loads(done.stdout)["own"][1] == PORT
+
+
+RUNGS = {
+    "sockets, one process": ({"back_end": "udp", "attach": "none"}, ["--privileged"], []),
+    "AF_PACKET, on another program's UDP port": ({"back_end": "af_packet", "attach": "none"}, [], ["--share-udp"]),
+    "native XDP": ({"back_end": "af_xdp", "attach": "native"}, [], []),
+}
+
+
+@pytest.mark.parametrize("rung", RUNGS)
+def test_it_is_the_same_on_every_rung(tmp_path: Path, rung: str) -> None:
+    options, more, exposed = RUNGS[rung]
+    with (
+        Lab(f"bornrung-{os.getpid()}", rtt=RTT) as lab,
+        contextlib.closing(Hosts(lab, tmp_path, site={}, **options)) as hosts,
+    ):
+        program(hosts)
+        if exposed:
+            stun = [sys.executable, udp_programs.__file__, "stun", "serve", "0.0.0.0", str(PORT)]
+            hosts.start(lab.server, stun, ready="ready")
+        hosts.daemon(lab.server, "-v", *more)
+        hosts.daemon(lab.client)
+        expose(hosts, PORT, *exposed)
+        for family in (4, 6):
+            done = hosts.connect(*WITHOUT_SYN, address(hosts, family), stdin=b"tell\n")
+            assert done.returncode == 0, done.stderr.decode() + hosts.logs()
+            assert json.loads(done.stdout)["own"][1] == PORT
+
+
+def test_a_configuration_may_say_it_before_the_program_runs(tmp_path: Path) -> None:
+    with (
+        Lab(f"bornconf-{os.getpid()}", rtt=RTT) as lab,
+        contextlib.closing(Hosts(lab, tmp_path, site={})) as hosts,
+    ):
+        hosts.daemon(lab.client)
+        text = hosts._config.read_text()
+        hosts._config.write_text(f"{text}[[expose]]\nlisten = {PORT}\nto_listener = true\n")
+        hosts.daemon(lab.server)
+        assert f"nobody listens on TCP port {PORT}" in hosts.logs()
+        program(hosts)
+        done = hosts.connect(*WITHOUT_SYN, address(hosts, 4), stdin=b"tell\n")
+        assert json.loads(done.stdout)["own"][1] == PORT
+
+
+def test_a_daemon_without_an_interface_of_its_own_says_what_it_takes(tmp_path: Path) -> None:
+    control = tmp_path / "control.sock"
+    with (
+        Lab(f"bornnone-{os.getpid()}", rtt=RTT) as lab,
+        contextlib.closing(Hosts(lab, tmp_path, site={})) as hosts,
+    ):
+        program(hosts)
+        hosts.start(
+            lab.server, [*_ACCORD, "daemon", "--back-end", "udp", "--control", str(control)], ready="daemon ready"
+        )
+        command = [*_ACCORD, "expose", "--listen", str(PORT), "--to-listener", "--control", str(control)]
+        done = lab.server.run(command, capture_output=True, text=True, timeout=20)
+        assert done.returncode != 0
+        assert "NO_INTERFACE" in done.stderr
+        assert "accord daemon --iface" in done.stderr
 
 
 def test_a_daemon_that_takes_over_goes_on_with_it(tmp_path: Path) -> None:
@@ -342,6 +427,15 @@ CONTRADICTIONS = (
     ["--early-limit", "100"],
     ["--no-plain"],
 )
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"forward_to": ("127.0.0.1", 80)}, {"secure": "required"}, {"early_limit": 1}, {"messages": True}]
+)
+def test_a_program_is_told_of_contradictions_before_the_daemon_is_asked(wrong: dict[str, Any]) -> None:
+    with pytest.raises(AccordError, match="does not go together"):
+        accord.listen(8080, to_listener=True, **wrong)
+    accord.listen(8080, to_listener=True, secure="no", share_udp=True)
 
 
 @pytest.mark.parametrize("more", CONTRADICTIONS)

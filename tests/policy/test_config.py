@@ -139,6 +139,19 @@ def test_errors_of_the_policy_file_are_reported_with_those_of_the_configuration(
         ("[control]\nusers = [1000]", "element 1: 1000 is no text"),
         ('[tls]\ncertificate = "a.pem"', "f:2: tls.certificate: stands alone; certificate and key go together"),
         ('[[expose]]\nlisten = 443', "f:1: expose[1].to: is missing"),
+        ('[[expose]]\nlisten = 1\nto_listener = false', "f:1: expose[1].to: is missing"),
+        (
+            '[[expose]]\nlisten = 1\nto_listener = true\nto = "127.0.0.1:80"',
+            "f:3: expose[1].to_listener: is true: to does not go together with",
+        ),
+        (
+            '[[expose]]\nlisten = 1\nsecure = "required"\nto_listener = true',
+            "f:4: expose[1].to_listener: is true: secure does not go together with",
+        ),
+        (
+            "[[expose]]\nlisten = 1\nto_listener = true\nearly_limit = 1",
+            "f:3: expose[1].to_listener: is true: early_limit does not go together with",
+        ),
         ('[[expose]]\nto = "127.0.0.1:80"', "f:1: expose[1].listen: is missing"),
         ('[[expose]]\nlisten = 0\nto = "127.0.0.1:80"', "f:2: expose[1].listen: 0 is out of range; allowed: 1..65535"),
         ('[[expose]]\nlisten = 1\nto = "127.0.0.1:1"', "f:3: expose[1].to: is the exposed port itself"),

@@ -311,6 +311,33 @@ def test_without_an_echo_the_round_trip_is_unknown_rather_than_none(scene: Scene
     assert info.min_rtt == tcp_sockopt.NO_RTT_YET
 
 
+@pytest.mark.parametrize("family", [4, 6])
+@pytest.mark.parametrize("timestamps", [True, False])
+def test_who_is_roused_gets_a_segment_that_it_has_already(scene: Scene, family: int, timestamps: bool) -> None:
+    scene.listener()
+    peer = scene.peer(family)
+    if not timestamps:
+        peer.own = replace(peer.own, timestamp=None)
+    peer.expected()
+    time.sleep(0.1)
+    with scene.wire.b.inside():
+        carrier = peer.endpoint.stream()
+        assert carrier.end(patient=True, rouse=True) == (Fate.WAITING, 0)
+        assert carrier.end(patient=True) == (Fate.WAITING, 0)
+    (asked,) = peer.answers()
+    assert (asked.dport, str(asked.flags), len(asked.payload)) == (peer.own.port, "A", 0)
+    assert (asked.seq, asked.ack) == (peer.theirs.isn, peer.own.isn + 1)
+    stamps = [value for name, value in asked.options if name == "Timestamp"]
+    assert len(stamps) == timestamps
+    if timestamps:
+        assert 90 <= stamps[0][0] - (peer.theirs.timestamp or 0) & 0xFFFFFFFF < 1000
+    network = asked.underlayer
+    claimed = asked.chksum, network.len if family == 4 else network.plen
+    del asked.chksum
+    fresh = type(network)(bytes(network))
+    assert (fresh[TCP].chksum, fresh.len if family == 4 else fresh.plen) == claimed
+
+
 def test_one_expectation_serves_one_connection(scene: Scene) -> None:
     listener, peer = scene.listener(), scene.peer().expected()
     for _ in range(3):

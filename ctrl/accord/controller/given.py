@@ -2,7 +2,8 @@
 """Committed connections that the port's own program is given: what is left to do is to learn whether it got them.
 
 The kernel makes the socket, and says nothing. So the daemon looks, soon and then seldom, until there is an end or the
-connection's first segment can make no socket any more.
+connection's first segment can make no socket any more. An initiator that sends none, because it waits for the program
+to speak first, is asked for one each time.
 """
 
 from __future__ import annotations
@@ -60,7 +61,7 @@ class Given:
             for until in _LOOKS:
                 await asyncio.sleep(until - waited)
                 waited = until
-                fate, early = carrier.end(patient=until < LIFETIME)
+                fate, early = carrier.end(patient=until < LIFETIME, rouse=True)
                 if fate is not Fate.WAITING:
                     break
         finally:

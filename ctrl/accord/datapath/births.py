@@ -80,11 +80,13 @@ class Births:
         failure = ffi.new("struct accord_failure *")
         _check(lib.accord_births_expect(self._open, state, failure), failure)
 
-    def end(self, state: Any, *, patient: bool = False) -> tuple[Fate | None, int]:
+    def end(self, state: Any, *, patient: bool = False, rouse: bool = False) -> tuple[Fate | None, int]:
         """What became of it, and how many later segments came before its first; it is expected no more. None: it was
-        not. ``patient``: one whose first segment has not come stays expected. Raises ``AccordError``."""
+        not. ``patient``: one whose first segment has not come stays expected; ``rouse``: and its initiator, who has
+        committed, is asked for a segment, as he may wait for the program to speak first. Raises ``AccordError``."""
         end, failure = ffi.new("struct accord_birth *"), ffi.new("struct accord_failure *")
-        _check(lib.accord_births_end(self._open, state, patient, end, failure), failure)
+        look = patient * lib.ACCORD_BIRTH_PATIENT | rouse * lib.ACCORD_BIRTH_ROUSE
+        _check(lib.accord_births_end(self._open, state, look, end, failure), failure)
         return _FATES.get(end.fate), int(end.early)
 
     def close(self) -> None:

@@ -93,11 +93,11 @@ class BornCarrier:
         self._births, self._expected = births, expected
         self._end: tuple[Fate | None, int] | None = None
 
-    def end(self, *, patient: bool = False) -> tuple[Fate | None, int]:
+    def end(self, *, patient: bool = False, rouse: bool = False) -> tuple[Fate | None, int]:
         """As ``Births.end``, of this connection; once it has one, the same whenever it is asked."""
         if self._end is not None:
             return self._end
-        end = self._births.end(self._expected, patient=patient)
+        end = self._births.end(self._expected, patient=patient, rouse=rouse)
         if not patient or end[0] is not Fate.WAITING:
             self._end = end
         return end
