@@ -66,7 +66,7 @@ def run_installed(installed: Path, command: Sequence[str]) -> str:
 
 def test_the_wheel_holds_the_compiled_core_the_bpf_object_and_the_types(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    wanted = {"_core.abi3.so", "_core.pyi", "accord_xdp.bpf.o"}
+    wanted = {"_core.abi3.so", "_core.pyi", "accord_xdp.bpf.o", "accord_sockops.bpf.o", "accord_capture.bpf.o"}
     assert {f"accord/datapath/{name}" for name in wanted} <= names
     assert {"accord/py.typed", "accord/lab/accord-link", "accord/cli/trace/stages.bcc.c"} <= names
 

@@ -341,7 +341,7 @@ def test_what_the_doctor_is_asked_about_is_what_it_answers_to() -> None:
     wanted = {needed for _, needed in kernel_cases.CASES.values()}
     wanted |= {needed for _, _, needed in host_cases.MODES.values() if needed is not None}
     wanted |= set(host_cases.LISTENER)
-    assert wanted | {"bcc", "kernel headers", "SYN option"} <= known
+    assert wanted | {"bcc", "kernel headers", "SYN option", "TC capture"} <= known
 
 
 def test_the_compatibility_table_is_as_the_generator_makes_it_of_the_answers() -> None:

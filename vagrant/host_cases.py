@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 import tempfile
 import time
 from collections.abc import Callable
@@ -13,12 +14,14 @@ from typing import Any, Final
 
 from accord.cli.capture import tally
 from accord.cli.demo import Case
-from accord.lab.hosts import PORT
+from accord.lab.hosts import HTTP_PORT, PORT
 from vagrant import demo_cases
 from vagrant.machines import (
+    CLIENT_HOST,
     HOSTS,
     PAGE,
     PATIENCE,
+    PYTHON,
     SERVER,
     SERVER_HOST,
     WORK,
@@ -187,6 +190,56 @@ def unmodified_server(findings: Findings) -> Columns:
     return {"stack": runs[-1]["stack"], "syn_packets": seen.syn_packets / _LISTENER_TIMES}
 
 
+OPEN: Final = 8091
+_FETCH: Final = (
+    "import hashlib, sys, urllib.request; "
+    "print(hashlib.sha256(urllib.request.urlopen(sys.argv[1], timeout=60).read()).hexdigest())"
+)
+
+
+def unmodified_client(findings: Findings) -> Columns:
+    """Python's own HTTP client under ``accord run``: to a peer that is known its kernel's SYN is held, and none passes
+    the router; to a port without Accord the SYN that was held passes it after all, once."""
+    needed = "TC capture"
+    if not findings[needed]["ok"]:
+        raise Absent(f"{needed}: {findings[needed]['reason']}")
+    start_both()
+    files = f"--certificate {WORK}/server.pem --private-key {WORK}/server.key"
+    service = f"/usr/local/bin/accord expose --listen {OPEN} --to 127.0.0.1:{HTTP_PORT} --secure no {files}"
+    SERVER_HOST.start("vm-open", service)
+    SERVER_HOST.start("vm-stock", f"/usr/bin/busybox httpd -f -p {OPEN + 1} -h {WORK}/site")
+    try:
+        SERVER_HOST.until("journalctl -u vm-open -o cat --no-pager | grep -q exposed", "vm-open")
+        columns: Columns = {}
+        for name, port, syns, ended in (("known", OPEN, 0, "OK"), ("legacy", OPEN + 1, 1, None)):
+            before = CLIENT_HOST.status()["unmodified"]
+            fetch = f"{PYTHON} -c {shlex.quote(_FETCH)} http://{SERVER}:{port}/index.html"
+            with tempfile.TemporaryDirectory() as directory:
+                capture = Path(directory) / "unmodified.pcap"
+                with captured(capture, SERVER):
+                    found = CLIENT_HOST.run(f"accord run --peer {SERVER}:{port} -- {fetch}").strip()
+                    time.sleep(0.5 * PATIENCE)
+                seen = tally(capture)
+            after = CLIENT_HOST.status()["unmodified"]
+            if found != hashlib.sha256(PAGE).hexdigest():
+                raise Failed(f"{name}: the page arrived with other bytes")
+            counted = {
+                what: {key: value - before[what].get(key, 0) for key, value in after[what].items()}
+                for what in ("syns", "ended")
+            }
+            if counted["syns"]["held"] != 1 or seen.syn_packets != syns:
+                raise Failed(f"{name}: {seen.syn_packets} SYNs on the router instead of {syns}, and {counted}")
+            if ended is not None and not counted["ended"].get(ended):
+                raise Failed(f"{name}: not negotiated: {counted['ended']}")
+            columns[name] = {key: value for key, value in counted["ended"].items() if value}
+        left = CLIENT_HOST.run("find /sys/fs/cgroup -name 'accord-run-*'").strip()
+        if left:
+            raise Failed(f"cgroups that were left: {left}")
+        return {"unmodified": columns}
+    finally:
+        SERVER_HOST.stop("vm-open", "vm-stock")
+
+
 _SYNS: Final = ("SYN_SUPPRESSED", "SYN_FIRST", "SYN_LATE")
 """What the program says of a plain SYN with the option: dropped; came before its proposal; came long after it."""
 
@@ -253,6 +306,7 @@ CASES: Final[dict[str, Callable[[Findings], Columns]]] = {
     "queues": queues,
     **{name: mode(name) for name in MODES},
     "mode-unmodified-server": unmodified_server,
+    "mode-unmodified-client": unmodified_client,
     "suppression": suppression,
     "fallback": fallback,
     "tracing": tracing,

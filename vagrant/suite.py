@@ -110,7 +110,7 @@ class Suite:
             self._demo()
             self.rows += round_trips.rows(self.rows)
             self._host(("queues",))
-            self._host((*host_cases.NEEDS_DAEMONS, "suppression", "fallback", "tracing"))
+            self._host((*host_cases.NEEDS_DAEMONS, "mode-unmodified-client", "suppression", "fallback", "tracing"))
             self._kernel()
             for name, case in service_cases.CASES.items():
                 self._add(name, lambda case=case: case(self._findings))  # type: ignore[misc]

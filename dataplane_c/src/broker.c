@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "birth_program.h"
+#include "capture_program.h"
 #include "failure.h"
 #include "loader.h"
 #include "sockops.h"
@@ -59,6 +60,11 @@ static const struct {
 	[ACCORD_ASK_LISTENING] = {broker_listening, 0, NO_FD},
 	[ACCORD_ASK_BIRTH] = {broker_birth, sizeof(struct accord_tcp_state), NO_FD},
 	[ACCORD_ASK_BIRTH_END] = {broker_birth_end, sizeof(struct accord_tcp_state), NO_FD},
+	[ACCORD_ASK_CAPTURE] = {broker_capture, 0, NO_FD},
+	[ACCORD_ASK_CAPTURE_RING] = {broker_capture_ring, 0, NO_FD},
+	[ACCORD_ASK_CAPTURE_MARK] = {broker_capture_mark, 0, ONE_FD},
+	[ACCORD_ASK_CAPTURE_UNMARK] = {broker_capture_unmark, sizeof(uint64_t), NO_FD},
+	[ACCORD_ASK_CAPTURE_SEND] = {broker_capture_send, sizeof(struct accord_capture_frame), NO_FD},
 };
 
 static int act(struct turn *turn)
@@ -93,7 +99,9 @@ int accord_broker_step(struct accord_broker *broker, struct accord_pending *pend
 		return got < 0 && (errno == EAGAIN || errno == EWOULDBLOCK) ? 0 : -1;
 	broker->asked++;
 	if (message.length >= sizeof(turn.request)) {
-		uint8_t aligned[sizeof(struct accord_tcp_state)] __attribute__((aligned(8))) = {0};
+
+		_Static_assert(sizeof(struct accord_capture_frame) >= sizeof(struct accord_tcp_state), "the longest kind");
+		uint8_t aligned[sizeof(struct accord_capture_frame)] __attribute__((aligned(8))) = {0};
 
 		memcpy(&turn.request, message.bytes, sizeof(turn.request));
 		if (turn.request.kind >= ACCORD_ASK_BOUNDARY && !turn.request.reserved) {
@@ -153,6 +161,7 @@ struct accord_broker *accord_broker_new(const struct accord_broker_config *confi
 	broker->spare = config->spare;
 	broker->interface = config->interface ? strdup(config->interface) : NULL;
 	broker->object_path = strdup(config->object_path);
+	broker->capture_path = strdup(config->capture_path);
 	broker->cgroup = config->cgroup ? strdup(config->cgroup) : NULL;
 	broker->sockops_path = config->cgroup ? strdup(config->sockops_path) : NULL;
 	broker->births_path = config->births_path ? strdup(config->births_path) : NULL;
@@ -162,7 +171,7 @@ struct accord_broker *accord_broker_new(const struct accord_broker_config *confi
 		memset(broker->ports, 0xff, sizeof(broker->ports));
 	if (!broker->object_path || (config->interface && !broker->interface) ||
 	    (config->cgroup && (!broker->cgroup || !broker->sockops_path)) ||
-	    (config->births_path && !broker->births_path)) {
+	    (config->births_path && !broker->births_path) || !broker->capture_path) {
 		accord_broker_free(broker);
 		return NULL;
 	}
@@ -177,12 +186,14 @@ void accord_broker_free(struct accord_broker *broker)
 	accord_program_close(broker->spare);
 	accord_sockops_close(broker->sockops);
 	accord_birth_program_close(broker->births);
+	accord_capture_program_close(broker->capture);
 	if (broker->fd >= 0)
 		close(broker->fd);
 	free(broker->interface);
 	free(broker->object_path);
 	free(broker->sockops_path);
 	free(broker->births_path);
+	free(broker->capture_path);
 	free(broker->cgroup);
 	free(broker);
 }

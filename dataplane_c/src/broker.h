@@ -13,13 +13,14 @@ enum broker_constant {
 
 struct accord_broker {
 	int fd;
-	char *interface, *object_path, *sockops_path, *cgroup, *births_path;
+	char *interface, *object_path, *sockops_path, *cgroup, *births_path, *capture_path;
 	uint32_t rungs;
 	uint8_t ports[BROKER_PORTS / 8];
 	int known; /* index that the interface of that name had when it was last looked for; it may be renamed since */
 	struct accord_program *program, *spare;
 	struct accord_sockops *sockops;
 	struct accord_birth_program *births;
+	struct accord_capture_program *capture;
 	uint64_t asked, refused;
 };
 
@@ -35,6 +36,7 @@ struct turn {
 	int lasts; /* and to stay open here */
 	union {
 		uint32_t id;
+		uint64_t cgroup;
 		struct accord_tcp_numbers numbers;
 		struct accord_birth birth;
 		uint64_t counters[ACCORD_REASON_LIMIT];
@@ -93,5 +95,11 @@ int broker_births(struct turn *turn);
 int broker_listening(struct turn *turn);
 int broker_birth(struct turn *turn);
 int broker_birth_end(struct turn *turn);
+/* broker_capture.c */
+int broker_capture(struct turn *turn);
+int broker_capture_ring(struct turn *turn);
+int broker_capture_mark(struct turn *turn);
+int broker_capture_unmark(struct turn *turn);
+int broker_capture_send(struct turn *turn);
 
 #endif /* ACCORD_BROKER_H */

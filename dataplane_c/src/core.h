@@ -18,6 +18,7 @@
 #endif
 
 #include "accord/births.h"
+#include "accord/captures.h"
 #include "accord/maps.h"
 #include "accord/syns.h"
 #include "accord/wire.h"
@@ -558,6 +559,7 @@ int accord_watch_join(struct accord_watcher *watcher, uint32_t cpu, int32_t fd);
 int64_t accord_btf_offset(const char *structure, const char *path);
 
 #include "birth.h"
+#include "captures.h"
 #include "privilege.h"
 #include "syn_option.h"
 #include "tls_server.h"

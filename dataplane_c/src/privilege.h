@@ -11,31 +11,36 @@
 #define ACCORD_PRIVILEGE_H
 
 enum accord_ask_kind {
-	ACCORD_ASK_LOAD = 1,    /* the XDP program; -> its ID, the map "settings" */
-	ACCORD_ASK_ATTACH,      /* number: interface index; mode: XDP_FLAGS_* */
-	ACCORD_ASK_UNLOAD,      /* detaches */
-	ACCORD_ASK_ATTACHED,    /* -> 0 or 1 */
-	ACCORD_ASK_HEARD,       /* -> the map "heard" */
-	ACCORD_ASK_STEER,       /* number: UDP port; mode: enum accord_port_flag */
-	ACCORD_ASK_JOIN,        /* number: queue; its AF_XDP socket; none: leaves */
-	ACCORD_ASK_COUNTERS,    /* -> uint64_t[ACCORD_REASON_LIMIT] */
-	ACCORD_ASK_RING,        /* -> an AF_XDP socket */
-	ACCORD_ASK_BUSY_POLL,   /* mode: microseconds; an AF_XDP socket */
-	ACCORD_ASK_PACKET,      /* number: interface index; -> an AF_PACKET socket, bound and filtered */
-	ACCORD_ASK_DIRECT,      /* number: AF_INET or AF_INET6; mode: deaf; -> a raw socket for IP protocol 253 */
-	ACCORD_ASK_BELL,        /* -> a netlink socket that hears of changed interfaces */
-	ACCORD_ASK_BIND,        /* struct accord_bind; a TCP or UDP socket */
-	ACCORD_ASK_TCP_NUMBERS, /* struct accord_tcp_state; -> struct accord_tcp_numbers */
-	ACCORD_ASK_TCP_INSTALL, /* struct accord_tcp_state; a socket, as accord_tcp_install */
-	ACCORD_ASK_TCP_SILENCE, /* a socket that was installed: its connection ends without a segment */
-	ACCORD_ASK_SYNS,        /* the sockops program, loaded and attached; -> the map "syns" */
-	ACCORD_ASK_SYNS_ANSWER, /* a TCP socket whose SYN-ACKs may be marked */
-	ACCORD_ASK_SYNS_HEAR,   /* marks are for what the XDP program of ACCORD_ASK_LOAD hears */
-	ACCORD_ASK_BIRTHS,      /* the TC program of births, loaded and attached */
-	ACCORD_ASK_LISTENING,   /* number: TCP port that somebody is to listen on */
-	ACCORD_ASK_BIRTH,       /* struct accord_tcp_state */
-	ACCORD_ASK_BIRTH_END,   /* struct accord_tcp_state; mode: enum accord_birth_look; -> struct accord_birth */
-	ACCORD_ASK_BOUNDARY,    /* kinds from here on are answered outside of the C core */
+	ACCORD_ASK_LOAD = 1,       /* the XDP program; -> its ID, the map "settings" */
+	ACCORD_ASK_ATTACH,         /* number: interface index; mode: XDP_FLAGS_* */
+	ACCORD_ASK_UNLOAD,         /* detaches */
+	ACCORD_ASK_ATTACHED,       /* -> 0 or 1 */
+	ACCORD_ASK_HEARD,          /* -> the map "heard" */
+	ACCORD_ASK_STEER,          /* number: UDP port; mode: enum accord_port_flag */
+	ACCORD_ASK_JOIN,           /* number: queue; its AF_XDP socket; none: leaves */
+	ACCORD_ASK_COUNTERS,       /* -> uint64_t[ACCORD_REASON_LIMIT] */
+	ACCORD_ASK_RING,           /* -> an AF_XDP socket */
+	ACCORD_ASK_BUSY_POLL,      /* mode: microseconds; an AF_XDP socket */
+	ACCORD_ASK_PACKET,         /* number: interface index; -> an AF_PACKET socket, bound and filtered */
+	ACCORD_ASK_DIRECT,         /* number: AF_INET or AF_INET6; mode: deaf; -> a raw socket for IP protocol 253 */
+	ACCORD_ASK_BELL,           /* -> a netlink socket that hears of changed interfaces */
+	ACCORD_ASK_BIND,           /* struct accord_bind; a TCP or UDP socket */
+	ACCORD_ASK_TCP_NUMBERS,    /* struct accord_tcp_state; -> struct accord_tcp_numbers */
+	ACCORD_ASK_TCP_INSTALL,    /* struct accord_tcp_state; a socket, as accord_tcp_install */
+	ACCORD_ASK_TCP_SILENCE,    /* a socket that was installed: its connection ends without a segment */
+	ACCORD_ASK_SYNS,           /* the sockops program, loaded and attached; -> the map "syns" */
+	ACCORD_ASK_SYNS_ANSWER,    /* a TCP socket whose SYN-ACKs may be marked */
+	ACCORD_ASK_SYNS_HEAR,      /* marks are for what the XDP program of ACCORD_ASK_LOAD hears */
+	ACCORD_ASK_BIRTHS,         /* the TC program of births, loaded and attached */
+	ACCORD_ASK_LISTENING,      /* number: TCP port that somebody is to listen on */
+	ACCORD_ASK_BIRTH,          /* struct accord_tcp_state */
+	ACCORD_ASK_BIRTH_END,      /* struct accord_tcp_state; mode: enum accord_birth_look; -> struct accord_birth */
+	ACCORD_ASK_CAPTURE,        /* the TC program, loaded and attached; -> the map "capture" */
+	ACCORD_ASK_CAPTURE_RING,   /* -> the ring "captured" */
+	ACCORD_ASK_CAPTURE_MARK,   /* a directory of cgroup2; -> uint64_t, its ID */
+	ACCORD_ASK_CAPTURE_UNMARK, /* uint64_t */
+	ACCORD_ASK_CAPTURE_SEND,   /* struct accord_capture_frame; mode 0: a SYN outward, 1: a SYN-ACK inward */
+	ACCORD_ASK_BOUNDARY,       /* kinds from here on are answered outside of the C core */
 };
 
 enum accord_ask_limit {
@@ -136,6 +141,7 @@ struct accord_broker_config {
 	const char *interface;    /* the only one; NULL: none */
 	const char *object_path;  /* of accord_xdp.bpf.o */
 	const char *sockops_path; /* of accord_sockops.bpf.o */
+	const char *capture_path; /* of accord_capture.bpf.o */
 	const char *cgroup;       /* where that is attached; NULL: nowhere */
 	const char *births_path;  /* of accord_born.bpf.o; NULL: there are none */
 	uint32_t rungs;           /* bits 1 << enum accord_rung: what may be asked for */

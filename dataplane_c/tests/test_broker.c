@@ -40,13 +40,17 @@ static uint32_t data_length(uint32_t kind)
 	if (kind == ACCORD_ASK_TCP_NUMBERS || kind == ACCORD_ASK_TCP_INSTALL || kind == ACCORD_ASK_BIRTH ||
 	    kind == ACCORD_ASK_BIRTH_END)
 		return sizeof(struct accord_tcp_state);
+	if (kind == ACCORD_ASK_CAPTURE_SEND)
+		return sizeof(struct accord_capture_frame);
+	if (kind == ACCORD_ASK_CAPTURE_UNMARK)
+		return sizeof(uint64_t);
 	return 0;
 }
 
 static int takes_descriptor(uint32_t kind)
 {
 	return kind == ACCORD_ASK_BUSY_POLL || kind == ACCORD_ASK_BIND || kind == ACCORD_ASK_TCP_INSTALL ||
-	       kind == ACCORD_ASK_TCP_SILENCE || kind == ACCORD_ASK_SYNS_ANSWER;
+	       kind == ACCORD_ASK_TCP_SILENCE || kind == ACCORD_ASK_SYNS_ANSWER || kind == ACCORD_ASK_CAPTURE_MARK;
 }
 
 static uint32_t open_descriptors(void)
@@ -63,8 +67,10 @@ static uint32_t open_descriptors(void)
 static void begin(struct talk *talk)
 {
 	static const uint8_t no_ports[65536 / 8];
-	const struct accord_broker_config config = {
-		.object_path = "/nonexistent", .sockops_path = "/nonexistent", .ports = no_ports};
+	const struct accord_broker_config config = {.object_path = "/nonexistent",
+	                                            .sockops_path = "/nonexistent",
+	                                            .capture_path = "/nonexistent",
+	                                            .ports = no_ports};
 	int pair[2];
 
 	memset(talk, 0, sizeof(*talk));
@@ -190,7 +196,7 @@ static void a_request_with_another_number_of_descriptors_is_refused_and_keeps_no
 	before = open_descriptors();
 	for (uint32_t kind = 1; kind < ACCORD_ASK_BOUNDARY; kind++)
 		for (uint32_t count = 0; count <= MOST_FDS; count++) {
-			uint8_t bytes[HEAD + sizeof(struct accord_tcp_state)] = {0};
+			uint8_t bytes[HEAD + sizeof(struct accord_capture_frame)] = {0};
 
 			memcpy(bytes, &kind, sizeof(kind));
 			if (count != (uint32_t)takes_descriptor(kind) && !(kind == ACCORD_ASK_JOIN && count == 1))
@@ -244,9 +250,10 @@ static void a_kind_beyond_the_core_is_handed_on_whole(void)
 /* What is well formed, and against the configuration. */
 static void what_is_not_configured_is_refused(void)
 {
-	static const uint32_t kinds[] = {ACCORD_ASK_LOAD,     ACCORD_ASK_STEER,     ACCORD_ASK_JOIN,
-	                                 ACCORD_ASK_COUNTERS, ACCORD_ASK_RING,      ACCORD_ASK_PACKET,
-	                                 ACCORD_ASK_SYNS,     ACCORD_ASK_SYNS_HEAR, ACCORD_ASK_DIRECT};
+	static const uint32_t kinds[] = {ACCORD_ASK_LOAD,     ACCORD_ASK_STEER,       ACCORD_ASK_JOIN,
+	                                 ACCORD_ASK_COUNTERS, ACCORD_ASK_RING,        ACCORD_ASK_PACKET,
+	                                 ACCORD_ASK_SYNS,     ACCORD_ASK_SYNS_HEAR,   ACCORD_ASK_DIRECT,
+	                                 ACCORD_ASK_CAPTURE,  ACCORD_ASK_CAPTURE_RING};
 	struct accord_request request = {0};
 	struct talk talk;
 
@@ -266,7 +273,7 @@ static void what_is_not_configured_is_refused(void)
 
 static void with_data(struct talk *talk, uint32_t kind, const void *data, int fd)
 {
-	uint8_t bytes[HEAD + sizeof(struct accord_tcp_state)] = {0};
+	uint8_t bytes[HEAD + sizeof(struct accord_capture_frame)] = {0};
 	const struct accord_request request = {.kind = kind};
 
 	memcpy(bytes, &request, HEAD);
@@ -355,7 +362,7 @@ static void random_requests_are_answered_one_by_one(void)
 	begin(&talk);
 	before = open_descriptors();
 	for (int i = 0; i < FUZZ_MESSAGES; i++) {
-		uint8_t bytes[HEAD + sizeof(struct accord_tcp_state) + 8];
+		uint8_t bytes[HEAD + sizeof(struct accord_capture_frame) + 8];
 		uint32_t kind = (uint32_t)(test_random(&random) % (ACCORD_ASK_BOUNDARY + 1)), zero = 0, length;
 		int step;
 

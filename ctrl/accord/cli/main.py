@@ -31,6 +31,7 @@ _COMMANDS = {
         "renegotiate",
         "Give running associations another stack, or new keys, while data flows.",
     ),
+    "run": ("accord.cli.run", "run", "Run an unmodified program; its connections are negotiated for."),
     "stats": ("accord.cli.stats", "stats", "Show every counter, by reason: a table, JSON, or for Prometheus."),
     "status": ("accord.cli.status", "status", "Show what the daemon has, does and counted."),
     "trace": ("accord.cli.trace.command", "trace", "Ask a running host a new question, by bcc."),

@@ -80,6 +80,11 @@ def _given(fates: dict[str, int] | None) -> str:
     )
 
 
+def _programs(unmodified: dict[str, Any]) -> str:
+    syns = ", ".join(f"{fate.replace('_', ' ')} {count}" for fate, count in unmodified["syns"].items() if count)
+    return f"{unmodified['programs']} programs; their SYNs: {syns or 'none'}"
+
+
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--control", type=click.Path(path_type=Path), help="Control socket of the daemon.")
@@ -109,6 +114,7 @@ def status(as_json: bool, control: Path | None) -> None:
         table.add_row(name.replace("_", " "), str(answer[name]))
     table.add_row("load", _load(answer["load"]))
     table.add_row("without memory", _strangers(answer["strangers"]))
+    table.add_row("accord run", _programs(answer["unmodified"]))
     table.add_row("sealing keys", ", ".join(answer["sealing_keys"]))
     table.add_row("privileges", describe(answer["privileges"]))
     table.add_row("memory", _memory(answer))

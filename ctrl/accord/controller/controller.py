@@ -39,6 +39,7 @@ from accord.controller.settings.policy import EffectivePolicy
 from accord.controller.stack import call_later
 from accord.controller.stock import Stock
 from accord.controller.strangers.strangers import Strangers
+from accord.controller.unmodified.clients import Clients
 from accord.datapath import clock, privilege
 from accord.datapath.attach import consequence
 from accord.datapath.births import Births
@@ -131,6 +132,7 @@ class Controller:
             log.warning("SYNs leave without the option: %s", self.syn_refusal)
         self.endpoint.reopened = self._hear
         self._births: Births | None = None
+        self.clients = Clients(self)
         self.strangers = Strangers(self, config.limits.strangers_percent / 100)
         self.endpoint.met_stranger = self.strangers.met
         self._roots_read: Path | None = None
@@ -367,6 +369,11 @@ class Controller:
                 "commits": self.strangers.commits,
                 "deferred": dict(self.strangers.deferred),
             },
+            "unmodified": {
+                "programs": self.clients.running,
+                "syns": {fate.name.lower(): count for fate, count in self.clients.fates().items()},
+                "ended": dict(self.clients.ended),
+            },
             "associations": self.associations.rows(_ASSOCIATIONS_SHOWN),
             "associations_more": max(0, len(self.associations) - _ASSOCIATIONS_SHOWN),
             "plugins": sorted(self.plugins),
@@ -432,6 +439,7 @@ class Controller:
         """Stop: peers told, exposed ports back, program detached, memory freed."""
         if self._renewal is not None:
             self._renewal.cancel()
+        self.clients.close()
         self.associations.close()
         for exposed in list(self.exposed.values()):
             self.withdraw(exposed)

@@ -144,6 +144,15 @@ SYN_OPTIONS = Family(
 SYN_SLOTS = Family(
     "negotiation", "accord_syn_slots_used", Kind.GAUGE, (), "Connections that are being opened by such a SYN now."
 )
+CAPTURED_SYNS = Family(
+    "unmodified", "accord_captured_syns_total", Kind.COUNTER, ("fate",),
+    "SYNs of programs under accord run, by what the TC program did: held, or left for a reason; answered: SYN-ACKs.",
+)  # fmt: skip
+HELD_SYNS = Family(
+    "unmodified", "accord_captured_ended_total", Kind.COUNTER, ("reason",),
+    "Those that the daemon was told of, by how it ended: OK is negotiated; the others went on as plain SYNs.",
+)  # fmt: skip
+PROGRAMS = Family("unmodified", "accord_programs", Kind.GAUGE, (), "Programs that run under accord run now.")
 READY = Family(
     "negotiation", "accord_ready_seconds", Kind.HISTOGRAM, ("role", "way"),
     "Until the stack was ready: the initiator's from the call on, the responder's from the proposal's first packet.",
@@ -176,7 +185,7 @@ FAMILIES: tuple[Family, ...] = (
     INFO, START, STEERING, *RINGS.values(), ENGINE, USED, LIMIT, MEMORY, LEVEL, RAISED, STRANGERS, ANSWERS,
     UNKEPT_COMMITS, DEFERRED, PROPOSALS, NEGOTIATIONS, STACKS, READY, OPEN, HANDED_OVER, RENEGOTIATIONS, ADOPTIONS,
     GIVEN, PLUGIN_CALLS, PLUGIN_FAILURES, PLUGIN_REFUSALS, PLUGINS_OFF, PREPARED, READY_NOW, PEERS, PEERS_ASKED,
-    PEERS_LEARNT, PEERS_EVICTED, SYN_OPTIONS, SYN_SLOTS,
+    PEERS_LEARNT, PEERS_EVICTED, SYN_OPTIONS, SYN_SLOTS, CAPTURED_SYNS, HELD_SYNS, PROGRAMS,
 )  # fmt: skip
 """All of them, in the order in which they are shown."""
 

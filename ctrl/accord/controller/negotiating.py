@@ -40,7 +40,7 @@ class Negotiation:
         """
         self._controller, self._target = controller, target
         endpoint = controller.endpoint
-        asked = transaction is None and target.renews is None
+        asked = transaction is None and target.renews is None and target.held is None
         prepared = controller.proposals.take(target) if asked else None
         if prepared is None:
             prepared = prepare(controller, target, early, transaction)

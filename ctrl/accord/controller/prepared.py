@@ -30,7 +30,7 @@ from accord.negotiation import events
 from accord.negotiation.initiator import Initiator, Proposed
 from accord.negotiation.interface import Role
 from accord.protocols.sealed.configuration import KeyConfiguration
-from accord.protocols.services import Security
+from accord.protocols.services import Security, TcpService
 from accord.protocols.tls import TlsSession
 from accord.wire.constants import Protocol, Reason
 from accord.wire.errors import error
@@ -67,6 +67,10 @@ class Target:
     """What an inner negotiation is sealed to; None: the peer is asked, if there is one."""
     early: bool = False
     """A request is in it: one that is made ahead waits for that alone."""
+    bare: bool = False
+    """An unmodified program's: no application node, about whose protocol nobody here knows anything."""
+    held: TcpService | None = None
+    """Has the numbers of a SYN that an unmodified program has sent; None: there are to be fresh ones."""
     via: tuple[str, str] | None = None
     """Out-of-band: the own and the peer's address that the negotiation goes by; None: by those of the connection."""
 
@@ -179,6 +183,8 @@ def prepare(controller: Controller, target: Target, early: bytes = b"", transact
             sealed = request if target.policy.early_sealed else nothing
             inner = proposing(controller, transaction, target.policy, services, target.key, sealed, remarks)
             services = replace(services, inner=inner)
+        if target.held is not None:
+            services = replace(services, tcp=target.held)
         guard = controller.guard
         nodes = propose(
             guard.usable(controller.plugins),
@@ -186,6 +192,7 @@ def prepare(controller: Controller, target: Target, early: bytes = b"", transact
             services,
             context=path.context,
             open_session=guard.open,
+            bare=target.bare,
         )
         proposed = hold_back(nodes, target.policy)
         by_protocol = {plugin.protocol: plugin for plugin in controller.plugins.values()}

@@ -29,21 +29,23 @@ def propose(
     *,
     context: int = Protocol.UDP,
     open_session: Open = lambda plugin, role, services: plugin.open(role, services),
+    bare: bool = False,
 ) -> list[Proposed]:
     """The nodes of a proposal, context first, preferred stacks first after it.
 
     A protocol instance is shared by the stacks that have the same protocols below it, and the application
-    node by all. ``context``: UDP or DIRECT, what the packets travel in. Raises ``UserError`` (POLICY) when the
-    policy leaves nothing to propose, or the ``AccordError`` of the plug-in without which there is nothing.
+    node by all. ``context``: UDP or DIRECT, what the packets travel in. ``bare``: without an application node.
+    Raises ``UserError`` (POLICY) when the policy leaves nothing to propose, or the ``AccordError`` of the plug-in
+    without which there is nothing.
     """
     try:
-        return _propose(plugins, policy, services, context, open_session)
+        return _propose(plugins, policy, services, context, open_session, bare)
     except _Unopened as unopened:
         if unopened.name in (APPLICATION, HIDDEN):
             raise unopened.failure from None
         others = {name: plugin for name, plugin in plugins.items() if name != unopened.name}
         try:
-            return propose(others, policy, services, context=context, open_session=open_session)
+            return propose(others, policy, services, context=context, open_session=open_session, bare=bare)
         except AccordError as nothing_left:
             raise unopened.failure from nothing_left
 
@@ -63,6 +65,7 @@ def _propose(
     services: Services,
     context: int,
     open_session: Open,
+    bare: bool,
 ) -> list[Proposed]:
     def opened(plugin: Plugin) -> CarrierSession:
         try:
@@ -89,7 +92,8 @@ def _propose(
             children.setdefault(node, set())
             children[below].add(node)
             below = node
-        children[below].add(application)
+        if not bare:
+            children[below].add(application)
         preference[below] = len(stacks) - rank
     nodes = [Proposed(NodeId.CONTEXT, context, None, tuple(sorted(children[NodeId.CONTEXT])))]
     for prefix, node in ids.items():
@@ -105,6 +109,8 @@ def _propose(
                 policy.word_of(plugin.protocol),
             )
         )
+    if bare:
+        return nodes
     top = plugins[HIDDEN if policy.hides else APPLICATION]
     word = policy.word_of(top.protocol)
     nodes.append(Proposed(application, top.protocol, opened(top), word=word))

@@ -79,6 +79,9 @@ def collect(controller: Controller, version: str) -> list[dict[str, Any]]:
                 if exposed.given is not None
                 for fate in Fate
             },
+            metrics.CAPTURED_SYNS: {(fate.name.lower(),): count for fate, count in controller.clients.fates().items()},
+            metrics.HELD_SYNS: {(reason,): count for reason, count in controller.clients.ended.items()},
+            metrics.PROGRAMS: {(): controller.clients.running},
             **controller.counts.samples(),
             **_rings(controller),
             **_syn_options(controller.syn_options),

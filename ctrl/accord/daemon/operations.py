@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import binascii
 import contextlib
+import ipaddress
 import logging
 import os
 import socket
@@ -137,6 +138,14 @@ async def _until_gone(channel: Channel) -> None:
         raise error(Reason.BAD_CONFIG, "control message: this connection listens", "ask on another connection")
 
 
+def _peers_of(message: dict[str, Any]) -> list[tuple[str, int]]:
+    peers = _take(message, "peers", list, [])
+    try:
+        return [(str(ipaddress.ip_address(address)), _port({"port": port})) for address, port in peers]
+    except (TypeError, ValueError) as wrong:
+        raise error(Reason.BAD_CONFIG, f"control message: peers: {wrong}", "an address and a port each") from wrong
+
+
 class Operations:
     """Handlers by the message's ``op``."""
 
@@ -152,6 +161,7 @@ class Operations:
             "listen": self._listen,
             "renew": self._renew,
             "rendezvous": self._rendezvous,
+            "run": self._run,
             "renegotiate": self._renegotiate,
             "status": self._status,
             "stats": self._stats,
@@ -170,9 +180,10 @@ class Operations:
                 raise error(
                     Reason.BAD_CONFIG, f"unknown operation {message.get('op')!r}", f"known: {', '.join(self._handlers)}"
                 )
-            given = 1 if message.get("op") == "rendezvous" else 0
+            given = 1 if message.get("op") in ("rendezvous", "run") else 0
             files = _files(message, fds[given:])
-            message["socket"] = _socket(fds[0]) if given and fds else None
+            message["socket"] = _socket(fds[0]) if message.get("op") == "rendezvous" and fds else None
+            message["directory"] = os.dup(fds[0]) if message.get("op") == "run" and fds else -1
         finally:
             for fd in fds:
                 os.close(fd)
@@ -286,6 +297,26 @@ class Operations:
             await asyncio.wait({meeting, gone})
         role = Role(association.report.role)
         await self._hand_over(role, association, channel, {"ok": True})
+
+    async def _run(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
+        """As long as the caller is connected, SYNs of programs in its cgroup are negotiated for."""
+        directory = message["directory"]
+        try:
+            if directory < 0:
+                raise error(Reason.BAD_CONFIG, "control message: no cgroup", "pass its directory, open")
+            user = peer_credentials(channel.sock)[1]
+            # Whose cgroup it is, is whose programs' SYNs are taken.
+            if user not in (0, os.fstat(directory).st_uid):
+                raise error(Reason.NOT_PERMITTED, "the cgroup is another user's", "make one of your own")
+            serial = self._controller.clients.run(directory, _peers_of(message))
+        finally:
+            if directory >= 0:
+                os.close(directory)
+        try:
+            await channel.send({"ok": True})
+            await _until_gone(channel)
+        finally:
+            self._controller.clients.end(serial)
 
     async def _listen(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
         forward_to = _take(message, "forward_to", list)

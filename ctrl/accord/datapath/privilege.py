@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from accord.datapath._core import ffi, lib
 from accord.datapath.births import OBJECT_PATH as BIRTHS_PATH
+from accord.datapath.captures import OBJECT_PATH as CAPTURE_PATH
 from accord.datapath.port import OBJECT_PATH, Rung, Spare
 from accord.datapath.syn_option import OBJECT_PATH as SOCKOPS_PATH
 from accord.wire.constants import Reason
@@ -139,9 +140,10 @@ class Broker:
             ffi.new("char[]", os.fsencode(OBJECT_PATH)),
             ffi.new("uint8_t[]", bytes(allowed)),
             ffi.new("char[]", os.fsencode(BIRTHS_PATH)),
+            ffi.new("char[]", os.fsencode(CAPTURE_PATH)),
         ]
         config.interface = keep[0] if interface else ffi.NULL
-        config.object_path, config.ports, config.births_path = keep[1], keep[2], keep[3]
+        config.object_path, config.ports, config.births_path, config.capture_path = keep[1:5]
         if cgroup is not None:
             keep += [ffi.new("char[]", os.fsencode(cgroup)), ffi.new("char[]", os.fsencode(SOCKOPS_PATH))]
             config.cgroup, config.sockops_path = keep[-2:]

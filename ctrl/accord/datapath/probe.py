@@ -18,7 +18,7 @@ import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from accord.datapath import probe_interface, probe_scratch, probe_syn
+from accord.datapath import probe_capture, probe_interface, probe_scratch, probe_syn
 from accord.datapath.mptcp import IPPROTO_MPTCP, MEND_KERNEL, MEND_SWITCH, SWITCHED_OFF
 from accord.datapath.probe_finding import Finding, kernel_error
 
@@ -133,7 +133,7 @@ def assign_reqsk() -> Finding:
 
 def cgroup2() -> Finding:
     """Where a sockops program is attached."""
-    name, purpose = "cgroup v2", "the negotiation's option on SYNs, by sockops"
+    name, purpose = "cgroup v2", "the negotiation's option on SYNs, by sockops; programs under accord run"
     for line in (read("/proc/self/mountinfo") or "").splitlines():
         before, _, after = line.partition(" - ")
         if after.split(" ", 1)[0] == "cgroup2":
@@ -201,14 +201,6 @@ def mptcp() -> Finding:
     return _socket_protocol("MPTCP", purpose, IPPROTO_MPTCP, MEND_KERNEL)
 
 
-def tun() -> Finding:
-    """The device by which a captured SYN reaches the daemon."""
-    name, purpose = "TUN/TAP", "captured SYNs of unmodified programs"
-    if Path("/dev/net/tun").exists():
-        return Finding("kernel TCP", name, purpose, True, "/dev/net/tun is there")
-    return Finding("kernel TCP", name, purpose, False, "no /dev/net/tun", "modprobe tun")
-
-
 def seccomp() -> Finding:
     """What filters the worker's system calls: the kernel's part, and the library that writes the filter."""
     name, purpose = "seccomp", "the daemon's worker: refusing system calls that it has no use for"
@@ -265,7 +257,7 @@ _HOST: tuple[Callable[[], Finding], ...] = (
     conntrack,
     cgroup2,
     probe_syn.syn_option,
-    tun,
+    probe_capture.captures,
     kernel_tls,
     sctp,
     mptcp,

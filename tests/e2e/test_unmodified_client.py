@@ -1,0 +1,455 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Unmodified programs under ``accord run``: curl and Python over the lab's link, judged by what is on the wire."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
+from scapy.utils import rdpcap
+
+from accord.datapath.cgroup import own_cgroup
+from accord.lab.hosts import HTTP_PORT, Hosts
+from accord.lab.lab import Lab
+from tests.e2e.conftest import BIG, PAGE, RTT
+
+pytestmark = pytest.mark.root
+
+OPEN, LEGACY = 8081, 8082
+"""Exposed with ``secure = no``; a stock server's, about which the daemon knows nothing."""
+ACCORD = (sys.executable, "-m", "accord.cli.main")
+SYN, ACK = 0x02, 0x10
+
+
+@dataclass
+class Wire:
+    """What a capture at the server's end of the link holds of TCP to and from one port."""
+
+    segments: list[Any]
+
+    @property
+    def syns(self) -> list[Any]:
+        """SYNs and SYN-ACKs."""
+        return [each for each in self.segments if int(each[TCP].flags) & SYN]
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(bytes(each[TCP].payload) for each in self.segments if each[TCP].payload)
+
+
+class Site(Hosts):
+    """A pair of hosts with the two services, and programs run on the client."""
+
+    def url(self, port: int = OPEN, family: int = 4, name: str = "index.html") -> str:
+        server = self.lab.server
+        return f"http://{server.address4 if family == 4 else f'[{server.address6}]'}:{port}/{name}"
+
+    def peer(self, port: int = OPEN, family: int = 4) -> str:
+        return self.url(port, family, "").removeprefix("http://").removesuffix("/")
+
+    def under(self, *options: str) -> list[str]:
+        """``accord run`` up to its program."""
+        return [*ACCORD, "run", "--control", str(self.control(self.lab.client)), *options, "--"]
+
+    def curl(self, *options: str, port: int = OPEN, family: int = 4, plain: bool = False) -> tuple[bytes, float]:
+        """The page, and how long ``connect`` took, in seconds; ``plain``: not under ``accord run``."""
+        command = ["curl", "-sS", "-m", "10", "-w", "%{stderr}%{time_connect}", self.url(port, family)]
+        argv = command if plain else [*self.under(*options), *command]
+        done = self.lab.client.run(argv, capture_output=True, timeout=30)
+        assert done.returncode == 0, done.stderr.decode() + self.logs()
+        return done.stdout, float(done.stderr)
+
+    @contextlib.contextmanager
+    def wire(self, port: int = OPEN) -> Iterator[Wire]:
+        """What passes meanwhile."""
+        seen = Wire([])
+        path = self.directory / f"wire-{time.monotonic_ns()}.pcap"
+        with self.lab.capture(path, where="server"):
+            yield seen
+        packets = [each for each in rdpcap(str(path)) if TCP in each]
+        seen.segments = [each for each in packets if port in (each[TCP].sport, each[TCP].dport)]
+
+    def seen(self) -> dict[str, int]:
+        """What the TC program counted, those at 0 left out."""
+        counts: dict[str, int] = self.status(self.lab.client)["unmodified"]["syns"]
+        return {fate: count for fate, count in counts.items() if count}
+
+    def ended(self) -> dict[str, int]:
+        found: dict[str, int] = self.status(self.lab.client)["unmodified"]["ended"]
+        return found
+
+    def expose_open(self) -> None:
+        command = [*ACCORD, "expose", "--listen", str(OPEN), "--to", f"127.0.0.1:{HTTP_PORT}", "--secure", "no"]
+        command += ["--certificate", str(self.certificate), "--private-key", str(self.key)]
+        self.start(self.lab.server, [*command, "--control", str(self.control(self.lab.server))], ready="exposed")
+
+
+@contextlib.contextmanager
+def a_site(directory: Path, name: str, *, server: bool = True, rtt: float = RTT) -> Iterator[Site]:
+    with (
+        Lab(f"{name}-{os.getpid()}", rtt=rtt) as lab,
+        contextlib.closing(Site(lab, directory, site={"index.html": PAGE, "big.bin": BIG})) as site,
+    ):
+        site.serve_plain()
+        site.start(lab.server, ["busybox", "httpd", "-f", "-p", str(LEGACY), "-h", str(site.site)])
+        site.daemon(lab.client, "-v")
+        if server:
+            site.daemon(lab.server, "-v")
+            site.expose_open()
+        yield site
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    with a_site(tmp_path_factory.mktemp("unmodified"), "run") as found:
+        yield found
+
+
+def rises(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
+    return {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)}
+
+
+def left_cgroups() -> list[Path]:
+    return list(own_cgroup().glob("accord-run-*"))
+
+
+# ---- what a program gets
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_the_first_connection_is_a_plain_one_and_the_next_has_no_syn_on_the_wire(site: Site, family: int) -> None:
+    ip = IP if family == 4 else IPv6
+    with site.wire() as first:
+        assert site.curl(family=family)[0] == PAGE
+    opening = [int(each[TCP].flags) & (SYN | ACK) for each in first.syns]
+    assert opening == [SYN, SYN | ACK], "nobody was held back on suspicion"
+    time.sleep(0.5)  # the peer is asked beside it
+    before = site.seen()
+    with site.wire() as second:
+        assert site.curl(family=family)[0] == PAGE
+    assert second.syns == []
+    assert PAGE in second.data
+    assert all(ip in each for each in second.segments)
+    assert rises(before, site.seen()) == {"held": 1, "answered": 1}
+
+
+def test_a_peer_that_is_named_is_negotiated_with_at_once(tmp_path: Path) -> None:
+    with a_site(tmp_path, "runpeer") as fresh, fresh.wire() as wire:
+        body, took = fresh.curl("--peer", fresh.peer())
+        assert body == PAGE
+        assert took == pytest.approx(RTT, abs=0.025), "one round trip"
+        assert fresh.ended() == {"OK": 1}
+    assert wire.syns == []
+
+
+def test_fifty_at_once_and_a_long_body_go_from_kernel_to_kernel(site: Site) -> None:
+    program = """
+import concurrent.futures, sys, urllib.request
+def get(_): return urllib.request.urlopen(sys.argv[1], timeout=10).read()
+with concurrent.futures.ThreadPoolExecutor(50) as pool:
+    bodies = list(pool.map(get, range(50)))
+sys.exit(0 if len(set(bodies)) == 1 and len(bodies[0]) == int(sys.argv[2]) else 3)
+"""
+    before = site.ended()
+    with site.wire() as wire:
+        argv = [
+            *site.under("--peer", site.peer()),
+            sys.executable,
+            "-c",
+            program,
+            site.url(name="big.bin"),
+            str(len(BIG)),
+        ]
+        done = site.lab.client.run(argv, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr + site.logs()
+    negotiated = rises(before, site.ended()).get("OK", 0)
+    assert len({each[TCP].sport for each in wire.syns if not int(each[TCP].flags) & ACK}) == 50 - negotiated
+    assert negotiated >= 40, site.ended()
+    assert sum(len(each[TCP].payload) for each in wire.segments) > 50 * len(BIG)
+
+
+def test_the_kernels_estimate_of_the_round_trip_is_true(site: Site) -> None:
+    program = """
+import json, socket, struct, sys
+s = socket.create_connection((sys.argv[1], int(sys.argv[2])))
+info = s.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+print(json.dumps([struct.unpack_from("I", info, 68)[0] / 1e6, s.getpeername()[1], info[5] & 0x07]))
+"""
+    argv = [*site.under("--peer", site.peer()), sys.executable, "-c", program, site.lab.server.address4, str(OPEN)]
+    before = site.seen()
+    done = site.lab.client.run(argv, capture_output=True, text=True, timeout=30)
+    round_trip, port, options = json.loads(done.stdout)
+    assert rises(before, site.seen()) == {"held": 1, "answered": 1}
+    assert port == OPEN
+    assert RTT * 0.95 < round_trip < RTT + 0.025, "not the fraction of a millisecond that handing it in takes"
+    assert options == 0x07, "timestamps, SACK and window scaling, as both kernels have them"
+
+
+def test_a_program_outside_of_the_cgroup_is_left_alone(site: Site) -> None:
+    before = site.seen()
+    idle = site.lab.client.popen([*site.under("--peer", site.peer()), "sleep", "30"])
+    try:
+        deadline = time.monotonic() + 10
+        while not site.status(site.lab.client)["unmodified"]["programs"] and time.monotonic() < deadline:
+            time.sleep(0.05)
+        with site.wire() as wire:
+            assert site.curl(plain=True)[0] == PAGE
+        assert len(wire.syns) == 2
+        assert rises(before, site.seen()) == {}
+    finally:
+        idle.send_signal(signal.SIGTERM)
+        assert idle.wait(10) == 128 + signal.SIGTERM
+
+
+# ---- peers without Accord
+
+
+def test_a_held_syn_leaves_unchanged_where_the_peer_has_no_accord_and_the_next_is_not_held(tmp_path: Path) -> None:
+    with a_site(tmp_path, "runlegacy", server=False) as fresh:
+        with fresh.wire(LEGACY) as plain:
+            fresh.curl(port=LEGACY, plain=True)
+        with fresh.wire(LEGACY) as held:
+            body, took = fresh.curl("--peer", fresh.peer(LEGACY), port=LEGACY)
+        assert body == PAGE
+        assert took < 0.9, "before its kernel would have repeated it"
+        syns = [each for each in held.syns if not int(each[TCP].flags) & ACK]
+        assert len(syns) == 1
+        (one, other) = (syns[0][TCP], plain.syns[0][TCP])
+        assert [name for name, _ in one.options] == [name for name, _ in other.options]
+        assert dict(one.options)["MSS"] == dict(other.options)["MSS"]
+        assert dict(one.options)["WScale"] == dict(other.options)["WScale"]
+        assert one.window == other.window
+        rebuilt = syns[0].copy()
+        del rebuilt[TCP].chksum
+        assert type(rebuilt)(bytes(rebuilt))[TCP].chksum == one.chksum, "the one that a NIC would have made"
+        # the data acknowledges that SYN's number: it is the connection's own
+        assert all(each[TCP].seq - one.seq & 0xFFFFFFFF < 2**16 for each in held.segments if each[TCP].dport == LEGACY)
+        before = fresh.seen()
+        with fresh.wire(LEGACY) as again:
+            body, took = fresh.curl(port=LEGACY)
+        assert body == PAGE
+        assert took < RTT + 0.02
+        assert rises(before, fresh.seen()) == {"left_alone": 1}
+        assert len(again.syns) == 2
+
+
+def test_a_peer_of_which_nothing_is_known_is_asked_beside_the_connection_and_costs_it_nothing(tmp_path: Path) -> None:
+    with a_site(tmp_path, "rununknown", server=False) as fresh:
+        with fresh.wire(LEGACY) as wire:
+            body, took = fresh.curl(port=LEGACY)
+        assert body == PAGE
+        assert took < RTT + 0.02
+        assert len(wire.syns) == 2
+        assert fresh.seen() == {"asked": 1}
+        deadline = time.monotonic() + 10
+        while fresh.curl(port=LEGACY)[1] and "left_alone" not in fresh.seen() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        assert "held" not in fresh.seen()
+
+
+def test_a_silent_peer_that_is_named_costs_less_than_the_kernels_own_repetition(tmp_path: Path) -> None:
+    with a_site(tmp_path, "runsilent", server=False) as fresh:
+        mute = f"""
+import socket, time
+sock = socket.socket(type=socket.SOCK_DGRAM)
+sock.bind(("", {LEGACY}))
+print("bound", flush=True)
+time.sleep(60)
+"""
+        fresh.start(fresh.lab.server, [sys.executable, "-c", mute], ready="bound")
+        with fresh.wire(LEGACY) as wire:
+            body, took = fresh.curl("--peer", fresh.peer(LEGACY), port=LEGACY)
+        assert body == PAGE
+        assert 0.5 < took < 0.9
+        assert len(wire.syns) == 2
+        assert fresh.ended() == {"TIMEOUT": 1}
+
+
+def test_a_peer_that_answers_too_late_is_reached_by_the_syn_that_was_held(tmp_path: Path) -> None:
+    with a_site(tmp_path, "runlate", rtt=0.8) as fresh:
+        with fresh.wire() as wire:
+            assert fresh.curl("--peer", fresh.peer())[0] == PAGE
+        assert fresh.ended() == {"TIMEOUT": 1}
+        assert fresh.seen()["held"] == 1
+        assert "answered" not in fresh.seen(), "no SYN-ACK was handed in once the SYN had left"
+        assert len({each[TCP].sport for each in wire.segments if each[TCP].dport == OPEN}) == 1
+
+
+# ---- the policy
+
+
+def test_where_the_policy_file_demands_security_syns_are_left_alone_and_counted(tmp_path: Path) -> None:
+    with a_site(tmp_path, "runpolicy") as fresh:
+        process = fresh.start(fresh.lab.client, ["true"])
+        process.wait()
+        config = tmp_path / "lab.toml"
+        config.write_text('[policy.default]\ntcp = "no-syn"\nsecure = "required"\n')
+        fresh.lab.client.run(["kill", "-HUP", str(fresh.status(fresh.lab.client)["pid"])], check=True)
+        time.sleep(0.5)
+        with fresh.wire() as wire:
+            assert fresh.curl("--peer", fresh.peer())[0] == PAGE
+            assert fresh.curl()[0] == PAGE
+        assert len(wire.syns) == 4
+        assert fresh.ended() == {"POLICY": 1}
+        assert fresh.seen() == {"held": 1, "left_alone": 1}
+
+
+# ---- a daemon that is not well
+
+
+def waiting_program(site: Site) -> subprocess.Popen[bytes]:
+    """curl that waits for a line on its standard input, under ``accord run``."""
+    script = f"read line; exec curl -sS -m 10 {site.url()}"
+    argv = [*site.under("--peer", site.peer()), "sh", "-c", script]
+    process = site.lab.client.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    deadline = time.monotonic() + 10
+    while not site.status(site.lab.client)["unmodified"]["programs"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return process
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_daemon_that_is_killed_or_hangs_leaves_programs_their_plain_connections(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    with a_site(tmp_path, "runkill") as fresh:
+        client = fresh.lab.client
+        program = waiting_program(fresh)
+        daemon = fresh.status(client)
+        pids = [daemon["pid"], daemon["privileges"]["broker_pid"]]
+        for pid in pids if number == signal.SIGKILL else pids[:1]:
+            os.kill(pid, number)
+        time.sleep(0.6)
+        filters = client.run(
+            ["tc", "filter", "show", "dev", client.interface, "egress"], capture_output=True, text=True
+        )
+        assert "accord_capture" in filters.stdout, "clsact filters outlive their owner"
+        with fresh.wire() as wire:
+            out, _ = program.communicate(b"\n", timeout=20)
+        assert (out, program.returncode) == (PAGE, 0)
+        assert len(wire.syns) == 2
+        if number == signal.SIGSTOP:
+            os.kill(pids[0], signal.SIGCONT)
+            assert fresh.seen() == {"stale": 1}
+            return
+        fresh.daemon(client)
+        with fresh.wire() as wire:
+            assert fresh.curl("--peer", fresh.peer())[0] == PAGE, "a new daemon puts its own in that one's place"
+        assert wire.syns == []
+        os.kill(fresh.status(client)["pid"], signal.SIGTERM)
+        time.sleep(1)
+        filters = client.run(
+            ["tc", "filter", "show", "dev", client.interface, "egress"], capture_output=True, text=True
+        )
+        assert filters.stdout == "", "and takes it away when it is stopped"
+
+
+# ---- the command
+
+
+def test_the_exit_code_is_the_programs_and_the_cgroup_goes(site: Site) -> None:
+    def code(*argv: str) -> int:
+        return site.lab.client.run([*site.under(), *argv], capture_output=True, timeout=20).returncode
+
+    assert code("sh", "-c", "exit 7") == 7
+    assert code("sh", "-c", "kill -TERM $$") == 128 + signal.SIGTERM
+    assert code("/nonexistent/program") == 127
+    assert code("sh", "-c", "sleep 2 & exit 0") == 0, "what it leaves behind is nobody's to wait for"
+    assert left_cgroups() == []
+    assert site.status(site.lab.client)["unmodified"]["programs"] == 0
+
+
+def test_when_accord_run_is_killed_its_programs_syns_are_no_longer_taken(site: Site) -> None:
+    program = site.lab.client.popen([*site.under(), "sleep", "3"])
+    deadline = time.monotonic() + 10
+    while not site.status(site.lab.client)["unmodified"]["programs"] and time.monotonic() < deadline:
+        time.sleep(0.05)
+    program.kill()
+    program.wait()
+    time.sleep(0.2)
+    assert site.status(site.lab.client)["unmodified"]["programs"] == 0
+    time.sleep(3)
+    site.curl()  # the next one clears away what that one left
+    assert left_cgroups() == []
+
+
+def test_without_a_daemon_it_says_so_and_starts_nothing(tmp_path: Path) -> None:
+    argv = [*ACCORD, "run", "--control", str(tmp_path / "none.sock"), "--", "touch", str(tmp_path / "made")]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "NO_DAEMON" in done.stderr
+    assert not (tmp_path / "made").exists()
+    assert left_cgroups() == []
+
+
+def test_a_daemon_without_an_interface_says_what_is_missing(tmp_path: Path) -> None:
+    control = tmp_path / "control.sock"
+    daemon = subprocess.Popen([*ACCORD, "daemon", "--control", str(control)], stdout=subprocess.PIPE)
+    try:
+        assert daemon.stdout is not None
+        for line in daemon.stdout:
+            if b"daemon ready" in line:
+                break
+        argv = [*ACCORD, "run", "--control", str(control), "--", "true"]
+        done = subprocess.run(argv, capture_output=True, text=True, check=False)
+        assert done.returncode != 0
+        assert "--iface" in done.stderr
+    finally:
+        daemon.terminate()
+        daemon.wait(10)
+
+
+def test_a_syn_with_data_goes_as_it_is_and_is_counted(site: Site) -> None:
+    client = site.lab.client
+    client.run(["sysctl", "-qw", "net.ipv4.tcp_fastopen=0x5"], check=True)  # data without a cookie
+    program = """
+import socket, sys
+s = socket.socket()
+s.sendto(b"GET /index.html HTTP/1.0\\r\\n\\r\\n", 0x20000000, (sys.argv[1], int(sys.argv[2])))
+data = b""
+while piece := s.recv(65536): data += piece
+sys.stdout.buffer.write(data)
+"""
+    before = site.seen()
+    try:
+        with site.wire() as wire:
+            argv = [
+                *site.under("--peer", site.peer()),
+                sys.executable,
+                "-c",
+                program,
+                site.lab.server.address4,
+                str(OPEN),
+            ]
+            done = client.run(argv, capture_output=True, timeout=20)
+    finally:
+        client.run(["sysctl", "-qw", "net.ipv4.tcp_fastopen=1"], check=True)
+    assert PAGE in done.stdout, done.stderr
+    assert len(bytes(wire.syns[0][TCP].payload)) > 20
+    assert rises(before, site.seen()) == {"with_data": 1}
+
+
+def test_a_stock_client_and_a_stock_server_that_listens_itself_meet_without_a_syn(site: Site) -> None:
+    port = 8083
+    server = site.lab.server
+    site.start(server, [sys.executable, "-m", "http.server", str(port), "--bind", "::", "--directory", str(site.site)])
+    command = [*ACCORD, "expose", "--listen", str(port), "--to-listener", "--control", str(site.control(server))]
+    site.start(server, command, ready="exposed")
+    before = site.seen()
+    with site.wire(port) as wire:
+        assert site.curl("--peer", site.peer(port), port=port)[0] == PAGE
+    assert rises(before, site.seen()) == {"held": 1, "answered": 1}
+    assert wire.syns == []
+    assert PAGE in wire.data
