@@ -308,7 +308,24 @@ def test_a_kernel_without_the_protocol_is_absent_with_the_doctors_reason(tmp_pat
         kernel_cases.run("kernel-sctp", 1, findings, tmp_path)
     with pytest.raises(machines.Absent, match="TCP_REPAIR: Operation not permitted"):
         host_cases.CASES["mode-no-syn"]({"TCP_REPAIR": {"ok": False, "reason": "Operation not permitted"}})
+
+
+class Refusing:
+    """A server on which ``accord expose`` says so."""
+
+    def __init__(self, words: str) -> None:
+        self.words = words
+
+    def run(self, command: str) -> str:
+        """Refused."""
+        raise machines.Failed(f"server: {command}: exit code 1: accord: {self.words}")
+
+
+def test_a_kernel_that_gives_a_listener_no_connections_is_absent_only_if_accord_says_so_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     reqsk, cookies = host_cases.LISTENER
+    monkeypatch.setattr(host_cases, "SERVER_HOST", Refusing("the kernel lacks it [NO_KERNEL_SUPPORT, host]"))
     lacking = {reqsk: {"ok": False, "reason": "kernel 6.1.0 does not have it"}, cookies: {"ok": True, "reason": "is 1"}}
     with pytest.raises(machines.Absent, match="bpf_sk_assign_tcp_reqsk: kernel 6"):
         host_cases.CASES["mode-unmodified-server"](lacking)
@@ -317,6 +334,9 @@ def test_a_kernel_without_the_protocol_is_absent_with_the_doctors_reason(tmp_pat
         cookies: {"ok": False, "reason": "is 0: the first segment would be reset"},
     }
     with pytest.raises(machines.Absent, match="tcp_syncookies: is 0"):
+        host_cases.CASES["mode-unmodified-server"](off)
+    monkeypatch.setattr(host_cases, "SERVER_HOST", Refusing("something else [LOAD_FAILED, host]"))
+    with pytest.raises(machines.Failed, match="LOAD_FAILED"):
         host_cases.CASES["mode-unmodified-server"](off)
 
 

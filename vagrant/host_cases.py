@@ -158,10 +158,22 @@ _LISTENER_PORT: Final = 8081
 _LISTENER_TIMES: Final = 3
 
 
+def _refuses_to_expose() -> None:
+    """What the doctor says cannot be is not begun either, and nothing is loaded for it. Raises ``Failed``."""
+    try:
+        SERVER_HOST.run(f"timeout 20 accord expose --listen {_LISTENER_PORT} --to-listener")
+    except Failed as refusal:
+        if "NO_KERNEL_SUPPORT" not in str(refusal):
+            raise
+    else:
+        raise Failed("a port was exposed to its listener on a kernel that cannot give it connections")
+
+
 def unmodified_server(findings: Findings) -> Columns:
     """Python's own HTTP server on the server gets connections of which no SYN was sent, by its own accept()."""
     for needed in LISTENER:
         if not findings[needed]["ok"]:
+            _refuses_to_expose()
             raise Absent(f"{needed}: {findings[needed]['reason']}")
     SERVER_HOST.start("vm-listener", f"/usr/bin/python3 -m http.server {_LISTENER_PORT} --bind ::")
     try:

@@ -398,17 +398,22 @@ def test_a_daemon_that_is_killed_leaves_the_program_its_connections_and_its_port
 def test_nginx_serves_it_with_so_reuseport_and_several_workers(hosts: Hosts, tmp_path: Path) -> None:
     port = 8082
     configuration = tmp_path / "nginx.conf"
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    paths = " ".join(f"{kind}_temp_path {tmp_path}/{kind};" for kind in kinds)
     configuration.write_text(
-        f"worker_processes 2; daemon off; pid {tmp_path}/pid; error_log stderr;\n"
-        f"events {{}}\nhttp {{ access_log off; server {{ listen {port} reuseport; listen [::]:{port} reuseport;\n"
-        f"root {hosts.site}; }} }}\n"
+        f"user root; worker_processes 2; daemon off; pid {tmp_path}/pid; error_log stderr;\n"
+        f"events {{}}\nhttp {{ access_log off; {paths} root {hosts.site};\n"
+        f"server {{ listen {port} reuseport; listen [::]:{port} reuseport; }} }}\n"
     )
-    hosts.start(hosts.lab.server, ["nginx", "-c", str(configuration)])
+    hosts.start(hosts.lab.server, ["nginx", "-e", "stderr", "-c", str(configuration)])
     _until_open(hosts, port)
     expose(hosts, port)
     for family in (4, 6):
-        done = hosts.connect(*WITHOUT_SYN, address(hosts, family, port), stdin=GET)
-        assert done.stdout.endswith(PAGE), done.stderr.decode() + hosts.logs()
+        for _ in range(6):  # whichever worker it is
+            done = hosts.connect(*WITHOUT_SYN, address(hosts, family, port), stdin=GET)
+            assert b"Server: nginx" in done.stdout, done.stderr.decode() + hosts.logs()
+            assert done.stdout.endswith(PAGE)
+    assert fates(hosts, port) == {"born": 12}
 
 
 def _until_open(hosts: Hosts, port: int) -> None:
@@ -417,7 +422,7 @@ def _until_open(hosts: Hosts, port: int) -> None:
         with hosts.lab.client.enter(), contextlib.suppress(OSError):
             socket.create_connection((hosts.lab.server.address4, port), 1).close()
             return
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, hosts.logs()
         time.sleep(0.05)
 
 

@@ -119,6 +119,13 @@ class Scene:
         made.settimeout(_QUIET)
         return self.stack.enter_context(made)
 
+    def one_of_several(self) -> socket.socket:
+        """A listener that shares its port with others, as workers of a server do."""
+        with self.wire.b.inside():
+            made = socket.create_server(("", PORT), reuse_port=True)
+        made.settimeout(_QUIET)
+        return self.stack.enter_context(made)
+
     def peer(self, family: int = 4, port: int = PORT) -> Peer:
         """One more."""
         peer = Peer(self.wire, self.tap, self.births, family, port)
@@ -369,6 +376,22 @@ def test_a_listener_that_goes_in_between_leaves_a_reset_and_a_fate_that_says_so(
     peer.send(peer.segment(b"x"))
     assert [str(each.flags) for each in peer.answers()] == ["R"]
     assert end(scene, peer) == (Fate.DESERTED, 0)
+
+
+def test_of_several_listeners_on_the_port_one_gets_each_connection(scene: Scene) -> None:
+    listeners = [scene.one_of_several() for _ in range(3)]
+    peers = [scene.peer().expected() for _ in range(12)]
+    for peer in peers:
+        peer.send(peer.segment(b"x"))
+    got = []
+    for listener in listeners:
+        with contextlib.suppress(TimeoutError):
+            while True:
+                connection, address = listener.accept()
+                scene.stack.callback(reset_on_close, connection)
+                got.append(address[1])
+    assert sorted(got) == [peer.own.port for peer in peers]
+    assert "R" not in scene.tap.flags()
 
 
 def refused(scene: Scene, port: int = PORT) -> AccordError:
