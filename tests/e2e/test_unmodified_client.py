@@ -52,6 +52,10 @@ class Wire:
 class Site(Hosts):
     """A pair of hosts with the two services, and programs run on the client."""
 
+    def allow(self, users: str) -> None:
+        """Who may use the control sockets, beside root."""
+        (self.directory / "lab.toml").write_text(f'[policy.default]\ntcp = "no-syn"\n[control]\nusers = {users}\n')
+
     def url(self, port: int = OPEN, family: int = 4, name: str = "index.html") -> str:
         server = self.lab.server
         return f"http://{server.address4 if family == 4 else f'[{server.address6}]'}:{port}/{name}"
@@ -97,12 +101,15 @@ class Site(Hosts):
 
 
 @contextlib.contextmanager
-def a_site(directory: Path, name: str, *, server: bool = True, rtt: float = RTT) -> Iterator[Site]:
+def a_site(
+    directory: Path, name: str, *, server: bool = True, rtt: float = RTT, loss: float = 0.0, users: str = "[]"
+) -> Iterator[Site]:
     with (
-        Lab(f"{name}-{os.getpid()}", rtt=rtt) as lab,
+        Lab(f"{name}-{os.getpid()}", rtt=rtt, loss=loss, seed=3 if loss else 0) as lab,
         contextlib.closing(Site(lab, directory, site={"index.html": PAGE, "big.bin": BIG})) as site,
     ):
         site.serve_plain()
+        site.allow(users)
         site.start(lab.server, ["busybox", "httpd", "-f", "-p", str(LEGACY), "-h", str(site.site)])
         site.daemon(lab.client, "-v")
         if server:
@@ -275,6 +282,9 @@ time.sleep(60)
         assert 0.5 < took < 0.9
         assert len(wire.syns) == 2
         assert fresh.ended() == {"TIMEOUT": 1}
+        took = fresh.curl(port=LEGACY)[1]
+        assert took < RTT + 0.02
+        assert fresh.seen() == {"held": 1, "asked": 1}, "one silence proves nothing: it is asked again"
 
 
 def test_a_peer_that_answers_too_late_is_reached_by_the_syn_that_was_held(tmp_path: Path) -> None:
@@ -356,7 +366,60 @@ def test_a_daemon_that_is_killed_or_hangs_leaves_programs_their_plain_connection
         assert filters.stdout == "", "and takes it away when it is stopped"
 
 
+def test_a_daemon_that_takes_over_leaves_running_programs_plain_connections_and_runs_new_ones(tmp_path: Path) -> None:
+    with a_site(tmp_path, "runupgrade") as fresh:
+        client = fresh.lab.client
+        program = waiting_program(fresh)
+        old = fresh.status(client)["pid"]
+        fresh.daemon(client, "--takeover")
+        deadline = time.monotonic() + 10
+        while Path(f"/proc/{old}").exists() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        with fresh.wire() as wire:
+            out, _ = program.communicate(b"\n", timeout=20)
+        assert (out, program.returncode) == (PAGE, 0)
+        assert len(wire.syns) == 2
+        with fresh.wire() as wire:
+            assert fresh.curl("--peer", fresh.peer())[0] == PAGE
+        assert wire.syns == []
+
+
+def test_on_a_path_that_loses_packets_every_connection_comes_about_and_most_are_negotiated(tmp_path: Path) -> None:
+    program = """
+import sys, urllib.request
+bodies = {urllib.request.urlopen(sys.argv[1], timeout=20).read() for _ in range(20)}
+sys.stdout.buffer.write(b"".join(bodies))
+"""
+    with a_site(tmp_path, "runloss", loss=0.05) as fresh:
+        argv = [*fresh.under("--peer", fresh.peer()), sys.executable, "-c", program, fresh.url()]
+        done = fresh.lab.client.run(argv, capture_output=True, timeout=120)
+        assert done.stdout == PAGE, done.stderr
+        assert fresh.ended()["OK"] >= 10, fresh.ended()
+
+
 # ---- the command
+
+
+def test_who_is_not_root_needs_a_cgroup_of_their_own_and_then_nothing_else(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    with a_site(tmp_path, "runuser", users='["nobody"]') as fresh:
+        own = own_cgroup() / f"accord-test-user-{os.getpid()}"
+        become = "exec setpriv --reuid 65534 --regid 65534 --clear-groups"
+        command = " ".join([*fresh.under("--peer", fresh.peer()), "curl", "-sS", "-m", "10", fresh.url()])
+        done = fresh.lab.client.run(["sh", "-c", f"{become} {command}"], capture_output=True, text=True, timeout=30)
+        assert "Delegate=yes" in done.stderr
+        assert fresh.ended() == {}
+        own.mkdir()
+        try:
+            for each in (own, own / "cgroup.procs", own / "cgroup.subtree_control"):
+                os.chown(each, 65534, 65534)  # what Delegate=yes comes to
+            enter = f"echo $$ > {own}/cgroup.procs"
+            done = fresh.lab.client.run(["sh", "-c", f"{enter}; {become} {command}"], capture_output=True, timeout=30)
+            assert done.stdout == PAGE, done.stderr
+            assert fresh.ended() == {"OK": 1}
+            assert not list(own.glob("accord-run-*"))
+        finally:
+            own.rmdir()
 
 
 def test_the_exit_code_is_the_programs_and_the_cgroup_goes(site: Site) -> None:

@@ -145,7 +145,9 @@ class Clients:
     # ---- the program ----
 
     def _open(self) -> Captures:
-        name = self._controller.link.name if self._controller.link is not None else None
+        controller = self._controller
+        # A daemon that takes over is not on it at once.
+        name = controller.config.interface if controller.link is None else controller.link.name
         if name is None:
             raise error(Reason.NO_INTERFACE, "this daemon has no interface to take SYNs at", "accord daemon --iface IF")
         try:
@@ -303,7 +305,8 @@ class Clients:
         self._controller.counts.came_up(Role.INITIATOR, report)
 
     def _failed(self, held: HeldSyn, negotiation: Negotiation, failure: BaseException | None) -> None:
-        """The next ones are not held; in a minute the peer is asked again, beside a SYN that leaves."""
+        """The next one is not held. One silence proves nothing, a packet may have been lost: the peer is asked again,
+        beside a SYN that leaves; after anything else that is done in a minute."""
         syn, exchange = held.captured, negotiation.exchange
         lesson = self._controller.lessons.of(syn.destination, syn.port, syn.source)
         reason = failure.reason if isinstance(failure, AccordError) else Reason.PLUGIN_FAILED
@@ -312,7 +315,7 @@ class Clients:
         elif reason is Reason.TIMEOUT:
             lesson.learn(Learnt.WAITED_IN_VAIN)
         self._controller.counts.failed(Role.INITIATOR, reason)
-        self._say(syn, Say.LEAVE)
+        self._say(syn, Say.ASK if reason is Reason.TIMEOUT else Say.LEAVE)
         if not exchange.committed.done():
             negotiation.stop(Reason.LEGACY_FIRST)
         elif exchange.unreachable and not exchange.over:
