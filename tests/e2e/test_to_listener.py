@@ -248,6 +248,36 @@ def test_who_wants_security_is_refused_rather_than_given_none(hosts: Hosts) -> N
     assert fates(hosts).get("never_came", 0) == 0
 
 
+ASK = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), 10) as connection:
+    connection.sendall(b"tell\\n")
+    print(connection.makefile().readline())
+"""
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_unmodified_programs_at_both_ends_have_one_connection_without_a_syn(
+    hosts: Hosts, tmp_path: Path, family: int
+) -> None:
+    """The client's kernel has seen a SYN-ACK, and echoes it: the listener's kernel times the round trip by that."""
+    server, client = hosts.lab.server, hosts.lab.client
+    host = server.address4 if family == 4 else server.address6
+    command = [*_ACCORD, "run", "--control", str(hosts.control(client)), "--peer", address(hosts, family)]
+    command += ["--", sys.executable, "-c", ASK]
+    capture = tmp_path / "c.pcap"
+    with hosts.lab.capture(capture, where="link"):
+        done = client.run([*command, host, str(PORT)], capture_output=True, text=True, timeout=30)
+        time.sleep(0.2)
+    assert done.returncode == 0, done.stderr + hosts.logs()
+    told = json.loads(done.stdout)
+    assert told["peer"][0].removeprefix("::ffff:") == (client.address4 if family == 4 else client.address6)
+    assert RTT * 0.9e6 <= told["least_round_trip_us"] < 20 * RTT * 1e6
+    segments = [packet[TCP] for packet in rdpcap(str(capture)) if TCP in packet]
+    assert segments
+    assert not [each for each in segments if set(str(each.flags)) & {"S", "R"}]
+
+
 def test_a_link_that_loses_packets_delays_and_breaks_nothing(tmp_path: Path) -> None:
     with two_hosts(tmp_path, "bornloss", loss=0.1) as hosts:
 
