@@ -36,6 +36,8 @@ COOKIE: Final = b"c" * 16
 SECRET: Final = bytes(range(32))
 _MOST_TURNS: Final = 3000
 _SECOND: Final = 1_000_000
+_TELLING_S: Final = 2
+"""For so long an initiator tells its peer again that it has given up."""
 _LINGER_US: Final = 100_000
 
 UDP, TCP, TLS, QUIC, HTTP = Protocol.UDP, Protocol.TCP, Protocol.TLS13, Protocol.QUIC, Protocol.HTTP
@@ -157,6 +159,13 @@ class Side:
     """The engine has given it up."""
     closed: bool = False
     opened: list[Any] = field(default_factory=list)
+    due: list[Callable[[], None]] = field(default_factory=list)
+    """What a session does later, in order."""
+
+    def _later(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
+        assert delay <= _TELLING_S, "a session keeps something for longer than its peer is told that it has ended"
+        self.due.append(callback)
+        return lambda: self.due.remove(callback) if callback in self.due else None
 
     def open(self, protocol: int, rounds: int = 0) -> Session:
         """A session for a node."""
@@ -164,7 +173,7 @@ class Side:
             rule = Elaboration.INITIATOR_PLACEHOLDER if protocol == SPEAKS_FIRST else Elaboration.FREE
             session: Any = Believer(protocol, self.role, rounds, elaboration=rule)
         else:
-            session = PLUGINS[protocol].open(self.role, services(self.role, tcp=self.tcp))
+            session = PLUGINS[protocol].open(self.role, services(self.role, tcp=self.tcp, later=self._later))
         self.opened.append(session)
         return session  # type: ignore[no-any-return]
 
@@ -192,7 +201,7 @@ class Side:
                 case events.Aborted():
                     assert self.aborted is None, "a negotiation aborts once"
                     self.aborted = action
-                    self.ends_at = now + 2 * _SECOND
+                    self.ends_at = now + _TELLING_S * _SECOND
                 case events.Confirmed() | events.Unconfirmed():
                     self.ends_at = now + _LINGER_US
 
@@ -237,7 +246,9 @@ class Side:
         if self.committed is not None:
             assert self.committed.protocols == stack, f"{self.role}: {self.committed.name} instead of {stack}"
         if self.committed is None and self.machine is not None and self.aborted is not None:
-            # "No long-term effect before commit."
+            # "No long-term effect before commit", once the peer has been told.
+            while self.due:
+                self.due.pop(0)()
             assert all(endpoint.released for endpoint in self.tcp.endpoints), "a reserved connection was left behind"
             assert not any(getattr(each, "committed", False) for each in self.opened)
 

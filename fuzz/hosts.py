@@ -58,7 +58,13 @@ def _later(delay: float, callback: Callable[[], None]) -> Callable[[], None]:
 
 
 def services(
-    role: Role, *, security: Security | None = None, tcp: Any = None, wishes: Wishes = NONE, application: Any = None
+    role: Role,
+    *,
+    security: Security | None = None,
+    tcp: Any = None,
+    wishes: Wishes = NONE,
+    application: Any = None,
+    later: Callable[[float, Callable[[], None]], Callable[[], None]] = _later,
 ) -> Services:
     """For one negotiation."""
     return Services(
@@ -67,7 +73,7 @@ def services(
         remote=THERE if role is Role.INITIATOR else HERE,
         now=lambda: 1000.0,
         random=lambda count: b"\x5a" * count,
-        call_later=_later,
+        call_later=later,
         security=security or Security(),
         tcp=tcp,
         wishes=wishes,

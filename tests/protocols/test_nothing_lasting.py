@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Before the commit nothing that a plug-in has asked of the host outlives ``prune`` or ``abort`` (row 30).
+"""Before the commit nothing that a plug-in has asked of the host outlives ``prune`` or ``abort`` (row 30), but a port,
+which an initiator keeps for the two seconds in which it tells its peer.
 
 The built-in plug-ins in real negotiations, on a host that keeps account of what it has lent.
 """
@@ -36,6 +37,7 @@ class Lender:
     lent: list[str] = field(default_factory=list)
     done: list[str] = field(default_factory=list)
     heard: list[Callable[[bytes], None] | None] = field(default_factory=list)
+    timers: list[tuple[float, Callable[[], None]]] = field(default_factory=list)
 
     # DatagramService
     def send(self, data: bytes) -> None:
@@ -47,7 +49,14 @@ class Lender:
 
     def later(self, delay: float, callback: Callable[[], None]) -> Callable[[], None]:
         self.lent.append("timer")
+        self.timers.append((delay, callback))
         return lambda: self.lent.remove("timer") if "timer" in self.lent else None
+
+    def pass_seconds(self, seconds: float) -> None:
+        """What is due by then is done."""
+        while self.timers and self.timers[0][0] <= seconds:
+            self.lent.remove("timer")
+            self.timers.pop(0)[1]()
 
     # TcpService
     def reserve(self, port: int | None = None) -> Endpoint:
@@ -155,6 +164,8 @@ def test_whoever_ends_a_negotiation_before_the_commit_has_everything_back(pki: P
             both.deliver(proposal, both.other)
         both.one.receive(Stop(Reason.CLOSED))
         both.other.receive(Stop(Reason.CLOSED))
+        assert ours.lent == ["port", "timer"], "until the peer has been told"
+        ours.pass_seconds(2.0)
         assert (ours.lent, ours.done) == ([], [])
         assert (theirs.lent, theirs.done) == ([], [])
         assert all(fetch.cancelled for fetch in both.service.fetches)

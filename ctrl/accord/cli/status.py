@@ -123,7 +123,7 @@ def status(as_json: bool, control: Path | None) -> None:
     for rung in answer["rungs_refused"]:
         table.add_row(f"not {rung['rung']}", f"{rung['reason']}: {rung['detail']}")
     for listener in answer["listeners"]:
-        table.add_row("listens on", f"port {listener['port']} -> {listener['to']}{_given(listener['given'])}")
+        table.add_row("listens on", f"port {listener['port']} -> {listener['to']}{_given(listener.get('given'))}")
     console.print(table)
     if answer["associations"]:
         console.print(_associations(answer["associations"], answer["associations_more"]))

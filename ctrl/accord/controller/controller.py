@@ -385,7 +385,7 @@ class Controller:
                 {
                     "port": exposed.port,
                     "to": exposed.service.name if exposed.service else "listener" if exposed.given else "program",
-                    "given": None if exposed.given is None else dict(exposed.given.fates),
+                    **({} if exposed.given is None else {"given": dict(exposed.given.fates)}),
                 }
                 for exposed in self.exposed.values()
             ],
