@@ -156,7 +156,7 @@ def test_a_peer_that_is_named_is_negotiated_with_at_once(tmp_path: Path) -> None
     with a_site(tmp_path, "runpeer") as fresh, fresh.wire() as wire:
         body, took = fresh.curl("--peer", fresh.peer())
         assert body == PAGE
-        assert took == pytest.approx(RTT, abs=0.025), "one round trip"
+        assert RTT * 0.9 < took < 0.6, "it waited for a negotiation, and for no longer than one may take"
         assert fresh.ended() == {"OK": 1}
     assert wire.syns == []
 
@@ -247,7 +247,7 @@ def test_a_held_syn_leaves_unchanged_where_the_peer_has_no_accord_and_the_next_i
         with fresh.wire(LEGACY) as again:
             body, took = fresh.curl(port=LEGACY)
         assert body == PAGE
-        assert took < RTT + 0.02
+        assert took < 0.5, "nothing was held: what is, and has no answer, waits for 0.6 s"
         assert rises(before, fresh.seen()) == {"left_alone": 1}
         assert len(again.syns) == 2
 
@@ -257,7 +257,7 @@ def test_a_peer_of_which_nothing_is_known_is_asked_beside_the_connection_and_cos
         with fresh.wire(LEGACY) as wire:
             body, took = fresh.curl(port=LEGACY)
         assert body == PAGE
-        assert took < RTT + 0.02
+        assert took < 0.5, "nothing was held: what is, and has no answer, waits for 0.6 s"
         assert len(wire.syns) == 2
         assert fresh.seen() == {"asked": 1}
         deadline = time.monotonic() + 10
@@ -283,7 +283,7 @@ time.sleep(60)
         assert len(wire.syns) == 2
         assert fresh.ended() == {"TIMEOUT": 1}
         took = fresh.curl(port=LEGACY)[1]
-        assert took < RTT + 0.02
+        assert took < 0.5, "nothing was held: what is, and has no answer, waits for 0.6 s"
         assert fresh.seen() == {"held": 1, "asked": 1}, "one silence proves nothing: it is asked again"
 
 

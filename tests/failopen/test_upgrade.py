@@ -239,6 +239,10 @@ def test_an_answer_of_which_nothing_is_kept_is_committed_to_with_the_next_daemon
             except accord.AccordError as failure:
                 if last or failure.reason is not Reason.LIFETIME:
                     raise
+            except ConnectionResetError:
+                # The one daemon had the connection, and the other the commit: after ten seconds it is given up.
+                if last:
+                    raise
         assert "tcp" in stack
         strangers = both.wait_for(both.server)["strangers"]
         assert (strangers["answers"], strangers["commits"]) == (0, 1)

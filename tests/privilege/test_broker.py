@@ -351,7 +351,7 @@ def test_a_flood_of_nonsense_is_survived_and_counted() -> None:
 
     def flood() -> None:
         lib.accord_privilege_from(-1)
-        sock = next(found for fd in range(3, 64) if (found := as_pair(fd)) is not None)
+        sock = next(found for fd in range(3, 1024) if (found := as_pair(fd)) is not None)
         for number in range(rounds):
             sock.send(head(number % 7, 1, 1, 1))
             sock.recv(16384)
