@@ -34,15 +34,17 @@ from accord.lab.scratch import scratch
 
 KINDS = {"tcp": 50, "tls": 30, "aborted": 10, "given up": 8, "silent": 2}
 LEAN = Path(__file__).with_name("_soak.py")
-_PLACES = 1024
+_PLACES = 4096
 LIMITS = f"""[limits]
 transactions = {2 * _PLACES}
 unproven = {_PLACES}
 unproven_per_network = {_PLACES}
 proven_per_network = {_PLACES}
+prefix_commits_per_second = 0
 """
-"""All load comes from one network. What is refused or given up keeps its place for twelve seconds, and of the usual
-limits a network has a quarter: enough for 43 of those a second, after which nobody of that network is answered."""
+"""All load comes from one network, which may have as many stacks a second as go. What is refused or given
+up keeps its place for twelve seconds, and of the usual limits a network has a quarter: enough for 43 of those a second,
+after which nobody of that network is answered. Here it is enough for 340, of 1,800 negotiations."""
 BATCHES = 20
 NOTHING_BYTES = 0.1
 """For each negotiation. The least that Python or malloc gives away is 16 bytes, and of the rarest kind there are two
