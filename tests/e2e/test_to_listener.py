@@ -424,7 +424,7 @@ def test_a_daemon_that_is_killed_leaves_the_program_its_connections_and_its_port
         assert done.returncode != 0
 
 
-@pytest.mark.skipif(shutil.which("nginx") is None, reason="no nginx on this host")
+@pytest.mark.skipif(shutil.which("nginx") is None, reason="nginx is missing: apt-get install nginx-light")
 def test_nginx_serves_it_with_so_reuseport_and_several_workers(hosts: Hosts, tmp_path: Path) -> None:
     port = 8082
     configuration = tmp_path / "nginx.conf"
