@@ -114,6 +114,15 @@ def test_a_clock_that_was_set_back_makes_a_new_key_and_nothing_else() -> None:
     assert ring.keys[0] != before
 
 
+@given(st.floats(1e9, 2e9), st.floats(0, COOKIE_SECONDS))
+def test_a_key_is_kept_over_a_restart_at_any_fraction_of_a_second(made: float, later: float) -> None:
+    ring, again = numbers(), numbers()
+    ring.turn(made)
+    again.restore(parse(ring.text()))
+    assert not again.turn(made + later)
+    assert again.keys == ring.keys
+
+
 @given(
     st.lists(
         st.builds(

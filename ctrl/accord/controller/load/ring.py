@@ -6,6 +6,7 @@ Sans-IO: times are arguments, Unix time in seconds, because keys outlive the hos
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -72,9 +73,9 @@ class KeyRing:
 
 
 def format_keys(kept: Sequence[KeptKey]) -> str:
-    """A key to a line."""
+    """A key to a line. Its time is rounded down: one made half a second ago must not seem to be of the future."""
     return _HEAD + "".join(
-        f"{each.key.id} {each.key.key.hex()}{'' if each.made is None else f' {each.made:.0f}'}\n" for each in kept
+        f"{each.key.id} {each.key.key.hex()}{'' if each.made is None else f' {math.floor(each.made)}'}\n" for each in kept
     )
 
 
