@@ -604,6 +604,84 @@ async def test_silent_connections_go_with_the_port_to_where_their_proposal_will_
         assert await stays.fate is Fate.TAKEN
 
 
+def moved(lent: list[Candidate], port: Port) -> Port:
+    """The daemon that takes over, with what the old one's port lends: descriptors of the same connections."""
+    after = Port()
+    after.adopter.answered = lambda transaction: HERE
+    given = [(each.connection.dup(), each.address, each.named_transaction) for each in lent]
+    port.adopter.keep(lent)
+    for connection, address, transaction in given:
+        after._open.callback(connection.close)
+        after.adopter.candidate(connection, address, transaction)
+    return after
+
+
+async def committed_behind_the_preface(port: Port, theirs: socket.socket) -> None:
+    """The commit of an answer that nothing was kept of finds its connection."""
+    async with asyncio.timeout(5):
+        while not port.adopter._foreseen:
+            await asyncio.sleep(0.001)
+    place = port.expect()
+    place.claim(behind_preface=True)
+    await place.there()
+    theirs.send(RECORD)
+    assert await place.carrier().read() == RECORD
+
+
+@pytest.mark.parametrize("named", [None, ID])
+@pytest.mark.parametrize("heard", [0, 5, len(PREFACE)])
+@pytest.mark.parametrize("spare", [False, True])
+def test_a_connection_whose_commit_comes_to_the_next_daemon_goes_there_whatever_it_said_before(
+    named: bytes | None, heard: int, spare: bool
+) -> None:
+    """With or without the option on its SYN, with a part of its preface or all of it, with a stranger in its place."""
+
+    async def main() -> None:
+        before = Port()
+        before.adopter.answered = lambda transaction: HERE
+        if spare:
+            before.connection(ID, "192.0.2.99")
+        _, theirs = before.connection(named)
+        theirs.send(PREFACE[:heard])
+        if heard:
+            await asyncio.sleep(0.01)
+        after = moved(before.adopter.lend(), before)
+        theirs.send(PREFACE[heard:])
+        await committed_behind_the_preface(after, theirs)
+        for port in (before, after):
+            assert not port.adopter._foreseen
+            for candidate in list(port.adopter.silent):
+                candidate.discard()
+            assert not port.adopter.silent
+            port.close()
+
+    run(main())
+
+
+@ports
+async def test_a_connection_that_has_spoken_ahead_of_its_commit_stays_when_there_is_no_next_daemon(port: Port) -> None:
+    port.adopter.answered = lambda transaction: HERE
+    candidate, theirs = port.connection(None)
+    theirs.send(PREFACE)
+    async with asyncio.timeout(5):
+        while not port.adopter._foreseen:
+            await asyncio.sleep(0.001)
+    lent = port.adopter.lend()
+    assert lent == [candidate]
+    port.adopter.take_back(lent)
+    await asyncio.sleep(0.01)
+    await committed_behind_the_preface(port, theirs)
+
+
+@ports
+async def test_of_many_silent_connections_the_latest_go(port: Port) -> None:
+    """A commit comes within a round trip of its connection."""
+    came = [port.connection(None)[0] for _ in range(adopting.LENT + 10)]
+    assert port.adopter.lend() == came[:9:-1]
+    for candidate in came:
+        candidate.discard()
+
+
 @ports
 async def test_only_a_connection_that_somebody_waits_for_may_pass_those_that_say_nothing(port: Port) -> None:
     assert not port.adopter.expects(None)

@@ -71,7 +71,7 @@ class Offer:
             "plain": bool(exposed.listeners),
             "share_udp": exposed.shared,
             "to_listener": exposed.given is not None,
-            "lent": [candidate.transaction.hex() for candidate in self.lent if candidate.transaction is not None],
+            "lent": [(candidate.named_transaction or b"").hex() for candidate in self.lent],
         }
 
 

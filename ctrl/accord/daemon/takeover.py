@@ -63,8 +63,8 @@ class Taken:
     sockets: list[socket.socket]
     program: Channel | None
     """The connection of the program that exposed it; None when the old one's configuration did."""
-    lent: list[tuple[bytes, socket.socket]]
-    """Connections that wait for the negotiation of this transaction."""
+    lent: list[tuple[bytes | None, socket.socket]]
+    """Connections that nobody negotiates about yet, and the transaction that each has named."""
 
     def close(self) -> None:
         """Nobody wants it."""
@@ -199,7 +199,7 @@ def _taken(message: Mapping[str, Any], fds: list[int]) -> Taken:
     program = Channel(sockets.pop()) if message["program"] else None
     named = message.get("lent", [])  # a daemon of an earlier version lends none
     own = len(sockets) - len(named)
-    lent = [(bytes.fromhex(key), sock) for key, sock in zip(named, sockets[own:], strict=True)]
+    lent = [(bytes.fromhex(key) or None, sock) for key, sock in zip(named, sockets[own:], strict=True)]
     to = message["to"]
     to_listener = bool(message.get("to_listener", False))  # then nobody is shown a certificate
     config = ExposeConfig(

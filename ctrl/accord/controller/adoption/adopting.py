@@ -74,18 +74,28 @@ class Candidate:
         """Look at the first bytes when they come."""
         if not self.fate.done():
             self._watching = True
+            self._adopter.silent[self] = None
             asyncio.get_running_loop().add_reader(self.connection.fileno(), self._readable)
 
     def look_away(self) -> None:
-        """Until ``watch`` is called again."""
+        """Until ``watch`` is called again, here or by whoever has the connection then."""
         self._stop_watching()
+        self._want(1)
 
     @property
     def awaited(self) -> bool:
         """A negotiation or its stack may still have to do with it: each of them waits for a bounded time."""
-        if self.transaction is not None:
-            return self._adopter.negotiates(self.transaction)
-        return self._adopter.searching
+        return self.negotiated_about if self.transaction is not None else self._adopter.searching
+
+    @property
+    def negotiated_about(self) -> bool:
+        """A negotiation or its stack is here that has this connection in its place."""
+        return self.transaction is not None and self._adopter.negotiates(self.transaction)
+
+    @property
+    def named_transaction(self) -> bytes | None:
+        """What its SYN, or its first bytes, have named."""
+        return self.transaction if self.transaction is not None else self.spare
 
     def discard(self) -> None:
         """It failed, was too slow, or the port is withdrawn: reset, unless it is a stack's."""
@@ -109,8 +119,7 @@ class Candidate:
         self._stop_watching()
         if self.spare is not None:
             self._adopter.unspare(self)
-        if self._wanted > 1:
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
+        self._want(1)
         if fate is Fate.DROPPED:
             _reset(self.connection)
         self.fate.set_result(fate)
@@ -118,6 +127,7 @@ class Candidate:
     def _stop_watching(self) -> None:
         if self._watching:
             self._watching = False
+            del self._adopter.silent[self]
             asyncio.get_running_loop().remove_reader(self.connection.fileno())
 
     def _readable(self) -> None:
@@ -131,11 +141,15 @@ class Candidate:
         wanted = self._adopter.hellos.wanted(ahead)
         if len(ahead) < wanted > self._wanted:
             # Not whole: wake again when it is, or when nothing more can come.
-            self._wanted = wanted
-            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, wanted)
+            self._want(wanted)
             return
         self._stop_watching()
         self._begins(ahead)
+
+    def _want(self, length: int) -> None:
+        if length != self._wanted:
+            self._wanted = length
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, length)
 
     def _begins(self, ahead: bytes) -> None:
         found = decode(ahead[:OPTION_BYTES])
@@ -176,6 +190,8 @@ class Adopter:
         """``results``: where to count how adoptions end."""
         self._registry: Registry[Candidate] = Registry(LIMIT, results)
         self.hellos = Hellos(clock.now)
+        self.silent: dict[Candidate, None] = {}
+        """Whose first bytes are still to come, in the order of their acceptance."""
         self._places: dict[bytes, Place] = {}
         self._refusing = False
         self._foreseen: dict[bytes, Place] = {}
@@ -204,6 +220,9 @@ class Adopter:
         """A candidate names a transaction: SYN or PREFACE."""
         if event is Event.PREFACE:
             self._foresee(transaction, candidate)
+            if candidate.transaction == transaction:  # it was a spare, and the place that was made is its own
+                self.said(candidate, Event.SAYS_PREFACE)
+                return
         self._perform(transaction, self._registry.accepted(transaction, event, candidate, candidate.address))
 
     def said(self, candidate: Candidate, event: Event) -> None:
@@ -289,9 +308,16 @@ class Adopter:
                 self._places[transaction].stop(Reason.SHUTDOWN)
 
     def lend(self) -> list[Candidate]:
-        """Silent connections whose proposal has not come: with the port itself they go to another daemon, since that is
-        where the proposal will come to. They are not looked at until ``keep`` or ``take_back``. At most ``LENT``."""
-        lent = [candidate for _, candidate in self._registry.parked()][:LENT]
+        """What nobody here negotiates about: with the port itself it goes to another daemon, since the proposal, or the
+        commit of an answer that nothing was kept of, will come to that one. Connections that spoke before such a
+        commit, then silent ones, the latest first: the commit of an old one should have been here. Whether its SYN
+        named a transaction or not: the path may have taken the option off, or our SYN-ACK may have lost its mark.
+
+        They are not looked at until ``keep`` or ``take_back``. At most ``LENT``.
+        """
+        ahead = [self._registry.held(transaction) for transaction in self._foreseen]
+        silent = [each for each in reversed(self.silent) if not each.negotiated_about]
+        lent = [*(each for each in ahead if each is not None), *silent][:LENT]
         for candidate in lent:
             candidate.look_away()
         return lent
@@ -300,7 +326,10 @@ class Adopter:
         """The other daemon has them."""
         for candidate in lent:
             if not candidate.fate.done():
-                self.said(candidate, Event.GONE)
+                if (transaction := candidate.transaction) is not None:
+                    self.said(candidate, Event.GONE)
+                    if (place := self.foreseen(transaction)) is not None:
+                        self.end(place)
                 candidate.settle(Fate.TAKEN)
                 candidate.connection.close()
 

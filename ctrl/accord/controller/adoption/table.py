@@ -310,10 +310,10 @@ class Registry(Generic[C]):
         """Transactions of which a connection is still to come."""
         return [transaction for transaction, entry in self._entries.items() if entry.state in UNFOUND]
 
-    def parked(self) -> list[tuple[bytes, C]]:
-        """Silent connections that nobody negotiates about yet, by the transaction that their SYN named."""
-        entries = self._entries.items()
-        return [(key, entry.held) for key, entry in entries if entry.state is State.PARKED and entry.held is not None]
+    def held(self, transaction: bytes) -> C | None:
+        """The connection that has the place."""
+        entry = self._entries.get(transaction)
+        return None if entry is None else entry.held
 
     def negotiates(self, transaction: bytes) -> bool:
         """A negotiation, or its stack, has to do with what is in this place."""
