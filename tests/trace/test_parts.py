@@ -3,12 +3,15 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -18,6 +21,7 @@ from hypothesis import strategies as st
 from accord.cli.trace import stages, tcp, verdicts
 from accord.cli.trace.command import trace
 from accord.cli.trace.histogram import bounds, quantile, render, slot_of
+from accord.cli.trace.in_order import InOrder
 from accord.datapath.engine import Stage
 from accord.datapath.kernel_types import bit_offset, byte_offset
 from accord.datapath.watch import Record
@@ -52,6 +56,42 @@ def test_a_quantile_bounds_that_part_of_all(durations: list[int], part: float) -
     bound = quantile(counts, part)
     assert sum(each < bound for each in durations) >= part * len(durations)
     assert len([line for line in render(counts) if "..." not in line.split()[:1]]) == len(counts)
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 5_000_000), st.integers(0, 900_000)), max_size=60),
+    st.lists(st.integers(1, 2_000_000), min_size=1, max_size=20),
+)
+def test_what_happens_on_several_cpus_is_handed_on_in_its_order(
+    happened: list[tuple[int, int, int]], pauses: list[int]
+) -> None:
+    """Of each: CPU, time, and how long it takes to get into that CPU's ring. Reading a ring takes time as well."""
+    now, seen = 0, list[tuple[int, int]]()
+    rings: dict[int, list[tuple[int, int, int]]] = {cpu: [] for cpu in range(3)}
+    for number, (cpu, at, delay) in enumerate(sorted(happened, key=lambda each: each[1])):
+        rings[cpu].append((at + delay, at, number))
+    order = InOrder[tuple[int, int]](seen.append)
+    pause = itertools.cycle(pauses)
+
+    def poll(seconds: float) -> None:
+        nonlocal now
+        for ring in rings.values():
+            now += next(pause)
+            for there, at, number in [each for each in ring if each[0] <= now]:
+                ring.remove((there, at, number))
+                order.add(at, (at, number))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("accord.cli.trace.in_order.time", SimpleNamespace(
+            clock_gettime_ns=lambda clock: now, CLOCK_BOOTTIME=time.CLOCK_BOOTTIME
+        ))  # fmt: skip
+        while any(rings.values()):
+            order.round(poll, 0.25)
+    late = [at for at, _ in seen if at > now - 1_000_000]
+    assert not late, "who may still be overtaken waits"
+    order.finish()
+    assert [at for at, _ in seen] == sorted(at for _, at, _ in happened)
+    assert len(seen) == len(set(seen)) == len(happened)
 
 
 CHANGE = struct.Struct("=QQQIHHHBBBB16s16s")

@@ -246,7 +246,8 @@ def test_a_negotiated_connection_is_followed_from_its_installation_to_its_close(
         with hosts.lab.capture(tmp_path / "c.pcap", where="link"):
             negotiate(hosts)
             negotiate(hosts, "--secure", "required", f"{hosts.lab.server.address4}:{TLS_PORT}")  # by a SYN
-            time.sleep(0.3)
+            for tracer in (client, server):
+                tracer.until(event="state", after="CLOSE")
         traced = {"client": client.stop(), "server": server.stop()}
     segments = [packet for packet in settled(tmp_path / "c.pcap") if TCP in packet and PORT in (
         packet[TCP].sport, packet[TCP].dport

@@ -14,6 +14,7 @@ import platform
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -24,6 +25,7 @@ from accord.datapath.probe import bcc, kernel_headers
 
 ACCORD = (sys.executable, "-m", "accord.cli.main")
 _ARCHITECTURE = {"x86_64": "amd64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+_PATIENCE_SECONDS = 30.0
 _LEND = """
 set -e
 mount -t tmpfs none /lib/modules
@@ -77,6 +79,20 @@ class Tracer:
         line: dict[str, Any] = json.loads(self.process.stdout.readline())
         return line
 
+    def until(self, **wanted: object) -> None:
+        """Wait for a line that says so; ``stop`` has it, too, and what came before it."""
+        patience = threading.Timer(_PATIENCE_SECONDS, self.process.kill)
+        patience.start()
+        try:
+            assert self.process.stdout is not None
+            for text in self.process.stdout:
+                self.lines.append(json.loads(text))
+                if wanted.items() <= self.lines[-1].items():
+                    return
+        finally:
+            patience.cancel()
+        raise AssertionError(f"no line says {wanted}: {self.lines}")
+
     def stop(self, number: int = signal.SIGINT) -> list[dict[str, Any]]:
         """Interrupt it; everything that it printed. It has to end well and without complaint."""
         self.process.send_signal(number)
@@ -87,7 +103,7 @@ class Tracer:
         said, complaints = self.process.communicate(timeout=30)
         assert self.process.returncode == 0, complaints
         assert "Traceback" not in complaints
-        self.lines = [json.loads(line) for line in said.splitlines()]
+        self.lines += [json.loads(line) for line in said.splitlines()]
         return self.lines
 
 

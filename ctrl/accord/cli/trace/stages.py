@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from accord.cli.trace.histogram import milliseconds, quantile, render
+from accord.cli.trace.in_order import InOrder
 from accord.cli.trace.rings import Rings
 from accord.cli.trace.session import compile_text, epoch, options, run, say, wall
 from accord.datapath.engine import STAGE_SYMBOL, Stage
@@ -80,9 +81,11 @@ def stages(pids: tuple[int, ...], each: bool, seconds: float | None, as_json: bo
 
     try:
         attach(bpf, found)
-        with Rings(lambda data: show(data, as_json), on_loss) as rings:
+        reached = InOrder[bytes](lambda data: show(data, as_json))
+        with Rings(lambda data: reached.add(_EVENT.unpack_from(data)[0], data), on_loss) as rings:
             rings.join(bpf["events"])
-            run("stages of negotiations", as_json, rings.poll, seconds)
+            run("stages of negotiations", as_json, lambda patience: reached.round(rings.poll, patience), seconds)
+        reached.finish()
         report(bpf, as_json)
         if lost:
             click.echo(f"{lost} stages came too fast to be printed one by one; the histograms have them", err=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import click
 
+from accord.cli.trace.in_order import InOrder
 from accord.cli.trace.rings import Rings
 from accord.cli.trace.session import compile_text, epoch, network_namespace, options, run, say, wall
 from accord.datapath.kernel_types import bit_offset, byte_offset
@@ -112,9 +113,17 @@ def tcp(every: bool, all_namespaces: bool, seconds: float | None, as_json: bool)
             bpf.attach_tracepoint(tp="tcp:tcp_send_reset", fn_name="send_reset")
         else:
             click.echo("accord: this kernel does not tell which connection a reset is sent for", err=True)
-        with Rings(lambda data: show(decode(data), as_json), on_loss) as rings:
+        changes = InOrder[Change](lambda change: show(change, as_json))
+
+        def received(data: bytes) -> None:
+            change = decode(data)
+            changes.add(change.at_ns, change)
+
+        with Rings(received, on_loss) as rings:
             rings.join(bpf["events"])
-            run("TCP connections" if every else "negotiated TCP connections", as_json, rings.poll, seconds)
+            what = "TCP connections" if every else "negotiated TCP connections"
+            run(what, as_json, lambda patience: changes.round(rings.poll, patience), seconds)
+        changes.finish()
         if lost:
             click.echo(f"{lost} events came too fast and are missing", err=True)
     finally:

@@ -16,6 +16,7 @@ import click
 from scapy.layers.inet6 import IPv6  # noqa: F401  (so that it is known as a payload)
 from scapy.layers.l2 import Ether
 
+from accord.cli.trace.in_order import InOrder
 from accord.cli.trace.rings import Rings
 from accord.cli.trace.session import compile_text, epoch, options, run, say, wall
 from accord.datapath.watch import Record, Watcher, attached, decode
@@ -57,16 +58,19 @@ def verdicts(interfaces: tuple[str, ...], names: tuple[str, ...], seconds: float
                 places.append(stack.enter_context(Place(name, reasons, rings, bpf["programs"])))
                 places[-1].take(program)
 
+            def poll(seconds: float) -> None:
+                for place in places:
+                    place.rings.poll(seconds / len(places))
+                failures.poll(0)
+
             def step(patience: float) -> None:
                 for place in places:
                     if place.follow():
                         stream.program(place)
-                    place.rings.poll(patience / len(places))
-                failures.poll(0)
-                stream.flush()
+                stream.lines.round(poll, patience)
 
             run(f"verdicts on {', '.join(programs.values())}", as_json, step, seconds)
-        stream.flush()
+        stream.lines.finish()
         stream.summary()
     finally:
         bpf.cleanup()
@@ -165,7 +169,7 @@ class Stream:
 
     def __init__(self, as_json: bool) -> None:
         self._as_json = as_json
-        self._lines: list[tuple[int, dict[str, object] | str]] = []
+        self.lines = InOrder[dict[str, object] | str](say)
         self._counts: Counter[str] = Counter()
         self._lost = 0
 
@@ -197,7 +201,7 @@ class Stream:
                 f"{wall(record.at_ns)}  {name} queue {record.queue}  {record.verdict.name:<8} {record.reason.name:<18} "
                 f"{record.frame_bytes:>5} B  {describe(record)}"
             )
-        self._lines.append((record.at_ns, line))
+        self.lines.add(record.at_ns, line)
 
     def failure(self, data: bytes) -> None:
         """The kernel could not do what the verdict said."""
@@ -206,15 +210,12 @@ class Stream:
         why = f"{errno.errorcode.get(-code, code)} ({os.strerror(-code)})" if code else "invalid verdict"
         verdict = Verdict(action).name if action in Verdict.__members__.values() else str(action)
         name = _interface(interface)
-        self._lines.append(
-            (
-                at_ns,
-                {"event": "failed", "at": epoch(at_ns), "interface": name, "queue": queue, "verdict": verdict,
-                 "error": why}
-                if self._as_json
-                else f"{wall(at_ns)}  {name} queue {queue}  {verdict:<8} failed: {why}: the frame is lost",
-            )
-        )  # fmt: skip
+        self.lines.add(
+            at_ns,
+            {"event": "failed", "at": epoch(at_ns), "interface": name, "queue": queue, "verdict": verdict, "error": why}
+            if self._as_json
+            else f"{wall(at_ns)}  {name} queue {queue}  {verdict:<8} failed: {why}: the frame is lost",
+        )
 
     def program(self, place: Place) -> None:
         """The interface has another program, or none."""
@@ -223,12 +224,6 @@ class Stream:
             return
         what = f"program {place.program} is traced now" if place.program else "no program of Accord's any more"
         click.echo(f"{place.name}: {what}", err=True)
-
-    def flush(self) -> None:
-        """Print what there is; the rings of several CPUs are merged by time."""
-        lines, self._lines = self._lines, []
-        for _, line in sorted(lines, key=lambda entry: entry[0]):
-            say(line)
 
     def summary(self) -> None:
         """How many of which, and how many are missing."""

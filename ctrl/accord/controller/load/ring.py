@@ -74,9 +74,11 @@ class KeyRing:
 
 def format_keys(kept: Sequence[KeptKey]) -> str:
     """A key to a line. Its time is rounded down: one made half a second ago must not seem to be of the future."""
-    return _HEAD + "".join(
-        f"{each.key.id} {each.key.key.hex()}{'' if each.made is None else f' {math.floor(each.made)}'}\n" for each in kept
-    )
+    return _HEAD + "".join(f"{each.key.id} {each.key.key.hex()}{_written(each.made)}\n" for each in kept)
+
+
+def _written(made: float | None) -> str:
+    return "" if made is None else f" {math.floor(made)}"
 
 
 def parse(text: str) -> list[KeptKey]:
