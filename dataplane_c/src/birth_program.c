@@ -16,8 +16,8 @@
 
 #include "complaint.h"
 #include "failure.h"
+#include "object.h"
 
-static const char program_name[] = "accord_born";
 static const char kernel_function[] = "bpf_sk_assign_tcp_reqsk";
 
 enum {
@@ -57,54 +57,33 @@ static int check_kernel(struct accord_failure *failure)
 	                   kernel_function);
 }
 
-static int mismatch(struct accord_failure *failure, const char *what)
-{
-	return accord_fail(failure, ACCORD_REASON_MAP_MISMATCH, 0,
-	                   "the TC object's %s is not as the library has it: build both from one source", what);
-}
-
-static int check_object(const struct accord_birth_program *program, struct accord_failure *failure)
-{
-	const struct bpf_map *map = bpf_object__find_map_by_name(program->object, ".rodata.births");
-	const struct bpf_map *births = bpf_object__find_map_by_name(program->object, "births");
-	const struct bpf_map *latest = bpf_object__find_map_by_name(program->object, "latest");
-	size_t bytes = 0;
-	const uint32_t *layout = map ? bpf_map__initial_value((struct bpf_map *)map, &bytes) : NULL;
-
-	if (!layout || bytes < sizeof(*layout) || *layout != ACCORD_BIRTHS_LAYOUT)
-		return mismatch(failure, "layout");
-	if (!births || bpf_map__key_size(births) != sizeof(struct accord_birth_key) ||
-	    bpf_map__value_size(births) != sizeof(struct accord_birth))
-		return mismatch(failure, "map births");
-	return latest && bpf_map__value_size(latest) == sizeof(uint64_t) ? 0 : mismatch(failure, "map latest");
-}
-
 static int load(struct accord_birth_program *program, const char *object_path, struct accord_failure *failure)
 {
-	const struct bpf_program *found;
-	long error;
-	int result;
+	struct bpf_map *births, *latest;
+	const struct object_map maps[] = {
+		{"births", &births, BPF_MAP_TYPE_HASH, sizeof(struct accord_birth_key), sizeof(struct accord_birth),
+	     ACCORD_BIRTHS_ENTRIES},
+		{"latest", &latest, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(uint64_t), 1},
+	};
+	const struct object_file file = {
+		.path = object_path,
+		.kind = "TC ingress",
+		.program = "accord_born",
+		.section = ".rodata.births",
+		.layout = ACCORD_BIRTHS_LAYOUT,
+		.maps = maps,
+		.maps_count = sizeof(maps) / sizeof(*maps),
+	};
+	struct bpf_program *found;
+	int result = object_open(&file, &program->object, &found, failure);
 
-	program->object = bpf_object__open_file(object_path, NULL);
-	error = libbpf_get_error(program->object);
-	if (error) {
-		program->object = NULL;
-		return accord_fail(failure, ACCORD_REASON_LOAD_FAILED, (int)-error, "opening %s: %s", object_path,
-		                   accord_complaint());
-	}
-	result = check_object(program, failure);
+	if (!result)
+		result = object_load(&file, program->object, failure);
 	if (result)
 		return result;
-	found = bpf_object__find_program_by_name(program->object, program_name);
-	if (!found)
-		return accord_fail(failure, ACCORD_REASON_LOAD_FAILED, 0, "%s has no program %s", object_path, program_name);
-	result = bpf_object__load(program->object);
-	if (result)
-		return accord_fail(failure, accord_reason_of_errno(-result, ACCORD_REASON_LOAD_FAILED), -result,
-		                   "loading the TC program: %s", accord_complaint());
 	program->program_fd = bpf_program__fd(found);
-	program->births_fd = bpf_object__find_map_fd_by_name(program->object, "births");
-	program->latest_fd = bpf_object__find_map_fd_by_name(program->object, "latest");
+	program->births_fd = bpf_map__fd(births);
+	program->latest_fd = bpf_map__fd(latest);
 	return 0;
 }
 

@@ -22,6 +22,7 @@
 
 #include "complaint.h"
 #include "failure.h"
+#include "object.h"
 
 enum {
 	/* Others may shoot what they do not like, and shall see it first: a SYN that is stolen they would not. */
@@ -40,74 +41,39 @@ struct accord_capture_program {
 	int outward, inward; /* AF_PACKET sockets that hear nothing */
 };
 
-static int mismatch(struct accord_failure *failure, const char *what)
-{
-	return accord_fail(failure, ACCORD_REASON_MAP_MISMATCH, 0,
-	                   "the TC object's %s is not as the library has it: build both from one source", what);
-}
-
-static int check_layout(const struct accord_capture_program *program, struct accord_failure *failure)
-{
-	const struct bpf_map *map = bpf_object__find_map_by_name(program->object, ".rodata.captures");
-	size_t bytes = 0;
-	const uint32_t *layout = map ? bpf_map__initial_value((struct bpf_map *)map, &bytes) : NULL;
-
-	return layout && bytes >= sizeof(*layout) && *layout == ACCORD_CAPTURES_LAYOUT ? 0 : mismatch(failure, "layout");
-}
-
-static int find_maps(struct accord_capture_program *program, struct accord_failure *failure)
-{
-	const struct {
-		const char *name;
-		int *fd;
-		enum bpf_map_type type;
-		uint32_t value_bytes, entries;
-	} wanted[] = {
-		{"capture", &program->map_fd, BPF_MAP_TYPE_ARRAY, sizeof(struct accord_capture), 1},
-		{"captured", &program->ring_fd, BPF_MAP_TYPE_RINGBUF, 0, ACCORD_CAPTURE_RING_BYTES},
-		{"cgroups", &program->cgroups_fd, BPF_MAP_TYPE_HASH, sizeof(uint8_t), ACCORD_CAPTURE_CGROUPS},
-	};
-
-	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted); i++) {
-		const struct bpf_map *map = bpf_object__find_map_by_name(program->object, wanted[i].name);
-
-		if (!map || bpf_map__type(map) != wanted[i].type || bpf_map__value_size(map) != wanted[i].value_bytes ||
-		    bpf_map__max_entries(map) != wanted[i].entries)
-			return mismatch(failure, wanted[i].name);
-		*wanted[i].fd = bpf_map__fd(map);
-	}
-	return 0;
-}
-
 static int load(struct accord_capture_program *program, const char *object_path, struct accord_failure *failure)
 {
+	struct bpf_map *capture, *ring, *cgroups;
+	const struct object_map maps[] = {
+		{"capture", &capture, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(struct accord_capture), 1},
+		{"captured", &ring, BPF_MAP_TYPE_RINGBUF, 0, 0, ACCORD_CAPTURE_RING_BYTES},
+		{"cgroups", &cgroups, BPF_MAP_TYPE_HASH, CGROUP_ID_BYTES, sizeof(uint8_t), ACCORD_CAPTURE_CGROUPS},
+	};
+	const struct object_file file = {
+		.path = object_path,
+		.kind = "TC egress",
+		.program = program_name,
+		.section = ".rodata.captures",
+		.layout = ACCORD_CAPTURES_LAYOUT,
+		.maps = maps,
+		.maps_count = sizeof(maps) / sizeof(*maps),
+	};
 	struct bpf_prog_info info = {0};
 	uint32_t info_bytes = sizeof(info);
 	struct bpf_program *entry;
-	long error;
-	int result;
+	int result = object_open(&file, &program->object, &entry, failure);
 
-	program->object = bpf_object__open_file(object_path, NULL);
-	error = libbpf_get_error(program->object);
-	if (error) {
-		program->object = NULL;
-		return accord_fail(failure, ACCORD_REASON_LOAD_FAILED, (int)-error, "opening %s: %s", object_path,
-		                   accord_complaint());
-	}
-	result = check_layout(program, failure);
+	if (!result)
+		result = object_load(&file, program->object, failure);
 	if (result)
 		return result;
-	entry = bpf_object__find_program_by_name(program->object, program_name);
-	if (!entry)
-		return accord_fail(failure, ACCORD_REASON_LOAD_FAILED, 0, "%s has no program %s", object_path, program_name);
-	result = bpf_object__load(program->object);
-	if (result)
-		return accord_fail(failure, accord_reason_of_errno(-result, ACCORD_REASON_LOAD_FAILED), -result,
-		                   "loading the TC program: %s", accord_complaint());
 	program->program_fd = bpf_program__fd(entry);
+	program->map_fd = bpf_map__fd(capture);
+	program->ring_fd = bpf_map__fd(ring);
+	program->cgroups_fd = bpf_map__fd(cgroups);
 	if (!bpf_obj_get_info_by_fd(program->program_fd, &info, &info_bytes))
 		program->id = info.id;
-	return find_maps(program, failure);
+	return 0;
 }
 
 /* The program in our place: its ID, 0 for none; *ours: it bears our name. */

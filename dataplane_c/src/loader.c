@@ -18,6 +18,7 @@
 #include "ask.h"
 #include "complaint.h"
 #include "failure.h"
+#include "object.h"
 
 enum {
 	/* A link whose process was killed a moment ago is still being torn down. */
@@ -40,81 +41,44 @@ struct accord_program {
 	const struct accord_heard *heard;
 };
 
-/* An object of another layout would be told so by the settings, and pass everything: better not to attach it. */
-static int check_layout(const struct accord_program *program, struct accord_failure *failure)
-{
-	const struct bpf_map *map = bpf_object__find_map_by_name(program->object, ".rodata.layout");
-	size_t bytes = 0;
-	const uint32_t *layout = map ? bpf_map__initial_value((struct bpf_map *)map, &bytes) : NULL;
-
-	if (!layout || bytes < sizeof(*layout))
-		return accord_fail(failure, ACCORD_REASON_MAP_MISMATCH, 0,
-		                   "the BPF object does not say its map layout: build it and the library from one source");
-	if (*layout != ACCORD_MAP_LAYOUT)
-		return accord_fail(failure, ACCORD_REASON_MAP_MISMATCH, 0,
-		                   "the BPF object has map layout %u, the library %u: build both from one source", *layout,
-		                   ACCORD_MAP_LAYOUT);
-	return 0;
-}
-
-static int find_maps(struct accord_program *program, struct accord_failure *failure)
-{
-	const struct {
-		const char *name;
-		int *fd;
-		enum bpf_map_type type;
-		uint32_t key_bytes, value_bytes, entries;
-	} wanted[] = {
-		{"settings", &program->settings_fd, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(struct accord_settings), 1},
-		{"ports", &program->ports_fd, BPF_MAP_TYPE_HASH, sizeof(uint16_t), sizeof(uint8_t), ACCORD_MAX_PORTS},
-		{"xsks", &program->xsks_fd, BPF_MAP_TYPE_XSKMAP, sizeof(uint32_t), sizeof(uint32_t), ACCORD_MAX_QUEUES},
-		{"counters", &program->counters_fd, BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(uint64_t),
-	     ACCORD_REASON_LIMIT},
-		{"heard", &program->heard_fd, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(struct accord_heard),
-	     ACCORD_HEARD_SLOTS},
-	};
-
-	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted); i++) {
-		const struct bpf_map *map = bpf_object__find_map_by_name(program->object, wanted[i].name);
-
-		if (!map || bpf_map__type(map) != wanted[i].type || bpf_map__key_size(map) != wanted[i].key_bytes ||
-		    bpf_map__value_size(map) != wanted[i].value_bytes || bpf_map__max_entries(map) != wanted[i].entries)
-			return accord_fail(failure, ACCORD_REASON_MAP_MISMATCH, 0,
-			                   "map %s is %s: build the BPF object and the library from one source", wanted[i].name,
-			                   map ? "of another layout" : "missing");
-		*wanted[i].fd = bpf_map__fd(map);
-	}
-	return 0;
-}
-
+/* One of another layout would be told so by the settings, and pass everything: it is not even attached. */
 static int load(struct accord_program *program, const char *object_path, struct accord_failure *failure)
 {
+	struct bpf_map *settings, *ports, *xsks, *counters, *heard;
+	const struct object_map maps[] = {
+		{"settings", &settings, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(struct accord_settings), 1},
+		{"ports", &ports, BPF_MAP_TYPE_HASH, sizeof(uint16_t), sizeof(uint8_t), ACCORD_MAX_PORTS},
+		{"xsks", &xsks, BPF_MAP_TYPE_XSKMAP, sizeof(uint32_t), sizeof(uint32_t), ACCORD_MAX_QUEUES},
+		{"counters", &counters, BPF_MAP_TYPE_PERCPU_ARRAY, sizeof(uint32_t), sizeof(uint64_t), ACCORD_REASON_LIMIT},
+		{"heard", &heard, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(struct accord_heard), ACCORD_HEARD_SLOTS},
+	};
+	const struct object_file file = {
+		.path = object_path,
+		.kind = "XDP",
+		.program = program_name,
+		.section = ".rodata.layout",
+		.layout = ACCORD_MAP_LAYOUT,
+		.maps = maps,
+		.maps_count = sizeof(maps) / sizeof(*maps),
+	};
 	struct bpf_prog_info info = {};
 	uint32_t info_bytes = sizeof(info);
 	struct bpf_program *entry;
-	long error;
-	int result;
+	int result = object_open(&file, &program->object, &entry, failure);
 
-	program->object = bpf_object__open_file(object_path, NULL);
-	error = libbpf_get_error(program->object);
-	if (error) {
-		program->object = NULL;
-		return accord_fail(failure, ACCORD_REASON_LOAD_FAILED, (int)-error, "opening %s", object_path);
-	}
-	result = check_layout(program, failure);
+	if (!result)
+		result = object_load(&file, program->object, failure);
 	if (result)
 		return result;
-	entry = bpf_object__find_program_by_name(program->object, program_name);
-	if (!entry)
-		return accord_fail(failure, ACCORD_REASON_LOAD_FAILED, 0, "%s has no program %s", object_path, program_name);
-	result = bpf_object__load(program->object);
-	if (result)
-		return accord_fail(failure, accord_reason_of_errno(-result, ACCORD_REASON_LOAD_FAILED), -result,
-		                   "loading the XDP program: %s", accord_complaint());
 	program->program_fd = bpf_program__fd(entry);
+	program->settings_fd = bpf_map__fd(settings);
+	program->ports_fd = bpf_map__fd(ports);
+	program->xsks_fd = bpf_map__fd(xsks);
+	program->counters_fd = bpf_map__fd(counters);
+	program->heard_fd = bpf_map__fd(heard);
 	if (!bpf_obj_get_info_by_fd(program->program_fd, &info, &info_bytes))
 		program->id = info.id;
-	return find_maps(program, failure);
+	return 0;
 }
 
 static int map_settings(struct accord_program *program, struct accord_failure *failure)

@@ -12,8 +12,7 @@
 
 #include "complaint.h"
 #include "failure.h"
-
-static const char program_name[] = "accord_sockops";
+#include "object.h"
 
 struct accord_sockops {
 	char *object_path;
@@ -23,77 +22,43 @@ struct accord_sockops {
 	int link_fd;
 };
 
-static int mismatch(struct accord_failure *failure, const char *what)
+static struct object_file file_of(const struct accord_sockops *sockops)
 {
-	return accord_fail(failure, ACCORD_REASON_MAP_MISMATCH, 0,
-	                   "the sockops object's %s is not as the library has it: build both from one source", what);
-}
-
-static int check_layout(const struct accord_sockops *sockops, struct accord_failure *failure)
-{
-	const struct bpf_map *map = bpf_object__find_map_by_name(sockops->object, ".rodata.syns");
-	size_t bytes = 0;
-	const uint32_t *layout = map ? bpf_map__initial_value((struct bpf_map *)map, &bytes) : NULL;
-
-	return layout && bytes >= sizeof(*layout) && *layout == ACCORD_SYNS_LAYOUT ? 0 : mismatch(failure, "layout");
-}
-
-static int find_maps(struct accord_sockops *sockops, struct accord_failure *failure)
-{
-	const struct {
-		const char *name;
-		struct bpf_map **map;
-		enum bpf_map_type type;
-		uint32_t value_bytes, entries;
-	} wanted[] = {
-		{"syns", &sockops->syns, BPF_MAP_TYPE_ARRAY, sizeof(struct accord_syn), ACCORD_SYNS_SLOTS},
-		{"listeners", &sockops->listeners, BPF_MAP_TYPE_SK_STORAGE, sizeof(struct accord_listener), 0},
-		{"heard", &sockops->heard, BPF_MAP_TYPE_ARRAY, sizeof(struct accord_heard), ACCORD_HEARD_SLOTS},
+	return (struct object_file){
+		.path = sockops->object_path,
+		.kind = "sockops",
+		.program = "accord_sockops",
+		.section = ".rodata.syns",
+		.layout = ACCORD_SYNS_LAYOUT,
 	};
-
-	for (size_t i = 0; i < sizeof(wanted) / sizeof(*wanted); i++) {
-		struct bpf_map *map = bpf_object__find_map_by_name(sockops->object, wanted[i].name);
-
-		if (!map || bpf_map__type(map) != wanted[i].type || bpf_map__value_size(map) != wanted[i].value_bytes ||
-		    bpf_map__max_entries(map) != wanted[i].entries)
-			return mismatch(failure, wanted[i].name);
-		*wanted[i].map = map;
-	}
-	return 0;
 }
 
-static int find(struct accord_sockops *sockops, const char *object_path, struct accord_failure *failure)
+static int open_object(struct accord_sockops *sockops, struct accord_failure *failure)
 {
-	long error;
-	int result;
+	const struct object_map maps[] = {
+		{"syns", &sockops->syns, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(struct accord_syn), ACCORD_SYNS_SLOTS},
+		{"listeners", &sockops->listeners, BPF_MAP_TYPE_SK_STORAGE, sizeof(uint32_t), sizeof(struct accord_listener),
+	     0},
+		{"heard", &sockops->heard, BPF_MAP_TYPE_ARRAY, sizeof(uint32_t), sizeof(struct accord_heard),
+	     ACCORD_HEARD_SLOTS},
+	};
+	struct object_file file = file_of(sockops);
 
-	sockops->object = bpf_object__open_file(object_path, NULL);
-	error = libbpf_get_error(sockops->object);
-	if (error) {
-		sockops->object = NULL;
-		return accord_fail(failure, ACCORD_REASON_LOAD_FAILED, (int)-error, "opening %s: %s", object_path,
-		                   accord_complaint());
-	}
-	result = check_layout(sockops, failure);
-	if (result)
-		return result;
-	sockops->program = bpf_object__find_program_by_name(sockops->object, program_name);
-	if (!sockops->program)
-		return accord_fail(failure, ACCORD_REASON_LOAD_FAILED, 0, "%s has no program %s", object_path, program_name);
-	return find_maps(sockops, failure);
+	file.maps = maps;
+	file.maps_count = sizeof(maps) / sizeof(*maps);
+	return object_open(&file, &sockops->object, &sockops->program, failure);
 }
 
 /* heard_fd: the XDP program's map; -1: one of its own, in which nothing ever is. */
 static int load(struct accord_sockops *sockops, int heard_fd, struct accord_failure *failure)
 {
+	const struct object_file file = file_of(sockops);
 	int result = heard_fd >= 0 ? bpf_map__reuse_fd(sockops->heard, heard_fd) : 0;
 
-	if (!result)
-		result = bpf_object__load(sockops->object);
-	if (!result)
-		return 0;
-	return accord_fail(failure, accord_reason_of_errno(-result, ACCORD_REASON_LOAD_FAILED), -result,
-	                   "loading the sockops program: %s", accord_complaint());
+	if (result)
+		return accord_fail(failure, accord_reason_of_errno(-result, ACCORD_REASON_LOAD_FAILED), -result,
+		                   "sharing the XDP program's map: %s", accord_complaint());
+	return object_load(&file, sockops->object, failure);
 }
 
 static int attach(struct accord_sockops *sockops, const char *cgroup, struct accord_failure *failure)
@@ -145,7 +110,7 @@ int accord_sockops_open(const char *object_path, const char *cgroup, int heard_f
 	if (!sockops)
 		return accord_fail(failure, ACCORD_REASON_NO_MEMORY, ENOMEM, "opening %s", object_path);
 	before = accord_complaint_keep();
-	result = find(sockops, object_path, failure);
+	result = open_object(sockops, failure);
 	if (!result)
 		result = load(sockops, heard_fd, failure);
 	libbpf_set_print(before);
@@ -163,7 +128,7 @@ int accord_sockops_open(const char *object_path, const char *cgroup, int heard_f
 static int load_beside(const struct accord_sockops *sockops, int heard_fd, struct accord_sockops *next,
                        struct accord_failure *failure)
 {
-	int result = find(next, sockops->object_path, failure), error;
+	int result = open_object(next, failure), error;
 
 	if (result)
 		return result;

@@ -275,9 +275,24 @@ def test_the_program_runs_for_the_handshake_alone_and_not_for_segments(cgroup: P
 @pytest.mark.parametrize(
     ("file", "old", "new", "what"),
     [
-        ("include/accord/syns.h", "ACCORD_SYNS_LAYOUT = 1,", "ACCORD_SYNS_LAYOUT = 2,", "layout"),
-        ("include/accord/syns.h", "ACCORD_SYNS_SLOTS = 16384,", "ACCORD_SYNS_SLOTS = 8192,", "syns"),
-        ("include/accord/maps.h", "ACCORD_HEARD_BITS = 14,", "ACCORD_HEARD_BITS = 13,", "heard"),
+        (
+            "include/accord/syns.h",
+            "ACCORD_SYNS_LAYOUT = 1,",
+            "ACCORD_SYNS_LAYOUT = 2,",
+            "has map layout 2, the library 1: build both",
+        ),
+        (
+            "include/accord/syns.h",
+            "ACCORD_SYNS_SLOTS = 16384,",
+            "ACCORD_SYNS_SLOTS = 8192,",
+            "map syns is of another layout",
+        ),
+        (
+            "include/accord/maps.h",
+            "ACCORD_HEARD_BITS = 14,",
+            "ACCORD_HEARD_BITS = 13,",
+            "map heard is of another layout",
+        ),
     ],
 )
 def test_an_object_of_another_build_is_refused_before_it_is_attached(
@@ -286,7 +301,8 @@ def test_an_object_of_another_build_is_refused_before_it_is_attached(
     with edited(file, old, new, "accord_sockops.bpf.c") as mutant:
         result, detail = open_at(cgroup, mutant)
     assert result == -Reason.MAP_MISMATCH
-    assert detail == f"the sockops object's {what} is not as the library has it: build both from one source"
+    assert "the sockops object" in detail
+    assert what in detail
     assert not attached_to(cgroup)
 
 

@@ -7,6 +7,7 @@ That the program passes everything under settings of another layout is in the pa
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from accord.datapath import births, captures, probe
 from accord.datapath._core import lib
 from accord.datapath.engine import EventKind
 from accord.datapath.port import Port, Rung
@@ -36,13 +38,13 @@ OBJECTS = {
         MAPS_H,
         f"ACCORD_MAP_LAYOUT = {LAYOUT}",
         f"ACCORD_MAP_LAYOUT = {LAYOUT - 1}",
-        f"the BPF object has map layout {LAYOUT - 1}, the library {LAYOUT}",
+        f"the XDP object has map layout {LAYOUT - 1}, the library {LAYOUT}",
     ),
     "the layout after this one": (
         MAPS_H,
         f"ACCORD_MAP_LAYOUT = {LAYOUT}",
         f"ACCORD_MAP_LAYOUT = {LAYOUT + 1}",
-        f"the BPF object has map layout {LAYOUT + 1}, the library {LAYOUT}",
+        f"the XDP object has map layout {LAYOUT + 1}, the library {LAYOUT}",
     ),
     "no layout, as objects had before": (
         MAPS,
@@ -150,3 +152,35 @@ def test_of_more_queues_than_the_map_holds_the_first_get_rings() -> None:
         port = far.run(lambda: Port.open("many0", Rung.XDP_GENERIC, Rung.XDP_GENERIC, frames=64))
         with port:
             assert port.report.queues == len(port.ring_statistics()) == lib.ACCORD_MAX_QUEUES
+
+
+BIRTHS_H, CAPTURES_H = "include/accord/births.h", "include/accord/captures.h"
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "what"),
+    [
+        (BIRTHS_H, "ACCORD_BIRTHS_LAYOUT = 1", "ACCORD_BIRTHS_LAYOUT = 2", "ingress object has map layout 2, the lib"),
+        (BIRTHS_H, "ACCORD_BIRTHS_ENTRIES = 8192", "ACCORD_BIRTHS_ENTRIES = 64", "map births is of another layout"),
+        (CAPTURES_H, "ACCORD_CAPTURES_LAYOUT = 1", "ACCORD_CAPTURES_LAYOUT = 2", "egress object has map layout 2, the"),
+        (CAPTURES_H, "ACCORD_CAPTURE_CGROUPS = 1024", "ACCORD_CAPTURE_CGROUPS = 8", "map cgroups is of another layout"),
+    ],
+)
+def test_the_tc_programs_of_another_build_are_refused_by_name(
+    far: Host, monkeypatch: pytest.MonkeyPatch, file: str, old: str, new: str, what: str
+) -> None:
+    born = file == BIRTHS_H
+    if born and not (found := probe.assign_reqsk()).ok:
+        pytest.skip(found.reason)
+    with edited(file, old, new, "accord_born.bpf.c" if born else "accord_capture.bpf.c") as path:
+        monkeypatch.setattr(births if born else captures, "OBJECT_PATH", path)
+
+        def attach() -> None:
+            if born:
+                births.Births(far.interface).close()
+            else:
+                captures.Captures(socket.if_nametoindex(far.interface)).close()
+
+        with pytest.raises(OurError, match=what) as raised:
+            far.run(attach)
+    assert raised.value.reason is Reason.MAP_MISMATCH
