@@ -28,6 +28,7 @@ def rates(plan: Plan, seconds: float, queues: int, *, apart: bool = False) -> di
     The processor that makes the flood receives and answers it too; ``apart``: another one does, as when it comes from
     elsewhere.
 
+    ``_of_offered``: of the packets that were made. Where a program takes all, it is the maker that limits its rate.
     ``xdp_tx_rate`` is of a program that sends each packet back as it came, addresses exchanged: what no answer can
     exceed. Ratios are medians over the rounds, each within its own round; ``_spread``: the quartiles.
     """
@@ -49,16 +50,17 @@ def _other_than(cpu: int) -> int:
     return min(os.sched_getaffinity(0) - {cpu}, default=cpu)
 
 
-def summary(rounds: Sequence[tuple[float, float, float]]) -> dict[str, Any]:
-    """Of rounds of three rates: dropped, sent back, answered."""
-    whole = [each for each in rounds if min(each) > 0]
+def summary(rounds: Sequence[Sequence[tuple[float, float]]]) -> dict[str, Any]:
+    """Of rounds of three programs, which drop, send back and answer: what each took a second, and was offered."""
+    whole = [each for each in rounds if min(taken for taken, _ in each) > 0]
     found: dict[str, Any] = {"rounds": len(whole)}
     if not whole:
         return found
-    for name, of in (("xdp_drop_rate", 0), ("xdp_tx_rate", 1), ("cookie_rate", 2)):
-        found[name] = round(statistics.median(each[of] for each in whole))
+    for name, of in (("xdp_drop", 0), ("xdp_tx", 1), ("cookie", 2)):
+        found[f"{name}_rate"] = round(statistics.median(each[of][0] for each in whole))
+        found[f"{name}_of_offered"] = round(statistics.median(each[of][0] / each[of][1] for each in whole), 3)
     for name, of, to in (("ratio", 2, 0), ("xdp_tx_ratio", 1, 0), ("ratio_to_xdp_tx", 2, 1)):
-        ratios = sorted(each[of] / each[to] for each in whole)
+        ratios = sorted(each[of][0] / each[to][0] for each in whole)
         found[name] = round(statistics.median(ratios), 3)
         found[f"{name}_spread"] = [round(ratios[len(ratios) // 4], 3), round(ratios[len(ratios) * 3 // 4], 3)]
     return found

@@ -243,7 +243,7 @@ def soak(both: Deployment, spec: dict[str, Any], warm_up: float, settle: float, 
 
 
 @click.command()
-@click.option("--negotiations", type=click.IntRange(1), default=10_000, show_default=True)
+@click.option("--negotiations", type=click.IntRange(1), default=100_000, show_default=True)
 @click.option("--seconds", type=click.IntRange(0), default=0, help="End after so many, whatever is left.")
 @click.option("--at-once", type=click.IntRange(1, 256), default=8, show_default=True)
 @click.option("--kinds", default=",".join(KINDS), show_default=True, help="Of these, in their usual shares.")

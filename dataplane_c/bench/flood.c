@@ -224,6 +224,7 @@ static void read_slices(struct flood *flood, char **arguments)
 		.drop_fd = program(flood, "flood_drop"),
 		.bounce_fd = program(flood, "flood_bounce"),
 		.arrived_fd = flood->arrived_fd,
+		.plan_fd = flood->plan_fd,
 	};
 }
 

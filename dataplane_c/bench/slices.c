@@ -31,18 +31,32 @@ int slices_attach(const struct slices *slices)
 	return attach(slices->drop_fd, interface);
 }
 
-static double one(const struct slices *slices, int link, int program)
+static uint64_t made(const struct slices *slices)
+{
+	struct flood_plan plan;
+	uint32_t key = 0;
+
+	if (bpf_map_lookup_elem(slices->plan_fd, &key, &plan))
+		give_up("map plan", errno);
+	return plan.made;
+}
+
+static void one(const struct slices *slices, int link, int program)
 {
 	struct flood_arrived before;
-	uint64_t began;
+	uint64_t began, made_before;
+	double seconds;
 
 	if (bpf_link_update(link, program, NULL))
 		give_up("putting another XDP program in place", errno);
 	pause_ns(SETTLE_NS);
 	before = arrived(slices->arrived_fd);
+	made_before = made(slices);
 	began = now_ns();
 	pause_ns((uint64_t)slices->milliseconds * 1000000);
-	return (double)(arrived(slices->arrived_fd).packets - before.packets) * 1e9 / (double)(now_ns() - began);
+	seconds = (double)(now_ns() - began) / 1e9;
+	printf("[%.0f, %.0f]", (double)(arrived(slices->arrived_fd).packets - before.packets) / seconds,
+	       (double)(made(slices) - made_before) / seconds);
 }
 
 void slices_take(const struct slices *slices, int link, uint64_t nanoseconds)
@@ -55,7 +69,8 @@ void slices_take(const struct slices *slices, int link, uint64_t nanoseconds)
 		give_up("the program to be measured", errno);
 	do {
 		for (int i = 0; i < PROGRAMS; i++) {
-			printf("%s%.0f", i ? ", " : between, one(slices, link, programs[i]));
+			printf("%s", i ? ", " : between);
+			one(slices, link, programs[i]);
 			between = "], [";
 		}
 	} while (now_ns() < end);

@@ -13,7 +13,7 @@ struct slices {
 	const char *interface; /* its end of the wire */
 	uint32_t program;      /* the kernel's ID of the program that is measured */
 	uint32_t milliseconds; /* of each slice */
-	int drop_fd, bounce_fd, arrived_fd;
+	int drop_fd, bounce_fd, arrived_fd, plan_fd;
 };
 
 /*
@@ -21,7 +21,7 @@ struct slices {
  */
 int slices_attach(const struct slices *slices);
 /* For so long, round by round; print them as a JSON array of arrays: packets a second that were dropped, that came back
- * to the flood's host as they were, and that came back answered. */
+ * to the flood's host as they were, and that came back answered, each with how many were made meanwhile. */
 void slices_take(const struct slices *slices, int link, uint64_t nanoseconds);
 
 #endif /* ACCORD_BENCH_SLICES_H */

@@ -96,6 +96,8 @@ def test_under_one_flood_packets_are_dropped_and_sent_back_and_answered_in_turn(
     found = _flood_rates.rates(Plan("proposals", family, 600), 1.5, 1 if apart else 2, apart=apart)
     assert found["rounds"] >= 1
     assert min(found["xdp_drop_rate"], found["xdp_tx_rate"], found["cookie_rate"]) > 0, found
+    # What is taken in a slice may have been offered before it: a ring of 256 frames, of a few thousand.
+    assert 0 < found["cookie_of_offered"] < 1.1, found
 
 
 @pytest.mark.root
@@ -112,12 +114,15 @@ def test_an_interface_is_polled_by_a_thread_on_the_processor_that_was_asked_for(
 
 
 def test_rates_are_compared_within_their_round() -> None:
-    busy, quiet = (100.0, 80.0, 50.0), (1000.0, 800.0, 500.0)
-    found = _flood_rates.summary([quiet, busy, quiet, busy, (900.0, 0.0, 1.0)])
+    """Each what was taken, and what was offered."""
+    busy = ((100.0, 200.0), (80.0, 100.0), (50.0, 50.0))
+    quiet = ((1000.0, 2000.0), (800.0, 1000.0), (500.0, 500.0))
+    found = _flood_rates.summary([quiet, busy, quiet, busy, ((900.0, 900.0), (0.0, 9.0), (1.0, 1.0))])
     assert (found["rounds"], found["xdp_drop_rate"]) == (4, 550)
     assert (found["ratio"], found["ratio_spread"]) == (0.5, [0.5, 0.5])
     assert (found["xdp_tx_ratio"], found["ratio_to_xdp_tx"]) == (0.8, 0.625)
-    assert _flood_rates.summary([(1.0, 0.0, 1.0)]) == {"rounds": 0}
+    assert [found[f"{each}_of_offered"] for each in ("xdp_drop", "xdp_tx", "cookie")] == [0.5, 0.8, 1.0]
+    assert _flood_rates.summary([((1.0, 1.0), (0.0, 1.0), (1.0, 1.0))]) == {"rounds": 0}
 
 
 @pytest.mark.parametrize(
