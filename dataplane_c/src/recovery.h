@@ -24,9 +24,9 @@ enum recovery_constant {
 	RECOVERY_PROBES = 2,           /* packets per time-out; RFC 9002 section 6.2.4 */
 	RECOVERY_PERSISTENT = 3,       /* probe time-outs; RFC 9002 section 7.6.1 */
 	RECOVERY_MAX_BACKOFF = 8,      /* doublings */
-	/* Longer intervals only if the round-trip time asks for them: a negotiation has ten seconds in all,
-	 * and plain doubling would leave it four attempts. */
-	RECOVERY_MAX_INTERVAL_US = 2000000,
+	/* Longer intervals only if the round-trip time asks for them: a negotiation has ten seconds in all, and plain
+	 * doubling would leave it four attempts. Linux sends SYNs a second apart (tcp_syn_linear_timeouts). */
+	RECOVERY_MAX_INTERVAL_US = 1000000,
 	/* Per cent of a window in a round trip: RFC 9002 section 7.7 has 125, and more while the window doubles
 	 * in each, so that it is the window, not the pace, that decides. */
 	RECOVERY_PACE = 125,

@@ -15,7 +15,7 @@ K_INITIAL_WINDOW = 10
 K_MINIMUM_WINDOW = 2
 K_PERSISTENT_CONGESTION_THRESHOLD = 3
 MAX_ACK_DELAY = 25_000
-MAX_PTO = 2_000_000
+MAX_PTO = 1_000_000
 """Departure: a probe time-out does not grow beyond this by backing off."""
 MAX_WINDOW = 256
 """Departure: there are no more packets than this."""

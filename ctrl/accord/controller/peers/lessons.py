@@ -35,7 +35,8 @@ _IDLE_SECONDS: Final = 0.015
 _LISTENERS: Final = 64
 """At once, over all peers: each holds a transaction of the engine's."""
 _PROBES: Final = 1 + 2
-"""Probe time-outs until the proposal has been repeated twice (RFC 9002, section 6.2.1: the second one is doubled)."""
+"""Probe time-outs until the proposal has been repeated twice: the second one is doubled, up to a second (RFC 9002,
+section 6.2.1)."""
 _LOOKS: Final = (1.0, 2.0, 4.0)
 """At a connection without a SYN, seconds after the one before: until any data went either way."""
 _STALLED: Final = 3
