@@ -45,7 +45,7 @@ static void the_probe_timeout_doubles_up_to_a_bound_until_an_acknowledgement(voi
 	uint64_t first, second;
 
 	recovery_init(&recovery, ACCORD_CONGESTION_NEWRENO, ACCORD_INITIAL_WINDOW);
-	recovery_on_sample(&recovery, 200000, 1);
+	recovery_on_sample(&recovery, 100000, 1);
 	first = recovery_deadline(&recovery);
 	recovery_on_timeout(&recovery, first);
 	second = recovery_deadline(&recovery);

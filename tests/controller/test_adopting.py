@@ -674,6 +674,20 @@ async def test_a_connection_that_has_spoken_ahead_of_its_commit_stays_when_there
 
 
 @ports
+async def test_a_connection_that_named_nobody_stays_while_a_stack_that_is_committed_waits_for_one(port: Port) -> None:
+    place, (candidate, theirs) = port.expect(), port.connection(None)
+    named, _ = port.connection(OTHER)
+    assert port.adopter.lend() == [named, candidate], "whoever has not committed is told to go on without"
+    port.adopter.take_back([named, candidate])
+    place.claim(behind_preface=True)
+    assert port.adopter.lend() == [named]
+    port.adopter.take_back([named])
+    theirs.send(PREFACE)
+    assert await candidate.fate is Fate.TAKEN
+    named.discard()
+
+
+@ports
 async def test_of_many_silent_connections_the_latest_go(port: Port) -> None:
     """A commit comes within a round trip of its connection."""
     came = [port.connection(None)[0] for _ in range(adopting.LENT + 10)]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import pytest
 
 from accord.controller import exposed
-from accord.controller.adoption.adopting import WAIT_SECONDS
+from accord.controller.adoption.adopting import WAIT_SECONDS, Places
 from accord.controller.association import Association
 from accord.controller.controller import Controller
 from accord.controller.handover import Handover
@@ -106,6 +106,10 @@ def test_a_connection_that_waits_to_be_accepted_when_the_port_goes_is_accepted_f
 
     async def main() -> None:
         async with serving(tmp_path, Secure.NO) as (controller, accepted, client):
+            (port,) = controller.exposed.values()
+            assert port.adopter is not None
+            place = Places(port.adopter, bytes(12), "127.0.0.1", lambda reason: None).expect()
+            place.claim(behind_preface=True)
             hand = Handover(controller)
             hand.freeze()
             hand.commit()

@@ -307,7 +307,7 @@ ALL: tuple[Mutation, ...] = (
     Mutation("aborted sessions are not told", aborted_sessions_are_not_told),
     Mutation("the responder installs with the commit only", the_responder_installs_with_the_commit_only),
     Mutation("the losing connection is left open", the_losing_connection_is_left_open),
-    Mutation("the losing negotiation goes on", the_losing_negotiation_goes_on),
+    Mutation("the losing negotiation goes on", the_losing_negotiation_goes_on, 150),
     Mutation("transactions are never released", transactions_are_never_released),
     Mutation("refusals are not told", refusals_are_not_told),
     Mutation("who hears a proposal yields", who_hears_a_proposal_yields, 20, _any, _meets),

@@ -311,12 +311,15 @@ class Adopter:
         """What nobody here negotiates about: with the port itself it goes to another daemon, since the proposal, or the
         commit of an answer that nothing was kept of, will come to that one. Connections that spoke before such a
         commit, then silent ones, the latest first: the commit of an old one should have been here. Whether its SYN
-        named a transaction or not: the path may have taken the option off, or our SYN-ACK may have lost its mark.
+        named a transaction or not: the path may have taken the option off, or our SYN-ACK may have lost its mark. But
+        one that named none may as well be what a stack that is committed here still waits for, and then it stays.
 
         They are not looked at until ``keep`` or ``take_back``. At most ``LENT``.
         """
         ahead = [self._registry.held(transaction) for transaction in self._foreseen]
         silent = [each for each in reversed(self.silent) if not each.negotiated_about]
+        if any(self._registry.state(transaction) is not State.EXPECTED for transaction in self._registry.unfound()):
+            silent = [each for each in silent if each.named_transaction is not None]
         lent = [*(each for each in ahead if each is not None), *silent][:LENT]
         for candidate in lent:
             candidate.look_away()
