@@ -125,7 +125,7 @@ def test_the_initiator_s_quic_says_good_bye_too(tmp_path: Path) -> None:
     run(main())
 
 
-def test_a_commit_that_crosses_the_withdrawal_is_not_delivered(tmp_path: Path) -> None:
+def test_what_comes_up_just_before_the_withdrawal_is_broken_off_and_not_delivered(tmp_path: Path) -> None:
     async def main() -> None:
         async with pair(tmp_path) as both:
             endpoint, dispatch = both.server.endpoint, both.server.endpoint._dispatch
@@ -141,7 +141,7 @@ def test_a_commit_that_crosses_the_withdrawal_is_not_delivered(tmp_path: Path) -
             await broken(association)
             await asyncio.sleep(0)
             assert both.accepted.empty()
-            assert both.server.counts.by_reason() == {"SHUTDOWN": 1}
+            assert both.server.counts.by_reason() == {"OK": 1}
 
     run(main())
 

@@ -20,9 +20,9 @@ from accord.controller.renegotiation.table import State
 from accord.controller.settings.config import DaemonConfig
 from accord.controller.settings.policy import parse_policy
 from accord.negotiation.interface import Refuse, Role
-from accord.wire.constants import Reason
+from accord.wire.constants import Reason, Step
 from accord.wire.errors import AccordError, error
-from tests.controller.pairs import QUIC, Pair, pair, run
+from tests.controller.pairs import QUIC, Pair, pair, run, step_of
 
 LASTING = {**QUIC, "renegotiate": True}
 
@@ -66,6 +66,33 @@ def test_both_hosts_call_an_association_the_same_and_it_gets_new_keys_on_request
             await other.carrier.write(b"fro")
             assert [await task for task in reading] == [b"fro", b"to"]
             await talk(one, other)
+
+    run(play())
+
+
+def test_a_change_that_is_proposed_right_behind_the_commit_finds_the_association(tmp_path: Path) -> None:
+    """Both come in one batch, as to a host that was busy for a moment."""
+
+    async def play() -> None:
+        async with pair(tmp_path) as hosts:
+            committed = False
+
+            def until_the_commit(sender: str, step: int | None) -> bool:
+                nonlocal committed
+                committed = committed or (sender, step) == ("client", Step.COMMIT)
+                return sender == "server" or not committed
+
+            hosts.relay.pass_on = until_the_commit
+            one = await hosts.connect()
+            change = asyncio.ensure_future(member(hosts, one).renegotiate())
+            while Step.PROPOSAL not in map(step_of, hosts.relay.held):
+                await asyncio.sleep(0.001)
+            hosts.relay.pass_on = lambda sender, step: True
+            hosts.relay.release()
+            other = await hosts.accept()
+            await readers(one, other)
+            await change
+            assert member(hosts, one).carrier.generation == member(hosts, other, server=True).carrier.generation == 2
 
     run(play())
 

@@ -78,8 +78,18 @@ def respond(
         channel.ended = lambda: released() if exchange.over else None
     answering = Answering(controller, transaction, path, ladder, channel, exchange.feed)
     cookie = secrets.token_bytes(COOKIE_BYTES)
+    ended = False
+
+    def over() -> None:
+        # At once: what the peer says next, perhaps of this very association, may be here already.
+        nonlocal ended
+        if exchange.committed.done() and not ended:
+            ended = True
+            _ended(answering, exchange.committed)
+
+    exchange.on_progress = over
     exchange.run(answering.machine(cookie))
-    exchange.committed.add_done_callback(lambda outcome: _ended(answering, outcome))
+    exchange.committed.add_done_callback(lambda _: over())  # whoever cancels it
     return exchange
 
 
