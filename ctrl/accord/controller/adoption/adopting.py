@@ -68,12 +68,10 @@ class Candidate:
         """Bytes before the stack's first, once they are there whole: of the preface, or the ClientHello."""
         self._adopter = adopter
         self._wanted = 1
-        self._watching = False
 
     def watch(self) -> None:
         """Look at the first bytes when they come."""
         if not self.fate.done():
-            self._watching = True
             self._adopter.silent[self] = None
             asyncio.get_running_loop().add_reader(self.connection.fileno(), self._readable)
 
@@ -109,7 +107,7 @@ class Candidate:
     def be_plain(self) -> None:
         """It has no place (any more): what it says decides only whether that can be given to a service."""
         self.transaction = None
-        if not self._watching:
+        if self not in self._adopter.silent:
             self.settle(Fate.PLAIN)
 
     def settle(self, fate: Fate) -> None:
@@ -125,8 +123,7 @@ class Candidate:
         self.fate.set_result(fate)
 
     def _stop_watching(self) -> None:
-        if self._watching:
-            self._watching = False
+        if self in self._adopter.silent:
             del self._adopter.silent[self]
             asyncio.get_running_loop().remove_reader(self.connection.fileno())
 
@@ -191,7 +188,7 @@ class Adopter:
         self._registry: Registry[Candidate] = Registry(LIMIT, results)
         self.hellos = Hellos(clock.now)
         self.silent: dict[Candidate, None] = {}
-        """Whose first bytes are still to come, in the order of their acceptance."""
+        """Whose first bytes are looked at when they come, in the order of their acceptance."""
         self._places: dict[bytes, Place] = {}
         self._refusing = False
         self._foreseen: dict[bytes, Place] = {}
