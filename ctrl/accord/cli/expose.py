@@ -95,6 +95,11 @@ def expose(
             share_udp=share_udp,
             control=control,
         )
+        renewing = None
+        if certificate is not None and private_key is not None:  # before anybody is told: who is may send SIGHUP
+            wake = asyncio.Event()
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, wake.set)
+            renewing = asyncio.create_task(_renew(listener, [certificate, private_key], wake))
         if forward_to is None:
             click.echo(f"exposed: port {port} -> the program that listens on TCP port {port}, nothing secure but by it")
         else:
@@ -102,11 +107,6 @@ def expose(
             click.echo(f"exposed: port {port} -> {forward_to[0]}:{forward_to[1]}, certificate {shown}")
         if warning := listener.details.get("warning"):
             click.echo(f"accord: {warning}; peers are refused until then", err=True)
-        renewing = None
-        if certificate is not None and private_key is not None:
-            wake = asyncio.Event()
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, wake.set)
-            renewing = asyncio.create_task(_renew(listener, [certificate, private_key], wake))
         async for _ in listener:  # nothing is handed to us while the daemon forwards; this ends with the daemon
             pass
         if renewing is not None:
