@@ -171,7 +171,7 @@ def test_the_tc_programs_of_another_build_are_refused_by_name(
 ) -> None:
     born = file == BIRTHS_H
     if born and not (found := probe.assign_reqsk()).ok:
-        pytest.skip(found.reason)
+        pytest.skip(f"{found.name}: {found.reason}: {found.mend}")
     with edited(file, old, new, "accord_born.bpf.c" if born else "accord_capture.bpf.c") as path:
         monkeypatch.setattr(births if born else captures, "OBJECT_PATH", path)
 
