@@ -129,7 +129,8 @@ def test_about_as_many_packets_are_lost_as_were_asked_for_each_way(
     counters = lab.counters()
     assert counters.up.lost >= 100
     assert counters.down.lost >= 400
-    assert counters.up.received == counters.up.delivered + counters.up.lost
+    # A packet of the kernels' own, such as a report of multicast listeners, may be under way.
+    assert counters.up.received == counters.up.delivered + counters.up.lost + counters.up.queued
 
 
 def test_duplicated_packets_come_twice(make_lab: MakeLab, udp: MakeUdp, drain: Drain) -> None:
