@@ -24,7 +24,7 @@ from accord.controller.link import LinkKeeper
 from accord.controller.peers.dns_hints import DnsHints
 from accord.controller.peers.lessons import Lessons
 from accord.controller.peers.memory import Peers
-from accord.controller.plugin_guard import PluginGuard, describe
+from accord.controller.plugin_guard import PluginGuard
 from accord.controller.prefixes import Prefixes
 from accord.controller.prepared import STOCK_LIMIT, STOCK_SECONDS, Prepared, Target, discard
 from accord.controller.race.fallback_log import FallbackLog
@@ -41,7 +41,6 @@ from accord.controller.stock import Stock
 from accord.controller.strangers.strangers import Strangers
 from accord.controller.unmodified.clients import Clients
 from accord.datapath import clock, privilege
-from accord.datapath.attach import consequence
 from accord.datapath.births import Births
 from accord.datapath.engine import Event, Level
 from accord.datapath.port import Port, Rung, Spare
@@ -60,10 +59,6 @@ _RENEW_SECONDS = 60.0
 """Between two looks at the files of certificates that the broker reads for us; SIGHUP has one at once."""
 _POLICIES_REMEMBERED = 1024
 """Of peers and wishes together; asked for another one, all are forgotten."""
-
-_ASSOCIATIONS_SHOWN = 200
-"""By ``status``: what fits into a message of the control socket beside the rest."""
-
 _BACK_ENDS = {
     Rung.XDP_NATIVE: ("af_xdp", "native"),
     Rung.XDP_GENERIC: ("af_xdp", "generic"),
@@ -157,11 +152,6 @@ class Controller:
     def attach_mode(self) -> str:
         """How the XDP program is attached now."""
         return _BACK_ENDS[self.endpoint.port.report.rung][1]
-
-    @property
-    def attach_consequence(self) -> str:
-        """What that costs the others on the interface."""
-        return consequence(self.endpoint.port.report.rung, self.endpoint.plan.driver)
 
     def attach(self) -> None:
         """Onto the interface, and stay there; does nothing when it is there already."""
@@ -340,81 +330,6 @@ class Controller:
             )
         self.associations.policy_changed()
 
-    def status(self) -> dict[str, Any]:
-        """Everything that ``accord status`` shows."""
-        report = self.endpoint.port.report
-        return {
-            "interface": self.config.interface if self.link is None else self.link.name,
-            "interface_changes": 0 if self.link is None else self.link.changes,
-            "back_end": self.back_end,
-            "attach_mode": self.attach_mode,
-            "attached": self.endpoint.port.attached,
-            "attach_reason": self.endpoint.plan.why,
-            "attach_consequence": self.attach_consequence,
-            "queues": report.queues,
-            "program_id": report.program_id,
-            "busy_poll_us": report.busy_poll_us,
-            "rungs_refused": [
-                {"rung": rung.name, "reason": refusal.reason.name, "detail": refusal.detail}
-                for rung, refusal in report.refusals.items()
-            ],
-            "syn_option": self.syn_refusal or str(self.syn_options),
-            "engine_bytes": self.endpoint.engine.bytes,
-            "negotiations": self.endpoint.engine.transactions,
-            "load": self._load(),
-            "in_flight": self.endpoint.in_flight,
-            "strangers": {
-                "answers": self.strangers.answers,
-                "slotless": self.strangers.slotless,
-                "commits": self.strangers.commits,
-                "deferred": dict(self.strangers.deferred),
-            },
-            "unmodified": {
-                "programs": self.clients.running,
-                "syns": {fate.name.lower(): count for fate, count in self.clients.fates().items()},
-                "ended": dict(self.clients.ended),
-            },
-            "associations": self.associations.rows(_ASSOCIATIONS_SHOWN),
-            "associations_more": max(0, len(self.associations) - _ASSOCIATIONS_SHOWN),
-            "plugins": sorted(self.plugins),
-            "plugin_troubles": describe(self.guard),
-            "networks_over_budget": self.prefixes.refused,
-            "sealing_keys": [key.name for key in self.recursion.keys.published],
-            "early_refused": self.recursion.replay.refused,
-            "listeners": [
-                {
-                    "port": exposed.port,
-                    "to": exposed.service.name if exposed.service else "listener" if exposed.given else "program",
-                    **({} if exposed.given is None else {"given": dict(exposed.given.fates)}),
-                }
-                for exposed in self.exposed.values()
-            ],
-            "counters": {
-                "steering": {reason.name: count for reason, count in self.endpoint.port.counters().items()},
-                "engine": {reason.name: count for reason, count in self.endpoint.engine.counters().items()},
-                "negotiation": self.counts.by_reason(),
-            },
-        }
-
-    def _load(self) -> dict[str, Any]:
-        now = clock.now_us()
-        load, usage = self.endpoint.engine.load(now), self.endpoint.engine.usage()
-        return {
-            "level": int(load.level),
-            "gets": load.level.name.lower(),
-            "for_s": round((now - load.since) / 1e6, 1),
-            "strangers_per_second": load.strangers,
-            "places": usage.unproven_limit,
-            "places_taken": usage.unproven,
-            "raised": {level.name.lower(): load.raised[level] for level in Level if level},
-        }
-
-    def describe(self) -> str:
-        """One line for people: what was attached to, and how."""
-        where = self.config.interface or "no interface"
-        queues = self.endpoint.port.report.queues
-        return f"{where}, {self.back_end}, attach {self.attach_mode}" + (f", {queues} queue(s)" if queues else "")
-
     @property
     def busy(self) -> bool:
         """A negotiation is in flight, or an association of an exposed port is up."""
@@ -423,17 +338,6 @@ class Controller:
     def stop(self) -> None:
         """Tell the peers of all negotiations in flight that this host stops; whoever waits for one is told too."""
         self.endpoint.stop()
-
-    def attach_notes(self) -> list[str]:
-        """Lines for people, after ``describe``: what the attachment costs others, and why it is no better one."""
-        if self.link is None and self.config.interface is not None:
-            return ["attach: when the daemon before this one has no negotiation in flight any more"]
-        notes = [f"attach {self.attach_mode}: {self.attach_consequence}"]
-        if self.config.attach == "auto":
-            notes.append(f"attach auto takes {self.endpoint.plan.why}")
-        for rung, refusal in self.endpoint.port.report.refusals.items():
-            notes.append(f"not {rung.name}: {refusal.detail} ({refusal.reason.name})")
-        return notes
 
     def close(self) -> None:
         """Stop: peers told, exposed ports back, program detached, memory freed."""

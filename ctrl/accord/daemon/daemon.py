@@ -32,6 +32,7 @@ from accord.controller.peers.keeper import PeersKeeper
 from accord.controller.peers.network import NetworkWatch
 from accord.controller.peers.state_file import Kept, state_file
 from accord.controller.settings.config import DaemonConfig, ExposeConfig, cookies_path, state_path
+from accord.controller.status import attach_notes, headline
 from accord.daemon.admission import Admission, turn_away
 from accord.daemon.life import Life
 from accord.daemon.memory import Reserve, limited
@@ -180,9 +181,9 @@ class Daemon:
                 keeper.load()
                 cookies.load()
                 self._expose(controller, self._config.expose)
-            for note in controller.attach_notes():
+            for note in attach_notes(controller):
                 click.echo(note)
-            click.echo(f"accord daemon ready: {controller.describe()}, control socket {self._control}")
+            click.echo(f"accord daemon ready: {headline(controller)}, control socket {self._control}")
             self._keeper = keeper
             self._accept_clients(controller, operations)
             keeper.start()

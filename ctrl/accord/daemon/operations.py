@@ -27,6 +27,7 @@ from accord.controller.settings.config import LOOPS, ExposeConfig
 from accord.controller.settings.destination import without_zone
 from accord.controller.settings.policy import Secure
 from accord.controller.stats import collect
+from accord.controller.status import status
 from accord.daemon.meeting import met
 from accord.daemon.memory import limit, taken
 from accord.daemon.peers_operations import PeersOperations
@@ -435,8 +436,8 @@ class Operations:
 
     async def _status(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
         memory = {"data_bytes": taken(), "data_limit_bytes": limit()}
-        status = self._controller.status()
-        await channel.send({"ok": True, "pid": os.getpid(), "privileges": standing(), **memory, **status})
+        found = status(self._controller)
+        await channel.send({"ok": True, "pid": os.getpid(), "privileges": standing(), **memory, **found})
 
     async def _stats(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
         await channel.send({"ok": True, "pid": os.getpid(), "families": collect(self._controller, __version__)})
