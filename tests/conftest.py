@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 
 import hypothesis
@@ -25,6 +26,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
     Tests start a thousand processes, and compiling is most of what a daemon's start takes. Workers of xdist inherit it.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # by a shell's "&"; programs started here would inherit it
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if hasattr(config, "workerinput"):
         return
     made = config.stash[_CACHE] = contextlib.ExitStack()

@@ -59,6 +59,7 @@ struct flood {
 	atomic_bool stop, ended;
 	int error;
 	struct slices slices;
+	int slices_link;
 };
 
 static int program(const struct flood *flood, const char *name)
@@ -135,13 +136,10 @@ static void interrupt(int number)
 	(void)number;
 }
 
-/* The flood itself has begun where it is. */
 static void watch_slices(const struct flood *flood, uint64_t nanoseconds)
 {
-	int link = slices_attach(&flood->slices);
-
 	printf("\"slices\": [");
-	slices_take(&flood->slices, link, nanoseconds);
+	slices_take(&flood->slices, flood->slices_link, nanoseconds);
 	printf("], ");
 }
 
@@ -281,6 +279,8 @@ int main(int count, char **arguments)
 	if (bpf_map_update_elem(flood.plan_fd, &key, &flood.plan, BPF_ANY))
 		give_up("map plan", errno);
 	attach(program(&flood, "flood_sink"), interface);
+	if (flood.slices.program)
+		flood.slices_link = slices_attach(&flood.slices);
 	printf("attached\n");
 	fflush(stdout);
 	printf("{");

@@ -17,18 +17,26 @@ enum {
 	SETTLE_NS = 10000000, /* what the program before has sent back is on its way */
 };
 
+static void enter(int namespace, const char *path)
+{
+	if (namespace < 0 || setns(namespace, CLONE_NEWNET))
+		give_up(path, errno);
+	close(namespace);
+}
+
 int slices_attach(const struct slices *slices)
 {
-	int namespace = open(slices->namespace, O_RDONLY | O_CLOEXEC);
+	static const char mine[] = "/proc/thread-self/ns/net";
+	int back = open(mine, O_RDONLY | O_CLOEXEC), link;
 	uint32_t interface;
 
-	if (namespace < 0 || setns(namespace, CLONE_NEWNET))
-		give_up(slices->namespace, errno);
-	close(namespace);
+	enter(open(slices->namespace, O_RDONLY | O_CLOEXEC), slices->namespace);
 	interface = if_nametoindex(slices->interface);
 	if (!interface)
 		give_up(slices->interface, errno);
-	return attach(slices->drop_fd, interface);
+	link = attach(slices->drop_fd, interface);
+	enter(back, mine);
+	return link;
 }
 
 static uint64_t made(const struct slices *slices)

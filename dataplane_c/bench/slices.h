@@ -16,9 +16,7 @@ struct slices {
 	int drop_fd, bounce_fd, arrived_fd, plan_fd;
 };
 
-/*
- * Attach, in that namespace, which stays the calling thread's. The result is the link.
- */
+/* Attach in that namespace, and come back from it. The result is the link. */
 int slices_attach(const struct slices *slices);
 /* For so long, round by round; print them as a JSON array of arrays: packets a second that were dropped, that came back
  * to the flood's host as they were, and that came back answered, each with how many were made meanwhile. */

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -128,8 +128,16 @@ def rises(before: dict[str, int], after: dict[str, int]) -> dict[str, int]:
     return {name: after[name] - before.get(name, 0) for name in after if after[name] != before.get(name, 0)}
 
 
-def left_cgroups() -> list[Path]:
-    return list(own_cgroup().glob("accord-run-*"))
+def left_cgroups(run: subprocess.Popen[Any]) -> list[Path]:
+    """Of this ``accord run``: another test's may be there at the same time."""
+    return list(own_cgroup().glob(f"accord-run-{run.pid}-*"))
+
+
+def until(true: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 # ---- what a program gets
@@ -424,37 +432,43 @@ def test_who_is_not_root_needs_a_cgroup_of_their_own_and_then_nothing_else(tmp_p
 
 def test_the_exit_code_is_the_programs_and_the_cgroup_goes(site: Site) -> None:
     def code(*argv: str) -> int:
-        return site.lab.client.run([*site.under(), *argv], capture_output=True, timeout=20).returncode
+        run = site.lab.client.popen([*site.under(), *argv], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        exit_code = run.wait(20)
+        assert left_cgroups(run) == []
+        return exit_code
 
     assert code("sh", "-c", "exit 7") == 7
     assert code("sh", "-c", "kill -TERM $$") == 128 + signal.SIGTERM
     assert code("/nonexistent/program") == 127
     assert code("sh", "-c", "sleep 2 & exit 0") == 0, "what it leaves behind is nobody's to wait for"
-    assert left_cgroups() == []
     assert site.status(site.lab.client)["unmodified"]["programs"] == 0
 
 
-def test_when_accord_run_is_killed_its_programs_syns_are_no_longer_taken(site: Site) -> None:
-    program = site.lab.client.popen([*site.under(), "sleep", "3"])
-    deadline = time.monotonic() + 10
-    while not site.status(site.lab.client)["unmodified"]["programs"] and time.monotonic() < deadline:
-        time.sleep(0.05)
-    program.kill()
-    program.wait()
-    time.sleep(0.2)
-    assert site.status(site.lab.client)["unmodified"]["programs"] == 0
-    time.sleep(3)
-    site.curl()  # the next one clears away what that one left
-    assert left_cgroups() == []
+def test_when_accord_run_is_killed_its_programs_syns_are_no_longer_taken(site: Site, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    run = site.lab.client.popen([*site.under(), "sh", "-c", f"echo $$ > {begun}; exec sleep 60"])
+    until(lambda: begun.exists() and begun.read_text())
+    assert site.status(site.lab.client)["unmodified"]["programs"] == 1
+    run.kill()
+    run.wait()
+    until(lambda: site.status(site.lab.client)["unmodified"]["programs"] == 0)
+    (left,) = left_cgroups(run)
+    site.curl()
+    assert left.exists(), "it has a program in it still"
+    os.kill(int(begun.read_text()), signal.SIGKILL)
+    until(lambda: "populated 0" in (left / "cgroup.events").read_text())
+    site.curl()
+    assert not left.exists(), "the next one clears away what that one left"
 
 
 def test_without_a_daemon_it_says_so_and_starts_nothing(tmp_path: Path) -> None:
     argv = [*ACCORD, "run", "--control", str(tmp_path / "none.sock"), "--", "touch", str(tmp_path / "made")]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert done.returncode != 0
-    assert "NO_DAEMON" in done.stderr
+    run = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    _, said = run.communicate(timeout=20)
+    assert run.returncode != 0
+    assert "NO_DAEMON" in said
     assert not (tmp_path / "made").exists()
-    assert left_cgroups() == []
+    assert left_cgroups(run) == []
 
 
 def test_a_daemon_without_an_interface_says_what_is_missing(tmp_path: Path) -> None:
