@@ -328,14 +328,28 @@ def test_where_the_policy_file_demands_security_syns_are_left_alone_and_counted(
 
 
 def waiting_program(site: Site) -> subprocess.Popen[bytes]:
-    """curl that waits for a line on its standard input, under ``accord run``."""
-    script = f"read line; exec curl -sS -m 10 {site.url()}"
+    """Under ``accord run``: for each line on its standard input one connection, and its page; the exit code counts
+    those that failed."""
+    script = f"failed=0; while read line; do curl -sS -m 10 {site.url()} || failed=$((failed + 1)); done; exit $failed"
     argv = [*site.under("--peer", site.peer()), "sh", "-c", script]
     process = site.lab.client.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    deadline = time.monotonic() + 10
-    while not site.status(site.lab.client)["unmodified"]["programs"] and time.monotonic() < deadline:
-        time.sleep(0.05)
+    until(lambda: site.status(site.lab.client)["unmodified"]["programs"])
     return process
+
+
+def page_for(program: subprocess.Popen[bytes]) -> bytes:
+    """For one more line."""
+    assert program.stdin is not None
+    assert program.stdout is not None
+    program.stdin.write(b"\n")
+    program.stdin.flush()
+    return program.stdout.read(len(PAGE))
+
+
+def end_of(program: subprocess.Popen[bytes]) -> tuple[bytes, int]:
+    """What else it has said, and its exit code."""
+    out, _ = program.communicate(timeout=20)
+    return out, program.returncode
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -355,17 +369,19 @@ def test_a_daemon_that_is_killed_or_hangs_leaves_programs_their_plain_connection
         )
         assert "accord_capture" in filters.stdout, "clsact filters outlive their owner"
         with fresh.wire() as wire:
-            out, _ = program.communicate(b"\n", timeout=20)
-        assert (out, program.returncode) == (PAGE, 0)
+            assert page_for(program) == PAGE
         assert len(wire.syns) == 2
         if number == signal.SIGSTOP:
             os.kill(pids[0], signal.SIGCONT)
             assert fresh.seen() == {"stale": 1}
+            assert end_of(program) == (b"", 0)
             return
         fresh.daemon(client)
+        until(lambda: fresh.status(client)["unmodified"]["programs"] == 1)
         with fresh.wire() as wire:
-            assert fresh.curl("--peer", fresh.peer())[0] == PAGE, "a new daemon puts its own in that one's place"
-        assert wire.syns == []
+            assert page_for(program) == PAGE
+        assert wire.syns == [], "a new daemon puts its own in that one's place, and has the programs that run"
+        assert end_of(program) == (b"", 0)
         os.kill(fresh.status(client)["pid"], signal.SIGTERM)
         time.sleep(1)
         filters = client.run(
@@ -374,22 +390,43 @@ def test_a_daemon_that_is_killed_or_hangs_leaves_programs_their_plain_connection
         assert filters.stdout == "", "and takes it away when it is stopped"
 
 
-def test_a_daemon_that_takes_over_leaves_running_programs_plain_connections_and_runs_new_ones(tmp_path: Path) -> None:
-    with a_site(tmp_path, "runupgrade") as fresh:
+@pytest.mark.parametrize("busy", [False, True])
+def test_a_daemon_that_takes_over_has_the_programs_that_run_also_while_the_old_one_goes_on(
+    tmp_path: Path, busy: bool
+) -> None:
+    with a_site(tmp_path, f"runupgrade{busy:d}") as fresh, contextlib.ExitStack() as stack:
         client = fresh.lab.client
         program = waiting_program(fresh)
         old = fresh.status(client)["pid"]
+        if busy:
+            argv = [*ACCORD, "connect", "--control", str(fresh.control(client)), "--ca", str(fresh.ca)]
+            stream = client.popen([*argv, fresh.peer()], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+            stack.callback(stream.communicate, timeout=20)
+            until(lambda: fresh.status(client)["associations"])
         fresh.daemon(client, "--takeover")
-        deadline = time.monotonic() + 10
-        while Path(f"/proc/{old}").exists() and time.monotonic() < deadline:
-            time.sleep(0.1)
+        until(lambda: fresh.status(client)["unmodified"]["programs"] == 1)
         with fresh.wire() as wire:
-            out, _ = program.communicate(b"\n", timeout=20)
-        assert (out, program.returncode) == (PAGE, 0)
-        assert len(wire.syns) == 2
-        with fresh.wire() as wire:
-            assert fresh.curl("--peer", fresh.peer())[0] == PAGE
+            assert page_for(program) == PAGE
         assert wire.syns == []
+        if busy:
+            assert Path(f"/proc/{old}").exists(), "it has a stream in its hands"
+        assert end_of(program) == (b"", 0)
+
+
+def test_while_a_daemon_takes_over_each_connection_of_a_program_comes_about(tmp_path: Path) -> None:
+    with a_site(tmp_path, "runchange", rtt=0.1) as fresh:
+        client = fresh.lab.client
+        program = waiting_program(fresh)
+        old = fresh.status(client)["pid"]
+        assert program.stdin is not None
+        program.stdin.write(b"\n" * 40)
+        program.stdin.flush()
+        for _ in range(3):
+            fresh.daemon(client, "--takeover")
+            until(lambda: fresh.status(client)["unmodified"]["programs"] == 1)
+        assert not Path(f"/proc/{old}").exists()
+        assert end_of(program) == (PAGE * 40, 0)
+        assert fresh.ended()["OK"] >= 1
 
 
 def test_on_a_path_that_loses_packets_every_connection_comes_about_and_most_are_negotiated(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import os
 import secrets
 import signal
@@ -16,15 +17,17 @@ from pathlib import Path
 import click
 
 from accord.api.connect import parse_remote
-from accord.controller.control import call, control_path
+from accord.controller.control import Channel, call, control_path
 from accord.datapath.cgroup import MOUNT, own_cgroup
 from accord.wire.constants import Reason
-from accord.wire.errors import error
+from accord.wire.errors import AccordError, error
 
 _PREFIX = "accord-run-"
 _PASSED_ON = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT)
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 """As a shell says it."""
+_PAUSES = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+"""Seconds before a daemon is asked for again."""
 
 
 @click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
@@ -40,14 +43,14 @@ _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 def run(peers: tuple[str, ...], control: Path | None, command: tuple[str, ...]) -> None:
     """Run an unmodified program; its TCP connections to peers that speak Accord are negotiated, without a SYN.
 
-    The first connection to a peer of which nothing is known is a plain one; the peer is asked beside it. The exit code
-    is the program's. Needs a cgroup of one's own: root, or systemd-run --user --scope -p Delegate=yes accord run ...
+    The first connection to a peer of which nothing is known is a plain one; the peer is asked beside it. While there is
+    no daemon all are plain; the next one is asked as soon as it is there. The exit code is the program's. Needs a cgroup of one's own: root, or systemd-run --user --scope -p Delegate=yes accord run ...
 
     Example: accord run -- curl http://server:8080/
     """
     found = [each for peer in peers for each in _resolved(peer)]
     with _cgroup() as cgroup:
-        sys.exit(_run(control_path(control), cgroup, found, command))
+        sys.exit(asyncio.run(_run(control_path(control), cgroup, found, command)))
 
 
 def _resolved(peer: str) -> list[tuple[str, int]]:
@@ -61,15 +64,55 @@ def _resolved(peer: str) -> list[tuple[str, int]]:
     return list(dict.fromkeys((str(address[0]).partition("%")[0], port) for *_, address in infos))
 
 
-def _run(control: Path, cgroup: Path, peers: list[tuple[str, int]], command: Sequence[str]) -> int:
-    channel = call(control)
+async def _run(control: Path, cgroup: Path, peers: list[tuple[str, int]], command: Sequence[str]) -> int:
     directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    asked: asyncio.Task[None] | None = None
     try:
-        asyncio.run(channel.ask({"op": "run", "peers": peers}, [directory]))
-        return _wait(_start(cgroup, command))
+        channel = await _ask(control, directory, peers)
+        pid = _start(cgroup, command)
+        asked = asyncio.create_task(_ask_again(channel, control, directory, peers))
+        return await _wait(pid)
     finally:
+        if asked is not None:
+            asked.cancel()
+            await asyncio.wait({asked})
         os.close(directory)
+
+
+async def _ask(control: Path, directory: int, peers: list[tuple[str, int]]) -> Channel:
+    """A daemon takes SYNs of the cgroup over, as long as the channel is open. Raises ``AccordError``, ``OSError``."""
+    channel = call(control)
+    try:
+        await channel.ask({"op": "run", "peers": peers}, [directory])
+    except BaseException:
         channel.close()
+        raise
+    return channel
+
+
+async def _ask_again(channel: Channel, control: Path, directory: int, peers: list[tuple[str, int]]) -> None:
+    """Whenever the daemon is gone, the next one, until this is cancelled. Meanwhile connections are plain ones, and
+    what the program shows is its own: nothing is said of it here."""
+    while True:
+        try:
+            await _closed(channel)
+        finally:
+            channel.close()
+        for pause in itertools.chain(_PAUSES, itertools.repeat(_PAUSES[-1])):
+            await asyncio.sleep(pause)
+            try:
+                channel = await _ask(control, directory, peers)
+                break
+            except (AccordError, OSError):
+                continue
+
+
+async def _closed(channel: Channel) -> None:
+    """Until the daemon has closed it."""
+    with contextlib.suppress(AccordError, OSError):
+        while (said := await channel.receive()) is not None:
+            for descriptor in said[1]:
+                os.close(descriptor)
 
 
 def _start(cgroup: Path, command: Sequence[str]) -> int:
@@ -92,17 +135,29 @@ def _start(cgroup: Path, command: Sequence[str]) -> int:
         os._exit(code)
 
 
-def _wait(pid: int) -> int:
+async def _wait(pid: int) -> int:
     """The program's exit code, 128 and the signal's number where one ended it. Ctrl-C goes to it as well."""
     before = {signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: None)}
     for number in _PASSED_ON:
         before[number] = signal.signal(number, lambda number, _: _pass_on(pid, number))
     try:
+        await _ended(pid)
         code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
     return code if code >= 0 else 128 - code
+
+
+async def _ended(pid: int) -> None:
+    loop, process = asyncio.get_running_loop(), os.pidfd_open(pid)
+    ended = asyncio.Event()
+    loop.add_reader(process, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(process)
+        os.close(process)
 
 
 def _pass_on(pid: int, number: int) -> None:

@@ -156,6 +156,8 @@ class Operations:
         self._bridges: set[asyncio.Task[None]] = set()
         self._connecting = 0
         self._programs: dict[int, tuple[Exposed, Channel, asyncio.Task[None]]] = {}
+        self._runs: set[asyncio.Task[None]] = set()
+        """One each until a caller of ``run`` is gone."""
         self._succeeded = False
         self._handlers: dict[str, Callable[[dict[str, Any], Channel, list[Path | None]], Awaitable[None]]] = {
             "connect": self._connect,
@@ -300,7 +302,10 @@ class Operations:
         await self._hand_over(role, association, channel, {"ok": True})
 
     async def _run(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
-        """As long as the caller is connected, SYNs of programs in its cgroup are negotiated for."""
+        """As long as the caller is connected, SYNs of programs in its cgroup are negotiated for.
+
+        After a take-over it is sent away, and asks the daemon that is there then.
+        """
         directory = message["directory"]
         try:
             if directory < 0:
@@ -313,11 +318,20 @@ class Operations:
         finally:
             if directory >= 0:
                 os.close(directory)
+        gone = asyncio.create_task(_until_gone(channel))
+        self._runs.add(gone)
         try:
             await channel.send({"ok": True})
-            await _until_gone(channel)
+            await asyncio.wait({gone})
         finally:
+            self._runs.discard(gone)
+            gone.cancel()
             self._controller.clients.end(serial)
+        if gone.cancelled():
+            # What was taken off the wire here is answered by this daemon's program, which the next one's replaces.
+            await self._controller.clients.settled()
+            raise ConnectionResetError("the program is another daemon's now")
+        gone.result()
 
     async def _listen(self, message: dict[str, Any], channel: Channel, files: list[Path | None]) -> None:
         forward_to = _take(message, "forward_to", list)
@@ -409,9 +423,9 @@ class Operations:
         return None if found is None else found[1]
 
     def succeeded(self) -> None:
-        """A new daemon has taken over, and watches the programs that listen."""
+        """A new daemon has taken over, and watches the programs that listen and those that are run."""
         self._succeeded = True
-        for _, _, gone in self._programs.values():
+        for gone in (*self._runs, *(gone for _, _, gone in self._programs.values())):
             gone.cancel()
 
     @property

@@ -117,6 +117,11 @@ class Clients:
             self._timer = None
             self._captures.quiet()
 
+    async def settled(self) -> None:
+        """Until no SYN is held: 0.6 s at most, once no program is run here any more."""
+        while self._held:
+            await asyncio.sleep(_BEAT_SECONDS)
+
     @property
     def running(self) -> int:
         """Programs that are run."""
