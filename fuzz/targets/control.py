@@ -19,6 +19,7 @@ from unittest.mock import patch
 from accord.controller.control import Channel, failure_message, raise_failure
 from accord.controller.peers.memory import Peers
 from accord.controller.settings.policy import Policy
+from accord.daemon import operations
 from accord.daemon.operations import Operations
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError, error
@@ -36,9 +37,13 @@ class Controller:
         self.proposals = SimpleNamespace(clear=lambda: None)
         self.endpoint = SimpleNamespace(engine=SimpleNamespace(forget_paths=lambda: None))
         self.associations = SimpleNamespace(get=self._association)
+        self.clients = SimpleNamespace(run=self._run)
 
     def _association(self, name: str) -> Any:
         raise error(Reason.BAD_CONFIG, f"no association {name!r}")
+
+    def _run(self, cgroup: int, peers: Any) -> int:
+        raise error(Reason.BAD_CONFIG, "no cgroup")
 
     async def connect(self, host: str, port: int, *, overrides: dict[str, Any], family: Any, **rest: Any) -> Any:
         """As far as words go."""
@@ -56,30 +61,27 @@ class Controller:
         """No port is to be had."""
         raise error(Reason.CANNOT_INSTALL, f"port {config.listen}")
 
-    def status(self) -> dict[str, Any]:
-        """Nothing."""
-        return {}
-
 
 LOOP = asyncio.new_event_loop()
 
-# Nothing of a message reaches what is told by it: counters, of which this controller has none.
-patch("accord.daemon.operations.collect", lambda *_: []).start()
+_TOLD = patch.multiple(operations, collect=lambda *_: [], status=lambda _: {})
+"""Nothing of a message reaches what is told by these: counters and the like, of which this controller has none."""
 
 
 def one(data: bytes) -> None:
     """See above."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     channel, far = Channel(ours), Channel(theirs)
-    operations = Operations(Controller())  # type: ignore[arg-type]
+    handlers = Operations(Controller())  # type: ignore[arg-type]
     source = BytesIn(data)
     before = _descriptors()
     try:
-        for _ in range(MOST_MESSAGES):
-            if not source.left:
-                break
-            LOOP.run_until_complete(_say(source, channel, far, operations))
-            LOOP.run_until_complete(_turns())
+        with _TOLD:
+            for _ in range(MOST_MESSAGES):
+                if not source.left:
+                    break
+                LOOP.run_until_complete(_say(source, channel, far, handlers))
+                LOOP.run_until_complete(_turns())
         assert _descriptors() == before, "a descriptor was left open"
     finally:
         channel.close()
@@ -90,7 +92,7 @@ def _descriptors() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-async def _say(source: BytesIn, channel: Channel, far: Channel, operations: Operations) -> None:
+async def _say(source: BytesIn, channel: Channel, far: Channel, handlers: Operations) -> None:
     kinds, text = source.number(), source.piece(source.number(2))
     if not text:
         return
@@ -106,7 +108,7 @@ async def _say(source: BytesIn, channel: Channel, far: Channel, operations: Oper
         async with asyncio.timeout(10):
             received = await channel.receive()
             assert received is not None
-            await operations.handle(*_handled(received, channel))
+            await handlers.handle(*_handled(received, channel))
     except AccordError as refusal:
         await channel.send(failure_message(refusal))
     try:

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from accord.controller.association import Association
 from accord.controller.prefixes import BURST_SECONDS, MOST, Prefixes, prefix_of
+from accord.controller.status import status
 from accord.wire.constants import Reason
 from accord.wire.errors import AccordError
 from tests.controller.pairs import pair, run
@@ -130,7 +131,7 @@ def test_a_host_refuses_what_is_over_its_share_before_any_handshake_and_takes_it
                 await both.connect()
             assert refused.value.reason is Reason.OVER_BUDGET
             assert both.server.guard.calls == calls, "no plug-in was asked for anything"
-            assert both.server.status()["networks_over_budget"] == 1
+            assert status(both.server)["networks_over_budget"] == 1
             delivered.set()
             await asyncio.sleep(0)
             second = await both.connect()
