@@ -141,7 +141,8 @@ def test_a_ring_is_read_as_it_was_written(kept: list[KeptKey]) -> None:
 @pytest.mark.parametrize(
     "text",
     ["1", "1 00", "1 " + "0" * 31, "x " + "0" * 32, "256 " + "0" * 32, "-1 " + "0" * 32, "1 " + "0" * 32 + " then",
-     "1 " + "0" * 32 + " 1 2", ("1 " + "0" * 32 + "\n") * 2, "\n".join(f"{n} {'0' * 32}" for n in range(5)),
+     "1 " + "0" * 32 + " 1 2", "1 " + "0" * 32 + " 9e999", "1 " + "0" * 32 + " nan",
+     ("1 " + "0" * 32 + "\n") * 2, "\n".join(f"{n} {'0' * 32}" for n in range(5)),
      "#" * 5000],
 )  # fmt: skip
 def test_what_is_no_ring_is_refused(text: str) -> None:

@@ -44,7 +44,8 @@ def run(peers: tuple[str, ...], control: Path | None, command: tuple[str, ...]) 
     """Run an unmodified program; its TCP connections to peers that speak Accord are negotiated, without a SYN.
 
     The first connection to a peer of which nothing is known is a plain one; the peer is asked beside it. While there is
-    no daemon all are plain; the next one is asked as soon as it is there. The exit code is the program's. Needs a cgroup of one's own: root, or systemd-run --user --scope -p Delegate=yes accord run ...
+    no daemon all are plain; the next one is asked as soon as it is there. The exit code is the program's. Needs a
+    cgroup of one's own: root, or systemd-run --user --scope -p Delegate=yes accord run ...
 
     Example: accord run -- curl http://server:8080/
     """

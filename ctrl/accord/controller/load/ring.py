@@ -98,6 +98,8 @@ def parse(text: str) -> list[KeptKey]:
             made = float(rest[0]) if rest else None
             if len(rest) > 1 or not 0 <= key.id <= 0xFF or len(key.key) != KEY_BYTES or not name.isdecimal():
                 raise ValueError(line)
+            if made is not None and not math.isfinite(made):
+                raise ValueError(line)
         except ValueError:
             raise ValueError(
                 f"line {number}: wanted: a number up to 255, 32 hexadecimal digits, perhaps a time"
