@@ -60,15 +60,19 @@ def test_every_case_of_the_demo_has_a_stack_that_it_has_to_come_to() -> None:
 def test_a_case_passes_with_its_stack_its_bytes_and_its_number_of_syns_only(
     name: str, syns: int, changes: dict[str, Any], wrong: str
 ) -> None:
-    found = demo_cases.judge(CASE[name], runs(CASE[name], **changes), Tally(syn_packets=syns))
+    found = demo_cases.judge(CASE[name], runs(CASE[name], **changes), Tally(packets=20, syn_packets=syns))
     assert [wrong in each for each in found] == ([True] if wrong else []), found
+
+
+def test_a_capture_without_a_packet_shows_nothing_not_even_that_there_was_no_syn() -> None:
+    assert demo_cases.judge(CASE["accord-quic"], runs(CASE["accord-quic"]), Tally()) == ["no packet passed the router"]
 
 
 def test_on_a_lossy_link_a_syn_may_be_sent_again_but_none_comes_where_none_belongs() -> None:
     today, negotiated = CASE["today-tls-tcp"], CASE["accord-tls-tcp"]
-    assert demo_cases.judge(today, runs(today), Tally(syn_packets=3), lossy=True) == []
-    assert demo_cases.judge(today, runs(today), Tally(syn_packets=1), lossy=True) != []
-    assert demo_cases.judge(negotiated, runs(negotiated), Tally(syn_packets=1), lossy=True) != []
+    assert demo_cases.judge(today, runs(today), Tally(packets=20, syn_packets=3), lossy=True) == []
+    assert demo_cases.judge(today, runs(today), Tally(packets=20, syn_packets=1), lossy=True) != []
+    assert demo_cases.judge(negotiated, runs(negotiated), Tally(packets=20, syn_packets=1), lossy=True) != []
 
 
 def test_the_machines_have_the_addresses_that_the_suite_and_the_routes_speak_of() -> None:

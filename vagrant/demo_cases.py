@@ -66,6 +66,8 @@ def judge(case: Case, runs: list[dict[str, Any]], seen: Tally, lossy: bool = Fal
         wrong.append(f"stack {', '.join(stacks)} instead of {'/'.join(STACKS[case.name])}")
     parallel = case.policy is not None and case.policy.get("tcp") == "parallel-syn"
     wanted = COUNTED if case.policy is None or not case.daemon_at_server or parallel else 0
+    if not seen.packets:
+        wrong.append("no packet passed the router")
     if seen.syn_packets != wanted and not (lossy and seen.syn_packets > wanted > 0):
         wrong.append(f"{seen.syn_packets} SYNs in {COUNTED} connections instead of {wanted}")
     return wrong

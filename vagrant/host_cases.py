@@ -195,8 +195,8 @@ def unmodified_server(findings: Findings) -> Columns:
         SERVER_HOST.stop("vm-given", "vm-listener")
     if any(run["sha256"] != hashlib.sha256(PAGE).hexdigest() for run in runs):
         raise Failed("the page arrived with other bytes")
-    if seen.syn_packets:
-        raise Failed(f"{seen.syn_packets} SYNs in {_LISTENER_TIMES} connections without any")
+    if seen.syn_packets or not seen.packets:
+        raise Failed(f"{seen.syn_packets} SYNs in {_LISTENER_TIMES} connections without any, {seen.packets} packets")
     if runs[-1]["stack"] != ["http", "tcp"]:
         raise Failed(f"stack {'/'.join(runs[-1]['stack'])}")
     return {"stack": runs[-1]["stack"], "syn_packets": seen.syn_packets / _LISTENER_TIMES}
@@ -239,8 +239,9 @@ def unmodified_client(findings: Findings) -> Columns:
                 what: {key: value - before[what].get(key, 0) for key, value in after[what].items()}
                 for what in ("syns", "ended")
             }
-            if counted["syns"]["held"] != 1 or seen.syn_packets != syns:
-                raise Failed(f"{name}: {seen.syn_packets} SYNs on the router instead of {syns}, and {counted}")
+            if counted["syns"]["held"] != 1 or seen.syn_packets != syns or not seen.packets:
+                told = f"{seen.syn_packets} SYNs in {seen.packets} packets on the router"
+                raise Failed(f"{name}: {told} instead of {syns}, and {counted}")
             if ended is not None and not counted["ended"].get(ended):
                 raise Failed(f"{name}: not negotiated: {counted['ended']}")
             columns[name] = {key: value for key, value in counted["ended"].items() if value}

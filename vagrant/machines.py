@@ -30,6 +30,7 @@ LAB_CONFIGURATION = '[policy.default]\ntcp = "no-syn"\n'
 FLOOR_MS = 15.0
 PATIENCE = float(os.environ.get("ACCORD_VM_SLOW", "1"))
 """Times are for machines that have a processor each; a host that is shared says how many times longer to wait."""
+_CAPTURE_LATE_SECONDS = 1.2 * PATIENCE
 
 
 class Failed(Exception):
@@ -258,6 +259,9 @@ def captured(target: Path, server: str, snap: int = 262144, most: int = 1000000)
     ROUTER.until(f"test -s {remote}", "vm-capture")
     try:
         yield
+        # The kernel hands packets to tcpdump a second late (packet_mmap, TPACKET_V3), and those that wait when it is
+        # ended are lost; in its immediate mode there is no room for a burst of segments that were received as one.
+        time.sleep(_CAPTURE_LATE_SECONDS)
     finally:
         ROUTER.stop("vm-capture")
         ROUTER.fetch(remote, target)
