@@ -179,7 +179,7 @@ def unmodified_server(findings: Findings) -> Columns:
     try:
         SERVER_HOST.until(f"ss -Hltn sport = :{_LISTENER_PORT} | grep -q .", "vm-listener")
         SERVER_HOST.start("vm-given", f"/usr/local/bin/accord expose --listen {_LISTENER_PORT} --to-listener")
-        SERVER_HOST.until("journalctl -u vm-given -o cat --no-pager | grep -q exposed", "vm-given")
+        SERVER_HOST.until_said("exposed", "vm-given")
         policy = {"secure": "no", "prefer": ["tcp"], "only": True, "tcp": "no-syn", "fallback": "never"}
         case = Case("to-listener", _LISTENER_PORT, policy)
         with tempfile.TemporaryDirectory() as directory:
@@ -221,7 +221,7 @@ def unmodified_client(findings: Findings) -> Columns:
     SERVER_HOST.start("vm-open", service)
     SERVER_HOST.start("vm-stock", f"/usr/bin/busybox httpd -f -p {OPEN + 1} -h {WORK}/site")
     try:
-        SERVER_HOST.until("journalctl -u vm-open -o cat --no-pager | grep -q exposed", "vm-open")
+        SERVER_HOST.until_said("exposed", "vm-open")
         columns: Columns = {}
         for name, port, syns, ended in (("known", OPEN, 0, "OK"), ("legacy", OPEN + 1, 1, None)):
             before = CLIENT_HOST.status()["unmodified"]

@@ -71,7 +71,7 @@ def prepare() -> None:
     options = {configure(host, CONFIGURATION) for host in HOSTS}
     start_daemons(*options)
     SERVER_HOST.start("vm-carry", f"{PYTHON} {TREE}/vagrant/carry.py serve {PORT}")
-    SERVER_HOST.until("journalctl -u vm-carry -o cat --no-pager | grep -q listening", "vm-carry")
+    SERVER_HOST.until_said("listening", "vm-carry")
 
 
 def run(name: str, size: int, findings: dict[str, dict[str, Any]], results: Path) -> dict[str, Any]:

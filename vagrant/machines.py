@@ -88,6 +88,12 @@ class Machine:
                 raise Failed(f"{self.name}: {unit} is not ready:\n{self.log(unit, 30)}")
             time.sleep(0.5)
 
+    def until_said(self, word: str, unit: str) -> None:
+        """Until the unit has said it since it was started: the journal has those of its name before it as well.
+        Raises ``Failed`` with the unit's log."""
+        this_one = f'_SYSTEMD_INVOCATION_ID="$(systemctl show --property=InvocationID --value {unit})"'
+        self.until(f"journalctl {this_one} -o cat --no-pager | grep -q {word}", unit)
+
     def log(self, unit: str, lines: int = 1000) -> str:
         """What a unit said, for the results."""
         return self.run(f"journalctl -u {unit} --no-pager -o cat -n {lines}")
@@ -227,7 +233,7 @@ def expose() -> None:
     options = f"{files} --early-limit 4096 --secure preferred"
     command = f"/usr/local/bin/accord expose --listen {PORT} --to 127.0.0.1:{HTTP_PORT} {options}"
     SERVER_HOST.start("vm-expose", command)
-    SERVER_HOST.until("journalctl -u vm-expose -o cat --no-pager | grep -q exposed", "vm-expose")
+    SERVER_HOST.until_said("exposed", "vm-expose")
 
 
 def start_daemons(*options: str) -> list[dict[str, Any]]:
