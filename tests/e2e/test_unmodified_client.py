@@ -216,9 +216,7 @@ def test_a_program_outside_of_the_cgroup_is_left_alone(site: Site) -> None:
     before = site.seen()
     idle = site.lab.client.popen([*site.under("--peer", site.peer()), "sleep", "30"])
     try:
-        deadline = time.monotonic() + 10
-        while not site.status(site.lab.client)["unmodified"]["programs"] and time.monotonic() < deadline:
-            time.sleep(0.05)
+        until(lambda: site.status(site.lab.client)["unmodified"]["programs"])
         with site.wire() as wire:
             assert site.curl(plain=True)[0] == PAGE
         assert len(wire.syns) == 2

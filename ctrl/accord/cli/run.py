@@ -67,16 +67,16 @@ def _resolved(peer: str) -> list[tuple[str, int]]:
 
 async def _run(control: Path, cgroup: Path, peers: list[tuple[str, int]], command: Sequence[str]) -> int:
     directory = os.open(cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    asked: asyncio.Task[None] | None = None
     try:
         channel = await _ask(control, directory, peers)
         pid = _start(cgroup, command)
         asked = asyncio.create_task(_ask_again(channel, control, directory, peers))
-        return await _wait(pid)
-    finally:
-        if asked is not None:
+        try:
+            return await _wait(pid)
+        finally:
             asked.cancel()
             await asyncio.wait({asked})
+    finally:
         os.close(directory)
 
 
